@@ -1,0 +1,18 @@
+//! Wire messages, record messages, record batches and the small types that every crate speaks.
+//! Pure: no IO, no clock, no async.
+
+pub mod decode;
+pub mod encode;
+pub mod error_code;
+pub mod ids;
+pub mod message;
+pub mod messages;
+pub mod metadata_record;
+mod uuid;
+
+pub use decode::{DecodeError, Decoder};
+pub use encode::EncodeError;
+pub use error_code::ErrorCode;
+pub use message::{ApiMessage, Message};
+pub use metadata_record::MetadataRecord;
+pub use uuid::{Uuid, UuidError};
