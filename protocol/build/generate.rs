@@ -23,6 +23,14 @@ macro_rules! line {
     };
 }
 
+/// Where a field stands. Kafka marks a null struct by -1 among the others and by a varint of 0 in a
+/// tagged field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Untagged,
+    Tagged,
+}
+
 struct Generator<'a> {
     message: &'a Message,
     out: &'a mut String,
@@ -143,7 +151,7 @@ impl Generator<'_> {
         for field in &structure.fields {
             let (Some(untagged), _) = self.places(field) else { continue };
             let condition = self.condition(untagged, self.message.versions);
-            let value = self.read_field(field, untagged);
+            let value = self.read_field(field, untagged, Place::Untagged);
             let name = field_name(field);
             if condition == "true" {
                 line!(self.out, "this.{name} = {value};");
@@ -154,7 +162,7 @@ impl Generator<'_> {
         line!(self.out, "if flexible {{ d.tagged_fields(|d, tag| {{ match tag {{");
         for field in &structure.fields {
             let (_, Some((tag, versions))) = self.places(field) else { continue };
-            let value = self.read_field(field, versions);
+            let value = self.read_field(field, versions, Place::Tagged);
             let condition = self.condition(versions, self.message.versions);
             let name = field_name(field);
             line!(self.out, "{tag} if {condition} => {{ this.{name} = {value}; Ok(true) }}");
@@ -164,12 +172,17 @@ impl Generator<'_> {
     }
 
     /// The expression that reads a field, given that `version` is one of `possible`.
-    fn read_field(&self, field: &Field, possible: Versions) -> String {
+    fn read_field(&self, field: &Field, possible: Versions, place: Place) -> String {
         let flexible = if field.never_flexible { "false" } else { "flexible" };
         let Some(nullable) = nullable(field) else {
             return self.read_value(&field.ty, flexible, false);
         };
-        let read_nullable = self.read_value(&field.ty, flexible, true);
+        let read_nullable = match (&field.ty, place) {
+            (Type::Struct(name), Place::Tagged) => {
+                format!("d.nullable_tagged_struct(|d| {name}::read(d, version))?")
+            }
+            _ => self.read_value(&field.ty, flexible, true),
+        };
         let read_plain = self.read_value(&field.ty, flexible, false);
         match self.condition(nullable, possible).as_str() {
             "true" => read_nullable,
@@ -253,7 +266,7 @@ impl Generator<'_> {
             line!(self.out, "if flexible {{ let mut tags = TaggedFields::default();");
             for ((tag, versions), field) in tagged {
                 let condition = self.condition(versions, self.message.versions);
-                let value = self.write_field(structure, field, versions);
+                let value = self.write_field(structure, field, versions, Place::Tagged);
                 let differs = differs_from_default(field);
                 let condition = if condition == "true" {
                     differs
@@ -275,7 +288,7 @@ impl Generator<'_> {
         let present = untagged
             .map_or("false".to_owned(), |versions| self.condition(versions, self.message.versions));
         if let Some(versions) = untagged {
-            let value = self.write_field(structure, field, versions);
+            let value = self.write_field(structure, field, versions, Place::Untagged);
             if present == "true" {
                 line!(self.out, "{value}");
                 return;
@@ -304,7 +317,13 @@ impl Generator<'_> {
     }
 
     /// The statements that write a field, given that `version` is one of `possible`.
-    fn write_field(&self, structure: &Struct, field: &Field, possible: Versions) -> String {
+    fn write_field(
+        &self,
+        structure: &Struct,
+        field: &Field,
+        possible: Versions,
+        place: Place,
+    ) -> String {
         let flexible = if field.never_flexible { "false" } else { "flexible" };
         let name = field_name(field);
         let Some(nullable) = nullable(field) else {
@@ -312,6 +331,7 @@ impl Generator<'_> {
         };
         let null = match &field.ty {
             Type::String => format!("put_null_string(out, {flexible});"),
+            Type::Struct(_) if place == Place::Tagged => "out.put_i8(0);".to_owned(),
             Type::Struct(_) => "out.put_i8(-1);".to_owned(),
             _ => format!("put_null_bytes(out, {flexible});"),
         };

@@ -4,6 +4,8 @@
 //! before it is allocated, so that no request can make the process allocate more than eight times
 //! its own bytes plus 64 KiB. Strings and byte fields are slices of the frame, not copies.
 
+mod java_string;
+
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 
@@ -14,6 +16,8 @@ const BUDGET_PER_BYTE: usize = 8;
 /// Heap bytes that a decode may use however small its input is. Below the promised 64 KiB, to leave
 /// room for what the allocator and error values take.
 const BUDGET_BASE: usize = 60 * 1024;
+/// The longest string, in any encoding, that Kafka's classes read.
+const MAX_STRING_LEN: usize = 0x7fff;
 /// More tagged fields than this in one section are taken for an attack.
 const MAX_TAGGED_FIELDS: usize = 10_000;
 
@@ -26,6 +30,8 @@ pub enum DecodeError {
     NegativeLength(i64),
     #[error("{count} elements of at least {min_size} bytes do not fit into the {left} bytes left")]
     ImpossibleCount { count: usize, min_size: usize, left: usize },
+    #[error("a string of {0} bytes is longer than Kafka allows")]
+    StringTooLong(usize),
     #[error("a variable-length integer is longer than its type allows")]
     VarintTooLong,
     #[error("decoding would allocate more than the {0} bytes that a request of this size may")]
@@ -166,15 +172,15 @@ impl Decoder {
 
     pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<ByteString>, DecodeError> {
         let Some(len) = self.length(flexible, false)? else { return Ok(None) };
-        let bytes = self.take(len)?;
-        match ByteString::try_from(bytes.clone()) {
-            Ok(string) => Ok(Some(string)),
-            // Java's decoder replaces what is not UTF-8 instead of refusing it.
-            Err(_) => {
-                self.charge(len.saturating_mul(3))?;
-                Ok(Some(String::from_utf8_lossy(&bytes).into_owned().into()))
-            }
+        if len > MAX_STRING_LEN {
+            return Err(DecodeError::StringTooLong(len));
         }
+        let bytes = self.take(len)?;
+        if let Ok(string) = ByteString::try_from(bytes.clone()) {
+            return Ok(Some(string));
+        }
+        self.charge(java_string::max_len(len))?;
+        Ok(Some(java_string::decode(&bytes).into()))
     }
 
     pub fn string(&mut self, flexible: bool) -> Result<ByteString, DecodeError> {
@@ -229,6 +235,14 @@ impl Decoder {
         if self.i8()? < 0 { Ok(None) } else { read(self).map(Some) }
     }
 
+    /// The same as the value of a tagged field, where the marker is a varint: 0 for null.
+    pub fn nullable_tagged_struct<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.unsigned_varint()? == 0 { Ok(None) } else { read(self).map(Some) }
+    }
+
     /// The tagged fields at the end of a flexible struct (KIP-482). `field` reads the value of a tag
     /// that it knows and says so; other tags are skipped.
     pub fn tagged_fields(
@@ -255,5 +269,184 @@ impl Decoder {
     /// Skips a tagged-field section in which no tag is known.
     pub fn skip_tagged_fields(&mut self) -> Result<(), DecodeError> {
         self.tagged_fields(|_, _| Ok(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use crate::messages::consumer_group_member_metadata_value::{
+        ClassicMemberMetadata, ConsumerGroupMemberMetadataValue,
+    };
+    use crate::messages::request_header::RequestHeader;
+
+    fn decoder(bytes: &[u8]) -> Decoder {
+        Decoder::new(Bytes::copy_from_slice(bytes))
+    }
+
+    #[test]
+    fn a_varint_has_at_most_five_bytes_and_thirty_two_bits() {
+        let read = |bytes: &[u8]| decoder(bytes).unsigned_varint();
+        assert_eq!(read(&[0x7f]), Ok(127));
+        assert_eq!(read(&[0x80, 0x01]), Ok(128));
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Ok(u32::MAX));
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x10]), Err(DecodeError::VarintTooLong));
+        assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), Err(DecodeError::VarintTooLong));
+        assert_eq!(read(&[0x80]), Err(DecodeError::Truncated { wanted: 1, left: 0 }));
+        // More bytes than needed are no error to Java either, as long as they are not too many.
+        assert_eq!(read(&[0x81, 0x80, 0x00]), Ok(1));
+    }
+
+    #[test]
+    fn a_null_is_none_where_it_may_be_and_an_error_elsewhere() {
+        let null = DecodeError::NegativeLength(-1);
+        assert_eq!(decoder(&[0]).nullable_string(true), Ok(None));
+        assert_eq!(decoder(&[0]).string(true), Err(null.clone()));
+        assert_eq!(decoder(&[0xff, 0xff]).nullable_string(false), Ok(None));
+        assert_eq!(decoder(&[0xff, 0xff]).string(false), Err(null.clone()));
+        assert_eq!(decoder(&[0xff; 4]).nullable_bytes(false), Ok(None));
+        assert_eq!(decoder(&[0]).bytes(true), Err(null.clone()));
+        assert_eq!(decoder(&[0xff; 4]).nullable_array(false, 1, Decoder::i8), Ok(None));
+        assert_eq!(decoder(&[0]).array(true, 1, Decoder::i8), Err(null));
+        let below = DecodeError::NegativeLength(-2);
+        assert_eq!(decoder(&[0xff, 0xfe]).nullable_string(false), Err(below));
+    }
+
+    #[test]
+    fn a_null_struct_is_marked_by_less_than_zero_or_by_zero_in_a_tagged_field() {
+        assert_eq!(decoder(&[0xff]).nullable_struct(Decoder::i8), Ok(None));
+        assert_eq!(decoder(&[1, 7]).nullable_struct(Decoder::i8), Ok(Some(7)));
+        assert_eq!(decoder(&[0, 7]).nullable_struct(Decoder::i8), Ok(Some(7)));
+        assert_eq!(decoder(&[0]).nullable_tagged_struct(Decoder::i8), Ok(None));
+        assert_eq!(decoder(&[1, 7]).nullable_tagged_struct(Decoder::i8), Ok(Some(7)));
+    }
+
+    #[test]
+    fn a_tagged_struct_is_written_null_present_or_left_out_and_read_back() {
+        let present = ClassicMemberMetadata { session_timeout_ms: 7, ..Default::default() };
+        for (metadata, tagged) in [
+            (None, &[1, 0, 1, 0][..]),
+            (Some(present), &[1, 0, 7, 1, 0, 0, 0, 7, 1, 0]),
+            (Some(ClassicMemberMetadata::default()), &[0]),
+        ] {
+            let value = ConsumerGroupMemberMetadataValue {
+                classic_member_metadata: metadata,
+                ..Default::default()
+            };
+            let bytes = value.encoded(0).unwrap();
+            assert!(bytes.ends_with(tagged), "{bytes:x}");
+            let read = ConsumerGroupMemberMetadataValue::decode(&mut Decoder::new(bytes), 0);
+            assert_eq!(read, Ok(value));
+        }
+    }
+
+    #[test]
+    fn a_bool_is_true_unless_it_is_zero() {
+        assert_eq!(
+            [0, 1, 2, 0xff].map(|byte| decoder(&[byte]).bool().unwrap()),
+            [false, true, true, true]
+        );
+    }
+
+    #[test]
+    fn a_string_has_at_most_32767_bytes_in_compact_encoding_too() {
+        let of = |len: usize| {
+            let mut out = bytes::BytesMut::new();
+            crate::encode::put_unsigned_varint(&mut out, u32::try_from(len + 1).unwrap());
+            out.resize(out.len() + len, b'x');
+            Decoder::new(out.freeze()).string(true).map(|string| string.len())
+        };
+        assert_eq!(of(0x7fff), Ok(0x7fff));
+        assert_eq!(of(0x8000), Err(DecodeError::StringTooLong(0x8000)));
+    }
+
+    #[test]
+    fn an_array_that_cannot_be_there_is_refused_before_it_is_allocated() {
+        let error = decoder(&[0, 0, 0, 3, 1, 2]).array(false, 1, Decoder::i8).unwrap_err();
+        assert_eq!(error, DecodeError::ImpossibleCount { count: 3, min_size: 1, left: 2 });
+        let error = decoder(&[0, 0, 0, 1, 1, 2]).array(false, 4, Decoder::i32).unwrap_err();
+        assert_eq!(error, DecodeError::ImpossibleCount { count: 1, min_size: 4, left: 2 });
+        let error = decoder(&[0xff, 0xff, 0xff, 0xff, 0x0f]).array(true, 0, Decoder::i8);
+        assert!(matches!(error, Err(DecodeError::ImpossibleCount { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn elements_that_take_more_than_eight_times_their_bytes_come_to_the_end_of_the_budget() {
+        let read = |count: u16| {
+            let length = [&[0, 0][..], &count.to_be_bytes()].concat();
+            let frame = [&length[..], &vec![0; usize::from(count)]].concat();
+            decoder(&frame).array(false, 1, |d| d.i8().map(|_| [0_u64; 4])).map(|v| v.len())
+        };
+        assert_eq!(read(2_000), Ok(2_000));
+        assert!(matches!(read(4_000), Err(DecodeError::BudgetExceeded(_))));
+    }
+
+    /// Tag 1 is an `i8`; all others are unknown.
+    fn tag_1(bytes: &[u8]) -> Result<(Option<i8>, usize), DecodeError> {
+        let mut decoder = decoder(bytes);
+        let mut value = None;
+        decoder.tagged_fields(|d, tag| {
+            if tag == 1 {
+                value = Some(d.i8()?);
+            }
+            Ok(tag == 1)
+        })?;
+        Ok((value, decoder.remaining()))
+    }
+
+    #[test]
+    fn unknown_tags_are_skipped_whatever_is_in_them() {
+        assert_eq!(tag_1(&[0]), Ok((None, 0)));
+        assert_eq!(tag_1(&[2, 0, 3, 9, 9, 9, 1, 1, 5]), Ok((Some(5), 0)));
+        assert_eq!(tag_1(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 7]), Ok((None, 1)));
+        let header = [&[0; 8][..], &[0, 1, b'c'], &[2, 5, 2, 1, 2, 0x80, 0x01, 0]].concat();
+        let mut decoder = decoder(&header);
+        let header = RequestHeader::decode(&mut decoder, 2).unwrap();
+        assert_eq!((header.client_id.as_deref(), decoder.remaining()), (Some("c"), 0));
+    }
+
+    /// As in Kafka's classes, which ask for no order on reading.
+    #[test]
+    fn the_last_of_two_fields_with_one_tag_counts() {
+        assert_eq!(tag_1(&[2, 1, 1, 5, 1, 1, 6]), Ok((Some(6), 0)));
+        assert_eq!(tag_1(&[2, 2, 0, 1, 1, 6]), Ok((Some(6), 0)));
+    }
+
+    #[test]
+    fn a_tagged_field_that_does_not_fill_its_size_is_refused() {
+        let longer = DecodeError::TaggedFieldTooLong { tag: 1, left: 1 };
+        assert_eq!(tag_1(&[1, 1, 2, 5, 0]), Err(longer));
+        assert_eq!(tag_1(&[1, 1, 0, 5]), Err(DecodeError::Truncated { wanted: 1, left: 0 }));
+        assert_eq!(tag_1(&[1, 1, 9, 5]), Err(DecodeError::Truncated { wanted: 9, left: 1 }));
+    }
+
+    #[test]
+    fn more_tagged_fields_than_anyone_sends_are_refused_before_they_are_read() {
+        let mut frame = vec![0x91, 0x4e];
+        frame.resize(30_000, 0);
+        assert_eq!(tag_1(&frame), Err(DecodeError::TooManyTaggedFields(10_001)));
+        frame[0] = 0x90;
+        assert_eq!(tag_1(&frame), Ok((None, 30_000 - 2 - 20_000)));
+    }
+
+    #[test]
+    fn what_a_tagged_field_takes_is_taken_off_the_budget_of_the_whole() {
+        let field: &[u8] = &[0, 0, 4, 0];
+        let frame =
+            [&[2, 0, 0x84, 0x08][..], field, &[0; 1024], &[0, 0x84, 0x08], field, &[0; 1024]]
+                .concat();
+        let read = |element_is_large: bool| {
+            decoder(&frame).tagged_fields(|d, _| {
+                if element_is_large {
+                    d.array(false, 1, |d| d.i8().map(|_| [0_u64; 6]))?;
+                } else {
+                    d.array(false, 1, Decoder::i8)?;
+                }
+                Ok(true)
+            })
+        };
+        assert_eq!(read(false), Ok(()));
+        assert!(matches!(read(true), Err(DecodeError::BudgetExceeded(_))));
     }
 }

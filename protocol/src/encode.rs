@@ -36,9 +36,14 @@ fn put_length(
 ) -> Result<(), EncodeError> {
     let too_long = |_| EncodeError::TooLong(len);
     match (flexible, wide) {
-        (true, _) => {
+        (true, true) => {
             let len = i32::try_from(len).map_err(too_long)?;
             put_unsigned_varint(out, len.unsigned_abs() + 1);
+        }
+        // Kafka's limit for a string stays what it was before there were varints.
+        (true, false) => {
+            let len = i16::try_from(len).map_err(too_long)?;
+            put_unsigned_varint(out, u32::from(len.unsigned_abs()) + 1);
         }
         (false, true) => out.put_i32(i32::try_from(len).map_err(too_long)?),
         (false, false) => out.put_i16(i16::try_from(len).map_err(too_long)?),
@@ -108,5 +113,23 @@ impl TaggedFields {
     pub fn finish(self, out: &mut BytesMut) {
         put_unsigned_varint(out, self.count);
         out.put_slice(&self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_of_more_than_32767_bytes_is_refused_in_both_encodings() {
+        let longest = "x".repeat(0x7fff);
+        let longer = "x".repeat(0x8000);
+        for flexible in [false, true] {
+            let mut out = BytesMut::new();
+            assert_eq!(put_string(&mut out, flexible, &longest), Ok(()));
+            let error = put_string(&mut out, flexible, &longer);
+            assert_eq!(error, Err(EncodeError::TooLong(0x8000)));
+            assert_eq!(put_bytes(&mut out, flexible, longer.as_bytes()), Ok(()));
+        }
     }
 }

@@ -1,0 +1,162 @@
+//! Classic groups from and to the records that store them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use klamm_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
+use klamm_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+
+use super::ClassicGroup;
+use super::member::Member;
+use super::state::State;
+use crate::group::record::GroupRecord;
+
+/// The rebalance timeout of records older than version 1.
+const NO_REBALANCE_TIMEOUT: i32 = -1;
+/// The state timestamp of records older than version 2.
+const NO_TIMESTAMP: i64 = -1;
+
+impl ClassicGroup {
+    /// The group as its last stored generation left it: stable, or empty without members.
+    pub(crate) fn from_stored(group_id: &ByteString, stored: &GroupMetadataValue) -> Self {
+        let mut group = Self::new(group_id, NO_TIMESTAMP);
+        group.generation_id = stored.generation;
+        let is_member = |leader: &ByteString| stored.members.iter().any(|m| m.member_id == *leader);
+        group.leader_id = stored.leader.clone().filter(is_member);
+        for member in &stored.members {
+            // A record that names a member twice would be damaged; the first one counts.
+            if !group.has_member(&member.member_id) {
+                let member = load_member(member, stored.protocol.clone().unwrap_or_default());
+                group.add(member, &stored.protocol_type);
+            }
+        }
+        group.state = if group.members.is_empty() { State::Empty } else { State::Stable };
+        group.state_timestamp_ms = (stored.current_state_timestamp != NO_TIMESTAMP)
+            .then_some(stored.current_state_timestamp);
+        group.protocol_type =
+            (!stored.protocol_type.is_empty()).then(|| stored.protocol_type.clone());
+        group.protocol_name = stored.protocol.clone();
+        group.subscribed_topics = group.compute_subscribed_topics();
+        group
+    }
+
+    /// The record of this generation with the given assignments; members without one get an empty one.
+    pub(crate) fn metadata_record(&self, assignments: &BTreeMap<ByteString, Bytes>) -> GroupRecord {
+        let protocol = self.protocol_name.as_deref().unwrap_or_default();
+        let members = self.members.values().map(|member| MemberMetadata {
+            member_id: member.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            rebalance_timeout: member.rebalance_timeout_ms,
+            session_timeout: member.session_timeout_ms,
+            subscription: member.metadata(protocol).cloned().unwrap_or_default(),
+            assignment: assignments.get(&member.member_id).cloned().unwrap_or_default(),
+        });
+        let value = GroupMetadataValue {
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            generation: self.generation_id,
+            protocol: self.protocol_name.clone(),
+            leader: self.leader_id.clone(),
+            current_state_timestamp: self.state_timestamp_ms.unwrap_or(NO_TIMESTAMP),
+            members: members.collect(),
+        };
+        GroupRecord::GroupMetadata { group_id: self.group_id.clone(), value: Some(value) }
+    }
+}
+
+fn load_member(stored: &MemberMetadata, protocol: ByteString) -> Member {
+    let rebalance_timeout_ms = if stored.rebalance_timeout == NO_REBALANCE_TIMEOUT {
+        stored.session_timeout
+    } else {
+        stored.rebalance_timeout
+    };
+    let metadata = stored.subscription.clone();
+    Member {
+        member_id: stored.member_id.clone(),
+        group_instance_id: stored.group_instance_id.clone(),
+        client_id: stored.client_id.clone(),
+        client_host: stored.client_host.clone(),
+        rebalance_timeout_ms,
+        session_timeout_ms: stored.session_timeout,
+        protocols: vec![JoinGroupRequestProtocol { name: protocol, metadata }],
+        assignment: stored.assignment.clone(),
+        awaiting_join: None,
+        awaiting_sync: None,
+        is_new: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(members: Vec<MemberMetadata>) -> GroupMetadataValue {
+        GroupMetadataValue {
+            protocol_type: "consumer".into(),
+            generation: 4,
+            protocol: Some("range".into()),
+            leader: Some("m1".into()),
+            members,
+            ..Default::default()
+        }
+    }
+
+    fn stored_member(member_id: &'static str) -> MemberMetadata {
+        MemberMetadata {
+            member_id: member_id.into(),
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            rebalance_timeout: 60,
+            session_timeout: 30,
+            subscription: Bytes::from_static(b"sub"),
+            assignment: Bytes::from_static(b"assigned"),
+            ..Default::default()
+        }
+    }
+
+    fn load(stored: &GroupMetadataValue) -> ClassicGroup {
+        let group = ClassicGroup::from_stored(&"g".into(), stored);
+        group.assert_consistent();
+        group
+    }
+
+    #[test]
+    fn a_stored_group_with_members_is_stable_and_writes_the_same_record_again() {
+        let stored = stored(vec![stored_member("m1"), stored_member("m2")]);
+        let group = load(&stored);
+        assert_eq!(group.state(), State::Stable);
+        let assignment = Bytes::from_static(b"assigned");
+        let assignments = ["m1", "m2"].map(|id| (ByteString::from_static(id), assignment.clone()));
+        let record = group.metadata_record(&BTreeMap::from(assignments));
+        let expected = GroupRecord::GroupMetadata { group_id: "g".into(), value: Some(stored) };
+        assert_eq!(record, expected);
+    }
+
+    #[test]
+    fn a_stored_group_without_members_is_empty_and_without_a_type_simple() {
+        let empty = load(&stored(Vec::new()));
+        assert_eq!((empty.state(), empty.generation_id), (State::Empty, 4));
+        assert_eq!(empty.protocol_type.as_deref(), Some("consumer"));
+        let simple = load(&GroupMetadataValue::default());
+        assert_eq!((simple.protocol_type, simple.state_timestamp_ms), (None, None));
+    }
+
+    #[test]
+    fn records_from_before_the_rebalance_timeout_use_the_session_timeout() {
+        let old = MemberMetadata { rebalance_timeout: -1, ..stored_member("m1") };
+        assert_eq!(load(&stored(vec![old])).rebalance_timeout_ms(), 30);
+    }
+
+    #[test]
+    fn odd_records_do_not_break_the_group() {
+        load(&stored(vec![stored_member("m1"), stored_member("m1")]));
+        let no_protocol =
+            GroupMetadataValue { protocol: None, ..stored(vec![stored_member("m1")]) };
+        load(&no_protocol);
+        let no_such_leader =
+            GroupMetadataValue { leader: Some("gone".into()), ..stored(vec![stored_member("m1")]) };
+        assert_eq!(load(&no_such_leader).leader_id.as_deref(), Some("m1"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Heartbeat: a member is alive, and learns whether it has to join again.
+
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
+
+use super::classic::state::State;
+use super::draft::Draft;
+use super::shard::GroupShard;
+
+impl GroupShard {
+    /// Extends a member's session. NONE, or why the member has to act: REBALANCE_IN_PROGRESS still
+    /// counts as a sign of life.
+    #[must_use]
+    pub fn on_heartbeat(&mut self, request: &HeartbeatRequest, now_ms: i64) -> ErrorCode {
+        self.heartbeat(request, now_ms).err().unwrap_or(ErrorCode::None)
+    }
+
+    fn heartbeat(&mut self, request: &HeartbeatRequest, now_ms: i64) -> Result<(), ErrorCode> {
+        if request.group_id.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
+        let mut draft = Draft::default();
+        let turn = self.turn(&request.group_id, &mut draft, now_ms);
+        let mut turn = turn.ok_or(ErrorCode::UnknownMemberId)?;
+        turn.group.validate_member(&request.member_id, request.group_instance_id.as_ref())?;
+        if request.generation_id != turn.group.generation_id {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        turn.restart_session(&request.member_id);
+        match turn.group.state() {
+            State::PreparingRebalance => Err(ErrorCode::RebalanceInProgress),
+            State::Empty | State::CompletingRebalance | State::Stable => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::harness::{GROUP, Harness, SESSION_MS, committing, joining};
+
+    #[test]
+    fn a_heartbeat_needs_a_group_a_member_its_instance_and_its_generation() {
+        let mut harness = Harness::new();
+        let members = harness.stable(1);
+        let good = HeartbeatRequest {
+            group_id: GROUP.into(),
+            generation_id: 1,
+            member_id: members[0].clone(),
+            ..Default::default()
+        };
+        let cases = [
+            (good.clone(), ErrorCode::None),
+            (HeartbeatRequest { group_id: "".into(), ..good.clone() }, ErrorCode::InvalidGroupId),
+            (HeartbeatRequest { group_id: "h".into(), ..good.clone() }, ErrorCode::UnknownMemberId),
+            (
+                HeartbeatRequest { member_id: "m".into(), ..good.clone() },
+                ErrorCode::UnknownMemberId,
+            ),
+            (
+                HeartbeatRequest { group_instance_id: Some("i".into()), ..good.clone() },
+                ErrorCode::UnknownMemberId,
+            ),
+            (HeartbeatRequest { generation_id: 0, ..good }, ErrorCode::IllegalGeneration),
+        ];
+        for (request, expected) in cases {
+            assert_eq!(harness.shard.on_heartbeat(&request, harness.now_ms), expected);
+        }
+    }
+
+    #[test]
+    fn heartbeats_keep_a_member_in_every_state_and_tell_of_a_rebalance() {
+        let mut harness = Harness::new();
+        let members = harness.joined(2);
+        assert_eq!(harness.heartbeat(1, &members[0]), ErrorCode::None);
+        harness.sync(1, &members[1], &[]);
+        harness.sync(1, &members[0], &[]);
+        harness.join(3, joining(&members[0]));
+        for _ in 0..3 {
+            harness.advance(6_000);
+            assert_eq!(harness.heartbeat(1, &members[1]), ErrorCode::RebalanceInProgress);
+        }
+    }
+
+    #[test]
+    fn a_member_without_heartbeats_is_removed_when_its_session_ends() {
+        let mut harness = Harness::new();
+        let members = harness.stable(1);
+        harness.advance(i64::from(SESSION_MS) - 1);
+        assert_eq!(harness.state_name(), "Stable");
+        harness.advance(1);
+        assert_eq!(harness.state_name(), "Empty");
+        assert_eq!(harness.heartbeat(1, &members[0]), ErrorCode::UnknownMemberId);
+        assert_eq!(harness.generation(), 2);
+    }
+
+    #[test]
+    fn a_group_that_only_commits_offsets_has_no_members_to_hear_from() {
+        let mut harness = Harness::new();
+        harness.commit_offset(&committing(1));
+        assert_eq!(harness.heartbeat(0, &"m".into()), ErrorCode::UnknownMemberId);
+    }
+}

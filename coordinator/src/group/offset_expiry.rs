@@ -1,0 +1,339 @@
+//! Offsets that nobody will ask for any more, and groups that have nothing left.
+//!
+//! Every `offsets.retention.check.interval.ms` all groups are looked at, in slices that make one
+//! bounded batch each. Groups of other types are never touched. (Kafka: `cleanupGroupMetadata`,
+//! `OffsetMetadataManager.cleanupExpiredOffsets`, `ClassicGroup.offsetExpirationCondition`)
+
+use std::collections::VecDeque;
+
+use bytestring::ByteString;
+
+use super::classic::ClassicGroup;
+use super::classic::state::State;
+use super::draft::{AfterWrite, Draft};
+use super::offsets::CommittedOffset;
+use super::record::GroupRecord;
+use super::shard::GroupShard;
+use super::topic_deletion::DeletedTopic;
+
+/// Tombstones of one slice stop here, well below the size of a batch that the log takes.
+const MAX_SLICE_BYTES: usize = 256 * 1024;
+/// Groups that one slice looks at.
+const MAX_SLICE_GROUPS: usize = 1_000;
+/// What a tombstone takes in a batch beside its group and topic.
+const TOMBSTONE_OVERHEAD_BYTES: usize = 32;
+
+/// What is still to be deleted, and when to look again.
+#[derive(Debug)]
+pub(crate) struct Cleanup {
+    next_check_ms: i64,
+    check_interval_ms: i64,
+    /// When the remaining slices were left for another tick.
+    waiting_since_ms: i64,
+    expiring: VecDeque<ByteString>,
+    /// Groups with offsets of a deleted topic.
+    pub(crate) topic_deletions: VecDeque<(ByteString, DeletedTopic)>,
+}
+
+impl Cleanup {
+    pub(crate) fn starting_at(now_ms: i64, check_interval_ms: i64) -> Self {
+        Self {
+            next_check_ms: now_ms.saturating_add(check_interval_ms),
+            check_interval_ms,
+            waiting_since_ms: now_ms,
+            expiring: VecDeque::new(),
+            topic_deletions: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn next_deadline_ms(&self) -> i64 {
+        if self.expiring.is_empty() && self.topic_deletions.is_empty() {
+            self.next_check_ms
+        } else {
+            self.waiting_since_ms
+        }
+    }
+
+    /// The log does not take tombstones now: leave the rest to the next check.
+    pub(crate) fn abandon(&mut self) {
+        self.expiring.clear();
+        self.topic_deletions.clear();
+    }
+}
+
+/// The tombstones of one slice.
+#[derive(Debug, Default)]
+pub(crate) struct Slice {
+    records: Vec<GroupRecord>,
+    bytes: usize,
+}
+
+impl Slice {
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= MAX_SLICE_BYTES
+    }
+
+    pub(crate) fn delete_offset(&mut self, group: &ByteString, topic: &ByteString, partition: i32) {
+        self.bytes += group.len() + topic.len() + TOMBSTONE_OVERHEAD_BYTES;
+        self.records.push(GroupRecord::offset_tombstone(group, topic, partition));
+    }
+
+    fn delete_group(&mut self, group: &ByteString) {
+        self.bytes += group.len() + TOMBSTONE_OVERHEAD_BYTES;
+        self.records.push(GroupRecord::group_tombstone(group));
+    }
+}
+
+impl GroupShard {
+    /// Makes the next slice of what is due to be deleted.
+    pub(crate) fn clean_up(&mut self, draft: &mut Draft, now_ms: i64) {
+        if now_ms >= self.cleanup.next_check_ms {
+            self.cleanup.next_check_ms = now_ms.saturating_add(self.cleanup.check_interval_ms);
+            self.cleanup.expiring = self.groups.keys().cloned().collect();
+        }
+        self.cleanup.waiting_since_ms = now_ms;
+        let mut slice = Slice::default();
+        self.delete_offsets_of_deleted_topics(&mut slice);
+        self.expire_offsets(&mut slice, now_ms);
+        if !slice.records.is_empty() {
+            draft.records.extend(slice.records);
+            draft.after = Some(AfterWrite::CleanedUp);
+        }
+    }
+
+    fn expire_offsets(&mut self, slice: &mut Slice, now_ms: i64) {
+        for _ in 0..MAX_SLICE_GROUPS {
+            if slice.is_full() {
+                return;
+            }
+            let Some(group_id) = self.cleanup.expiring.pop_front() else { return };
+            let Some(group) = self.groups.get(&group_id) else { continue };
+            let is_done = self.expire_group(group, slice, now_ms);
+            if !is_done {
+                self.cleanup.expiring.push_front(group_id);
+            }
+        }
+    }
+
+    /// `false` if the slice was full before the group's offsets were through.
+    fn expire_group(&self, group: &ClassicGroup, slice: &mut Slice, now_ms: i64) -> bool {
+        let Some(age) = group.expiry() else { return true };
+        let group_id = &group.group_id;
+        let mut keeps_offsets = self.stored.offsets.pending_of_group(group_id).is_some();
+        for (topic, partitions) in self.stored.offsets.of_group(group_id).into_iter().flatten() {
+            let is_read = group.is_subscribed_to(topic);
+            for (partition, offset) in partitions {
+                if slice.is_full() {
+                    return false;
+                }
+                let is_expired = !is_read
+                    && age.has_expired(offset, now_ms, self.config.offsets_retention_ms)
+                    && !self.stored.offsets.is_pending(group_id, topic, *partition);
+                if is_expired {
+                    slice.delete_offset(group_id, topic, *partition);
+                } else {
+                    keeps_offsets = true;
+                }
+            }
+        }
+        let is_in_use = group.state() != State::Empty || group.has_pending_members();
+        if !keeps_offsets && !is_in_use {
+            slice.delete_group(group_id);
+        }
+        true
+    }
+}
+
+/// What the retention of a group's offsets is counted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    /// The moment at which the group became empty.
+    Since(i64),
+    /// Each offset's own commit.
+    SinceCommit,
+}
+
+impl Expiry {
+    fn has_expired(self, offset: &CommittedOffset, now_ms: i64, retention_ms: i64) -> bool {
+        if let Some(expire_timestamp_ms) = offset.expire_timestamp_ms {
+            return now_ms >= expire_timestamp_ms;
+        }
+        let since_ms = match self {
+            Self::Since(since_ms) => since_ms,
+            Self::SinceCommit => offset.commit_timestamp_ms,
+        };
+        now_ms.saturating_sub(since_ms) >= retention_ms
+    }
+}
+
+impl ClassicGroup {
+    /// `None` while the group's offsets are kept whatever their age.
+    fn expiry(&self) -> Option<Expiry> {
+        if self.protocol_type.is_none() {
+            return Some(Expiry::SinceCommit);
+        }
+        match self.state() {
+            State::Empty => {
+                Some(self.state_timestamp_ms().map_or(Expiry::SinceCommit, Expiry::Since))
+            }
+            State::Stable if self.uses_consumer_protocol() && self.subscribed_topics.is_some() => {
+                Some(Expiry::SinceCommit)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::config::GroupConfig;
+    use crate::group::harness::{
+        GROUP, Harness, TOPIC, committing, committing_as, joining, protocol,
+    };
+    use klamm_protocol::ErrorCode;
+    use klamm_protocol::messages::join_group_request::JoinGroupRequest;
+    use klamm_protocol::messages::offset_commit_request::OffsetCommitRequest;
+
+    const RETENTION_MS: i64 = 100_000;
+
+    fn harness() -> Harness {
+        Harness::with_config(GroupConfig {
+            offsets_retention_ms: RETENTION_MS,
+            offsets_retention_check_interval_ms: 1_000,
+            ..GroupConfig::default()
+        })
+    }
+
+    /// Lets `by_ms` pass with the member alive.
+    fn live(harness: &mut Harness, member: &ByteString, by_ms: i64) {
+        for _ in 0..by_ms / 5_000 {
+            harness.advance(5_000);
+            let generation = harness.generation();
+            assert_eq!(harness.heartbeat(generation, member), ErrorCode::None);
+        }
+    }
+
+    #[test]
+    fn offsets_without_a_group_expire_after_their_commit_and_take_the_group_with_them() {
+        let mut harness = harness();
+        harness.commit_offset(&committing(5));
+        harness.advance(RETENTION_MS - 1_000);
+        assert_eq!(harness.committed_offset(), 5);
+        harness.advance(1_000);
+        assert_eq!(harness.committed_offset(), -1);
+        assert_eq!(harness.state_name(), "Dead");
+        assert_eq!(harness.log.len(), 3, "an offset, its tombstone and the group's");
+    }
+
+    #[test]
+    fn an_expiry_that_the_client_chose_counts_alone() {
+        let mut harness = harness();
+        harness.commit_offset(&OffsetCommitRequest { retention_time_ms: 5_000, ..committing(5) });
+        harness.advance(4_000);
+        assert_eq!(harness.committed_offset(), 5);
+        harness.advance(1_000);
+        assert_eq!(harness.committed_offset(), -1);
+    }
+
+    #[test]
+    fn a_group_that_lost_its_members_keeps_its_offsets_from_that_moment_on() {
+        let mut harness = harness();
+        let members = harness.stable(1);
+        harness.commit_offset(&committing_as(&members[0], 1, 5));
+        live(&mut harness, &members[0], RETENTION_MS * 2);
+        assert_eq!(harness.committed_offset(), 5);
+        harness.leave(&members[0]);
+        harness.advance(RETENTION_MS - 1_000);
+        assert_eq!(harness.committed_offset(), 5);
+        let mut harness = harness.restart();
+        assert_eq!(harness.committed_offset(), 5);
+        harness.advance(2_000);
+        assert_eq!(harness.committed_offset(), -1);
+        assert_eq!(harness.state_name(), "Dead");
+    }
+
+    #[test]
+    fn a_living_consumer_group_loses_only_what_it_no_longer_reads() {
+        let mut harness = harness();
+        let reads_t = protocol("range", "\0\0\0\0\0\x01\0\x01t\0\0\0\0");
+        let token = harness.join(3, JoinGroupRequest { protocols: vec![reads_t], ..joining("") });
+        harness.advance(3_000);
+        let member = harness.join_answer(token).member_id;
+        harness.sync(1, &member, &[]);
+        let mut request = committing_as(&member, 1, 5);
+        let mut read = request.topics[0].clone();
+        read.name = "t".into();
+        request.topics.push(read);
+        harness.commit_offset(&request);
+        live(&mut harness, &member, RETENTION_MS + 5_000);
+        let offsets = &harness.shard.stored.offsets;
+        assert!(offsets.committed(GROUP, TOPIC, 0).is_none());
+        assert!(offsets.committed(GROUP, "t", 0).is_some());
+        assert_eq!(harness.state_name(), "Stable");
+    }
+
+    #[test]
+    fn groups_of_other_protocols_keep_their_offsets_while_they_live() {
+        let mut harness = harness();
+        let connect = JoinGroupRequest { protocol_type: "connect".into(), ..joining("") };
+        let token = harness.join(3, connect);
+        harness.advance(3_000);
+        let member = harness.join_answer(token).member_id;
+        harness.sync(1, &member, &[]);
+        harness.commit_offset(&committing_as(&member, 1, 5));
+        live(&mut harness, &member, RETENTION_MS + 5_000);
+        assert_eq!(harness.committed_offset(), 5);
+    }
+
+    #[test]
+    fn an_empty_group_without_offsets_goes_but_not_while_somebody_is_about_to_join() {
+        let mut harness = harness();
+        let token = harness.join(4, joining(""));
+        harness.advance(5_000);
+        assert_eq!(harness.state_name(), "Empty");
+        let member_id = harness.join_answer(token).member_id;
+        harness.leave(&member_id);
+        harness.advance(1_000);
+        assert_eq!(harness.state_name(), "Dead");
+    }
+
+    #[test]
+    fn many_offsets_expire_in_batches_of_bounded_size() {
+        let mut harness = harness();
+        let mut request = committing(5);
+        let partition = request.topics[0].partitions[0].clone();
+        let partitions = (0..20_000).map(|partition_index| {
+            klamm_protocol::messages::offset_commit_request::OffsetCommitRequestPartition {
+                partition_index,
+                ..partition.clone()
+            }
+        });
+        request.topics[0].partitions = partitions.collect();
+        harness.commit_offset(&request);
+        harness.now_ms += RETENTION_MS;
+        let mut batches = 0;
+        while harness.state_name() != "Dead" {
+            let written = harness.log.len();
+            let outcome = harness.shard.on_tick(harness.now_ms);
+            harness.perform(outcome);
+            let tombstones = &harness.log[written..];
+            let bytes: usize = tombstones.iter().map(|record| record.key.len()).sum();
+            assert!(bytes <= MAX_SLICE_BYTES && !tombstones.is_empty());
+            batches += 1;
+        }
+        assert!(batches > 1);
+        assert!(harness.shard.next_deadline_ms() > harness.now_ms);
+    }
+
+    #[test]
+    fn if_the_log_refuses_the_tombstones_the_next_check_tries_again() {
+        let mut harness = harness();
+        harness.commit_offset(&committing(5));
+        harness.next_append_error = Some(ErrorCode::KafkaStorageError);
+        harness.advance(RETENTION_MS);
+        assert_eq!(harness.committed_offset(), 5);
+        harness.advance(1_000);
+        assert_eq!(harness.committed_offset(), -1);
+    }
+}

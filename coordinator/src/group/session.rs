@@ -1,0 +1,36 @@
+//! What happens when a member's session ends.
+
+use bytestring::ByteString;
+
+use super::classic::state::State;
+use super::turn::GroupTurn;
+
+impl GroupTurn<'_> {
+    /// The session timer of a member, or of an id that was given out and never used.
+    pub(crate) fn on_session_timer(&mut self, member_id: &ByteString) {
+        if self.group.is_pending_member(member_id) {
+            self.remove_member(member_id);
+            self.complete_join_if_group_is_whole();
+            return;
+        }
+        let is_owed_an_answer =
+            self.group.member(member_id).is_none_or(|member| member.has_satisfied_heartbeat());
+        if is_owed_an_answer {
+            return;
+        }
+        self.remove_member(member_id);
+        match self.group.state() {
+            State::Stable | State::CompletingRebalance => self.prepare_rebalance(),
+            State::PreparingRebalance => self.complete_join_if_group_is_whole(),
+            State::Empty => {}
+        }
+    }
+
+    /// Unlike elsewhere the initial delay is cut short here, as Kafka does: nobody is missing any more.
+    fn complete_join_if_group_is_whole(&mut self) {
+        if self.group.state() == State::PreparingRebalance && self.group.has_all_members_joined() {
+            self.group.initial_rebalance = None;
+            self.complete_join_if_all_joined();
+        }
+    }
+}

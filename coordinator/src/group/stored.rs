@@ -1,0 +1,233 @@
+//! What the log says: stored group metadata, committed offsets, and groups of other types.
+//!
+//! The durable half of a shard. It changes only through [`Stored::replay`] and the transaction
+//! markers, and so it is the same on every broker that has read the log up to the same offset.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use klamm_protocol::ids::{Offset, ProducerId};
+use klamm_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
+
+use super::detach::{detach, detach_bytes};
+use super::offsets::Offsets;
+use super::record::{self, Existence, GroupRecord, GroupType, ReadRecord, ReplayError, Replayed};
+
+/// The producer id of records outside transactions.
+const NO_PRODUCER_ID: ProducerId = -1;
+
+/// The state that replaying the log gives.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) groups: BTreeMap<ByteString, GroupMetadataValue>,
+    pub(crate) offsets: Offsets,
+    /// Groups of types that are not run here. Classic members may not join them and nothing of theirs is deleted.
+    pub(crate) other_groups: BTreeMap<ByteString, GroupType>,
+}
+
+impl Stored {
+    /// Applies a record at `record_offset` of the log, written by `producer_id` (-1 outside transactions).
+    ///
+    /// # Errors
+    /// As [`record::read`].
+    pub(crate) fn replay(
+        &mut self,
+        record_offset: Offset,
+        producer_id: ProducerId,
+        key: Bytes,
+        value: Option<Bytes>,
+    ) -> Result<Replayed, ReplayError> {
+        match record::read(key, value)? {
+            ReadRecord::Group(record) => {
+                self.apply(record_offset, producer_id, &record);
+                Ok(Replayed::Applied)
+            }
+            ReadRecord::OtherGroup { record_type, group_type, group_id, says } => {
+                self.apply_other_group(&group_id, group_type, says);
+                Ok(Replayed::OtherGroupType { record_type })
+            }
+            ReadRecord::Unknown { record_type } => Ok(Replayed::UnknownType { record_type }),
+        }
+    }
+
+    /// The part of [`Self::replay`] that a running shard uses on the records it has just appended.
+    pub(crate) fn apply_appended(&mut self, record_offset: Offset, record: &GroupRecord) {
+        self.apply(record_offset, NO_PRODUCER_ID, record);
+    }
+
+    fn apply(&mut self, record_offset: Offset, producer_id: ProducerId, record: &GroupRecord) {
+        match record {
+            GroupRecord::OffsetCommit { key, value: None } => self.offsets.replay_tombstone(key),
+            GroupRecord::OffsetCommit { key, value: Some(value) } => {
+                if producer_id == NO_PRODUCER_ID {
+                    self.offsets.replay_commit(record_offset, key, value);
+                } else {
+                    self.offsets.replay_pending(record_offset, producer_id, key, value);
+                }
+            }
+            GroupRecord::GroupMetadata { group_id, value: None } => {
+                self.groups.remove(group_id);
+            }
+            GroupRecord::GroupMetadata { group_id, value: Some(value) } => {
+                self.other_groups.remove(group_id);
+                self.groups.insert(detach(group_id), detach_group(value));
+            }
+        }
+    }
+
+    fn apply_other_group(&mut self, group_id: &ByteString, group_type: GroupType, says: Existence) {
+        match says {
+            Existence::Exists => {
+                self.groups.remove(group_id);
+                self.other_groups.insert(detach(group_id), group_type);
+            }
+            Existence::Deleted => {
+                self.other_groups.remove(group_id);
+            }
+            Existence::Nothing => {}
+        }
+    }
+}
+
+fn detach_group(value: &GroupMetadataValue) -> GroupMetadataValue {
+    GroupMetadataValue {
+        protocol_type: detach(&value.protocol_type),
+        protocol: value.protocol.as_ref().map(detach),
+        leader: value.leader.as_ref().map(detach),
+        members: value.members.iter().map(detach_member).collect(),
+        ..value.clone()
+    }
+}
+
+fn detach_member(member: &MemberMetadata) -> MemberMetadata {
+    MemberMetadata {
+        member_id: detach(&member.member_id),
+        group_instance_id: member.group_instance_id.as_ref().map(detach),
+        client_id: detach(&member.client_id),
+        client_host: detach(&member.client_host),
+        subscription: detach_bytes(&member.subscription),
+        assignment: detach_bytes(&member.assignment),
+        ..member.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::ErrorCode;
+    use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
+    use klamm_protocol::messages::join_group_response::JoinGroupResponse;
+
+    use super::*;
+    use crate::group::harness::{GROUP, Harness, committing, joining};
+    use crate::outcome::Record;
+
+    fn consumer_group(group: &str, exists: bool) -> Record {
+        let mut key = vec![0, 3, 0, u8::try_from(group.len()).unwrap()];
+        key.extend_from_slice(group.as_bytes());
+        Record { key: key.into(), value: exists.then(|| Bytes::from_static(b"\0\0\0\0\0\x05")) }
+    }
+
+    /// A loaded shard whose log says that [`GROUP`] is a consumer group with a committed offset.
+    fn with_consumer_group() -> Harness {
+        let mut harness = Harness::new();
+        harness.commit_offset(&committing(5));
+        let mut log = harness.log.clone();
+        log.push(consumer_group(GROUP, true));
+        Harness::loaded(harness.shard.config.clone(), log, harness.now_ms)
+    }
+
+    #[test]
+    fn a_group_of_another_type_keeps_its_id_and_its_offsets() {
+        let mut harness = with_consumer_group();
+        assert_eq!(harness.committed_offset(), 5);
+        let join = harness.join(9, joining(""));
+        let JoinGroupResponse { error_code, .. } = harness.join_answer(join);
+        assert_eq!(error_code, ErrorCode::InconsistentGroupProtocol.code());
+        let request = HeartbeatRequest { group_id: GROUP.into(), ..Default::default() };
+        let heartbeat = harness.shard.on_heartbeat(&request, harness.now_ms);
+        assert_eq!(heartbeat, ErrorCode::UnknownMemberId);
+        assert_eq!(harness.leave(&"m".into()), ErrorCode::UnknownMemberId);
+        assert_eq!(harness.commit_offset(&committing(6)), ErrorCode::UnknownMemberId);
+        assert_eq!(harness.state_name(), "Dead");
+        let described = &harness.shard.on_describe_groups(&[GROUP.into()], 6)[0];
+        assert_eq!(described.error_message.as_deref(), Some("Group g is not a classic group."));
+        harness.advance(harness.shard.config.offsets_retention_ms * 2);
+        assert_eq!(harness.committed_offset(), 5);
+        assert_eq!(harness.log.len(), 2);
+    }
+
+    #[test]
+    fn a_group_of_another_type_is_not_deleted() {
+        let mut harness = with_consumer_group();
+        let token = harness.token();
+        let outcome = harness.shard.on_delete_groups(token, &[GROUP.into()], harness.now_ms);
+        assert!(outcome.records.is_empty());
+        harness.perform(outcome);
+        let token = harness.token();
+        let request = klamm_protocol::messages::offset_delete_request::OffsetDeleteRequest {
+            group_id: GROUP.into(),
+            ..Default::default()
+        };
+        let outcome = harness.shard.on_offset_delete(token, &request, harness.now_ms);
+        assert!(outcome.records.is_empty());
+        harness.perform(outcome);
+        assert!(harness.waiting().is_empty());
+    }
+
+    #[test]
+    fn a_group_can_change_its_type() {
+        let classic = {
+            let mut harness = Harness::new();
+            harness.stable(1);
+            harness.log.pop().unwrap()
+        };
+        let replay = |records: &[Record]| {
+            let mut stored = Stored::default();
+            for (offset, record) in (0..).zip(records) {
+                stored.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
+            }
+            (stored.groups.len(), stored.other_groups.len())
+        };
+        let (new, gone) = (consumer_group(GROUP, true), consumer_group(GROUP, false));
+        assert_eq!(replay(&[classic.clone(), new.clone()]), (0, 1));
+        assert_eq!(replay(&[new.clone(), gone.clone(), classic.clone()]), (1, 0));
+        assert_eq!(replay(&[new.clone(), classic]), (1, 0));
+        assert_eq!(replay(&[new, gone]), (0, 0));
+    }
+
+    #[test]
+    fn replaying_says_what_it_passed_over() {
+        let mut stored = Stored::default();
+        let mut replay = |key: &'static [u8]| stored.replay(0, -1, Bytes::from_static(key), None);
+        let detail = replay(b"\0\x08\0\x01g\0\x01m").unwrap();
+        assert_eq!(detail, Replayed::OtherGroupType { record_type: 8 });
+        assert_eq!(replay(b"\0\x63").unwrap(), Replayed::UnknownType { record_type: 99 });
+        assert!(replay(b"\0\x02").is_err());
+    }
+
+    #[test]
+    fn stored_state_does_not_keep_the_block_alive_that_it_was_read_from() {
+        let mut harness = Harness::new();
+        harness.commit_offset(&committing(5));
+        harness.stable(2);
+        // Everything in one block, as read from a segment.
+        let mut stored = Stored::default();
+        let mut block = Vec::new();
+        for record in &harness.log {
+            block.extend_from_slice(&record.key);
+            block.extend_from_slice(record.value.as_ref().unwrap());
+        }
+        let block = Bytes::from(block);
+        let mut at = 0;
+        for (offset, record) in (0..).zip(&harness.log) {
+            let key = block.slice(at..at + record.key.len());
+            at += record.key.len();
+            let value = block.slice(at..at + record.value.as_ref().unwrap().len());
+            at += value.len();
+            stored.replay(offset, -1, key, Some(value)).unwrap();
+        }
+        assert!(block.is_unique());
+        assert_eq!(stored, harness.shard.stored);
+    }
+}

@@ -1,0 +1,371 @@
+//! SyncGroup: the leader brings the generation's assignment, every member takes its part.
+//!
+//! The assignment is handed out only once its record is committed, so that no member acts on a
+//! generation that a new coordinator would not know. (Kafka: `classicGroupSyncToClassicGroup`)
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::sync_group_request::SyncGroupRequest;
+use klamm_protocol::messages::sync_group_response::SyncGroupResponse;
+
+use super::classic::state::State;
+use super::detach::detach_bytes;
+use super::draft::{AfterWrite, Draft};
+use super::shard::GroupShard;
+use super::turn::GroupTurn;
+use crate::outcome::{Outcome, RequestToken, Response, WriteFailure};
+
+/// The first version that must name protocol type and name.
+const FIRST_VERSION_WITH_PROTOCOL: i16 = 5;
+
+impl GroupShard {
+    /// A member asks for its assignment; the leader brings everybody's. `version` is the request's.
+    pub fn on_sync_group(
+        &mut self,
+        token: RequestToken,
+        version: i16,
+        request: &SyncGroupRequest,
+        now_ms: i64,
+    ) -> Outcome {
+        let mut draft = Draft::default();
+        if let Err(error) = self.sync_group(token, version, request, &mut draft, now_ms) {
+            draft.refuse_sync(token, error);
+        }
+        self.finish(draft, now_ms)
+    }
+
+    fn sync_group(
+        &mut self,
+        token: RequestToken,
+        version: i16,
+        request: &SyncGroupRequest,
+        draft: &mut Draft,
+        now_ms: i64,
+    ) -> Result<(), ErrorCode> {
+        let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
+        if version >= FIRST_VERSION_WITH_PROTOCOL && !names_protocol {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        if request.group_id.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
+        let turn = self.turn(&request.group_id, draft, now_ms);
+        turn.ok_or(ErrorCode::UnknownMemberId)?.sync(token, request)
+    }
+}
+
+impl GroupTurn<'_> {
+    fn sync(&mut self, token: RequestToken, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
+        self.check_sync(request)?;
+        let member_id = &request.member_id;
+        match self.group.state() {
+            State::Empty => unreachable!("an empty group has no members to sync"),
+            State::PreparingRebalance => Err(ErrorCode::RebalanceInProgress),
+            State::CompletingRebalance => {
+                self.note_sync(member_id);
+                self.park_sync(member_id, token);
+                if self.group.is_leader(member_id) && !self.group.storing_assignment {
+                    self.store_assignment(request);
+                }
+                Ok(())
+            }
+            State::Stable => {
+                self.note_sync(member_id);
+                self.answer_sync(member_id, token);
+                Ok(())
+            }
+        }
+    }
+
+    fn check_sync(&self, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
+        self.group.validate_member(&request.member_id, request.group_instance_id.as_ref())?;
+        if request.generation_id != self.group.generation_id {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        let differs = |asked: &Option<ByteString>, actual| asked.is_some() && asked != actual;
+        if differs(&request.protocol_type, &self.group.protocol_type)
+            || differs(&request.protocol_name, &self.group.protocol_name)
+        {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        Ok(())
+    }
+
+    fn note_sync(&mut self, member_id: &ByteString) {
+        self.group.note_sync_from(member_id);
+        if !self.group.has_pending_sync() {
+            self.cancel_sync();
+        }
+    }
+
+    /// As for JoinGroup, an earlier request of the same member is not lost.
+    fn park_sync(&mut self, member_id: &ByteString, token: RequestToken) {
+        let member = self.group.member_mut(member_id).expect("the member was validated");
+        if let Some(earlier) = member.awaiting_sync.replace(token) {
+            self.draft.refuse_sync(earlier, ErrorCode::RebalanceInProgress);
+        }
+    }
+
+    fn store_assignment(&mut self, request: &SyncGroupRequest) {
+        let of_members =
+            request.assignments.iter().filter(|part| self.group.has_member(&part.member_id));
+        let assignments: BTreeMap<ByteString, Bytes> = of_members
+            .map(|part| (part.member_id.clone(), detach_bytes(&part.assignment)))
+            .collect();
+        let record = self.group.metadata_record(&assignments);
+        self.group.storing_assignment = true;
+        let after = AfterWrite::AssignmentStored {
+            group_id: self.group.group_id.clone(),
+            generation_id: self.group.generation_id,
+            assignments,
+        };
+        self.draft.write_then(record, after);
+    }
+
+    /// The generation is stored: it begins for all who have asked. A rebalance meanwhile has undone it.
+    pub(crate) fn on_assignment_stored(
+        &mut self,
+        generation_id: i32,
+        mut assignments: BTreeMap<ByteString, Bytes>,
+    ) {
+        if !self.is_storing(generation_id) {
+            return;
+        }
+        self.group.storing_assignment = false;
+        for member in self.group.members_mut() {
+            member.assignment = assignments.remove(&member.member_id).unwrap_or_default();
+        }
+        for member_id in self.group.member_ids() {
+            let member = self.group.member_mut(&member_id).expect("ids are the members'");
+            if let Some(token) = member.awaiting_sync.take() {
+                self.answer_sync(&member_id, token);
+                self.restart_session(&member_id);
+            }
+        }
+        self.group.transition_to(State::Stable, self.now_ms);
+    }
+
+    /// The generation could not be stored: nobody gets an assignment and all join again.
+    pub(crate) fn on_assignment_failed(&mut self, generation_id: i32, failure: WriteFailure) {
+        if self.is_storing(generation_id) {
+            self.drop_assignments(failure.code());
+            self.prepare_rebalance();
+        }
+    }
+
+    fn is_storing(&self, generation_id: i32) -> bool {
+        self.group.storing_assignment && self.group.generation_id == generation_id
+    }
+
+    /// Takes back what the generation assigned and sends those who wait for it away.
+    pub(crate) fn drop_assignments(&mut self, error: ErrorCode) {
+        for member_id in self.group.member_ids() {
+            let member = self.group.member_mut(&member_id).expect("ids are the members'");
+            member.assignment = Bytes::new();
+            if let Some(token) = member.awaiting_sync.take() {
+                self.draft.refuse_sync(token, error);
+                self.restart_session(&member_id);
+            }
+        }
+    }
+
+    fn answer_sync(&mut self, member_id: &ByteString, token: RequestToken) {
+        let member = self.group.member(member_id).expect("only members are answered");
+        let response = SyncGroupResponse {
+            protocol_type: self.group.protocol_type.clone(),
+            protocol_name: self.group.protocol_name.clone(),
+            assignment: member.assignment.clone(),
+            ..Default::default()
+        };
+        self.draft.reply(token, Response::SyncGroup(response));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::harness::{GROUP, Harness, REBALANCE_MS, SESSION_MS, joining};
+
+    fn error(harness: &Harness, token: RequestToken) -> ErrorCode {
+        ErrorCode::from_code(harness.sync_answer(token).error_code).unwrap()
+    }
+
+    fn request(member_id: &ByteString) -> SyncGroupRequest {
+        SyncGroupRequest {
+            group_id: GROUP.into(),
+            generation_id: 1,
+            member_id: member_id.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn ask(harness: &mut Harness, version: i16, request: &SyncGroupRequest) -> RequestToken {
+        let token = harness.token();
+        let outcome = harness.shard.on_sync_group(token, version, request, harness.now_ms);
+        harness.perform(outcome);
+        token
+    }
+
+    #[test]
+    fn everybody_gets_the_leaders_assignment_once_it_is_committed() {
+        let mut harness = Harness::new();
+        let members = harness.joined(3);
+        harness.holds_commits = true;
+        let early = harness.sync(1, &members[1], &[]);
+        assert_eq!(harness.log.len(), 1, "a follower's sync stores nothing");
+        let leader = harness.sync(1, &members[0], &[(&members[0], "x"), (&members[1], "y")]);
+        let late = harness.sync(1, &members[2], &[]);
+        assert!([early, leader, late].iter().all(|token| harness.is_waiting(*token)));
+        assert_eq!(harness.state_name(), "CompletingRebalance");
+        harness.commit();
+        let assignment = |token| harness.sync_answer(token).assignment;
+        assert_eq!([&assignment(leader)[..], &assignment(early)[..]], [b"x", b"y"]);
+        assert_eq!(&assignment(late)[..], b"", "a member that the leader left out gets nothing");
+        let answer = harness.sync_answer(leader);
+        assert_eq!(answer.protocol_type.as_deref(), Some("consumer"));
+        assert_eq!(answer.protocol_name.as_deref(), Some("range"));
+        assert_eq!(harness.state_name(), "Stable");
+        let again = harness.sync(1, &members[0], &[]);
+        assert_eq!(&harness.sync_answer(again).assignment[..], b"x");
+    }
+
+    #[test]
+    fn requests_that_do_not_fit_the_group_are_refused() {
+        let mut harness = Harness::new();
+        let members = harness.joined(1);
+        let good = request(&members[0]);
+        let cases = [
+            (
+                4,
+                SyncGroupRequest { group_id: "".into(), ..good.clone() },
+                ErrorCode::InvalidGroupId,
+            ),
+            (
+                4,
+                SyncGroupRequest { group_id: "h".into(), ..good.clone() },
+                ErrorCode::UnknownMemberId,
+            ),
+            (4, request(&"nobody".into()), ErrorCode::UnknownMemberId),
+            (
+                4,
+                SyncGroupRequest { generation_id: 2, ..good.clone() },
+                ErrorCode::IllegalGeneration,
+            ),
+            (
+                4,
+                SyncGroupRequest { group_instance_id: Some("i".into()), ..good.clone() },
+                ErrorCode::UnknownMemberId,
+            ),
+            (5, good.clone(), ErrorCode::InconsistentGroupProtocol),
+            (
+                5,
+                SyncGroupRequest {
+                    protocol_type: Some("connect".into()),
+                    protocol_name: Some("range".into()),
+                    ..good.clone()
+                },
+                ErrorCode::InconsistentGroupProtocol,
+            ),
+            (
+                5,
+                SyncGroupRequest {
+                    protocol_type: Some("consumer".into()),
+                    protocol_name: Some("sticky".into()),
+                    ..good
+                },
+                ErrorCode::InconsistentGroupProtocol,
+            ),
+        ];
+        for (version, request, expected) in cases {
+            let token = ask(&mut harness, version, &request);
+            assert_eq!(error(&harness, token), expected, "{request:?}");
+        }
+        assert_eq!(harness.state_name(), "CompletingRebalance");
+    }
+
+    #[test]
+    fn during_a_rebalance_members_are_sent_back_to_join() {
+        let mut harness = Harness::new();
+        let members = harness.stable(2);
+        harness.join(3, joining(&members[0]));
+        let token = harness.sync(1, &members[1], &[]);
+        assert_eq!(error(&harness, token), ErrorCode::RebalanceInProgress);
+    }
+
+    #[test]
+    fn a_rebalance_sends_waiting_members_back_and_undoes_the_stored_assignment() {
+        let mut harness = Harness::new();
+        let members = harness.joined(2);
+        harness.holds_commits = true;
+        let follower = harness.sync(1, &members[1], &[]);
+        let leader = harness.sync(1, &members[0], &[(&members[0], "x")]);
+        harness.join(3, joining(""));
+        assert_eq!(error(&harness, follower), ErrorCode::RebalanceInProgress);
+        assert_eq!(error(&harness, leader), ErrorCode::RebalanceInProgress);
+        harness.commit();
+        assert_eq!(harness.state_name(), "PreparingRebalance");
+        let group = &harness.shard.groups[GROUP];
+        assert!(group.members().all(|member| member.assignment.is_empty()));
+    }
+
+    #[test]
+    fn a_leader_that_syncs_twice_stores_one_assignment() {
+        let mut harness = Harness::new();
+        let members = harness.joined(1);
+        harness.holds_commits = true;
+        let first = harness.sync(1, &members[0], &[(&members[0], "x")]);
+        let second = harness.sync(1, &members[0], &[(&members[0], "y")]);
+        assert_eq!(error(&harness, first), ErrorCode::RebalanceInProgress);
+        assert_eq!(harness.log.len(), 2);
+        harness.commit();
+        assert_eq!(&harness.sync_answer(second).assignment[..], b"x");
+    }
+
+    #[test]
+    fn if_the_assignment_cannot_be_stored_all_join_again() {
+        for fails_to_append in [true, false] {
+            let mut harness = Harness::new();
+            let members = harness.joined(2);
+            let follower = harness.sync(1, &members[1], &[]);
+            if fails_to_append {
+                harness.next_append_error = Some(ErrorCode::NotEnoughReplicas);
+            }
+            harness.holds_commits = true;
+            let leader = harness.sync(1, &members[0], &[(&members[0], "x")]);
+            harness.advance(5_000);
+            assert_eq!(error(&harness, leader), ErrorCode::CoordinatorNotAvailable);
+            assert_eq!(error(&harness, follower), ErrorCode::CoordinatorNotAvailable);
+            assert_eq!(harness.state_name(), "PreparingRebalance");
+            harness.commit();
+            assert_eq!(harness.state_name(), "PreparingRebalance");
+        }
+    }
+
+    #[test]
+    fn members_that_never_sync_are_removed_and_the_others_join_again() {
+        let mut harness = Harness::new();
+        let members = harness.joined(2);
+        harness.sync(1, &members[0], &[(&members[0], "x")]);
+        assert_eq!(harness.state_name(), "Stable");
+        for _ in 0..4 {
+            harness.advance(i64::from(REBALANCE_MS) / 4);
+            harness.heartbeat(1, &members[0]);
+            harness.heartbeat(1, &members[1]);
+        }
+        assert_eq!(harness.state_name(), "PreparingRebalance");
+        assert!(!harness.shard.groups[GROUP].has_member(&members[1]));
+    }
+
+    #[test]
+    fn if_nobody_syncs_the_group_falls_empty() {
+        let mut harness = Harness::new();
+        let members = harness.joined(1);
+        harness.advance(i64::from(SESSION_MS));
+        assert_eq!(harness.state_name(), "Empty");
+        let token = harness.sync(1, &members[0], &[]);
+        assert_eq!(error(&harness, token), ErrorCode::UnknownMemberId);
+    }
+}

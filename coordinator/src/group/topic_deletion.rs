@@ -1,0 +1,106 @@
+//! Offsets of topics that are deleted. (Kafka: `OffsetMetadataManager.onTopicsDeleted`)
+
+use bytestring::ByteString;
+use klamm_protocol::Uuid;
+
+use super::detach::detach;
+use super::draft::Draft;
+use super::offset_expiry::Slice;
+use super::shard::GroupShard;
+use crate::outcome::Outcome;
+
+/// A topic that is no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedTopic {
+    pub topic_id: Uuid,
+    pub name: ByteString,
+}
+
+impl GroupShard {
+    /// Deletes the offsets of these topics in every group, of whatever type. Those of a topic that
+    /// had the name before or has it now are told apart by their topic id, where they have one.
+    ///
+    /// What does not fit into one batch follows with the next ticks.
+    pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], now_ms: i64) -> Outcome {
+        for topic in topics {
+            let topic = DeletedTopic { topic_id: topic.topic_id, name: detach(&topic.name) };
+            let offsets = &self.stored.offsets;
+            let groups = offsets.group_ids().into_iter();
+            let affected = groups.filter(|group| offsets.has_topic(group, &topic.name));
+            for group in affected {
+                self.cleanup.topic_deletions.push_back((group.clone(), topic.clone()));
+            }
+        }
+        let mut draft = Draft::default();
+        self.clean_up(&mut draft, now_ms);
+        self.finish(draft, now_ms)
+    }
+
+    pub(crate) fn delete_offsets_of_deleted_topics(&mut self, slice: &mut Slice) {
+        while !slice.is_full()
+            && let Some((group, topic)) = self.cleanup.topic_deletions.pop_front()
+        {
+            let partitions = self.stored.offsets.partitions_of(&group, &topic.name, topic.topic_id);
+            for partition in &partitions {
+                if slice.is_full() {
+                    break;
+                }
+                slice.delete_offset(&group, &topic.name, *partition);
+            }
+            if slice.is_full() {
+                // What is deleted already will not be found again.
+                self.cleanup.topic_deletions.push_front((group, topic));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::harness::{GROUP, Harness, TOPIC, committing, topic_id};
+    use crate::group::record::GroupType;
+
+    fn delete(harness: &mut Harness, topic_id: Uuid) {
+        let topic = DeletedTopic { topic_id, name: TOPIC.into() };
+        let outcome = harness.shard.on_topics_deleted(&[topic], harness.now_ms);
+        harness.perform(outcome);
+    }
+
+    #[test]
+    fn offsets_of_a_deleted_topic_go_and_the_group_stays() {
+        let mut harness = Harness::new();
+        harness.commit_offset(&committing(5));
+        delete(&mut harness, topic_id());
+        assert_eq!(harness.committed_offset(), -1);
+        assert_eq!(harness.state_name(), "Empty");
+    }
+
+    #[test]
+    fn offsets_of_another_topic_with_that_name_stay() {
+        let mut harness = Harness::new();
+        harness.commit_offset(&committing(5));
+        delete(&mut harness, Uuid::from_bytes([9; 16]));
+        assert_eq!(harness.committed_offset(), 5);
+    }
+
+    #[test]
+    fn offsets_without_a_topic_id_go_by_name() {
+        let mut harness = Harness::new();
+        let mut request = committing(5);
+        request.topics[0].topic_id = Uuid::ZERO;
+        harness.commit_offset(&request);
+        delete(&mut harness, Uuid::from_bytes([9; 16]));
+        assert_eq!(harness.committed_offset(), -1);
+    }
+
+    #[test]
+    fn groups_of_other_types_lose_such_offsets_too() {
+        let mut harness = Harness::new();
+        harness.commit_offset(&committing(5));
+        harness.shard.groups.remove(GROUP);
+        harness.shard.stored.other_groups.insert(GROUP.into(), GroupType::Consumer);
+        delete(&mut harness, topic_id());
+        assert_eq!(harness.committed_offset(), -1);
+    }
+}

@@ -1,0 +1,239 @@
+//! The seam between the log engine and the operating system: everything the engine asks of a disk.
+//!
+//! Two implementations: [`RealDisk`] over the operating system, and [`MemoryDisk`], which loses
+//! and tears unsynced writes on a simulated power cut. Nothing else in this crate may touch
+//! `std::fs`. Calls block.
+//!
+//! Durability, as both implementations understand it: file contents (and its length) are durable
+//! after [`DiskFile::sync_data`]; that a name exists, changed or vanished is durable after
+//! [`Disk::sync_dir`] on its directory. Neither implies the other.
+
+mod memory;
+mod real;
+
+pub use memory::{Fault, MemoryDisk};
+pub use real::RealDisk;
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How [`Disk::open`] treats a file that is or is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// It must exist; it is opened for reading only.
+    Read,
+    /// It must exist; it is opened for reading and writing.
+    Write,
+    /// It is created when absent, and opened for reading and writing.
+    Create,
+    /// It is created when absent and emptied when present.
+    Truncate,
+}
+
+/// What was being done when the disk refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Open,
+    Read,
+    Write,
+    Sync,
+    Resize,
+    Stat,
+    Rename,
+    Remove,
+    CreateDir,
+    SyncDir,
+    List,
+    Lock,
+    Space,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Sync => "fdatasync",
+            Self::Resize => "ftruncate",
+            Self::Stat => "stat",
+            Self::Rename => "rename",
+            Self::Remove => "remove",
+            Self::CreateDir => "create directory",
+            Self::SyncDir => "fsync of directory",
+            Self::List => "list",
+            Self::Lock => "lock",
+            Self::Space => "statvfs",
+        })
+    }
+}
+
+/// A refusal of the operating system, with what was tried and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {} failed: {source}", path.display())]
+pub struct DiskError {
+    pub operation: Operation,
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl DiskError {
+    /// Wraps an [`io::Error`] with its circumstances; made for `map_err`.
+    pub fn during(operation: Operation, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self { operation, path, source }
+    }
+
+    /// The file or directory is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// The volume or the quota is full: the data already there is intact.
+    pub fn is_no_space(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        )
+    }
+
+    /// The process (EMFILE) or the machine (ENFILE) has no file descriptor left. Says nothing
+    /// about the disk, and must never take a log directory offline.
+    pub fn is_out_of_file_descriptors(&self) -> bool {
+        let code = self.source.raw_os_error();
+        code == Some(rustix::io::Errno::MFILE.raw_os_error())
+            || code == Some(rustix::io::Errno::NFILE.raw_os_error())
+    }
+
+    /// Somebody else holds the lock ([`Disk::lock`]).
+    pub fn is_locked(&self) -> bool {
+        self.operation == Operation::Lock && self.source.kind() == io::ErrorKind::WouldBlock
+    }
+}
+
+/// What a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirEntry {
+    /// The last component of the path. Names that are not UTF-8 are left out: Kafka never writes one.
+    pub name: String,
+    pub is_dir: bool,
+}
+
+/// The size of the volume below a directory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    pub total_bytes: u64,
+    pub usable_bytes: u64,
+}
+
+/// An exclusive lock on a file; released on drop.
+pub trait DiskLock: Send + Sync + fmt::Debug {}
+
+/// An open file. Positional only: it has no cursor, so that readers never disturb the writer.
+pub trait DiskFile: Send + Sync + fmt::Debug {
+    /// Writes all of `slices`, one after the other, at `position`.
+    ///
+    /// On an error, any part of the range may have been written.
+    fn write_all_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> Result<(), DiskError>;
+
+    /// Reads into `buffer` from `position`; returns fewer bytes only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<usize, DiskError>;
+
+    /// Makes contents and length durable. After an error the unsynced contents are undefined,
+    /// and a later success proves nothing: never retry.
+    fn sync_data(&self) -> Result<(), DiskError>;
+
+    /// Cuts or extends (with zeros) to `size` bytes.
+    fn set_size(&self, size: u64) -> Result<(), DiskError>;
+
+    /// The length in bytes.
+    fn size(&self) -> Result<u64, DiskError>;
+
+    /// Time of the last write, in milliseconds since the Unix epoch.
+    fn modified_ms(&self) -> Result<i64, DiskError>;
+
+    /// The descriptor for `sendfile`, when there is one.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// A disk: names, directories and open files.
+pub trait Disk: Send + Sync + fmt::Debug {
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError>;
+
+    /// Replaces `to` if it exists. Durable after `sync_dir` of the directories concerned.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError>;
+
+    fn remove_file(&self, path: &Path) -> Result<(), DiskError>;
+
+    /// Creates the directory and its missing parents; an existing one is no error.
+    fn create_dir_all(&self, path: &Path) -> Result<(), DiskError>;
+
+    /// Removes a directory and everything in it.
+    fn remove_dir_all(&self, path: &Path) -> Result<(), DiskError>;
+
+    fn sync_dir(&self, path: &Path) -> Result<(), DiskError>;
+
+    /// What the directory holds, sorted by name.
+    fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError>;
+
+    fn exists(&self, path: &Path) -> Result<bool, DiskError>;
+
+    /// Takes the exclusive lock of a file, created when absent, without waiting.
+    fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, DiskError>;
+
+    fn space(&self, path: &Path) -> Result<DiskSpace, DiskError>;
+
+    /// The whole contents of a file.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, DiskError> {
+        let file = self.open(path, OpenMode::Read)?;
+        let size = usize::try_from(file.size()?).map_err(|_| DiskError {
+            operation: Operation::Read,
+            path: path.to_path_buf(),
+            source: io::ErrorKind::FileTooLarge.into(),
+        })?;
+        let mut contents = vec![0; size];
+        let read = file.read_at(&mut contents, 0)?;
+        contents.truncate(read);
+        Ok(contents)
+    }
+
+    /// Replaces a file as a whole: after a power cut it has the old contents or the new ones.
+    ///
+    /// Writes `<path>.tmp`, syncs it, renames it and syncs the directory, like Kafka's
+    /// `CheckpointFile` (and the directory sync, which that class leaves out).
+    fn write_atomically(&self, path: &Path, contents: &[u8]) -> Result<(), DiskError> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        self.write_synced(&temporary, contents)?;
+        self.rename(&temporary, path)?;
+        self.sync_dir(parent(path))
+    }
+
+    /// Writes a file in place and syncs its contents, not its name.
+    fn write_synced(&self, path: &Path, contents: &[u8]) -> Result<(), DiskError> {
+        let file = self.open(path, OpenMode::Truncate)?;
+        file.write_all_at(&mut [IoSlice::new(contents)], 0)?;
+        file.sync_data()
+    }
+
+    /// Removes a file; one that is not there is no error. True when it was there.
+    fn remove_file_if_exists(&self, path: &Path) -> Result<bool, DiskError> {
+        match self.remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The directory that holds `path`.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,178 @@
+//! Why the log refused. Three families: the storage failed ([`LogError`]), the append is not
+//! acceptable ([`AppendError`]), the read is not possible ([`ReadError`]).
+
+use crate::disk::DiskError;
+use klamm_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use klamm_protocol::{ErrorCode, Uuid};
+use std::path::PathBuf;
+
+/// A failure of the storage below the log, or of what is stored there.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A previous failure took the directory offline: nothing in it can be used any more.
+    #[error("log directory {} is offline since {cause}", dir.display())]
+    Offline { dir: PathBuf, cause: String },
+    #[error(
+        "{} line {line}: {problem}; restore the file from a replica or remove it to have it rebuilt",
+        path.display()
+    )]
+    Malformed { path: PathBuf, line: usize, problem: FileProblem },
+    #[error(
+        "{} says that the topic id is {found}, but the cluster says {expected}: the directory \
+         belongs to a deleted topic of the same name",
+        path.display()
+    )]
+    InconsistentTopicId { path: PathBuf, found: Uuid, expected: Uuid },
+    #[error(
+        "{} is locked by another process: is a broker already running on this directory?",
+        path.display()
+    )]
+    Locked { path: PathBuf },
+}
+
+/// What is wrong with a small text file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileProblem {
+    #[error("the file is not text")]
+    NotText,
+    #[error("version {found} is not known, expected {expected}")]
+    Version { found: i64, expected: i64 },
+    #[error("expected {expected}")]
+    Syntax { expected: &'static str },
+    #[error("{expected} entries are announced, {found} are there")]
+    EntryCount { expected: usize, found: usize },
+    #[error("{key} is missing")]
+    Missing { key: &'static str },
+}
+
+impl LogError {
+    /// The disk itself failed, so that nothing in its directory can be trusted to be written:
+    /// the log directory goes offline. A full disk and a lack of file descriptors are no
+    /// such failures, the data is intact and the condition passes.
+    pub fn is_disk_failure(&self) -> bool {
+        match self {
+            Self::Disk(error) => {
+                !(error.is_no_space() || error.is_out_of_file_descriptors() || error.is_locked())
+            }
+            Self::Offline { .. }
+            | Self::Malformed { .. }
+            | Self::InconsistentTopicId { .. }
+            | Self::Locked { .. } => false,
+        }
+    }
+
+    /// What a client is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Disk(_) | Self::Offline { .. } | Self::Malformed { .. } | Self::Locked { .. } => {
+                ErrorCode::KafkaStorageError
+            }
+            Self::InconsistentTopicId { .. } => ErrorCode::InconsistentTopicId,
+        }
+    }
+}
+
+/// Why records were not appended. Nothing of them was.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error(transparent)]
+    Storage(#[from] LogError),
+    #[error(
+        "out of order sequence number for producer {producer_id} at offset {offset}: \
+         {incoming} (incoming), {current} (current end)"
+    )]
+    OutOfOrderSequence { producer_id: ProducerId, offset: Offset, incoming: i32, current: i32 },
+    #[error(
+        "epoch {incoming} of producer {producer_id} at offset {offset} is older than {current}"
+    )]
+    InvalidProducerEpoch {
+        producer_id: ProducerId,
+        offset: Offset,
+        incoming: ProducerEpoch,
+        current: ProducerEpoch,
+    },
+    #[error("coordinator epoch {incoming} of producer {producer_id} is older than {current}")]
+    TransactionCoordinatorFenced { producer_id: ProducerId, incoming: i32, current: i32 },
+    #[error("non-transactional write of producer {producer_id} inside its transaction")]
+    ExpectedTransactional { producer_id: ProducerId },
+    #[error("record of producer {producer_id} was not part of an ongoing transaction")]
+    NotInTransaction { producer_id: ProducerId },
+    #[error("{size} bytes exceed segment.bytes={limit}")]
+    LargerThanSegment { size: u64, limit: u32 },
+    #[error("batch at {found} comes before the next offset {expected}")]
+    UnexpectedOffset { found: Offset, expected: Offset },
+    #[error("batches are out of order: {found} follows {previous}")]
+    OutOfOrderOffsets { previous: Offset, found: Offset },
+    #[error("batch epoch {found} is not the leader's {expected}")]
+    WrongLeaderEpoch { found: LeaderEpoch, expected: LeaderEpoch },
+    #[error("the batch at byte {position} is corrupt")]
+    CorruptBatch { position: usize },
+}
+
+impl AppendError {
+    /// What the client is told. No wildcard arm: a new failure must choose its code here.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Storage(error) => error.code(),
+            Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            Self::TransactionCoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+            Self::ExpectedTransactional { .. } | Self::NotInTransaction { .. } => {
+                ErrorCode::InvalidTxnState
+            }
+            Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+            // Kafka's exceptions for these three have no code of their own (`Errors.forException`).
+            Self::UnexpectedOffset { .. } | Self::OutOfOrderOffsets { .. } => {
+                ErrorCode::UnknownServerError
+            }
+            Self::WrongLeaderEpoch { .. } => ErrorCode::InvalidRecord,
+            Self::CorruptBatch { .. } => ErrorCode::CorruptMessage,
+        }
+    }
+}
+
+impl From<DiskError> for AppendError {
+    fn from(error: DiskError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Storage(#[from] LogError),
+    #[error("offset {offset} is not between {log_start} and {log_end}")]
+    OffsetOutOfRange { offset: Offset, log_start: Offset, log_end: Offset },
+    /// Retention removed the segment between taking the view and reading it.
+    #[error("the segment at {segment} was deleted")]
+    SegmentDeleted { segment: Offset },
+    /// The log was truncated under the view: take a new one and try again.
+    #[error("the log was truncated while it was read")]
+    Truncated,
+    /// The bytes at `position` are not a record batch: the disk damaged them.
+    #[error("the segment at {segment} is corrupt at byte {position}")]
+    Corrupt { segment: Offset, position: u64 },
+}
+
+impl ReadError {
+    /// What the client is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Storage(error) => error.code(),
+            Self::OffsetOutOfRange { .. } | Self::SegmentDeleted { .. } => {
+                ErrorCode::OffsetOutOfRange
+            }
+            Self::Truncated => ErrorCode::NotLeaderOrFollower,
+            Self::Corrupt { .. } => ErrorCode::CorruptMessage,
+        }
+    }
+}
+
+impl From<DiskError> for ReadError {
+    fn from(error: DiskError) -> Self {
+        Self::Storage(error.into())
+    }
+}

@@ -1,0 +1,109 @@
+//! Whether a log directory can still be trusted. The first disk failure takes it offline for the life
+//! of the process (KIP-112); a failed sync above all, because a second one would report success for
+//! pages that are lost.
+
+use crate::error::LogError;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The state of one log directory, shared by everything that lives in it.
+#[derive(Debug)]
+pub struct LogDirHealth {
+    dir: PathBuf,
+    failure: OnceLock<String>,
+}
+
+impl LogDirHealth {
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf(), failure: OnceLock::new() }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What took the directory offline, if anything did.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// An error once the directory is offline.
+    pub fn check(&self) -> Result<(), LogError> {
+        match self.failure() {
+            None => Ok(()),
+            Some(cause) => {
+                Err(LogError::Offline { dir: self.dir.clone(), cause: cause.to_owned() })
+            }
+        }
+    }
+
+    /// Passes an outcome through, and takes the directory offline if it is a disk failure.
+    pub fn observe<T, E: StorageCause>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        if let Err(error) = &outcome
+            && let Some(cause) = error.storage_cause()
+            && cause.is_disk_failure()
+        {
+            self.fail(cause);
+        }
+        outcome
+    }
+
+    /// Takes the directory offline. Only the first failure counts: the others follow from it.
+    pub fn fail(&self, cause: &LogError) {
+        self.failure.get_or_init(|| cause.to_string());
+    }
+}
+
+/// An error that may come from the storage.
+pub trait StorageCause {
+    fn storage_cause(&self) -> Option<&LogError>;
+}
+
+impl StorageCause for LogError {
+    fn storage_cause(&self) -> Option<&LogError> {
+        Some(self)
+    }
+}
+
+impl StorageCause for crate::error::AppendError {
+    fn storage_cause(&self) -> Option<&LogError> {
+        if let Self::Storage(error) = self { Some(error) } else { None }
+    }
+}
+
+impl StorageCause for crate::error::ReadError {
+    fn storage_cause(&self) -> Option<&LogError> {
+        if let Self::Storage(error) = self { Some(error) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{DiskError, Operation};
+    use std::io;
+
+    fn failed(source: io::Error) -> Result<(), LogError> {
+        Err(DiskError { operation: Operation::Sync, path: PathBuf::from("/d/x"), source }.into())
+    }
+
+    #[test]
+    fn the_first_disk_failure_lasts() {
+        let health = LogDirHealth::new(Path::new("/d"));
+        health.observe(failed(io::Error::from_raw_os_error(5))).unwrap_err();
+        health.observe(failed(io::ErrorKind::NotFound.into())).unwrap_err();
+        assert!(health.failure().unwrap().contains("fdatasync"), "{:?}", health.failure());
+        assert!(matches!(health.check(), Err(LogError::Offline { .. })));
+    }
+
+    #[test]
+    fn a_full_disk_and_missing_descriptors_are_no_failure_of_the_directory() {
+        let health = LogDirHealth::new(Path::new("/d"));
+        for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+        {
+            health.observe(failed(errno.into())).unwrap_err();
+        }
+        assert!(health.check().is_ok());
+    }
+}

@@ -1,0 +1,297 @@
+//! One log: the owner of a partition's segments, producer state and leader epochs.
+//!
+//! `&mut self` belongs to one owner at a time; readers get a [`LogView`], which needs no lock.
+//!
+//! Invariants: there is at least one segment, and only the last is appended to. `log_start` <=
+//! `high_watermark` <= `log_end`, and `flushed` <= `log_end`. An append is either wholly part of the log
+//! or not at all. After a disk failure every operation fails: the directory is offline.
+
+mod append;
+mod deletion;
+mod flush;
+mod offsets;
+mod truncate;
+
+pub(crate) use append::{has_sane_offsets, marker_of};
+pub use append::{AppendInfo, LeaderAppend};
+pub use deletion::{DeletedSegment, DeletionReason};
+pub(crate) use deletion::is_marked;
+pub use flush::FlushTicket;
+pub use offsets::{OffsetTarget, TimestampedOffset};
+
+use crate::config::LogConfig;
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::health::LogDirHealth;
+use crate::leader_epoch_cache::{EpochOffset, LeaderEpochCache};
+use crate::log_reader::LogView;
+use crate::open_files::OpenFiles;
+use crate::producer_state::ProducerState;
+use crate::recovery::{self, Recovered};
+use crate::segment::{PartitionHome, Segment};
+use deletion::Graveyard;
+use flush::FlushState;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the logs of one directory share.
+#[derive(Debug, Clone)]
+pub struct LogStorage {
+    pub disk: Arc<dyn Disk>,
+    pub files: Arc<OpenFiles>,
+    pub health: Arc<LogDirHealth>,
+}
+
+/// What is known of a log before it is opened.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    pub config: LogConfig,
+    /// From `recovery-point-offset-checkpoint`; 0 when there is none.
+    pub recovery_point: Offset,
+    /// From `log-start-offset-checkpoint`; 0 when there is none.
+    pub log_start: Offset,
+    /// `.kafka_cleanshutdown` was there: nothing needs to be verified.
+    pub clean_shutdown: bool,
+    /// Written to `partition.metadata`, or compared with it. `None` takes what is there.
+    pub topic_id: Option<Uuid>,
+    pub now_ms: i64,
+}
+
+/// What opening a log had to repair.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Segments whose records were read and checked.
+    pub segments_recovered: usize,
+    /// Where the log was cut because what followed was no valid batch, and how many bytes were cut.
+    pub truncated: Option<Truncated>,
+}
+
+/// A damaged end that was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncated {
+    /// The first offset that is gone.
+    pub offset: Offset,
+    pub bytes: u64,
+    /// Offsets that had been synced are among them: the disk damaged them.
+    pub below_recovery_point: bool,
+}
+
+impl RecoveryReport {
+    pub(crate) fn cut(&mut self, offset: Offset, bytes: u64, recovery_point: Offset) {
+        let below_recovery_point = offset < recovery_point;
+        self.truncated = Some(Truncated { offset, bytes, below_recovery_point });
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Log {
+    home: Arc<PartitionHome>,
+    health: Arc<LogDirHealth>,
+    config: LogConfig,
+    topic_id: Option<Uuid>,
+    jitter_seed: u64,
+    segments: Arc<Vec<Arc<Segment>>>,
+    log_start: Offset,
+    log_end: Offset,
+    high_watermark: Offset,
+    producers: ProducerState,
+    epochs: Arc<LeaderEpochCache>,
+    /// Offsets of the producer snapshots on disk, or about to be.
+    snapshots: BTreeSet<Offset>,
+    /// The index files of the active segment are from an earlier run: the first append removes them.
+    stale_index_files: bool,
+    flush: FlushState,
+    graveyard: Graveyard,
+    report: RecoveryReport,
+}
+
+impl Log {
+    /// Opens the log in a partition's directory, which is created when absent, and repairs what an
+    /// unclean shutdown left behind.
+    pub fn open(storage: &LogStorage, dir: &Path, options: LogOptions) -> Result<Self, LogError> {
+        storage.health.check()?;
+        let home = PartitionHome::new(
+            Arc::clone(&storage.disk),
+            Arc::clone(&storage.files),
+            dir.to_path_buf(),
+        );
+        let recovered = storage.health.observe(recovery::recover(&home, &options))?;
+        Ok(Self::from_recovered(storage, home, options, recovered))
+    }
+
+    fn from_recovered(
+        storage: &LogStorage,
+        home: Arc<PartitionHome>,
+        options: LogOptions,
+        recovered: Recovered,
+    ) -> Self {
+        let log_end = recovered.log_end;
+        let flushed = if options.clean_shutdown { log_end } else { options.recovery_point };
+        let first_base = recovered.segments.first().map_or(log_end, |s| s.base_offset());
+        let flushed = flushed.clamp(first_base.min(log_end), log_end);
+        let jitter_seed = home.path().as_os_str().as_encoded_bytes().iter().fold(
+            0xcbf2_9ce4_8422_2325_u64,
+            |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3),
+        );
+        Self {
+            health: Arc::clone(&storage.health),
+            config: options.config,
+            topic_id: recovered.topic_id,
+            jitter_seed,
+            segments: Arc::new(recovered.segments),
+            log_start: recovered.log_start,
+            log_end,
+            high_watermark: recovered.log_start,
+            producers: recovered.producers,
+            epochs: Arc::new(recovered.epochs),
+            snapshots: recovered.snapshots,
+            stale_index_files: recovered.stale_index_files,
+            flush: FlushState::new(flushed, recovered.epochs_changed),
+            graveyard: Graveyard::default(),
+            report: recovered.report,
+            home,
+        }
+        .with_unsealed_segments()
+    }
+
+    /// Segments without index files get them with the next flush.
+    fn with_unsealed_segments(mut self) -> Self {
+        let sealed = self.segments.len() - 1;
+        for segment in self.segments[..sealed].iter().filter(|s| s.needs_index_files()) {
+            self.flush.seal_later(Arc::clone(segment), None);
+        }
+        self
+    }
+
+    /// Where the log lies now.
+    pub fn dir(&self) -> PathBuf {
+        self.home.path()
+    }
+
+    pub fn topic_id(&self) -> Option<Uuid> {
+        self.topic_id
+    }
+
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Takes effect from the next append or retention check on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// What opening had to repair.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// The first offset that can be read.
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The offset that the next record gets.
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    /// Everything below survives a power cut. Also the recovery point to be checkpointed.
+    pub fn flushed_offset(&self) -> Offset {
+        self.flush.flushed
+    }
+
+    /// Offsets below are committed.
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// Sets the high watermark, which replication decides, and returns what it is now: within the log.
+    pub fn set_high_watermark(&mut self, offset: Offset) -> Offset {
+        self.high_watermark = offset.clamp(self.log_start, self.log_end);
+        self.producers.on_high_watermark(self.high_watermark);
+        self.high_watermark
+    }
+
+    /// What a `read_committed` consumer may read: below every transaction that is open or whose end is
+    /// not committed.
+    pub fn last_stable_offset(&self) -> Offset {
+        let unstable = self.producers.first_unstable_offset();
+        let unstable = unstable.map(|offset| offset.max(self.log_start));
+        unstable.map_or(self.high_watermark, |offset| offset.min(self.high_watermark))
+    }
+
+    /// Idempotent and transactional producers, for checks and for DescribeProducers.
+    pub fn producers(&self) -> &ProducerState {
+        &self.producers
+    }
+
+    /// To begin transaction verifications and to expire producers.
+    pub fn producers_mut(&mut self) -> &mut ProducerState {
+        &mut self.producers
+    }
+
+    pub fn leader_epochs(&self) -> &LeaderEpochCache {
+        &self.epochs
+    }
+
+    /// The epoch of the last record, or the one that this node leads in.
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.latest().map(|latest| latest.epoch)
+    }
+
+    /// Notes that this node leads in `epoch` from the log end on. Durable with the next flush.
+    pub fn assign_epoch(&mut self, epoch: LeaderEpoch) {
+        if Arc::make_mut(&mut self.epochs).assign(epoch, self.log_end) {
+            self.flush.epochs_changed += 1;
+        }
+    }
+
+    /// See [`LeaderEpochCache::end_offset_for`].
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<EpochOffset> {
+        self.epochs.end_offset_for(epoch, self.log_end)
+    }
+
+    /// Bytes of records.
+    pub fn size(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.size()).sum()
+    }
+
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The log as it is now, for readers.
+    pub fn view(&self) -> LogView {
+        LogView {
+            segments: Arc::clone(&self.segments),
+            health: Arc::clone(&self.health),
+            epochs: Arc::clone(&self.epochs),
+            end_position: self.active().size(),
+            log_start: self.log_start,
+            log_end: self.log_end,
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.last_stable_offset(),
+        }
+    }
+
+    /// Moves the log to another directory name, durably: before a topic is deleted, or when a replica
+    /// takes the place of another. Readers go on.
+    pub fn rename_dir(&mut self, dir: &Path) -> Result<(), LogError> {
+        self.health.check()?;
+        self.health.observe(self.home.rename_to(dir).map_err(LogError::from))?;
+        let synced = self.home.disk.sync_dir(crate::disk::parent(dir));
+        self.health.observe(synced.map_err(LogError::from))
+    }
+
+    fn active(&self) -> &Arc<Segment> {
+        self.segments.last().expect("a log has at least one segment")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! Making the log durable, in three steps so that no sync happens under the owner's lock: the owner
+//! hands out a [`FlushTicket`], any thread runs it, and the owner is told.
+//!
+//! A ticket covers what there was when it was taken: bytes of segments, names of new files, index files and
+//! producer snapshots of sealed segments, leader epochs. Only when all of it is on disk do the offsets
+//! count as flushed, so that a recovery point never lies above something that is missing.
+//! The gate keeps a ticket that is overtaken by a truncation from writing what was just removed.
+
+use super::Log;
+use crate::checkpoint::{self, LEADER_EPOCH};
+use crate::disk::DiskFile;
+use crate::error::LogError;
+use crate::file_name::FileKind;
+use crate::health::LogDirHealth;
+use crate::producer_snapshot;
+use crate::segment::{PartitionHome, Segment};
+use bytes::Bytes;
+use klamm_protocol::ids::Offset;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Counts truncations; held while derived files are written or removed.
+#[derive(Debug, Default)]
+struct Gate(Mutex<u64>);
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sealed segment that has no index files yet, and the producer state at its end.
+#[derive(Debug, Clone)]
+struct Seal {
+    segment: Arc<Segment>,
+    snapshot: Option<(Offset, Bytes)>,
+}
+
+/// What the owner knows about durability.
+#[derive(Debug)]
+pub(super) struct FlushState {
+    pub(super) flushed: Offset,
+    /// Counts changes of names in the directory, and how many of them are durable.
+    pub(super) dir_changed: u64,
+    dir_synced: u64,
+    pub(super) epochs_changed: u64,
+    epochs_written: u64,
+    seals: Vec<Seal>,
+    gate: Arc<Gate>,
+    generation: u64,
+}
+
+impl FlushState {
+    pub(super) fn new(flushed: Offset, epochs_changed: bool) -> Self {
+        Self {
+            flushed,
+            dir_changed: 1,
+            dir_synced: 0,
+            epochs_changed: u64::from(epochs_changed),
+            epochs_written: 0,
+            seals: Vec::new(),
+            gate: Arc::default(),
+            generation: 0,
+        }
+    }
+
+    pub(super) fn seal_later(&mut self, segment: Arc<Segment>, snapshot: Option<(Offset, Bytes)>) {
+        self.seals.push(Seal { segment, snapshot });
+    }
+
+    /// Waits for a running ticket's derived files, then makes every ticket that is out void.
+    pub(super) fn void_tickets(&mut self) {
+        let mut generation = self.gate.lock();
+        *generation += 1;
+        self.generation = *generation;
+    }
+
+    /// Forgets what was to be written of segments and snapshots above a new log end.
+    pub(super) fn forget_above(&mut self, log_end: Offset) {
+        self.seals.retain(|seal| seal.segment.base_offset() < log_end);
+        for seal in &mut self.seals {
+            seal.snapshot.take_if(|(offset, _)| *offset > log_end);
+        }
+        self.flushed = self.flushed.min(log_end);
+    }
+
+    /// The segment is active again: it is no longer to be sealed.
+    pub(super) fn unseal(&mut self, segment: &Arc<Segment>) {
+        self.seals.retain(|seal| !Arc::ptr_eq(&seal.segment, segment));
+    }
+}
+
+/// Work for a flusher thread. Dropping it is harmless: the next ticket covers the same and more.
+#[derive(Debug)]
+pub struct FlushTicket {
+    upto: Offset,
+    /// Segments with unsynced bytes, how many, and their open files.
+    files: Vec<(Arc<Segment>, u64, Arc<dyn DiskFile>)>,
+    seals: Vec<Seal>,
+    epochs: Option<String>,
+    epochs_changed: u64,
+    sync_dir: bool,
+    dir_changed: u64,
+    home: Arc<PartitionHome>,
+    health: Arc<LogDirHealth>,
+    gate: Arc<Gate>,
+    generation: u64,
+}
+
+impl FlushTicket {
+    /// The offset that will be flushed.
+    pub fn upto(&self) -> Offset {
+        self.upto
+    }
+
+    /// Does the work. Must not be called again after an error: the log directory is then offline.
+    pub fn run(&self) -> Result<(), LogError> {
+        self.health.check()?;
+        self.health.observe(self.sync())
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        for (_, _, file) in &self.files {
+            file.sync_data()?;
+        }
+        if !self.sync_dir && self.epochs.is_none() && self.seals.is_empty() {
+            return Ok(());
+        }
+        let generation = self.gate.lock();
+        if *generation != self.generation {
+            return Ok(());
+        }
+        if self.sync_dir {
+            self.home.sync()?;
+        }
+        if let Some(epochs) = &self.epochs {
+            let path = self.home.file(LEADER_EPOCH);
+            self.home.disk.write_atomically(&path, epochs.as_bytes())?;
+        }
+        for seal in self.seals.iter().filter(|seal| !seal.segment.is_deleted()) {
+            if let Some((offset, contents)) = &seal.snapshot {
+                let path = self.home.file(&FileKind::ProducerSnapshot.name(*offset));
+                self.home.disk.write_synced(&path, contents)?;
+            }
+            seal.segment.write_index_files()?;
+        }
+        drop(generation);
+        Ok(())
+    }
+}
+
+impl Log {
+    /// What is to be made durable now; `None` when everything is.
+    pub fn flush_ticket(&mut self) -> Result<Option<FlushTicket>, LogError> {
+        self.health.check()?;
+        let flush = &self.flush;
+        let sync_dir = flush.dir_changed > flush.dir_synced;
+        let write_epochs = flush.epochs_changed > flush.epochs_written;
+        let is_clean = flush.flushed == self.log_end && flush.seals.is_empty();
+        if is_clean && !sync_dir && !write_epochs {
+            return Ok(None);
+        }
+        Ok(Some(FlushTicket {
+            upto: self.log_end,
+            files: self.unsynced_files()?,
+            seals: flush.seals.clone(),
+            epochs: write_epochs.then(|| checkpoint::encode_epochs(self.epochs.entries())),
+            epochs_changed: flush.epochs_changed,
+            sync_dir,
+            dir_changed: flush.dir_changed,
+            home: Arc::clone(&self.home),
+            health: Arc::clone(&self.health),
+            gate: Arc::clone(&flush.gate),
+            generation: flush.generation,
+        }))
+    }
+
+    fn unsynced_files(
+        &self,
+    ) -> Result<Vec<(Arc<Segment>, u64, Arc<dyn DiskFile>)>, LogError> {
+        let mut files = Vec::new();
+        for segment in self.segments.iter().rev() {
+            if segment.is_unsynced() {
+                files.push((Arc::clone(segment), segment.size(), segment.file()?));
+            }
+            if segment.base_offset() < self.flush.flushed {
+                break;
+            }
+        }
+        files.reverse();
+        Ok(files)
+    }
+
+    /// The ticket's work is done. A ticket from before a truncation changes nothing.
+    pub fn on_flushed(&mut self, ticket: &FlushTicket) {
+        let flush = &mut self.flush;
+        if ticket.generation != flush.generation {
+            return;
+        }
+        flush.flushed = flush.flushed.max(ticket.upto);
+        flush.dir_synced = flush.dir_synced.max(ticket.dir_changed);
+        if ticket.epochs.is_some() {
+            flush.epochs_written = flush.epochs_written.max(ticket.epochs_changed);
+        }
+        for seal in &ticket.seals {
+            seal.segment.on_index_files_written();
+            flush.unseal(&seal.segment);
+        }
+        for (segment, size, _) in &ticket.files {
+            if segment.size() == *size {
+                segment.set_unsynced(false);
+            }
+        }
+        if !ticket.seals.is_empty() {
+            self.home.files.trim();
+        }
+    }
+
+    /// Flushes here and now: for callers without a flusher, such as tests and tools.
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        if let Some(ticket) = self.flush_ticket()? {
+            ticket.run()?;
+            self.on_flushed(&ticket);
+        }
+        Ok(())
+    }
+
+    /// Ends the log cleanly: everything is synced and the index files and the producer snapshot
+    /// are complete, so that the next start has nothing to verify.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.health.check()?;
+        self.active().seal();
+        let snapshot = self.new_snapshot();
+        // Index files that are still there from the last start are complete.
+        if !self.stale_index_files || snapshot.is_some() {
+            self.flush.seal_later(Arc::clone(self.active()), snapshot);
+        }
+        self.flush()
+    }
+
+    /// A snapshot of the producers at the end of what they know, unless there is one.
+    pub(super) fn new_snapshot(&mut self) -> Option<(Offset, Bytes)> {
+        let offset = self.producers.end_offset();
+        let is_new = offset > self.log_start && self.snapshots.insert(offset);
+        is_new.then(|| (offset, producer_snapshot::encode(&self.producers).into()))
+    }
+}

@@ -1,0 +1,151 @@
+//! Offsets by time: what ListOffsets asks (`UnifiedLog.fetchOffsetByTimestamp`).
+
+use crate::error::ReadError;
+use crate::log_reader::LogView;
+use crate::segment::{BatchAt, BatchScan, Segment};
+use klamm_protocol::batch::TimestampType;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+
+/// A timestamp of a ListOffsets request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetTarget {
+    /// -1: the log end. Who may see it is up to the caller.
+    Latest,
+    /// -2: the log start.
+    Earliest,
+    /// -3: the first record with the largest timestamp.
+    MaxTimestamp,
+    /// -4: the first record on a local disk, which is the log start here.
+    EarliestLocal,
+    /// -5: the last record in remote storage; there is none.
+    LatestTiered,
+    /// -6: the first record not yet in remote storage; there is none.
+    EarliestPendingUpload,
+    /// The first record whose timestamp, in milliseconds, is this one or later.
+    Timestamp(i64),
+}
+
+impl OffsetTarget {
+    /// What a timestamp in a request means.
+    pub fn from_wire(timestamp: i64) -> Self {
+        match timestamp {
+            -1 => Self::Latest,
+            -2 => Self::Earliest,
+            -3 => Self::MaxTimestamp,
+            -4 => Self::EarliestLocal,
+            -5 => Self::LatestTiered,
+            -6 => Self::EarliestPendingUpload,
+            other => Self::Timestamp(other),
+        }
+    }
+}
+
+/// An offset that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampedOffset {
+    /// Of the record, in milliseconds; -1 for the ends of the log.
+    pub timestamp: i64,
+    pub offset: Offset,
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// The most bytes that the records of one stored batch may decompress to while their timestamps are
+/// looked at.
+const MAX_DECOMPRESSED_BATCH: usize = 256 << 20;
+
+impl LogView {
+    /// Looks up an offset; `None` when no record qualifies.
+    pub fn offset_for(
+        &self,
+        target: OffsetTarget,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
+        self.health.check()?;
+        let end_of_log = |offset, leader_epoch| {
+            Ok(Some(TimestampedOffset { timestamp: -1, offset, leader_epoch }))
+        };
+        match target {
+            OffsetTarget::Latest => {
+                end_of_log(self.log_end, self.epochs.latest().map(|latest| latest.epoch))
+            }
+            OffsetTarget::Earliest | OffsetTarget::EarliestLocal => {
+                end_of_log(self.log_start, self.epochs.epoch_of(self.log_start))
+            }
+            OffsetTarget::LatestTiered | OffsetTarget::EarliestPendingUpload => {
+                end_of_log(-1, Some(-1))
+            }
+            OffsetTarget::MaxTimestamp => self.health.observe(self.offset_of_max_timestamp()),
+            OffsetTarget::Timestamp(timestamp) => {
+                self.health.observe(self.first_at_or_after(timestamp))
+            }
+        }
+    }
+
+    fn first_at_or_after(&self, timestamp: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+        for (position, segment) in self.segments.iter().enumerate() {
+            let largest = segment.largest_timestamp()?;
+            if largest.is_none_or(|largest| largest.timestamp < timestamp) {
+                continue;
+            }
+            let end = self.end_of(position);
+            let qualifies = |batch: &BatchAt| batch.header.max_timestamp >= timestamp;
+            let start = segment.find_by_timestamp(timestamp, self.log_start, end)?;
+            let Some(start) = start else { continue };
+            let file = segment.open_for_reading()?;
+            for batch in BatchScan::new(file.as_ref(), start.position, end) {
+                let batch = batch.map_err(|error| segment.scan_error(error))?;
+                let found = if qualifies(&batch) {
+                    first_record(segment, &batch, timestamp, self.log_start)?
+                } else {
+                    None
+                };
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn offset_of_max_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
+        let mut largest = None;
+        for segment in self.segments.iter() {
+            let candidate = segment.largest_timestamp()?;
+            let known = largest.map_or(-1, |(_, timestamp, _)| timestamp);
+            if let Some(candidate) = candidate
+                && candidate.timestamp > known
+            {
+                largest = Some((segment, candidate.timestamp, candidate.offset));
+            }
+        }
+        let Some((segment, timestamp, offset)) = largest else { return Ok(None) };
+        let Some(batch) = segment.find(offset, segment.size())? else { return Ok(None) };
+        if batch.header.timestamp_type() == TimestampType::LogAppendTime {
+            return Ok(Some(found(&batch, timestamp, batch.header.base_offset)));
+        }
+        first_record(segment, &batch, timestamp, batch.header.base_offset)
+    }
+}
+
+/// The first record of a batch at or after a timestamp and an offset.
+fn first_record(
+    segment: &Segment,
+    batch: &BatchAt,
+    timestamp: i64,
+    start: Offset,
+) -> Result<Option<TimestampedOffset>, ReadError> {
+    let corrupt =
+        || ReadError::Corrupt { segment: segment.base_offset(), position: batch.position };
+    let whole = segment.read_batch(batch)?;
+    for record in whole.records(MAX_DECOMPRESSED_BATCH).map_err(|_| corrupt())? {
+        let record = record.map_err(|_| corrupt())?;
+        if record.timestamp >= timestamp && record.offset >= start {
+            return Ok(Some(found(batch, record.timestamp, record.offset)));
+        }
+    }
+    Ok(None)
+}
+
+fn found(batch: &BatchAt, timestamp: i64, offset: Offset) -> TimestampedOffset {
+    let epoch = batch.header.partition_leader_epoch;
+    TimestampedOffset { timestamp, offset, leader_epoch: (epoch >= 0).then_some(epoch) }
+}

@@ -1,0 +1,233 @@
+//! What a partition knows about its idempotent and transactional producers: the last batches of each
+//! (to tell duplicates and gaps), and the transactions that are open here.
+//!
+//! Kafka's `ProducerStateManager` without its files. Derived from the log alone: the state after
+//! replaying the records below an offset is the state that was there when they were appended, whatever
+//! was truncated or lost in between. Only what [`ProducerState::start_verification`] notes is not in
+//! the log; losing it costs a client one retry.
+
+mod entry;
+mod update;
+
+pub use entry::{BatchMetadata, ProducerEntry};
+pub(crate) use update::{Check, PendingUpdates};
+
+use crate::error::AppendError;
+use klamm_protocol::ids::{Offset, ProducerEpoch, ProducerId};
+use std::collections::BTreeMap;
+
+/// Who sends records, and therefore what is checked (Kafka's `AppendOrigin`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendOrigin {
+    /// A producer: sequences, epochs and transactions are checked.
+    Client,
+    /// A group or transaction coordinator: epochs and transactions are checked.
+    Coordinator,
+    /// The metadata quorum's leader: offsets are already assigned, and kept.
+    RaftLeader,
+    /// A leader's log, or this log read again: the records are accepted as they are.
+    Replication,
+}
+
+/// The proof that a transaction was verified with its coordinator before its first write here
+/// (KIP-890). Valid for one verification only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerificationGuard(u64);
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndTxnMarker {
+    pub committed: bool,
+    pub coordinator_epoch: i32,
+    /// `transaction.version` of the cluster when the marker was asked for; 0 when not known.
+    pub transaction_version: i16,
+}
+
+/// A transaction that ended in this partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompletedTxn {
+    pub producer_id: ProducerId,
+    pub first_offset: Offset,
+    /// Of the marker.
+    pub last_offset: Offset,
+    pub aborted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Verification {
+    guard: VerificationGuard,
+    started_ms: i64,
+    lowest_sequence: i32,
+    epoch: ProducerEpoch,
+    supports_epoch_bump: bool,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct ProducerState {
+    producers: BTreeMap<ProducerId, ProducerEntry>,
+    /// Open transactions by their first offset here.
+    ongoing: BTreeMap<Offset, ProducerId>,
+    /// Ended transactions whose marker (the value) the high watermark has not passed.
+    unreplicated: BTreeMap<Offset, Offset>,
+    verifications: BTreeMap<ProducerId, Verification>,
+    guards_given: u64,
+    end_offset: Offset,
+}
+
+impl PartialEq for ProducerState {
+    /// Compares what is derived from the log.
+    fn eq(&self, other: &Self) -> bool {
+        self.producers == other.producers
+            && self.ongoing == other.ongoing
+            && self.end_offset == other.end_offset
+    }
+}
+
+impl ProducerState {
+    /// The state before any record, at an offset.
+    pub fn new(end_offset: Offset) -> Self {
+        Self { end_offset, ..Self::default() }
+    }
+
+    /// The state that a snapshot at `end_offset` holds.
+    pub fn restored(end_offset: Offset, entries: Vec<ProducerEntry>) -> Self {
+        let mut state = Self::new(end_offset);
+        for entry in entries {
+            if let Some(first_offset) = entry.txn_first_offset {
+                state.ongoing.insert(first_offset, entry.producer_id);
+            }
+            state.producers.insert(entry.producer_id, entry);
+        }
+        state
+    }
+
+    /// The offset after the last record that the state knows of.
+    pub fn end_offset(&self) -> Offset {
+        self.end_offset
+    }
+
+    /// Every producer, by id.
+    pub fn producers(&self) -> impl Iterator<Item = &ProducerEntry> {
+        self.producers.values()
+    }
+
+    /// How many producers are known.
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty()
+    }
+
+    pub fn producer(&self, producer_id: ProducerId) -> Option<&ProducerEntry> {
+        self.producers.get(&producer_id)
+    }
+
+    pub fn has_ongoing_transaction(&self, producer_id: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.producer(producer_id)
+            .is_some_and(|entry| entry.txn_first_offset.is_some() && entry.epoch == epoch)
+    }
+
+    /// The first offset that a `read_committed` consumer must not see yet: of the oldest
+    /// transaction that is open, or whose marker may still be lost.
+    pub fn first_unstable_offset(&self) -> Option<Offset> {
+        let undecided = self.ongoing.keys().next();
+        let unreplicated = self.unreplicated.keys().next();
+        undecided.into_iter().chain(unreplicated).min().copied()
+    }
+
+    /// The last timestamp of the oldest open transaction: one that is long ago hints at a hanging
+    /// transaction.
+    pub fn oldest_transaction_timestamp(&self) -> Option<i64> {
+        let (_, producer_id) = self.ongoing.first_key_value()?;
+        self.producer(*producer_id).map(|entry| entry.last_timestamp)
+    }
+
+    /// Forgets the ended transactions whose marker lies below the high watermark (or log start).
+    pub fn on_high_watermark(&mut self, high_watermark: Offset) {
+        self.unreplicated.retain(|_, marker| *marker >= high_watermark);
+    }
+
+    /// Forgets producers that were silent for `producer.id.expiration.ms`, unless in a transaction.
+    pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.producers.retain(|_, entry| {
+            entry.txn_first_offset.is_some()
+                || now_ms.saturating_sub(entry.last_timestamp) < expiration_ms
+        });
+        self.verifications
+            .retain(|_, entry| now_ms.saturating_sub(entry.started_ms) < expiration_ms);
+    }
+
+    /// Begins the verification of a transaction's first write here, before the coordinator is asked.
+    /// `None`: the transaction is already going on, nothing needs to be verified.
+    pub fn start_verification(
+        &mut self,
+        producer_id: ProducerId,
+        epoch: ProducerEpoch,
+        sequence: i32,
+        supports_epoch_bump: bool,
+        now_ms: i64,
+    ) -> Result<Option<VerificationGuard>, AppendError> {
+        if let Some(entry) = self.producer(producer_id)
+            && epoch < entry.epoch
+        {
+            let (offset, current) = (self.end_offset, entry.epoch);
+            let incoming = epoch;
+            return Err(AppendError::InvalidProducerEpoch { producer_id, offset, incoming, current });
+        }
+        if self.has_ongoing_transaction(producer_id, epoch) {
+            return Ok(None);
+        }
+        self.guards_given += 1;
+        let fresh = Verification {
+            guard: VerificationGuard(self.guards_given),
+            started_ms: now_ms,
+            lowest_sequence: sequence,
+            epoch,
+            supports_epoch_bump,
+        };
+        let entry = self.verifications.entry(producer_id).or_insert(fresh);
+        entry.note(sequence, epoch);
+        Ok(Some(entry.guard))
+    }
+
+    /// The state knows of every record below `offset`, though the last ones concern no producer.
+    pub(crate) fn set_end_offset(&mut self, offset: Offset) {
+        self.end_offset = offset;
+    }
+
+    /// The last stable offset once `completed` has ended.
+    pub(crate) fn last_stable_offset_after(&self, completed: &CompletedTxn) -> Offset {
+        let mut others = self.ongoing.iter().filter(|(_, id)| **id != completed.producer_id);
+        others.next().map_or(completed.last_offset + 1, |(first_offset, _)| *first_offset)
+    }
+
+    /// Takes over what is not in the log from the state before a truncation.
+    pub(crate) fn keep_verifications_of(&mut self, other: &Self) {
+        self.verifications.clone_from(&other.verifications);
+        self.guards_given = other.guards_given;
+    }
+
+    pub(crate) fn complete(&mut self, completed: &CompletedTxn) {
+        self.ongoing.remove(&completed.first_offset);
+        self.unreplicated.insert(completed.first_offset, completed.last_offset);
+    }
+}
+
+impl Verification {
+    /// Remembers the lowest sequence of the epoch: a higher one that overtakes it would make the
+    /// lower one fail for ever.
+    fn note(&mut self, sequence: i32, epoch: ProducerEpoch) {
+        if epoch == self.epoch {
+            self.lowest_sequence = self.lowest_sequence.min(sequence);
+        } else if epoch > self.epoch {
+            self.epoch = epoch;
+            self.lowest_sequence = sequence;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

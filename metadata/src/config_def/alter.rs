@@ -1,0 +1,344 @@
+//! What `IncrementalAlterConfigs` and `AlterConfigs` do to a value, and which broker keys they may
+//! touch at all.
+//!
+//! Sources: `ConfigurationControlManager`, `ConfigAdminManager`, `DynamicBrokerConfig`.
+
+use bytestring::ByteString;
+use klamm_protocol::ErrorCode;
+
+use super::synonyms::strip_listener_prefix;
+use super::value::ConfigValueError;
+use super::{ConfigDef, ConfigScope, ConfigType, Configs, UpdateMode, Visibility, parse_value};
+
+/// The operation of one entry of IncrementalAlterConfigs (KIP-339).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlterOperation {
+    Set,
+    Delete,
+    Append,
+    Subtract,
+}
+
+impl AlterOperation {
+    /// Reads the wire id; `None` for an operation that nobody knows.
+    pub fn from_id(id: i8) -> Option<Self> {
+        match id {
+            0 => Some(Self::Set),
+            1 => Some(Self::Delete),
+            2 => Some(Self::Append),
+            3 => Some(Self::Subtract),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Set => "SET",
+            Self::Delete => "DELETE",
+            Self::Append => "APPEND",
+            Self::Subtract => "SUBTRACT",
+        }
+    }
+}
+
+/// Why an alteration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AlterError {
+    #[error("Can't {} to key {name} because its type is not LIST.", operation.name())]
+    NotAList { operation: AlterOperation, name: String },
+    #[error("Unknown config name: {name}")]
+    UnknownBrokerKey { name: String },
+    #[error("Config value {} is not allowed for config key: {name}", operation.name().to_lowercase())]
+    BrokerKeyNotAList { operation: AlterOperation, name: String },
+    #[error("{kind}: [{}]", names.join(", "))]
+    Dynamic { kind: DynamicConfigError, names: Vec<ByteString> },
+    #[error(
+        "Dynamic thread count update validation failed for {name}={value}, value should {bound}"
+    )]
+    ThreadCount { name: &'static str, value: i32, bound: ThreadBound },
+    /// A value that its key does not accept, on a broker: Kafka answers it as a bad request.
+    #[error(transparent)]
+    BrokerValue(ConfigValueError),
+}
+
+/// Which bound a change of a thread count oversteps (`DynamicThreadPool`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ThreadBound {
+    #[error("be at least half the current value {0}")]
+    Half(i32),
+    #[error("not be greater than double the current value {0}")]
+    Double(i32),
+}
+
+impl AlterError {
+    /// What the client is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotAList { .. }
+            | Self::UnknownBrokerKey { .. }
+            | Self::BrokerKeyNotAList { .. } => ErrorCode::InvalidConfig,
+            // KAFKA-13609: Kafka knows that this should be another code, and keeps it.
+            Self::Dynamic { .. } | Self::ThreadCount { .. } | Self::BrokerValue(_) => {
+                ErrorCode::InvalidRequest
+            }
+        }
+    }
+}
+
+/// Why a broker key cannot be changed while brokers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum DynamicConfigError {
+    #[error("Cannot update these configs dynamically")]
+    ReadOnly,
+    #[error(
+        "These security configs can be dynamically updated only per-listener using the listener prefix"
+    )]
+    NeedsListenerPrefix,
+    #[error("Cannot update these configs at default cluster level, broker id must be specified")]
+    PerBroker,
+}
+
+/// The new text of a key in the controller's records: what one operation makes of the current
+/// text. `None` in the result deletes the key.
+///
+/// APPEND and SUBTRACT start from the default when nothing is set; SUBTRACT of the last entry
+/// leaves an empty text. Whether the result is valid is for the caller to check with all configs
+/// of the resource together.
+pub fn apply_operation(
+    scope: ConfigScope,
+    name: &str,
+    current: Option<&str>,
+    operation: AlterOperation,
+    text: &str,
+) -> Result<Option<String>, AlterError> {
+    match operation {
+        AlterOperation::Set => Ok(Some(text.to_owned())),
+        AlterOperation::Delete => Ok(None),
+        AlterOperation::Append | AlterOperation::Subtract => {
+            let key = ConfigDef::of(scope)
+                .get(name)
+                .filter(|key| key.config_type == ConfigType::List)
+                .ok_or_else(|| AlterError::NotAList { operation, name: name.to_owned() })?;
+            let default = key.default_value().map(|value| value.to_string());
+            let entries = current.or(default.as_deref()).unwrap_or("").split(',');
+            let mut entries: Vec<&str> = entries.filter(|entry| !entry.is_empty()).collect();
+            for entry in split_as_java(text) {
+                let position = entries.iter().position(|present| *present == entry);
+                match (operation, position) {
+                    (AlterOperation::Append, None) => entries.push(entry),
+                    (AlterOperation::Subtract, Some(position)) => drop(entries.remove(position)),
+                    _ => {}
+                }
+            }
+            Ok(Some(entries.join(",")))
+        }
+    }
+}
+
+/// Splits as `String.split(",")`: empty parts at the end vanish, but an empty text is one part.
+fn split_as_java(text: &str) -> impl Iterator<Item = &str> {
+    let parts = if text.is_empty() { text } else { text.trim_end_matches(',') };
+    let count = if parts.is_empty() && !text.is_empty() { 0 } else { usize::MAX };
+    parts.split(',').take(count)
+}
+
+/// Checks an operation on a broker key before anything is applied, as the broker does that
+/// receives the request: unknown keys and lists only for APPEND and SUBTRACT.
+pub fn check_broker_operation(name: &str, operation: AlterOperation) -> Result<(), AlterError> {
+    if matches!(operation, AlterOperation::Set | AlterOperation::Delete) {
+        return Ok(());
+    }
+    match ConfigDef::broker().get(name).filter(|key| key.visibility != Visibility::DynamicOnly) {
+        None => Err(AlterError::UnknownBrokerKey { name: name.to_owned() }),
+        Some(key) if key.config_type != ConfigType::List => {
+            Err(AlterError::BrokerKeyNotAList { operation, name: name.to_owned() })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Validates all dynamic configs of one broker (`per_broker`) or of the cluster's default, after
+/// the operations were applied (`DynamicBrokerConfig.validateConfigs`). Keys that nobody knows
+/// pass: they are for plug-ins.
+pub fn validate_broker_configs(configs: &Configs, per_broker: bool) -> Result<(), AlterError> {
+    // Kafka checks one rule for all keys before the next rule, and values before the last one.
+    for kind in [DynamicConfigError::ReadOnly, DynamicConfigError::NeedsListenerPrefix] {
+        refuse_all(configs, per_broker, kind)?;
+    }
+    for (name, text) in configs {
+        if let Some(key) = ConfigDef::broker().get(strip_for_validation(name)) {
+            parse_value(key, text).map_err(AlterError::BrokerValue)?;
+        }
+    }
+    refuse_all(configs, per_broker, DynamicConfigError::PerBroker)
+}
+
+fn refuse_all(
+    configs: &Configs,
+    per_broker: bool,
+    kind: DynamicConfigError,
+) -> Result<(), AlterError> {
+    let is_refused = |name: &&ByteString| dynamic_config_error(name, per_broker) == Some(kind);
+    let names: Vec<ByteString> = configs.keys().filter(is_refused).cloned().collect();
+    if names.is_empty() { Ok(()) } else { Err(AlterError::Dynamic { kind, names }) }
+}
+
+/// Refuses a thread count that is less than half or more than double the one in force.
+pub fn validate_thread_count(
+    name: &'static str,
+    current: i32,
+    value: i32,
+) -> Result<(), AlterError> {
+    let bound = if value < current / 2 {
+        ThreadBound::Half(current)
+    } else if value > current.saturating_mul(2) {
+        ThreadBound::Double(current)
+    } else {
+        return Ok(());
+    };
+    Err(AlterError::ThreadCount { name, value, bound })
+}
+
+/// Why a key may not be in a broker's dynamic configs, if it may not.
+pub(super) fn dynamic_config_error(name: &str, per_broker: bool) -> Option<DynamicConfigError> {
+    if let Some(base) = strip_listener_prefix(name) {
+        return (!per_broker && !is_cluster_wide_listener_key(base))
+            .then_some(DynamicConfigError::PerBroker);
+    }
+    let key = ConfigDef::broker().get(name)?;
+    match key.update_mode {
+        UpdateMode::ReadOnly => Some(DynamicConfigError::ReadOnly),
+        _ if is_reloadable_security_key(name) => Some(DynamicConfigError::NeedsListenerPrefix),
+        UpdateMode::PerBroker if !per_broker => Some(DynamicConfigError::PerBroker),
+        UpdateMode::PerBroker | UpdateMode::ClusterWide | UpdateMode::Resource => None,
+    }
+}
+
+fn is_cluster_wide_listener_key(base: &str) -> bool {
+    matches!(base, "max.connections" | "max.connection.creation.rate" | "num.network.threads")
+}
+
+/// `SslConfigs.RECONFIGURABLE_CONFIGS`: changed for a listener, never for all of them at once.
+fn is_reloadable_security_key(name: &str) -> bool {
+    matches!(
+        name,
+        "ssl.keystore.type"
+            | "ssl.keystore.location"
+            | "ssl.keystore.password"
+            | "ssl.key.password"
+            | "ssl.keystore.certificate.chain"
+            | "ssl.keystore.key"
+            | "ssl.truststore.type"
+            | "ssl.truststore.location"
+            | "ssl.truststore.password"
+            | "ssl.truststore.certificates"
+    )
+}
+
+/// The key whose type and range a broker config is checked against.
+pub(super) fn strip_for_validation(name: &str) -> &str {
+    strip_listener_prefix(name).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleanup_policy(
+        current: Option<&str>,
+        operation: AlterOperation,
+        text: &str,
+    ) -> Option<String> {
+        apply_operation(ConfigScope::Topic, "cleanup.policy", current, operation, text).unwrap()
+    }
+
+    fn configs(pairs: &[(&str, &str)]) -> Configs {
+        pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect()
+    }
+
+    fn refusal(pairs: &[(&str, &str)], per_broker: bool) -> String {
+        validate_broker_configs(&configs(pairs), per_broker).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn appending_starts_from_the_default() {
+        let append = AlterOperation::Append;
+        assert_eq!(cleanup_policy(None, append, "compact").as_deref(), Some("delete,compact"));
+        assert_eq!(cleanup_policy(Some("compact"), append, "compact").as_deref(), Some("compact"));
+        assert_eq!(cleanup_policy(Some(""), append, "compact").as_deref(), Some("compact"));
+    }
+
+    #[test]
+    fn subtracting_the_last_entry_leaves_an_empty_text() {
+        let subtract = AlterOperation::Subtract;
+        assert_eq!(cleanup_policy(Some("compact"), subtract, "compact").as_deref(), Some(""));
+        assert_eq!(cleanup_policy(None, subtract, "compact").as_deref(), Some("delete"));
+    }
+
+    #[test]
+    fn setting_and_deleting_take_any_key() {
+        assert_eq!(cleanup_policy(None, AlterOperation::Set, "x").as_deref(), Some("x"));
+        assert_eq!(cleanup_policy(Some("x"), AlterOperation::Delete, ""), None);
+    }
+
+    #[test]
+    fn only_lists_are_appended_to() {
+        let error =
+            apply_operation(ConfigScope::Topic, "retention.ms", None, AlterOperation::Append, "5")
+                .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Can't APPEND to key retention.ms because its type is not LIST."
+        );
+        assert_eq!(error.code(), ErrorCode::InvalidConfig);
+    }
+
+    #[test]
+    fn read_only_broker_keys_are_refused_by_name() {
+        assert_eq!(
+            refusal(&[("node.id", "1"), ("log.dirs", "/x")], true),
+            "Cannot update these configs dynamically: [log.dirs, node.id]"
+        );
+        assert_eq!(
+            refusal(&[("ssl.keystore.location", "/x")], true),
+            "These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.location]"
+        );
+    }
+
+    #[test]
+    fn per_broker_keys_are_refused_for_the_whole_cluster() {
+        let message = "Cannot update these configs at default cluster level, broker id must be specified: [listeners]";
+        assert_eq!(refusal(&[("listeners", "PLAINTEXT://:1")], false), message);
+        assert_eq!(
+            validate_broker_configs(&configs(&[("listeners", "PLAINTEXT://:1")]), true),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn a_bad_broker_value_is_a_bad_request() {
+        let error =
+            validate_broker_configs(&configs(&[("num.io.threads", "0")]), true).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidRequest);
+        assert_eq!(
+            error.to_string(),
+            "Invalid value 0 for configuration num.io.threads: Value must be at least 1"
+        );
+    }
+
+    #[test]
+    fn thread_counts_change_by_a_factor_of_two_at_most() {
+        assert_eq!(validate_thread_count("num.io.threads", 8, 4), Ok(()));
+        assert_eq!(validate_thread_count("num.io.threads", 8, 16), Ok(()));
+        let message =
+            |value| validate_thread_count("num.io.threads", 8, value).unwrap_err().to_string();
+        assert_eq!(
+            message(3),
+            "Dynamic thread count update validation failed for num.io.threads=3, value should be at least half the current value 8"
+        );
+        assert_eq!(
+            message(17),
+            "Dynamic thread count update validation failed for num.io.threads=17, value should not be greater than double the current value 8"
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! The active controller: turns requests and the passing of time into metadata records.
+//!
+//! A decision reads the newest image, uncommitted records included, and changes nothing in it:
+//! only [`Controller::replay`] does, for the records it decided as for those of others. What a
+//! controller knows besides (who was heard from when) is lost with its leadership, as in Kafka.
+//!
+//! The driver's part: ask only while leading; append an outcome's records, replay them at once
+//! under their offsets, and hold the response until they are committed.
+
+pub mod activation;
+pub mod alter_partition;
+pub mod assignment;
+pub mod broker_registration;
+pub mod configs;
+pub mod controller_registration;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod directories;
+pub mod effective_configs;
+pub mod election_requests;
+pub mod features;
+pub mod heartbeat;
+pub mod heartbeats;
+pub mod leader_and_isr;
+pub mod outcome;
+pub mod partition_change;
+pub mod placement;
+pub mod producer_ids;
+pub mod reassignment;
+pub mod reassignment_requests;
+pub mod tick;
+pub mod unregister;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeMap;
+
+use bytestring::ByteString;
+use klamm_protocol::ids::{BrokerId, Offset};
+use klamm_protocol::metadata_record::MetadataRecord;
+
+use self::heartbeats::BrokerHeartbeats;
+use crate::config_def::BrokerConfigs;
+use crate::image::ClusterImage;
+use crate::image::brokers::VersionRange;
+use crate::image::configs::{ConfigResource, ConfigResourceType};
+use crate::image::replay_error::ReplayError;
+use crate::loader::MetadataLoader;
+
+/// The most records of one user's request (QuorumController.MAX_RECORDS_PER_USER_OP).
+pub const MAX_RECORDS_PER_USER_OP: usize = 10_000;
+
+/// What a controller is told about itself by its configuration.
+#[derive(Debug, Clone)]
+pub struct ControllerSettings {
+    /// This node.
+    pub node_id: BrokerId,
+    /// The cluster that registrations must name.
+    pub cluster_id: ByteString,
+    /// The nodes of the metadata quorum.
+    pub quorum_voters: Vec<BrokerId>,
+    /// The finalized kraft.version, which lives outside the image.
+    pub kraft_version: i16,
+    /// Feature levels that this node supports.
+    pub supported_features: BTreeMap<ByteString, VersionRange>,
+    /// What a new cluster's log begins with: the records of `bootstrap.checkpoint`.
+    pub bootstrap_records: Vec<MetadataRecord>,
+    /// This node's static configuration.
+    pub static_configs: BrokerConfigs,
+    /// `broker.session.timeout.ms`: a broker not heard from for this long is fenced.
+    pub session_timeout_ms: i64,
+    /// `metadata.max.idle.interval.ms`: how often a NoOpRecord is written; 0 for never.
+    pub max_idle_interval_ms: i64,
+    /// `leader.imbalance.check.interval.seconds`, in milliseconds; 0 with
+    /// `auto.leader.rebalance.enable=false`.
+    pub leader_imbalance_check_interval_ms: i64,
+    /// `unclean.leader.election.interval.ms`.
+    pub unclean_leader_election_interval_ms: i64,
+}
+
+impl ControllerSettings {
+    /// A quorum of one node at kraft.version 0, with the periods of the configuration.
+    pub fn single_node(
+        node_id: BrokerId,
+        cluster_id: ByteString,
+        supported_features: BTreeMap<ByteString, VersionRange>,
+        bootstrap_records: Vec<MetadataRecord>,
+        configs: BrokerConfigs,
+    ) -> Self {
+        let imbalance_check_ms = if configs.boolean("auto.leader.rebalance.enable") {
+            configs.long("leader.imbalance.check.interval.seconds").saturating_mul(1_000)
+        } else {
+            0
+        };
+        Self {
+            node_id,
+            cluster_id,
+            quorum_voters: vec![node_id],
+            kraft_version: 0,
+            supported_features,
+            bootstrap_records,
+            session_timeout_ms: i64::from(configs.int("broker.session.timeout.ms")),
+            max_idle_interval_ms: i64::from(configs.int("metadata.max.idle.interval.ms")),
+            leader_imbalance_check_interval_ms: imbalance_check_ms,
+            unclean_leader_election_interval_ms: configs
+                .long("unclean.leader.election.interval.ms"),
+            static_configs: configs,
+        }
+    }
+}
+
+/// The controller's state: the newest image, and soft state while it leads.
+#[derive(Debug)]
+pub struct Controller {
+    settings: ControllerSettings,
+    loader: MetadataLoader,
+    /// This node's configuration in force: a topic without a value of its own has these.
+    broker_configs: BrokerConfigs,
+    active: Option<Active>,
+}
+
+/// What only the leader of the metadata quorum knows.
+#[derive(Debug)]
+struct Active {
+    heartbeats: BrokerHeartbeats,
+    timers: tick::Timers,
+}
+
+impl Controller {
+    /// A controller that does not lead, with what was replayed so far.
+    pub fn new(settings: ControllerSettings, loader: MetadataLoader) -> Self {
+        let broker_configs = settings.static_configs.clone();
+        let mut controller = Self { settings, loader, broker_configs, active: None };
+        controller.refresh_broker_configs();
+        controller
+    }
+
+    /// Applies a record of the metadata log. An error is fatal: the node must stop.
+    pub fn replay(&mut self, record: &MetadataRecord, offset: Offset) -> Result<(), ReplayError> {
+        self.loader.replay(record, offset)?;
+        if changes_broker_configs(record) {
+            self.refresh_broker_configs();
+        }
+        Ok(())
+    }
+
+    /// Replaces the state by that of a snapshot or of committed records, after uncommitted ones
+    /// were cut off with the leadership.
+    pub fn reset(&mut self, loader: MetadataLoader) {
+        self.loader = loader;
+        self.refresh_broker_configs();
+    }
+
+    /// Gives up leading. The caller resets the state if uncommitted records are cut off.
+    pub fn on_resigned(&mut self) {
+        self.active = None;
+    }
+
+    /// Whether this controller leads.
+    pub fn is_active(&self) -> bool {
+        self.active.is_some()
+    }
+
+    /// The state with its place in the log.
+    pub fn loader(&self) -> &MetadataLoader {
+        &self.loader
+    }
+
+    /// The newest image, uncommitted records included.
+    pub fn image(&self) -> &ClusterImage {
+        self.loader.newest()
+    }
+
+    /// The controller's configuration.
+    pub fn settings(&self) -> &ControllerSettings {
+        &self.settings
+    }
+
+    fn refresh_broker_configs(&mut self) {
+        let configs = &self.loader.newest().configs;
+        let all = configs.of(&ConfigResource::all_brokers()).clone();
+        let own = configs.of(&ConfigResource::broker(self.settings.node_id)).clone();
+        // Values that this node cannot use are left out, as they are on the brokers.
+        drop(self.broker_configs.set_dynamic_default(all));
+        drop(self.broker_configs.set_dynamic_broker(own));
+    }
+
+    fn heartbeats(&self) -> &BrokerHeartbeats {
+        &self.active.as_ref().expect("only an active controller is asked").heartbeats
+    }
+
+    fn heartbeats_mut(&mut self) -> &mut BrokerHeartbeats {
+        &mut self.active.as_mut().expect("only an active controller is asked").heartbeats
+    }
+}
+
+/// Whether a record may change the dynamic configuration of brokers. An aborted transaction takes
+/// changes back.
+fn changes_broker_configs(record: &MetadataRecord) -> bool {
+    match record {
+        MetadataRecord::Config(record) => record.resource_type == ConfigResourceType::Broker.id(),
+        MetadataRecord::AbortTransaction(_) => true,
+        _ => false,
+    }
+}

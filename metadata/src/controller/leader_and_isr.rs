@@ -1,0 +1,124 @@
+//! What a change of one broker means for the partitions it holds
+//! (Kafka's ReplicationControlManager.generateLeaderAndIsrUpdates).
+
+use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::metadata_record::MetadataRecord;
+
+use super::Controller;
+use super::partition_change::{ChangeContext, Election, PartitionChange};
+use crate::image::partition::Partition;
+use crate::image::topics::Topic;
+
+/// What happens to a broker. The image does not show it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BrokerEvent {
+    /// It becomes fenced, shuts down, or comes back after a clean stop.
+    Leaves(BrokerId),
+    /// It is unregistered: partitions where it is merely eligible are looked at too.
+    Unregistered(BrokerId),
+    /// It may lead again.
+    Unfenced(BrokerId),
+    /// It came back, but had not stopped cleanly: it may have lost committed records.
+    UncleanShutdown(BrokerId),
+}
+
+impl BrokerEvent {
+    fn broker(self) -> BrokerId {
+        match self {
+            Self::Leaves(id)
+            | Self::Unregistered(id)
+            | Self::Unfenced(id)
+            | Self::UncleanShutdown(id) => id,
+        }
+    }
+
+    fn concerns(self, partition: &Partition) -> bool {
+        match self {
+            Self::Leaves(id) => partition.isr.contains(&id),
+            Self::Unregistered(id) | Self::UncleanShutdown(id) => {
+                partition.isr.contains(&id) || partition.elr.contains(&id)
+            }
+            Self::Unfenced(_) => !partition.has_leader(),
+        }
+    }
+
+    fn shrinks_isr(self) -> bool {
+        !matches!(self, Self::Unfenced(_))
+    }
+}
+
+impl Controller {
+    /// Elects leaders and shrinks ISRs as the event demands.
+    pub(super) fn update_partitions(&self, event: BrokerEvent, records: &mut Vec<MetadataRecord>) {
+        let partitions = self.image().topics.all_partitions();
+        let concerned = partitions.filter(|(_, _, partition)| event.concerns(partition));
+        records.extend(concerned.filter_map(|(topic, index, partition)| {
+            self.updated_partition(event, topic, index, partition)
+        }));
+    }
+
+    pub(super) fn updated_partition(
+        &self,
+        event: BrokerEvent,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+    ) -> Option<MetadataRecord> {
+        let may_lead = |id: BrokerId| match event {
+            BrokerEvent::Unfenced(broker) if id == broker => true,
+            _ => {
+                !(event.shrinks_isr() && id == event.broker()) && self.image().brokers.is_active(id)
+            }
+        };
+        self.changed_partition(topic, index, partition, &may_lead, |change| {
+            if self.is_unclean_election_enabled(&topic.name) {
+                change.election = Election::Unclean;
+            }
+            if event.shrinks_isr() {
+                change.isr.retain(|id| *id != event.broker());
+            }
+            if let BrokerEvent::UncleanShutdown(broker) = event {
+                change.unclean_shutdown_replicas.push(broker);
+            }
+        })
+    }
+
+    /// Builds a change of a partition in which `may_lead` says who could lead it, given an
+    /// online directory.
+    pub(super) fn changed_partition(
+        &self,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+        may_lead: &dyn Fn(BrokerId) -> bool,
+        wish: impl FnOnce(&mut PartitionChange<'_>),
+    ) -> Option<MetadataRecord> {
+        let image = self.image();
+        let acceptable = |id: BrokerId| {
+            let directory = partition.directory(id);
+            may_lead(id) && directory.is_some_and(|dir| image.brokers.has_online_dir(id, dir))
+        };
+        let context = ChangeContext {
+            is_acceptable_leader: &acceptable,
+            default_dir: &|id| image.brokers.default_dir(id),
+            version: image.metadata_version(),
+            min_isr: self.effective_min_isr(topic),
+            elr_enabled: image.features.is_elr_enabled(),
+        };
+        let mut change = PartitionChange::new(partition, topic.id, index, context);
+        wish(&mut change);
+        change.build()
+    }
+
+    /// As [`Self::changed_partition`], with the image's active brokers as possible leaders.
+    pub(super) fn changed_by_request(
+        &self,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+        wish: impl FnOnce(&mut PartitionChange<'_>),
+    ) -> Option<MetadataRecord> {
+        let may_lead = |id| self.image().brokers.is_active(id);
+        self.changed_partition(topic, index, partition, &may_lead, wish)
+    }
+}

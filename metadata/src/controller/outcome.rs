@@ -1,0 +1,39 @@
+//! What a decision comes to: records to append, and the response to send once they are committed.
+
+use klamm_protocol::metadata_record::MetadataRecord;
+
+/// The result of a decision (Kafka's ControllerResult).
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "a decision has no effect until its records are appended and replayed"]
+pub struct Outcome<R> {
+    /// Records for the metadata log, in this order. Each is to be written at
+    /// [`crate::metadata_version::MetadataVersion::record_version`].
+    pub records: Vec<MetadataRecord>,
+    /// Whether all records must become visible at once: the caller packs them into one batch. The
+    /// others may be spread over several.
+    pub atomic: bool,
+    /// The answer. It must not leave before the records are committed.
+    pub response: R,
+}
+
+impl<R> Outcome<R> {
+    /// Records that must become visible at once.
+    pub fn atomic(records: Vec<MetadataRecord>, response: R) -> Self {
+        Self { records, atomic: true, response }
+    }
+
+    /// Records that may become visible one after the other.
+    pub fn spread(records: Vec<MetadataRecord>, response: R) -> Self {
+        Self { records, atomic: false, response }
+    }
+
+    /// An answer that changes nothing.
+    pub fn answer(response: R) -> Self {
+        Self::spread(Vec::new(), response)
+    }
+
+    /// The same answer without its effect, for requests that only validate.
+    pub fn without_records(self) -> Self {
+        Self { records: Vec::new(), ..self }
+    }
+}

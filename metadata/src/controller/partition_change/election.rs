@@ -1,0 +1,79 @@
+//! Which replica leads.
+
+use klamm_protocol::ids::BrokerId;
+use klamm_protocol::messages::partition_change_record::PartitionChangeRecord;
+
+use super::{Election, PartitionChange};
+use crate::image::partition::{LeaderRecoveryState, NO_LEADER};
+
+/// A leader that was chosen; `unclean` if it may lack committed records.
+struct Elected {
+    leader: BrokerId,
+    unclean: bool,
+}
+
+impl PartitionChange<'_> {
+    /// Elects, and writes a change of leader down.
+    pub(super) fn elect(&mut self, record: &mut PartitionChangeRecord) {
+        let elected = self.choose();
+        if elected.leader == self.partition.leader {
+            return;
+        }
+        if self.elr.contains(&elected.leader) {
+            self.isr = vec![elected.leader];
+            self.elr.retain(|id| *id != elected.leader);
+        }
+        record.leader = elected.leader;
+        if elected.unclean {
+            record.isr = Some(vec![elected.leader]);
+            if self.partition.leader_recovery_state != LeaderRecoveryState::Recovering {
+                record.leader_recovery_state = LeaderRecoveryState::Recovering.value();
+            }
+        }
+    }
+
+    fn choose(&self) -> Elected {
+        let clean = |leader| Elected { leader, unclean: false };
+        let unclean = |leader| Elected { leader, unclean: true };
+        let preferred = match self.election {
+            Election::Preferred => self.replicas.first().copied(),
+            Election::Online | Election::Unclean => None,
+        };
+        if let Some(preferred) = preferred.filter(|id| self.can_lead(*id)) {
+            return clean(preferred);
+        }
+        if self.can_lead(self.partition.leader) {
+            return clean(self.partition.leader);
+        }
+        if let Some(online) = self.replicas.iter().copied().find(|id| self.can_lead(*id)) {
+            return clean(online);
+        }
+        if let Some(last_known) = self.last_known_leader() {
+            return unclean(last_known);
+        }
+        if self.election == Election::Unclean {
+            let acceptable = |id: &BrokerId| (self.context.is_acceptable_leader)(*id);
+            if let Some(alive) = self.replicas.iter().copied().find(acceptable) {
+                return unclean(alive);
+            }
+        }
+        clean(NO_LEADER)
+    }
+
+    /// Whether the replica holds every committed record and lives.
+    fn can_lead(&self, id: BrokerId) -> bool {
+        let complete = self.isr.contains(&id) || (self.isr.is_empty() && self.elr.contains(&id));
+        complete && (self.context.is_acceptable_leader)(id)
+    }
+
+    /// With nobody eligible left, the last leader is the likeliest to hold everything.
+    fn last_known_leader(&self) -> Option<BrokerId> {
+        if !self.context.elr_enabled || !self.elr.is_empty() || !self.isr.is_empty() {
+            return None;
+        }
+        match self.partition.last_known_elr.as_slice() {
+            [only] => Some(*only).filter(|id| (self.context.is_acceptable_leader)(*id)),
+            _ => None,
+        }
+    }
+}

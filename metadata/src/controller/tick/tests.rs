@@ -1,0 +1,84 @@
+//! What happens in time.
+
+use super::*;
+use crate::controller::testing::Testbed;
+use crate::image::partition::NO_LEADER;
+
+/// Does all that is due; returns the types of the records.
+fn tick(testbed: &mut Testbed) -> Vec<i16> {
+    let before = testbed.log.len();
+    while let Some(outcome) = testbed.controller.on_tick(testbed.now_ms) {
+        testbed.apply(outcome);
+    }
+    testbed.log[before..].iter().map(MetadataRecord::api_key).collect()
+}
+
+#[test]
+fn an_idle_controller_writes_a_no_op_record_every_half_second() {
+    let mut testbed = Testbed::new(&[]);
+    assert_eq!(testbed.controller.next_tick_ms(), Some(1_500));
+    testbed.now_ms = 1_499;
+    assert_eq!(tick(&mut testbed), []);
+    testbed.now_ms = 1_500;
+    assert_eq!(tick(&mut testbed), [20]);
+    assert_eq!(testbed.controller.next_tick_ms(), Some(2_000));
+    testbed.controller.on_resigned();
+    assert_eq!((testbed.controller.next_tick_ms(), tick(&mut testbed)), (None, Vec::new()));
+}
+
+#[test]
+fn a_broker_that_says_nothing_is_fenced_after_its_session() {
+    let mut testbed = Testbed::with_brokers([1, 2]);
+    testbed.create("t", &[&[1, 2]], &[]);
+    testbed.now_ms += 5_000;
+    testbed.heartbeat(2, |_| {});
+    testbed.now_ms += 3_999;
+    tick(&mut testbed);
+    assert!(testbed.controller.image().brokers.is_alive(1));
+    testbed.now_ms += 1;
+    tick(&mut testbed);
+    assert!(!testbed.controller.image().brokers.is_alive(1));
+    assert!(testbed.controller.image().brokers.is_alive(2));
+    assert_eq!(testbed.partition("t", 0).leader, 2);
+    assert_eq!(tick(&mut testbed), [], "once");
+}
+
+#[test]
+fn leaders_go_back_to_their_preferred_brokers() {
+    let mut testbed = Testbed::with_brokers([1, 2]);
+    testbed.create("t", &[&[1, 2]], &[]);
+    testbed.fence(1);
+    testbed.heartbeat(1, |_| {});
+    // The follower has caught up.
+    let topic = testbed.controller.image().topics.by_name("t").unwrap();
+    let partition = topic.partition(0).unwrap();
+    let record = testbed.controller.changed_by_request(topic, 0, partition, |change| {
+        change.isr = vec![1, 2];
+    });
+    testbed.apply(Outcome::spread(record.into_iter().collect(), ()));
+    assert_eq!(testbed.partition("t", 0).leader, 2);
+    testbed.now_ms += 300_000;
+    for id in [1, 2] {
+        testbed.heartbeat(id, |_| {});
+    }
+    tick(&mut testbed);
+    assert_eq!(testbed.partition("t", 0).leader, 1);
+}
+
+#[test]
+fn a_leaderless_partition_gets_an_unclean_leader_where_that_is_allowed() {
+    let mut testbed = Testbed::new(&[]);
+    [1, 2].into_iter().for_each(|id| testbed.add_broker(id));
+    for topic in ["keep", "lose"] {
+        testbed.create(topic, &[&[1, 2]], &[]);
+    }
+    testbed.fence(2);
+    testbed.fence(1);
+    testbed.heartbeat(2, |_| {});
+    assert_eq!(testbed.partition("lose", 0).leader, NO_LEADER);
+    testbed.set_config("lose", "unclean.leader.election.enable", "true");
+    testbed.now_ms += 300_000;
+    testbed.heartbeat(2, |_| {});
+    tick(&mut testbed);
+    assert_eq!((testbed.partition("lose", 0).leader, testbed.partition("keep", 0).leader), (2, -1));
+}

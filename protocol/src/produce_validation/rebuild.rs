@@ -1,0 +1,89 @@
+//! Writes a batch anew: in the topic's codec, or with consecutive offsets. The only places where
+//! records that pass through are encoded again.
+
+use std::borrow::Cow;
+
+use super::error::InvalidRecords;
+use super::records::RecordCheck;
+use super::{Rules, Validated, check_size, final_timestamps, log_append_time};
+use crate::batch::{
+    BatchError, BatchHeader, CONTROL_FLAG, HEADER_LEN, LOG_APPEND_TIME_FLAG, RecordBatch,
+    TRANSACTIONAL_FLAG, TimestampType,
+};
+use crate::batch_builder::{BuildError, finish};
+use crate::compression::{Codec, Compression, DecompressError, compress, decompress};
+use crate::record::RecordRef;
+
+/// Writes the batch in `target`, numbering its records 0, 1, 2 and so on.
+pub(super) fn rebuild(
+    batch: &RecordBatch,
+    source: Compression,
+    target: Codec,
+    rules: &Rules<'_>,
+) -> Result<Validated, InvalidRecords> {
+    let mut records = uncompressed(batch, source, target, rules)?;
+    let mut check = RecordCheck::new(batch.header, rules);
+    check.walk(Compression::None, &records)?;
+    let walked = check.finish()?;
+    if !walked.consecutive {
+        records = renumbered(&records)?.into();
+    }
+    let header = stamped(&batch.header, walked.max_timestamp, rules);
+    let rebuilt = match target.compression() {
+        Compression::None => finish(header, Compression::None, &records)?,
+        codec => finish(header, codec, &compress(target, &records))?,
+    };
+    check_size(rebuilt.bytes.len(), rules)?;
+    Ok(Validated {
+        header: rebuilt.header,
+        body: rebuilt.body(),
+        log_append_time_ms: log_append_time(rules),
+        rebuilt: true,
+    })
+}
+
+fn uncompressed<'a>(
+    batch: &'a RecordBatch,
+    source: Compression,
+    target: Codec,
+    rules: &Rules<'_>,
+) -> Result<Cow<'a, [u8]>, DecompressError> {
+    let body = &batch.bytes[HEADER_LEN..];
+    match source {
+        Compression::None => Ok(body.into()),
+        codec => Ok(decompress(codec, body, decompressed_limit(target, rules))?.into()),
+    }
+}
+
+/// Uncompressed, the batch must still fit `max.message.bytes`: no need to decompress further.
+fn decompressed_limit(target: Codec, rules: &Rules<'_>) -> usize {
+    match target.compression() {
+        Compression::None => {
+            rules.max_decompressed_size.min(rules.max_message_size.saturating_sub(HEADER_LEN))
+        }
+        _ => rules.max_decompressed_size,
+    }
+}
+
+fn renumbered(mut records: &[u8]) -> Result<Vec<u8>, InvalidRecords> {
+    let mut out = Vec::with_capacity(records.len());
+    let mut offset_delta = 0i32;
+    while !records.is_empty() {
+        let record = RecordRef::read(&mut records).map_err(BatchError::from)?;
+        record.write_renumbered(&mut out, offset_delta).ok_or(BuildError::TooLarge)?;
+        offset_delta = offset_delta.wrapping_add(1);
+    }
+    Ok(out)
+}
+
+/// The header for the same records; length, codec and checksum are set when it is finished.
+fn stamped(header: &BatchHeader, max_timestamp: i64, rules: &Rules<'_>) -> BatchHeader {
+    let (timestamp_type, max_timestamp) = final_timestamps(max_timestamp, rules);
+    let flags = header.attributes & (TRANSACTIONAL_FLAG | CONTROL_FLAG);
+    let attributes = match timestamp_type {
+        TimestampType::CreateTime => flags,
+        TimestampType::LogAppendTime => flags | LOG_APPEND_TIME_FLAG,
+    };
+    let last_offset_delta = header.record_count.saturating_sub(1);
+    BatchHeader { attributes, max_timestamp, last_offset_delta, ..*header }
+}

@@ -1,0 +1,163 @@
+//! One pass over the records of a batch: structure, count, and the topic's rules for each record.
+
+use std::fmt;
+
+use super::Rules;
+use super::error::{InvalidRecords, Reason, RejectedRecords};
+use crate::batch::{BatchError, BatchHeader, NO_TIMESTAMP, TimestampType};
+use crate::compression::{Compression, Decompressor};
+use crate::ids::Offset;
+use crate::record::stream::{RecordShape, RecordStream, StreamError};
+use crate::record::{RecordError, RecordRef};
+
+impl From<StreamError> for BatchError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Record(error) => error.into(),
+            StreamError::Decompress(error) => error.into(),
+        }
+    }
+}
+
+/// What Kafka says of a record in a message about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RecordSummary {
+    pub(super) offset: Offset,
+    pub(super) timestamp: i64,
+    key_size: i32,
+    value_size: i32,
+}
+
+impl fmt::Display for RecordSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "DefaultRecord(offset={}, timestamp={}, key={} bytes, value={} bytes)",
+            self.offset,
+            self.timestamp,
+            self.key_size.max(0),
+            self.value_size.max(0)
+        )
+    }
+}
+
+/// What the walk found in a batch that may be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// The highest timestamp of the records, or -1.
+    pub(super) max_timestamp: i64,
+    /// The records are numbered 0, 1, 2 and so on.
+    pub(super) consecutive: bool,
+}
+
+/// The walk over a batch's records.
+#[derive(Debug)]
+pub(super) struct RecordCheck<'r> {
+    header: BatchHeader,
+    rules: &'r Rules<'r>,
+    next_index: i32,
+    walked: Walked,
+    rejected: Option<Box<RejectedRecords>>,
+}
+
+impl<'r> RecordCheck<'r> {
+    pub(super) fn new(header: BatchHeader, rules: &'r Rules<'r>) -> Self {
+        let walked = Walked { max_timestamp: NO_TIMESTAMP, consecutive: true };
+        Self { header, rules, next_index: 0, walked, rejected: None }
+    }
+
+    /// Looks at every record of `body`. Compressed records are walked as they are decompressed.
+    pub(super) fn walk(&mut self, compression: Compression, body: &[u8]) -> Result<(), BatchError> {
+        let count = self.header.record_count;
+        if count < 0 {
+            return Err(BatchError::NegativeCount { count });
+        }
+        match compression {
+            Compression::None => Ok(self.walk_slice(body)?),
+            _ if count == 0 => Ok(()),
+            codec => {
+                let limit = self.rules.max_decompressed_size;
+                Ok(self.walk_stream(Decompressor::new(codec, body, limit)?)?)
+            }
+        }
+    }
+
+    /// The topic's verdict on the batch.
+    pub(super) fn finish(self) -> Result<Walked, InvalidRecords> {
+        match self.rejected {
+            Some(rejected) => Err(InvalidRecords::Records(rejected)),
+            None => Ok(self.walked),
+        }
+    }
+
+    fn walk_slice(&mut self, mut body: &[u8]) -> Result<(), RecordError> {
+        for _ in 0..self.header.record_count {
+            if body.is_empty() {
+                return Err(RecordError::Missing);
+            }
+            let record = RecordRef::read(&mut body)?;
+            self.on_record(RecordShape {
+                timestamp_delta: record.timestamp_delta,
+                offset_delta: record.offset_delta,
+                key_size: size_of(record.key),
+                value_size: size_of(record.value),
+            });
+        }
+        if body.is_empty() { Ok(()) } else { Err(RecordError::BytesRemain) }
+    }
+
+    fn walk_stream(&mut self, source: Decompressor<'_>) -> Result<(), StreamError> {
+        let mut stream = RecordStream::new(source);
+        for _ in 0..self.header.record_count {
+            let record = stream.next_record()?;
+            self.on_record(record);
+        }
+        stream.finish()
+    }
+
+    fn on_record(&mut self, record: RecordShape) {
+        let index = self.next_index;
+        self.next_index = index.wrapping_add(1);
+        let timestamp = self.header.record_timestamp(record.timestamp_delta);
+        self.walked.max_timestamp = self.walked.max_timestamp.max(timestamp);
+        self.walked.consecutive &= record.offset_delta == index;
+        if let Some(reason) = self.reason_to_reject(record, timestamp) {
+            let summary = RecordSummary {
+                offset: self.header.base_offset.wrapping_add(i64::from(record.offset_delta)),
+                timestamp,
+                key_size: record.key_size,
+                value_size: record.value_size,
+            };
+            self.rejected
+                .get_or_insert_with(|| Box::new(RejectedRecords::new(self.rules)))
+                .add(index, reason, summary);
+        }
+    }
+
+    fn reason_to_reject(&self, record: RecordShape, timestamp: i64) -> Option<Reason> {
+        if self.rules.compacted && record.key_size < 0 {
+            return Some(Reason::NoKey);
+        }
+        let create_time = self.rules.timestamp_type == TimestampType::CreateTime;
+        if create_time && timestamp != NO_TIMESTAMP {
+            return timestamp_is_out_of_range(timestamp, self.rules)
+                .then_some(Reason::TimestampOutOfRange);
+        }
+        (self.header.timestamp_type() == TimestampType::LogAppendTime)
+            .then_some(Reason::TimestampTypeOfBroker)
+    }
+}
+
+/// Whether a producer's timestamp is too old or too far ahead. None (-1) is always in range.
+pub(super) fn timestamp_is_out_of_range(timestamp: i64, rules: &Rules<'_>) -> bool {
+    let age_ms = rules.now_ms.wrapping_sub(timestamp);
+    timestamp != NO_TIMESTAMP
+        && (age_ms > rules.timestamp_before_max_ms
+            || age_ms.wrapping_neg() > rules.timestamp_after_max_ms)
+}
+
+fn size_of(bytes: Option<&[u8]>) -> i32 {
+    bytes.map_or(-1, |bytes| {
+        i32::try_from(bytes.len()).expect("a field of a record is shorter than 2 GiB")
+    })
+}

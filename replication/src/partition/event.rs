@@ -1,0 +1,80 @@
+//! What a partition's leader is told, and what it answers.
+
+use super::isr::IsrProposal;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+use std::collections::BTreeSet;
+
+/// What the leader needs of the configuration of the broker and the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderConfig {
+    pub broker_id: BrokerId,
+    /// `min.insync.replicas`
+    pub min_insync_replicas: usize,
+    /// `replica.lag.time.max.ms`
+    pub replica_lag_time_max_ms: i64,
+    /// `flush.before.ack`: only bytes on disk count.
+    pub flush_before_ack: bool,
+}
+
+/// A partition as the cluster metadata has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: i32,
+    pub replicas: Vec<BrokerId>,
+    pub isr: Vec<BrokerId>,
+}
+
+/// Where the leader's own log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnds {
+    pub log_end_offset: Offset,
+    /// Everything below is on disk.
+    pub flushed_offset: Offset,
+}
+
+/// A follower's fetch at a position that is part of this log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FollowerFetch {
+    pub follower: BrokerId,
+    /// -1 from senders that have none (before Fetch v15).
+    pub broker_epoch: i64,
+    /// -1 when not given.
+    pub current_leader_epoch: LeaderEpoch,
+    pub fetch_offset: Offset,
+    pub log_start_offset: Offset,
+    pub now_ms: i64,
+}
+
+/// What a follower's fetch has brought about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FetchProgress {
+    /// The high watermark, if it moved.
+    pub high_watermark: Option<Offset>,
+    /// A change of the ISR to be sent to the controller.
+    pub proposal: Option<IsrProposal>,
+}
+
+/// Whether a produce with acks=all may be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcksState {
+    Waiting,
+    Replicated,
+    /// Replicated, but the ISR has become too small: NOT_ENOUGH_REPLICAS_AFTER_APPEND.
+    NotEnoughReplicas,
+}
+
+/// An acks=all produce is refused before anything is appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the ISR {isr:?} is smaller than min.insync.replicas={required}")]
+pub struct NotEnoughReplicas {
+    pub isr: BTreeSet<BrokerId>,
+    pub required: usize,
+}
+
+impl NotEnoughReplicas {
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::NotEnoughReplicas
+    }
+}

@@ -1,0 +1,94 @@
+//! The checks of a fetch, or of any request that names a leader epoch, before the log is read
+//! (KIP-320, KIP-595; Kafka's `checkCurrentLeaderEpoch` and `readRecords`).
+
+use crate::OffsetAndEpoch;
+use crate::divergence::{self, Comparison};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+
+/// Stands for "no epoch" on the wire.
+const NO_EPOCH: LeaderEpoch = -1;
+
+/// What to answer to a fetch that names the epoch of its last record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchPosition {
+    /// Read from the fetch offset.
+    Valid,
+    /// Answer `diverging_epoch` with this, no records, and do not count the fetch (KAFKA-13141).
+    Diverging(OffsetAndEpoch),
+}
+
+/// Compares the leader epoch that a request names (-1 for none) with the partition's own.
+pub fn check_leader_epoch(requested: LeaderEpoch, current: LeaderEpoch) -> Result<(), ErrorCode> {
+    if requested == NO_EPOCH || requested == current {
+        return Ok(());
+    }
+    Err(match requested < current {
+        true => ErrorCode::FencedLeaderEpoch,
+        false => ErrorCode::UnknownLeaderEpoch,
+    })
+}
+
+/// Compares the fetcher's log with this one. `last_fetched_epoch` is -1 when the fetcher does not
+/// say; `epoch_end` is this log's end offset for that epoch, or for the largest below it.
+pub fn check_position(
+    fetch_offset: Offset,
+    last_fetched_epoch: LeaderEpoch,
+    epoch_end: Option<OffsetAndEpoch>,
+    log_start_offset: Offset,
+) -> Result<FetchPosition, ErrorCode> {
+    if last_fetched_epoch == NO_EPOCH {
+        return Ok(FetchPosition::Valid);
+    }
+    let comparison = divergence::compare(epoch_end, fetch_offset, last_fetched_epoch);
+    if comparison == Comparison::Unknown || fetch_offset < log_start_offset {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    Ok(match comparison {
+        Comparison::Diverging(end) => FetchPosition::Diverging(end),
+        Comparison::Prefix | Comparison::Unknown => FetchPosition::Valid,
+    })
+}
+
+/// The answer to OffsetForLeaderEpoch: (-1, -1) when this log cannot tell.
+pub fn epoch_end_offset(epoch_end: Option<OffsetAndEpoch>) -> (LeaderEpoch, Offset) {
+    epoch_end.map_or((-1, -1), |end| (end.epoch, end.offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EpochHistory, EpochStart};
+
+    #[test]
+    fn a_request_must_name_the_current_epoch_or_none() {
+        assert_eq!(check_leader_epoch(-1, 5), Ok(()));
+        assert_eq!(check_leader_epoch(5, 5), Ok(()));
+        assert_eq!(check_leader_epoch(4, 5), Err(ErrorCode::FencedLeaderEpoch));
+        assert_eq!(check_leader_epoch(6, 5), Err(ErrorCode::UnknownLeaderEpoch));
+    }
+
+    #[test]
+    fn a_fetch_is_valid_diverging_or_out_of_range() {
+        let epochs = EpochHistory::from_entries([
+            EpochStart { epoch: 1, start_offset: 5 },
+            EpochStart { epoch: 3, start_offset: 10 },
+        ]);
+        let check =
+            |offset, epoch| check_position(offset, epoch, epochs.end_offset_for(epoch, 20), 5);
+        assert_eq!(check(100, -1), Ok(FetchPosition::Valid));
+        assert_eq!(check(20, 3), Ok(FetchPosition::Valid));
+        assert_eq!(check(10, 1), Ok(FetchPosition::Valid));
+        let diverging = Ok(FetchPosition::Diverging(OffsetAndEpoch::new(10, 1)));
+        assert_eq!(check(12, 1), diverging);
+        assert_eq!(check(12, 2), diverging);
+        assert_eq!(check(12, 4), Err(ErrorCode::OffsetOutOfRange));
+        assert_eq!(check(4, 1), Err(ErrorCode::OffsetOutOfRange));
+    }
+
+    #[test]
+    fn an_unknown_epoch_has_no_end_offset() {
+        assert_eq!(epoch_end_offset(None), (-1, -1));
+        assert_eq!(epoch_end_offset(Some(OffsetAndEpoch::new(10, 1))), (1, 10));
+    }
+}

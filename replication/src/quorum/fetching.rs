@@ -1,0 +1,103 @@
+//! The follower at work: taking in what a fetch has returned.
+//! (Kafka: `handleFetchResponse`, `appendAsFollower`.)
+
+use super::message::{FetchBody, FetchResponse, FetchedBatch};
+use super::role::Role;
+use super::{Anomaly, AppendBatch, Effect, Quorum};
+use crate::{OffsetAndEpoch, divergence};
+use klamm_protocol::ids::Offset;
+
+impl Quorum {
+    /// Returns whether the answer was of use.
+    pub(super) fn on_fetch_response(&mut self, now_ms: i64, response: FetchResponse) -> bool {
+        if !self.on_leader_info(now_ms, response.error, &response.leader) {
+            return false;
+        }
+        if !matches!(self.role, Role::Follower(_)) {
+            return false;
+        }
+        let taken = match response.body {
+            FetchBody::Records(batches) => {
+                let taken = self.append_fetched(batches);
+                if let Some(high_watermark) = response.high_watermark {
+                    self.commit(high_watermark.min(self.log.end_offset));
+                }
+                taken
+            }
+            FetchBody::Diverging(end) => self.truncate_to_divergence(end),
+            FetchBody::Snapshot(id) => self.start_fetching_snapshot(id),
+        };
+        if taken {
+            self.on_contact_with_leader(now_ms);
+        }
+        taken
+    }
+
+    pub(super) fn on_contact_with_leader(&mut self, now_ms: i64) {
+        let fetch_deadline_ms = self.fetch_deadline_ms(now_ms);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.fetch_deadline_ms = fetch_deadline_ms;
+            follower.has_fetched_from_leader = true;
+        }
+    }
+
+    /// Appends the batches that continue the log, byte for byte; from the first that does not, none.
+    fn append_fetched(&mut self, batches: Vec<FetchedBatch>) -> bool {
+        let base_offset = self.log.end_offset;
+        let mut appended = Vec::with_capacity(batches.len());
+        let mut unexpected = None;
+        for batch in batches {
+            if !self.continues_log(&batch) {
+                unexpected = Some(Anomaly::UnexpectedBatch {
+                    base_offset: batch.base_offset,
+                    epoch: batch.epoch,
+                    expected_offset: self.log.end_offset,
+                });
+                break;
+            }
+            self.log.append(batch.epoch, batch.next_offset);
+            for (offset, change) in batch.changes {
+                self.membership.apply(offset, change);
+            }
+            appended.push(batch.bytes);
+        }
+        if !appended.is_empty() {
+            let epoch = self.log.last_epoch();
+            let batch = AppendBatch::Fetched(appended);
+            self.effects.push(Effect::Append { base_offset, epoch, batch });
+        }
+        let clean = unexpected.is_none();
+        self.effects.extend(unexpected.map(Effect::Anomaly));
+        clean
+    }
+
+    fn continues_log(&self, batch: &FetchedBatch) -> bool {
+        batch.base_offset == self.log.end_offset
+            && batch.next_offset > batch.base_offset
+            && (self.log.last_epoch()..=self.election.epoch).contains(&batch.epoch)
+    }
+
+    /// Cuts what the leader does not have. It can never have the right to cut what is committed:
+    /// such an answer is refused.
+    fn truncate_to_divergence(&mut self, diverging: OffsetAndEpoch) -> bool {
+        let end_offset =
+            divergence::truncation_offset(&self.log.epochs, self.log.end_offset, diverging);
+        let high_watermark = self.high_watermark.unwrap_or(self.log.start_offset);
+        if end_offset < high_watermark {
+            let anomaly = Anomaly::TruncationBelowHighWatermark { end_offset, high_watermark };
+            self.effects.push(Effect::Anomaly(anomaly));
+            return false;
+        }
+        self.truncate(end_offset);
+        true
+    }
+
+    fn truncate(&mut self, end_offset: Offset) {
+        if end_offset == self.log.end_offset {
+            return;
+        }
+        self.log.truncate(end_offset);
+        self.membership.truncate_from_end(end_offset);
+        self.effects.push(Effect::Truncate { end_offset });
+    }
+}

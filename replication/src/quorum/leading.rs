@@ -1,0 +1,281 @@
+//! The leader at work: appending, counting what is on disk, answering fetches.
+//! (Kafka: `tryCompleteFetchRequest`, `onUpdateLeaderHighWatermark`, `handleDescribeQuorumRequest`.)
+
+use super::control_batch::EpochStartBatch;
+use super::leader::Progress;
+use super::log_history::ControlChange;
+use super::log_position::FetchPosition;
+use super::message::{FetchReply, FetchReplyBody, FetchRequest, Reply};
+use super::parked_fetch::ParkedFetch;
+use super::role::Role;
+use super::{Anomaly, AppendBatch, Effect, Quorum, RequestId};
+use bytes::Bytes;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+
+/// Records were appended for an epoch that this node does not lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the leader of epoch {requested}, the current epoch is {current}")]
+pub struct NotLeader {
+    pub requested: LeaderEpoch,
+    pub current: LeaderEpoch,
+}
+
+impl NotLeader {
+    /// What the client of a controller is told.
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::NotController
+    }
+}
+
+/// The quorum as its leader sees it (DescribeQuorum, KIP-836).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumDescription {
+    pub leader_id: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    /// None until something has been committed in this epoch.
+    pub high_watermark: Option<Offset>,
+    /// With this node, which has always caught up.
+    pub voters: Vec<Progress>,
+    pub observers: Vec<Progress>,
+}
+
+impl Quorum {
+    /// Appends one batch of the state machine, which holds offsets
+    /// `log().end_offset .. log().end_offset + record_count` and is of this epoch.
+    pub fn append(
+        &mut self,
+        now_ms: i64,
+        epoch: LeaderEpoch,
+        record_count: u32,
+        batch: Bytes,
+    ) -> Result<Vec<Effect>, NotLeader> {
+        if !self.is_leader() || epoch != self.election.epoch {
+            return Err(NotLeader { requested: epoch, current: self.election.epoch });
+        }
+        self.append_to_log(record_count, AppendBatch::Records(batch));
+        Ok(self.proceed(now_ms))
+    }
+
+    /// Gives leadership of `epoch` up, to shut down or because the state machine has failed. An
+    /// epoch that has passed is no longer led anyway.
+    pub fn resign(&mut self, now_ms: i64, epoch: LeaderEpoch) -> Vec<Effect> {
+        if self.is_leader() && epoch == self.election.epoch {
+            self.become_resigned(now_ms);
+        }
+        self.proceed(now_ms)
+    }
+
+    /// The state of the replicas; NOT_LEADER_OR_FOLLOWER from any other than the leader.
+    pub fn describe(&mut self, now_ms: i64) -> Result<QuorumDescription, ErrorCode> {
+        let local = self.config.local;
+        let end_offset = self.log.end_offset;
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        };
+        leader.forget_silent_observers(now_ms);
+        let voters = leader.voters().map(|progress| match progress.key.id == local.id {
+            true => progress.of_leader(local, now_ms, end_offset),
+            false => *progress,
+        });
+        Ok(QuorumDescription {
+            leader_id: local.id,
+            leader_epoch: leader.epoch,
+            high_watermark: leader.high_watermark,
+            voters: voters.collect(),
+            observers: leader.observers().copied().collect(),
+        })
+    }
+
+    /// The first batch of an epoch. It also writes down the voters when the log has none yet, or
+    /// when this node is reached elsewhere than they say (kraft.version 1).
+    pub(super) fn append_epoch_start(&mut self, now_ms: i64, granting: Vec<BrokerId>) {
+        let voters_offset = self.membership.voters.latest_offset();
+        let kraft_version = *self.membership.kraft_version.latest();
+        let mut batch = EpochStartBatch {
+            leader_id: self.config.local.id,
+            voter_ids: self.voters().ids().collect(),
+            granting_voter_ids: granting,
+            timestamp_ms: now_ms,
+            membership: None,
+        };
+        if kraft_version > 0 {
+            let updated = self.voters_with_local_endpoints();
+            let unwritten = voters_offset == Some(super::Membership::BOOTSTRAP_OFFSET);
+            if unwritten || updated != *self.voters() {
+                batch.membership = Some((kraft_version, updated));
+            }
+        }
+        let base_offset = self.log.end_offset;
+        let record_count = batch.record_count();
+        if let Some((level, voters)) = &batch.membership {
+            let changes = [
+                (base_offset + 1, ControlChange::KRaftVersion(*level)),
+                (base_offset + 2, ControlChange::Voters(voters.clone())),
+            ];
+            changes.into_iter().for_each(|(offset, change)| self.membership.apply(offset, change));
+        }
+        self.append_to_log(record_count, AppendBatch::EpochStart(batch));
+    }
+
+    fn voters_with_local_endpoints(&self) -> super::VoterSet {
+        let mut voters = self.voters().clone();
+        if let Some(own) = voters.get(self.config.local.id)
+            && !self.config.local_endpoints.is_empty()
+        {
+            let endpoints = self.config.local_endpoints.clone();
+            let own = super::Voter { endpoints, ..own.clone() };
+            voters = voters.with_updated(own).unwrap_or(voters);
+        }
+        voters
+    }
+
+    fn append_to_log(&mut self, record_count: u32, batch: AppendBatch) {
+        let (base_offset, epoch) = (self.log.end_offset, self.election.epoch);
+        self.log.append(epoch, base_offset + Offset::from(record_count));
+        self.effects.push(Effect::Append { base_offset, epoch, batch });
+        for parked in self.parked.take_below(self.log.end_offset) {
+            self.answer_parked_fetch(&parked);
+        }
+    }
+
+    pub(super) fn count_own_flush(&mut self) {
+        let flushed_offset = self.log.flushed_offset;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.on_flushed(flushed_offset).is_some() {
+            self.on_leader_high_watermark();
+        }
+    }
+
+    /// Tells the state machine, and the followers that wait, of a new high watermark.
+    fn on_leader_high_watermark(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(high_watermark) = leader.high_watermark else { return };
+        let (epoch, first) = (leader.epoch, !leader.announced);
+        leader.announced = true;
+        self.commit(high_watermark);
+        if first {
+            self.effects.push(Effect::BecameLeader { epoch });
+        }
+        for parked in self.parked.take_all() {
+            self.answer_parked_fetch(&parked);
+        }
+    }
+
+    pub(super) fn on_fetch_request(
+        &mut self,
+        now_ms: i64,
+        request_id: RequestId,
+        fetch: FetchRequest,
+    ) {
+        if let Err(error) = self.check_fetch(&fetch) {
+            self.refuse_fetch(request_id, error);
+            return;
+        }
+        self.count_fetch(now_ms, &fetch);
+        let reply = self.fetch_reply(&fetch);
+        let news = reply.body != FetchReplyBody::Empty
+            || reply.high_watermark.is_some_and(|known| fetch.high_watermark < known);
+        if news || fetch.max_wait_ms == 0 {
+            self.reply(request_id, Reply::Fetch(reply));
+            return;
+        }
+        let deadline_ms = now_ms.saturating_add(fetch.max_wait_ms.into());
+        let answered = self.parked.park(ParkedFetch { request_id, fetch, deadline_ms });
+        for parked in answered {
+            self.answer_parked_fetch(&parked);
+        }
+    }
+
+    fn check_fetch(&self, fetch: &FetchRequest) -> Result<(), ErrorCode> {
+        let malformed = fetch.max_wait_ms < 0
+            || fetch.fetch_offset < 0
+            || fetch.last_fetched_epoch < 0
+            || fetch.last_fetched_epoch > fetch.current_leader_epoch;
+        if malformed {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        self.check_leader_request(fetch.current_leader_epoch)?;
+        if fetch.replica.id == self.config.local.id {
+            return Err(ErrorCode::UnknownServerError);
+        }
+        Ok(())
+    }
+
+    /// A fetch at a position that is part of this log acknowledges what is before it. One that
+    /// diverges proves nothing (KAFKA-13141).
+    fn count_fetch(&mut self, now_ms: i64, fetch: &FetchRequest) {
+        let position = self.log.fetch_position(fetch.fetch_offset, fetch.last_fetched_epoch);
+        if fetch.replica.id < 0 || position != FetchPosition::Valid {
+            return;
+        }
+        let end_offset = self.log.end_offset;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let before = leader.voter(&fetch.replica).and_then(|progress| progress.end_offset);
+        let moved = leader.on_fetch(now_ms, fetch.replica, fetch.fetch_offset, end_offset);
+        if let Some(from) = before.filter(|before| *before > fetch.fetch_offset) {
+            let (replica_id, to) = (fetch.replica.id, fetch.fetch_offset);
+            let anomaly = Anomaly::FetchOffsetWentBack { replica_id, from, to };
+            self.effects.push(Effect::Anomaly(anomaly));
+        }
+        if moved.is_some() {
+            self.on_leader_high_watermark();
+        }
+        self.count_contact(now_ms, &fetch.replica);
+    }
+
+    pub(super) fn count_contact(&mut self, now_ms: i64, replica: &super::ReplicaKey) {
+        let deadline_ms = self.check_quorum_deadline_ms(now_ms);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.on_contact(replica) {
+            leader.check_quorum_deadline_ms = deadline_ms;
+        }
+    }
+
+    fn fetch_reply(&self, fetch: &FetchRequest) -> FetchReply {
+        let offset = fetch.fetch_offset;
+        let body = match self.log.fetch_position(offset, fetch.last_fetched_epoch) {
+            FetchPosition::Diverging(end) => FetchReplyBody::Diverging(end),
+            FetchPosition::Snapshot(id) => FetchReplyBody::Snapshot(id),
+            FetchPosition::Valid if offset >= self.log.end_offset => FetchReplyBody::Empty,
+            FetchPosition::Valid => FetchReplyBody::Records { offset, max_bytes: fetch.max_bytes },
+        };
+        FetchReply { body, ..self.empty_fetch_reply(ErrorCode::None) }
+    }
+
+    fn empty_fetch_reply(&self, error: ErrorCode) -> FetchReply {
+        let high_watermark = match &self.role {
+            Role::Leader(leader) if error == ErrorCode::None => leader.high_watermark,
+            _ => None,
+        };
+        FetchReply {
+            error,
+            leader: self.leader_info(),
+            high_watermark,
+            log_start_offset: self.log.start_offset,
+            body: FetchReplyBody::Empty,
+        }
+    }
+
+    fn refuse_fetch(&mut self, request_id: RequestId, error: ErrorCode) {
+        let reply = self.empty_fetch_reply(error);
+        self.reply(request_id, Reply::Fetch(reply));
+    }
+
+    fn answer_parked_fetch(&mut self, parked: &ParkedFetch) {
+        let reply = self.fetch_reply(&parked.fetch);
+        self.reply(parked.request_id, Reply::Fetch(reply));
+    }
+
+    pub(super) fn expire_parked_fetches(&mut self, now_ms: i64) {
+        for parked in self.parked.take_expired(now_ms) {
+            self.answer_parked_fetch(&parked);
+        }
+    }
+
+    pub(super) fn refuse_parked_fetches(&mut self) {
+        for parked in self.parked.take_all() {
+            self.refuse_fetch(parked.request_id, ErrorCode::NotLeaderOrFollower);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The quorum's requests and responses without their versions. `wire` translates them to and from
+//! Kafka's messages; nothing else in the quorum knows that versions exist.
+
+use super::log_history::ControlChange;
+use super::voters::{Endpoints, ReplicaKey};
+use crate::OffsetAndEpoch;
+use bytes::Bytes;
+use bytestring::ByteString;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+
+/// A request between replicas of the metadata log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    Vote(VoteRequest),
+    BeginQuorumEpoch(BeginQuorumEpochRequest),
+    EndQuorumEpoch(EndQuorumEpochRequest),
+    Fetch(FetchRequest),
+    FetchSnapshot(FetchSnapshotRequest),
+}
+
+/// A request as it came in, with the cluster that its sender believes to be in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inbound {
+    /// None from senders that do not say.
+    pub cluster_id: Option<ByteString>,
+    pub request: Request,
+}
+
+/// Asks for a vote, or with `pre_vote` whether one would be given (KIP-996).
+#[derive(Debug, Clone, PartialEq)]
+pub struct VoteRequest {
+    pub replica: ReplicaKey,
+    /// The candidate's epoch; for a pre-vote the epoch that it is still in.
+    pub replica_epoch: LeaderEpoch,
+    /// Whom the sender takes the receiver for; None before Vote v1.
+    pub voter: Option<ReplicaKey>,
+    /// The end of the sender's log.
+    pub log_end: OffsetAndEpoch,
+    pub pre_vote: bool,
+}
+
+/// A leader announces itself to a voter that has not fetched from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BeginQuorumEpochRequest {
+    pub leader_id: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub voter: Option<ReplicaKey>,
+    /// Empty before v1: the endpoints are then those of the voter set.
+    pub leader_endpoints: Endpoints,
+}
+
+/// A leader resigns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndQuorumEpochRequest {
+    pub leader_id: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    /// Who should campaign first, best log first.
+    pub preferred_candidates: Vec<ReplicaKey>,
+    pub leader_endpoints: Endpoints,
+}
+
+/// Asks for the records from `fetch_offset` and thereby acknowledges those before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FetchRequest {
+    pub replica: ReplicaKey,
+    pub current_leader_epoch: LeaderEpoch,
+    pub fetch_offset: Offset,
+    pub last_fetched_epoch: LeaderEpoch,
+    /// The high watermark that the sender knows: -1 for none, `i64::MAX` before Fetch v18, which
+    /// turns waiting for a newer one off (KIP-1166).
+    pub high_watermark: Offset,
+    pub max_wait_ms: i32,
+    pub max_bytes: i32,
+}
+
+/// Asks for a piece of a snapshot (KIP-630).
+#[derive(Debug, Clone, PartialEq)]
+pub struct FetchSnapshotRequest {
+    pub replica: ReplicaKey,
+    pub current_leader_epoch: LeaderEpoch,
+    pub snapshot_id: OffsetAndEpoch,
+    /// In bytes, from the start of the snapshot.
+    pub position: i64,
+    pub max_bytes: i32,
+}
+
+/// The leader as the answering replica knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeaderInfo {
+    pub epoch: LeaderEpoch,
+    pub leader_id: Option<BrokerId>,
+    /// Empty when unknown.
+    pub endpoints: Endpoints,
+}
+
+/// An answer between replicas of the metadata log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Response {
+    Vote(VoteResponse),
+    BeginQuorumEpoch(QuorumEpochResponse),
+    EndQuorumEpoch(QuorumEpochResponse),
+    Fetch(FetchResponse),
+    FetchSnapshot(FetchSnapshotResponse),
+    /// The request failed as a whole: a top-level error, no connection, no answer in time
+    /// (BROKER_NOT_AVAILABLE, or whatever the receiver said).
+    Failed(ErrorCode),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct VoteResponse {
+    pub error: ErrorCode,
+    pub leader: LeaderInfo,
+    pub vote_granted: bool,
+}
+
+/// The answer to BeginQuorumEpoch and to EndQuorumEpoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuorumEpochResponse {
+    pub error: ErrorCode,
+    pub leader: LeaderInfo,
+}
+
+/// What a fetch returned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FetchResponse {
+    pub error: ErrorCode,
+    pub leader: LeaderInfo,
+    /// None while the leader has not committed in its own epoch.
+    pub high_watermark: Option<Offset>,
+    pub log_start_offset: Offset,
+    pub body: FetchBody,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum FetchBody {
+    /// Whole batches that continue the fetcher's log; none when there is nothing new.
+    Records(Vec<FetchedBatch>),
+    /// The fetcher's log leaves the leader's at or before this end of this epoch.
+    Diverging(OffsetAndEpoch),
+    /// The records are gone: the fetcher must load this snapshot.
+    Snapshot(OffsetAndEpoch),
+}
+
+/// One batch as it was received, and what the quorum needs to know of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FetchedBatch {
+    pub base_offset: Offset,
+    /// The offset after its last record.
+    pub next_offset: Offset,
+    pub epoch: LeaderEpoch,
+    /// What it changes about the quorum, by offset, if it is a control batch.
+    pub changes: Vec<(Offset, ControlChange)>,
+    /// The batch, byte for byte.
+    pub bytes: Bytes,
+}
+
+/// A piece of a snapshot; it may end anywhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FetchSnapshotResponse {
+    pub error: ErrorCode,
+    pub leader: LeaderInfo,
+    pub snapshot_id: OffsetAndEpoch,
+    /// The size of the whole snapshot in bytes.
+    pub size: i64,
+    pub position: i64,
+    pub bytes: Bytes,
+}
+
+/// The answer to FetchSnapshot, for the shell to complete when `error` is none: it reads the file,
+/// or answers SNAPSHOT_NOT_FOUND or POSITION_OUT_OF_RANGE.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FetchSnapshotReply {
+    pub error: ErrorCode,
+    pub leader: LeaderInfo,
+    pub snapshot_id: OffsetAndEpoch,
+    pub position: i64,
+    pub max_bytes: i32,
+}
+
+/// The answer to a fetch, for the shell to complete: it reads `records` from the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FetchReply {
+    pub error: ErrorCode,
+    pub leader: LeaderInfo,
+    pub high_watermark: Option<Offset>,
+    pub log_start_offset: Offset,
+    pub body: FetchReplyBody,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchReplyBody {
+    Empty,
+    /// Whole batches from `offset` on, committed or not, at most `max_bytes` but at least one.
+    Records {
+        offset: Offset,
+        max_bytes: i32,
+    },
+    Diverging(OffsetAndEpoch),
+    Snapshot(OffsetAndEpoch),
+}
+
+/// What the replica answers to an inbound request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Vote(VoteResponse),
+    BeginQuorumEpoch(QuorumEpochResponse),
+    EndQuorumEpoch(QuorumEpochResponse),
+    Fetch(FetchReply),
+    FetchSnapshot(FetchSnapshotReply),
+    /// The request is refused as a whole, by a top-level error code.
+    Refused(ErrorCode),
+}

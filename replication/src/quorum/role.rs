@@ -1,0 +1,110 @@
+//! The roles of a replica and what each remembers (Kafka: `EpochState` and its kin).
+
+use super::election::Ballot;
+use super::leader::LeaderState;
+use super::voters::ReplicaKey;
+use crate::OffsetAndEpoch;
+use klamm_protocol::ids::BrokerId;
+use std::collections::BTreeSet;
+use std::fmt;
+
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Looks for a leader. An observer does so for ever, a voter until its election deadline.
+    Unattached {
+        election_deadline_ms: i64,
+    },
+    /// Asks whether it would win an election, without starting one (KIP-996).
+    Prospective {
+        ballot: Ballot,
+        election_deadline_ms: i64,
+    },
+    /// Has started an epoch and voted for itself.
+    Candidate {
+        ballot: Ballot,
+        election_deadline_ms: i64,
+    },
+    Leader(LeaderState),
+    /// Has led this epoch and tells the voters that it does no more.
+    Resigned(ResignedState),
+    Follower(FollowerState),
+}
+
+#[derive(Debug)]
+pub(super) struct ResignedState {
+    pub(super) unacknowledged: BTreeSet<BrokerId>,
+    pub(super) preferred_successors: Vec<ReplicaKey>,
+    pub(super) election_deadline_ms: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct FollowerState {
+    pub(super) fetch_deadline_ms: i64,
+    /// Whether the leader has answered a fetch in this epoch. Until then a pre-vote may go to
+    /// another, for the leader may be unreachable for everyone.
+    pub(super) has_fetched_from_leader: bool,
+    pub(super) snapshot: Option<FetchingSnapshot>,
+}
+
+/// A snapshot on its way here, and how many bytes of it have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FetchingSnapshot {
+    pub(super) id: OffsetAndEpoch,
+    pub(super) position: i64,
+}
+
+/// A role's name as Kafka's metric `current-state` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleName {
+    Unattached,
+    Prospective,
+    Candidate,
+    Leader,
+    Resigned,
+    Follower,
+    Observer,
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unattached => "unattached",
+            Self::Prospective => "prospective",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Resigned => "resigned",
+            Self::Follower => "follower",
+            Self::Observer => "observer",
+        })
+    }
+}
+
+impl Role {
+    pub(super) fn name(&self, is_voter: bool) -> RoleName {
+        match self {
+            Self::Unattached { .. } => RoleName::Unattached,
+            Self::Prospective { .. } => RoleName::Prospective,
+            Self::Candidate { .. } => RoleName::Candidate,
+            Self::Leader(_) => RoleName::Leader,
+            Self::Resigned(_) => RoleName::Resigned,
+            Self::Follower(_) if is_voter => RoleName::Follower,
+            Self::Follower(_) => RoleName::Observer,
+        }
+    }
+
+    /// When time alone changes the role, or makes it send.
+    pub(super) fn next_deadline_ms(&self, is_voter: bool) -> i64 {
+        match self {
+            Self::Unattached { election_deadline_ms } if is_voter => *election_deadline_ms,
+            Self::Follower(follower) if is_voter => follower.fetch_deadline_ms,
+            Self::Unattached { .. } | Self::Follower(_) => i64::MAX,
+            Self::Prospective { election_deadline_ms, .. }
+            | Self::Candidate { election_deadline_ms, .. } => *election_deadline_ms,
+            Self::Leader(leader) if leader.is_only_voter() => i64::MAX,
+            Self::Leader(leader) => {
+                leader.begin_quorum_epoch_deadline_ms.min(leader.check_quorum_deadline_ms)
+            }
+            Self::Resigned(resigned) => resigned.election_deadline_ms,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Who may vote, and where they are reached: replica keys, endpoints and voter sets (KIP-853).
+
+use bytestring::ByteString;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::BrokerId;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A replica of the metadata log: a node and, when known, the directory that it keeps the log in.
+///
+/// A node whose directory was replaced has lost what it voted for and what it acknowledged, so it
+/// is another replica. A key from a source older than KIP-853 has no directory id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReplicaKey {
+    pub id: BrokerId,
+    pub directory_id: Option<Uuid>,
+}
+
+impl ReplicaKey {
+    /// A key from the wire, where the zero uuid stands for an unknown directory.
+    pub fn new(id: BrokerId, directory_id: Uuid) -> Self {
+        Self { id, directory_id: (!directory_id.is_zero()).then_some(directory_id) }
+    }
+
+    /// The directory id for the wire: zero when unknown.
+    pub fn directory_id_or_zero(&self) -> Uuid {
+        self.directory_id.unwrap_or(Uuid::ZERO)
+    }
+
+    /// Whether `other` is this replica. A key without a directory id matches any directory.
+    pub fn matches(&self, other: &Self) -> bool {
+        self.id == other.id
+            && (self.directory_id.is_none() || self.directory_id == other.directory_id)
+    }
+}
+
+impl fmt::Display for ReplicaKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.directory_id {
+            Some(directory_id) => write!(f, "{}-{directory_id}", self.id),
+            None => write!(f, "{}", self.id),
+        }
+    }
+}
+
+/// A host and port that a listener is reached at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    pub host: ByteString,
+    pub port: u16,
+}
+
+/// A node's addresses by listener name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoints(BTreeMap<ByteString, Address>);
+
+impl Endpoints {
+    pub fn new(endpoints: impl IntoIterator<Item = (ByteString, Address)>) -> Self {
+        Self(endpoints.into_iter().collect())
+    }
+
+    pub fn single(listener: ByteString, address: Address) -> Self {
+        Self::new([(listener, address)])
+    }
+
+    pub fn address(&self, listener: &ByteString) -> Option<&Address> {
+        self.0.get(listener)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&ByteString, &Address)> {
+        self.0.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The levels of the feature `kraft.version` that a node can run at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KRaftVersionRange {
+    pub min: i16,
+    pub max: i16,
+}
+
+/// One voter: its key, where to reach it, and what it supports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voter {
+    pub key: ReplicaKey,
+    pub endpoints: Endpoints,
+    pub supported_kraft_version: KRaftVersionRange,
+}
+
+/// The voters of the quorum by node id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VoterSet(BTreeMap<BrokerId, Voter>);
+
+impl VoterSet {
+    pub fn new(voters: impl IntoIterator<Item = Voter>) -> Self {
+        Self(voters.into_iter().map(|voter| (voter.key.id, voter)).collect())
+    }
+
+    /// The voters of `controller.quorum.voters`: directories unknown, kraft.version 0.
+    pub fn from_static(
+        listener: &ByteString,
+        voters: impl IntoIterator<Item = (BrokerId, Address)>,
+    ) -> Self {
+        Self::new(voters.into_iter().map(|(id, address)| Voter {
+            key: ReplicaKey { id, directory_id: None },
+            endpoints: Endpoints::single(listener.clone(), address),
+            supported_kraft_version: KRaftVersionRange { min: 0, max: 0 },
+        }))
+    }
+
+    pub fn get(&self, id: BrokerId) -> Option<&Voter> {
+        self.0.get(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Voter> {
+        self.0.values()
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = BrokerId> {
+        self.0.keys().copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many voters are more than half of them.
+    pub fn majority(&self) -> usize {
+        self.0.len() / 2 + 1
+    }
+
+    pub fn is_voter(&self, key: &ReplicaKey) -> bool {
+        self.0.get(&key.id).is_some_and(|voter| voter.key.matches(key))
+    }
+
+    pub fn is_only_voter(&self, key: &ReplicaKey) -> bool {
+        self.0.len() == 1 && self.is_voter(key)
+    }
+
+    /// The set with `voter` in the place of the voter of the same key; None if there is none.
+    pub fn with_updated(&self, voter: Voter) -> Option<Self> {
+        if !self.is_voter(&voter.key) {
+            return None;
+        }
+        let mut voters = self.0.clone();
+        voters.insert(voter.key.id, voter);
+        Some(Self(voters))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(byte: u8) -> Uuid {
+        Uuid::from_bytes([byte; 16])
+    }
+
+    fn voters(ids: &[BrokerId]) -> VoterSet {
+        VoterSet::from_static(
+            &"CONTROLLER".into(),
+            ids.iter().map(|&id| (id, Address { host: "localhost".into(), port: 9093 })),
+        )
+    }
+
+    #[test]
+    fn a_voter_without_a_directory_id_matches_any_directory_and_a_known_one_only_itself() {
+        let unknown = ReplicaKey::new(1, Uuid::ZERO);
+        let known = ReplicaKey::new(1, directory(7));
+        assert!(unknown.matches(&known));
+        assert!(known.matches(&known));
+        assert!(!known.matches(&unknown));
+        assert!(!known.matches(&ReplicaKey::new(1, directory(8))));
+        assert!(!unknown.matches(&ReplicaKey::new(2, Uuid::ZERO)));
+    }
+
+    #[test]
+    fn a_majority_is_more_than_half() {
+        assert_eq!(voters(&[1]).majority(), 1);
+        assert_eq!(voters(&[1, 2]).majority(), 2);
+        assert_eq!(voters(&[1, 2, 3]).majority(), 2);
+        assert_eq!(voters(&[1, 2, 3, 4, 5]).majority(), 3);
+    }
+}

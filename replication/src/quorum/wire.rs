@@ -1,0 +1,101 @@
+//! The quorum's requests and responses in Kafka's messages. Here, and nowhere else in the quorum,
+//! versions exist.
+//!
+//! A request that is not about `__cluster_metadata-0` is refused as a whole; an answer that is not, counts as
+//! a failed request.
+
+/// The node endpoints of an answer, which is where its leader is, or nothing. The messages agree
+/// on the fields but not on the type.
+macro_rules! node_endpoints {
+    ($module:ident, $node:expr) => {
+        $node
+            .map(|(node_id, address)| $module::NodeEndpoint {
+                node_id,
+                host: address.host,
+                port: address.port,
+            })
+            .into_iter()
+            .collect()
+    };
+}
+
+/// The addresses that came with an answer, by node.
+macro_rules! addresses {
+    ($endpoints:expr) => {
+        $endpoints
+            .into_iter()
+            .map(|node| (node.node_id, Address { host: node.host, port: node.port }))
+    };
+}
+
+/// The listeners that a leader says it has.
+macro_rules! listeners {
+    ($endpoints:expr) => {
+        Endpoints::new(
+            $endpoints.into_iter().map(|endpoint| {
+                (endpoint.name, Address { host: endpoint.host, port: endpoint.port })
+            }),
+        )
+    };
+}
+
+mod inbound;
+mod outbound;
+
+pub use inbound::{
+    SnapshotPiece, begin_quorum_epoch_request, begin_quorum_epoch_response,
+    end_quorum_epoch_request, end_quorum_epoch_response, fetch_request, fetch_response,
+    fetch_snapshot_request, fetch_snapshot_response, vote_request, vote_response,
+};
+pub use outbound::{
+    RequestMessage, read_begin_quorum_epoch_response, read_end_quorum_epoch_response,
+    read_fetch_response, read_fetch_snapshot_response, read_vote_response, request_message,
+};
+
+use super::message::LeaderInfo;
+use super::voters::{Address, Endpoints};
+use bytestring::ByteString;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, PartitionIndex};
+
+/// The topic of the metadata log; its id is `Uuid::METADATA_TOPIC`.
+pub const METADATA_TOPIC: ByteString = ByteString::from_static("__cluster_metadata");
+/// Its only partition.
+pub const METADATA_PARTITION: PartitionIndex = 0;
+
+/// Stands for "no leader" on the wire.
+const NO_LEADER: BrokerId = -1;
+
+/// The only element of a list that must have exactly one.
+fn single<T>(list: Vec<T>) -> Option<T> {
+    let [element] = <[T; 1]>::try_from(list).ok()?;
+    Some(element)
+}
+
+/// Where the leader is reached over the listener that a request came in on, from the first version
+/// on that can say it.
+fn leader_address(
+    leader: &LeaderInfo,
+    listener: &ByteString,
+    says_where: bool,
+) -> Option<(BrokerId, Address)> {
+    let id = leader.leader_id.filter(|_| says_where)?;
+    Some((id, leader.endpoints.address(listener)?.clone()))
+}
+
+/// What an answer says of the leader; `nodes` are the endpoints that came with it.
+fn leader_info(
+    leader_id: BrokerId,
+    epoch: LeaderEpoch,
+    listener: &ByteString,
+    nodes: impl IntoIterator<Item = (BrokerId, Address)>,
+) -> LeaderInfo {
+    let leader_id = (leader_id >= 0).then_some(leader_id);
+    let address = nodes.into_iter().find(|(id, _)| Some(*id) == leader_id);
+    let endpoints = address.map_or_else(Endpoints::default, |(_, address)| {
+        Endpoints::single(listener.clone(), address)
+    });
+    LeaderInfo { epoch, leader_id, endpoints }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,633 @@
+//! Nodes, network, time and chance, and the invariants that are checked at every step.
+
+use crate::disk::{Disk, SNAPSHOT_BYTES, Snapshot};
+use crate::random::Random;
+use bytes::Bytes;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+use klamm_protocol::{ErrorCode, Uuid};
+use klamm_replication::OffsetAndEpoch;
+use klamm_replication::quorum::message::{
+    FetchBody, FetchReply, FetchReplyBody, FetchResponse, FetchSnapshotResponse, FetchedBatch,
+    Inbound, Reply, Request, Response,
+};
+use klamm_replication::quorum::{
+    Address, Anomaly, AppendBatch, ControlChange, CorrelationId, Effect, Endpoints, FlushTicket,
+    KRaftVersionRange, Membership, Quorum, QuorumConfig, ReplicaKey, RequestId, Voter, VoterSet,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+const LISTENER: &str = "CONTROLLER";
+
+/// A defect that the invariants must catch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plant {
+    None,
+    LogSyncLies,
+    VoteSyncLies,
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Tick(BrokerId),
+    Request { from: (BrokerId, u64), to: BrokerId, id: CorrelationId, request: Request },
+    Response { to: (BrokerId, u64), id: CorrelationId, response: Response },
+    Flushed { node: (BrokerId, u64), ticket: FlushTicket, dates_from: u64 },
+    ClientAppend,
+    TakeSnapshot,
+    Crash,
+    Restart(BrokerId),
+    Partition,
+    Heal,
+}
+
+#[derive(Debug)]
+struct Node {
+    quorum: Option<Quorum>,
+    disk: Disk,
+    incarnation: u64,
+    applied: Offset,
+    tick_at_ms: i64,
+    active_epoch: Option<LeaderEpoch>,
+}
+
+pub(crate) struct Cluster {
+    random: Random,
+    plant: Plant,
+    now_ms: i64,
+    sequence: u64,
+    events: BTreeMap<(i64, u64), Event>,
+    nodes: BTreeMap<BrokerId, Node>,
+    voter_count: usize,
+    blocked: BTreeSet<(BrokerId, BrokerId)>,
+    requests: BTreeMap<RequestId, (BrokerId, u64, CorrelationId)>,
+    faults: bool,
+    /// Everything that was done, if asked for: formatting takes most of a run.
+    trace: Option<DefaultHasher>,
+    next_value: u64,
+    /// The leader of each epoch and its incarnation.
+    leaders: BTreeMap<LeaderEpoch, (BrokerId, u64)>,
+    committed: Vec<(LeaderEpoch, Bytes)>,
+    /// Every batch that a leader has ever written, and every snapshot taken.
+    written: BTreeMap<(Offset, Bytes), FetchedBatch>,
+    snapshots: BTreeMap<OffsetAndEpoch, Snapshot>,
+    violation: Option<String>,
+}
+
+fn key(id: BrokerId) -> ReplicaKey {
+    ReplicaKey::new(id, Uuid::from_bytes([u8::try_from(id).expect("a small id"); 16]))
+}
+
+fn endpoints(id: BrokerId) -> Endpoints {
+    Endpoints::single(LISTENER.into(), address(id))
+}
+
+fn address(id: BrokerId) -> Address {
+    Address { host: "localhost".into(), port: u16::try_from(id).expect("a small id") }
+}
+
+fn initial_membership(voters: &[BrokerId], with_directories: bool) -> Membership {
+    let ids = voters.iter().copied();
+    if !with_directories {
+        let addresses = ids.map(|id| (id, address(id)));
+        return Membership::new(VoterSet::from_static(&LISTENER.into(), addresses));
+    }
+    let voters = VoterSet::new(ids.map(|id| Voter {
+        key: key(id),
+        endpoints: endpoints(id),
+        supported_kraft_version: KRaftVersionRange { min: 0, max: 1 },
+    }));
+    let mut membership = Membership::new(VoterSet::default());
+    membership.apply(Membership::BOOTSTRAP_OFFSET, ControlChange::KRaftVersion(1));
+    membership.apply(Membership::BOOTSTRAP_OFFSET, ControlChange::Voters(voters));
+    membership
+}
+
+impl Cluster {
+    pub(crate) fn new(seed: u64, plant: Plant) -> Self {
+        let mut random = Random::new(seed);
+        let voter_count = [1, 3, 3, 5][usize::try_from(random.below(4)).expect("an index")];
+        let ids: Vec<BrokerId> = (1..=voter_count).collect();
+        let observers = BrokerId::from(random.chance(50));
+        let membership = initial_membership(&ids, random.chance(50));
+        let node = |_| Node {
+            quorum: None,
+            disk: Disk::new(membership.clone()),
+            incarnation: 0,
+            applied: 0,
+            tick_at_ms: i64::MAX,
+            active_epoch: None,
+        };
+        let mut cluster = Self {
+            random,
+            plant,
+            now_ms: 0,
+            sequence: 0,
+            events: BTreeMap::new(),
+            nodes: (1..=voter_count + observers).map(|id| (id, node(id))).collect(),
+            voter_count: ids.len(),
+            blocked: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            faults: true,
+            trace: None,
+            next_value: 0,
+            leaders: BTreeMap::new(),
+            committed: Vec::new(),
+            written: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            violation: None,
+        };
+        for id in cluster.nodes.keys().copied().collect::<Vec<_>>() {
+            cluster.restart(id);
+        }
+        cluster
+    }
+
+    pub(crate) fn traced(mut self) -> Self {
+        self.trace = Some(DefaultHasher::new());
+        self
+    }
+
+    pub(crate) fn trace(&self) -> Option<u64> {
+        self.trace.as_ref().map(DefaultHasher::finish)
+    }
+
+    pub(crate) fn run_with_faults(&mut self, duration_ms: i64) -> Result<(), String> {
+        self.schedule(100, Event::ClientAppend);
+        self.schedule(500, Event::Crash);
+        self.schedule(700, Event::Partition);
+        self.schedule(2_000, Event::TakeSnapshot);
+        self.run_until(self.now_ms + duration_ms)
+    }
+
+    /// Ends the faults. A leader must emerge, and what it appends must be applied everywhere.
+    pub(crate) fn heal_and_converge(&mut self, duration_ms: i64) -> Result<(), String> {
+        self.faults = false;
+        self.blocked.clear();
+        let down: Vec<BrokerId> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.quorum.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        down.into_iter().for_each(|id| self.restart(id));
+        let before = self.committed.len();
+        self.run_until(self.now_ms + duration_ms)?;
+        if self.committed.len() <= before {
+            return Err(format!("nothing was committed in {duration_ms} ms without faults"));
+        }
+        let furthest = i64::try_from(self.committed.len()).expect("a short log");
+        for (id, node) in &self.nodes {
+            if node.applied < furthest - 20 {
+                return Err(format!("node {id} has applied {} of {furthest}", node.applied));
+            }
+        }
+        Ok(())
+    }
+
+    fn run_until(&mut self, end_ms: i64) -> Result<(), String> {
+        while let Some(entry) = self.events.first_entry() {
+            if entry.key().0 > end_ms {
+                break;
+            }
+            let ((at_ms, _), event) = entry.remove_entry();
+            self.now_ms = at_ms;
+            self.handle(event);
+            if let Some(violation) = self.violation.take() {
+                return Err(format!("at {at_ms} ms: {violation}"));
+            }
+        }
+        self.now_ms = end_ms;
+        Ok(())
+    }
+
+    fn schedule(&mut self, delay_ms: i64, event: Event) {
+        self.sequence += 1;
+        self.events.insert((self.now_ms + delay_ms, self.sequence), event);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Tick(id) => self.tick(id),
+            Event::Request { from, to, id, request } => self.deliver_request(from, to, id, request),
+            Event::Response { to, id, response } => {
+                self.step(to.0, Some(to.1), |quorum, now_ms| {
+                    quorum.on_response(now_ms, id, response)
+                });
+            }
+            Event::Flushed { node, ticket, dates_from } => self.flushed(node, ticket, dates_from),
+            Event::ClientAppend => self.client_append(),
+            Event::TakeSnapshot => self.take_snapshot(),
+            Event::Crash => self.crash_someone(),
+            Event::Restart(id) => self.restart(id),
+            Event::Partition => self.partition(),
+            Event::Heal => self.blocked.clear(),
+        }
+    }
+
+    fn tick(&mut self, id: BrokerId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.tick_at_ms > self.now_ms {
+            return;
+        }
+        node.tick_at_ms = i64::MAX;
+        self.step(id, None, |quorum, now_ms| quorum.on_tick(now_ms));
+    }
+
+    fn deliver_request(
+        &mut self,
+        from: (BrokerId, u64),
+        to: BrokerId,
+        id: CorrelationId,
+        request: Request,
+    ) {
+        self.sequence += 1;
+        let request_id = RequestId(self.sequence);
+        self.requests.insert(request_id, (from.0, from.1, id));
+        let inbound = Inbound { cluster_id: Some("cluster".into()), request };
+        self.step(to, None, |quorum, now_ms| quorum.on_request(now_ms, request_id, inbound));
+    }
+
+    fn flushed(&mut self, (id, incarnation): (BrokerId, u64), ticket: FlushTicket, since: u64) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if node.incarnation == incarnation && self.plant != Plant::LogSyncLies {
+            node.disk.sync(ticket, since);
+        }
+        self.step(id, Some(incarnation), |quorum, now_ms| quorum.on_flushed(now_ms, ticket));
+    }
+
+    fn client_append(&mut self) {
+        let delay_ms = self.random.between(5, 150);
+        self.schedule(delay_ms, Event::ClientAppend);
+        let leading = self.nodes.iter().find_map(|(id, node)| {
+            let active = node.active_epoch.filter(|_| node.quorum.is_some())?;
+            Some((*id, active))
+        });
+        let Some((id, epoch)) = leading else { return };
+        self.next_value += 1;
+        let value = Bytes::from(self.next_value.to_be_bytes().to_vec());
+        let count = u32::try_from(self.random.below(3) + 1).expect("a small count");
+        self.step(id, None, |quorum, now_ms| {
+            quorum.append(now_ms, epoch, count, value).expect("an active leader may append")
+        });
+    }
+
+    fn take_snapshot(&mut self) {
+        let delay_ms = self.random.between(500, 4_000);
+        self.schedule(delay_ms, Event::TakeSnapshot);
+        let id = self.any_node();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some(quorum) = node.quorum.as_mut() else { return };
+        let Some(boundary) = node.disk.boundary_below(node.applied) else { return };
+        let mut membership = quorum.membership().clone();
+        membership.voters.truncate_from_end(boundary.offset);
+        membership.kraft_version.truncate_from_end(boundary.offset);
+        quorum.on_snapshot_written(boundary);
+        quorum.on_log_deleted(boundary.offset, boundary);
+        let snapshot = Snapshot { id: boundary, membership };
+        self.snapshots.insert(boundary, snapshot.clone());
+        node.disk.take_snapshot(snapshot);
+    }
+
+    fn crash_someone(&mut self) {
+        let delay_ms = self.random.between(200, 3_000);
+        self.schedule(delay_ms, Event::Crash);
+        let id = self.any_node();
+        if self.faults && self.nodes[&id].quorum.is_some() {
+            self.crash(id);
+        }
+    }
+
+    fn crash(&mut self, id: BrokerId) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.quorum = None;
+        node.active_epoch = None;
+        node.incarnation += 1;
+        node.disk.crash(&mut self.random);
+        if self.plant == Plant::VoteSyncLies {
+            node.disk.lose_last_vote();
+        }
+        let quick = self.random.chance(30);
+        let delay_ms = self.random.between(1, if quick { 10 } else { 3_000 });
+        self.schedule(delay_ms, Event::Restart(id));
+    }
+
+    fn restart(&mut self, id: BrokerId) {
+        if self.nodes[&id].quorum.is_some() {
+            return;
+        }
+        let voter_count = BrokerId::try_from(self.voter_count).expect("few voters");
+        let local = key(id);
+        let config = QuorumConfig {
+            local_endpoints: endpoints(id),
+            can_become_voter: id <= voter_count,
+            bootstrap_servers: (1..=voter_count)
+                .filter(|other| *other != id)
+                .map(address)
+                .collect(),
+            // Kafka's divided by ten and more, against delays that are not: more happens at once.
+            election_timeout_ms: 100,
+            fetch_timeout_ms: 200,
+            election_backoff_max_ms: 100,
+            request_timeout_ms: 50,
+            seed: self.random.next(),
+            ..QuorumConfig::with_defaults(local, LISTENER.into(), "cluster".into())
+        };
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let (quorum, effects) = Quorum::start(config, node.disk.boot(), self.now_ms);
+        node.quorum = Some(quorum);
+        node.applied = node.disk.start();
+        self.perform(id, effects);
+        self.reschedule_tick(id);
+    }
+
+    /// Cuts some directed links for a while.
+    fn partition(&mut self) {
+        let delay_ms = self.random.between(500, 4_000);
+        self.schedule(delay_ms, Event::Partition);
+        if !self.faults {
+            return;
+        }
+        let victim = self.any_node();
+        let others: Vec<BrokerId> = self.nodes.keys().copied().collect();
+        for other in others {
+            let (inwards, outwards) = (self.random.chance(60), self.random.chance(60));
+            self.blocked.extend(inwards.then_some((other, victim)));
+            self.blocked.extend(outwards.then_some((victim, other)));
+        }
+        let heal_ms = self.random.between(100, 4_000);
+        self.schedule(heal_ms, Event::Heal);
+    }
+
+    fn any_node(&mut self) -> BrokerId {
+        let count = u64::try_from(self.nodes.len()).expect("few nodes");
+        BrokerId::try_from(self.random.below(count) + 1).expect("a small id")
+    }
+
+    /// Lets a node handle something, if it is up and (if given) still the same incarnation.
+    fn step(
+        &mut self,
+        id: BrokerId,
+        incarnation: Option<u64>,
+        event: impl FnOnce(&mut Quorum, i64) -> Vec<Effect>,
+    ) {
+        let now_ms = self.now_ms;
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if incarnation.is_some_and(|incarnation| incarnation != node.incarnation) {
+            return;
+        }
+        let Some(quorum) = node.quorum.as_mut() else { return };
+        let effects = event(quorum, now_ms);
+        self.perform(id, effects);
+        self.reschedule_tick(id);
+    }
+
+    fn reschedule_tick(&mut self, id: BrokerId) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some(quorum) = &node.quorum else { return };
+        let deadline_ms = quorum.next_deadline_ms();
+        if deadline_ms < node.tick_at_ms {
+            node.tick_at_ms = deadline_ms;
+            let delay_ms = (deadline_ms - self.now_ms).max(0);
+            self.schedule(delay_ms, Event::Tick(id));
+        }
+    }
+
+    /// Carries effects out in order. The power may fail between any two.
+    fn perform(&mut self, id: BrokerId, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.violation.is_some() {
+                return;
+            }
+            // Right after a vote has been told is when forgetting it does the most harm.
+            let voted = matches!(&effect, Effect::Reply { reply: Reply::Vote(vote), .. } if vote.vote_granted);
+            if let Some(trace) = &mut self.trace {
+                (self.now_ms, id, format!("{effect:?}")).hash(trace);
+            }
+            self.perform_one(id, effect);
+            let odds = if voted { 5 } else { 2_000 };
+            if self.faults && self.random.below(odds) == 0 && self.nodes[&id].quorum.is_some() {
+                self.crash(id);
+                return;
+            }
+        }
+    }
+
+    fn perform_one(&mut self, id: BrokerId, effect: Effect) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        match effect {
+            Effect::PersistElection(stored) => node.disk.persist(stored),
+            Effect::Append { base_offset, epoch, batch } => {
+                self.append(id, base_offset, epoch, batch);
+            }
+            Effect::Truncate { end_offset } => {
+                node.disk.truncate(end_offset);
+                if end_offset < node.applied {
+                    self.violation = Some(format!("node {id} cut applied records"));
+                }
+            }
+            Effect::Flush(ticket) => {
+                let dates_from = node.disk.ticket_dates_from();
+                let flushed = Event::Flushed { node: (id, node.incarnation), ticket, dates_from };
+                let delay_ms = self.random.between(0, 15);
+                self.schedule(delay_ms, flushed);
+            }
+            Effect::Send { correlation_id, to, request } => {
+                let from = (id, node.incarnation);
+                let to = BrokerId::from(to.address.port);
+                let event = Event::Request { from, to, id: correlation_id, request };
+                self.transmit(id, to, event);
+            }
+            Effect::Reply { request_id, reply } => self.reply(id, request_id, reply),
+            Effect::CommitTo { high_watermark } => self.commit(id, high_watermark),
+            Effect::BecameLeader { epoch } => self.became_leader(id, epoch),
+            Effect::Resigned { .. } => node.active_epoch = None,
+            Effect::WriteSnapshotChunk { .. } | Effect::LeaderChanged { .. } => {}
+            Effect::LoadSnapshot { snapshot_id } => self.load_snapshot(id, snapshot_id),
+            // A fetch that was delayed or sent twice arrives after a later one.
+            Effect::Anomaly(Anomaly::FetchOffsetWentBack { .. }) => {}
+            Effect::Anomaly(anomaly) => {
+                self.violation = Some(format!("node {id} met {anomaly:?} among correct nodes"));
+            }
+        }
+    }
+
+    fn append(&mut self, id: BrokerId, base: Offset, epoch: LeaderEpoch, batch: AppendBatch) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let end = node.quorum.as_ref().expect("it appends").log().end_offset;
+        match batch {
+            AppendBatch::Fetched(batches) => {
+                let mut offset = base;
+                for bytes in batches {
+                    let Some(batch) = self.written.get(&(offset, bytes.clone())) else {
+                        self.violation = Some(format!("nobody ever wrote {bytes:?} at {offset}"));
+                        return;
+                    };
+                    offset = batch.next_offset;
+                    node.disk.append(batch.clone());
+                }
+            }
+            AppendBatch::Records(bytes) => {
+                let (base_offset, next_offset, changes) = (base, end, Vec::new());
+                let batch = FetchedBatch { base_offset, next_offset, epoch, changes, bytes };
+                node.disk.append(batch.clone());
+                self.written.insert((base, batch.bytes.clone()), batch);
+            }
+            AppendBatch::EpochStart(start) => {
+                let incarnation = node.incarnation;
+                let mut changes = Vec::new();
+                if let Some((level, voters)) = start.membership {
+                    changes.push((base + 1, ControlChange::KRaftVersion(level)));
+                    changes.push((base + 2, ControlChange::Voters(voters)));
+                }
+                let bytes = Bytes::from(format!("epoch {epoch} of {id}"));
+                let (base_offset, next_offset) = (base, end);
+                let batch = FetchedBatch { base_offset, next_offset, epoch, changes, bytes };
+                node.disk.append(batch.clone());
+                self.written.insert((base, batch.bytes.clone()), batch);
+                self.took_office(id, incarnation, epoch);
+            }
+        }
+    }
+
+    fn took_office(&mut self, id: BrokerId, incarnation: u64, epoch: LeaderEpoch) {
+        if let Some(other) = self.leaders.insert(epoch, (id, incarnation)) {
+            self.violation =
+                Some(format!("epoch {epoch} is led by {other:?} and by {:?}", (id, incarnation)));
+        }
+    }
+
+    fn became_leader(&mut self, id: BrokerId, epoch: LeaderEpoch) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.active_epoch = Some(epoch);
+        let (start, end) = (node.disk.start(), node.disk.end());
+        for (offset, record) in (0..end).zip(&self.committed) {
+            if offset >= start && node.disk.record(offset).as_ref() != Some(record) {
+                self.violation = Some(format!("leader {id} lacks committed offset {offset}"));
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self, id: BrokerId, high_watermark: Offset) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if high_watermark <= node.applied && node.applied > node.disk.start() {
+            self.violation = Some(format!("the high watermark of {id} fell to {high_watermark}"));
+            return;
+        }
+        for offset in node.applied..high_watermark {
+            let Some(record) = node.disk.record(offset) else {
+                self.violation = Some(format!("node {id} applies {offset}, which it lacks"));
+                return;
+            };
+            match self.committed.get(usize::try_from(offset).expect("an offset")) {
+                Some(known) if *known == record => {}
+                Some(known) => {
+                    self.violation =
+                        Some(format!("{id} commits {record:?} at {offset}, not {known:?}"));
+                    return;
+                }
+                None => self.committed.push(record),
+            }
+        }
+        node.applied = node.applied.max(high_watermark);
+        self.check_durable(high_watermark);
+    }
+
+    /// What is committed for the first time is on disk at a majority of the voters.
+    fn check_durable(&mut self, high_watermark: Offset) {
+        let last = usize::try_from(high_watermark - 1).expect("an offset");
+        if last + 1 != self.committed.len() || self.plant != Plant::None {
+            return;
+        }
+        let record = &self.committed[last];
+        let voters = self.nodes.values().take(self.voter_count);
+        let holders = voters.filter(|node| node.disk.holds_durably(high_watermark - 1, record));
+        let count = holders.count();
+        if count < self.voter_count / 2 + 1 {
+            self.violation = Some(format!("{last} is committed but on {count} disks only"));
+        }
+    }
+
+    fn load_snapshot(&mut self, id: BrokerId, snapshot_id: OffsetAndEpoch) {
+        let snapshot = self.snapshots[&snapshot_id].clone();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.disk.start_at(snapshot.clone());
+        node.applied = snapshot_id.offset;
+        self.step(id, None, |quorum, now_ms| {
+            quorum.on_snapshot_loaded(now_ms, snapshot_id, snapshot.membership)
+        });
+    }
+
+    fn reply(&mut self, from: BrokerId, request_id: RequestId, reply: Reply) {
+        let Some((to, incarnation, id)) = self.requests.remove(&request_id) else {
+            self.violation = Some(format!("{from} answers {request_id:?} twice"));
+            return;
+        };
+        let response = self.response(from, reply);
+        let event = Event::Response { to: (to, incarnation), id, response };
+        self.transmit(from, to, event);
+    }
+
+    fn response(&mut self, from: BrokerId, reply: Reply) -> Response {
+        match reply {
+            Reply::Vote(vote) => Response::Vote(vote),
+            Reply::BeginQuorumEpoch(begin) => Response::BeginQuorumEpoch(begin),
+            Reply::EndQuorumEpoch(end) => Response::EndQuorumEpoch(end),
+            Reply::Fetch(fetch) => Response::Fetch(self.read(from, fetch)),
+            Reply::FetchSnapshot(fetch) => {
+                let snapshot = self.nodes[&from].disk.snapshot.as_ref();
+                let found = snapshot.is_some_and(|snapshot| snapshot.id == fetch.snapshot_id);
+                let length = self.random.between(1, SNAPSHOT_BYTES - fetch.position);
+                let length = usize::try_from(length).expect("a short piece");
+                let error = match fetch.error {
+                    ErrorCode::None if !found => ErrorCode::SnapshotNotFound,
+                    error => error,
+                };
+                Response::FetchSnapshot(FetchSnapshotResponse {
+                    error,
+                    leader: fetch.leader,
+                    snapshot_id: fetch.snapshot_id,
+                    size: SNAPSHOT_BYTES,
+                    position: fetch.position,
+                    bytes: Bytes::from(vec![0; length]),
+                })
+            }
+            Reply::Refused(error) => Response::Failed(error),
+        }
+    }
+
+    fn read(&mut self, from: BrokerId, reply: FetchReply) -> FetchResponse {
+        let body = match reply.body {
+            FetchReplyBody::Empty => FetchBody::Records(Vec::new()),
+            FetchReplyBody::Diverging(end) => FetchBody::Diverging(end),
+            FetchReplyBody::Snapshot(id) => FetchBody::Snapshot(id),
+            FetchReplyBody::Records { offset, .. } => {
+                let max_batches = usize::try_from(self.random.between(1, 6)).expect("few");
+                FetchBody::Records(self.nodes[&from].disk.read(offset, max_batches))
+            }
+        };
+        FetchResponse {
+            error: reply.error,
+            leader: reply.leader,
+            high_watermark: reply.high_watermark,
+            log_start_offset: reply.log_start_offset,
+            body,
+        }
+    }
+
+    /// Sends over a network that, while there are faults, loses, delays and duplicates.
+    fn transmit(&mut self, from: BrokerId, to: BrokerId, event: Event) {
+        if self.faults && (self.blocked.contains(&(from, to)) || self.random.chance(3)) {
+            return;
+        }
+        if self.faults && self.random.chance(3) {
+            let delay_ms = self.random.between(1, 3_000);
+            self.schedule(delay_ms, event.clone());
+        }
+        let slow = self.faults && self.random.chance(3);
+        let delay_ms =
+            if slow { self.random.between(1, 2_500) } else { self.random.between(1, 10) };
+        self.schedule(delay_ms, event);
+    }
+}

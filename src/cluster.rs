@@ -1,0 +1,51 @@
+//! The cluster as this broker sees it: the newest published image.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use klamm_metadata::image::ClusterImage;
+use klamm_protocol::ids::Offset;
+use tokio::sync::watch;
+
+/// An image with its place in the metadata log.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Published {
+    pub(crate) image: ClusterImage,
+    /// Everything below this offset is in the image.
+    pub(crate) end_offset: Offset,
+}
+
+impl Deref for Published {
+    type Target = ClusterImage;
+
+    fn deref(&self) -> &ClusterImage {
+        &self.image
+    }
+}
+
+/// Where the publisher puts images and everyone else takes them from.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    published: watch::Sender<Arc<Published>>,
+}
+
+impl Cluster {
+    /// The newest image. It never changes under its holder.
+    pub(crate) fn image(&self) -> Arc<Published> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    pub(crate) fn publish(&self, published: Arc<Published>) {
+        self.published.send_replace(published);
+    }
+
+    /// Waits until an image satisfies `condition`, and returns it.
+    pub(crate) async fn wait_for(
+        &self,
+        condition: impl FnMut(&Arc<Published>) -> bool,
+    ) -> Arc<Published> {
+        let mut published = self.published.subscribe();
+        let image = published.wait_for(condition).await;
+        Arc::clone(&image.expect("the sender is this value's own"))
+    }
+}

@@ -1,0 +1,343 @@
+//! The configuration of a node: defaults < file < environment < flags, all 360 of Kafka's keys,
+//! each value with where it comes from, and the typed parts that the broker's parts take.
+//!
+//! Invariants: what is built here has passed every check, so nothing later fails for a bad value;
+//! an error says where the value was set; nothing here opens a socket or writes a file.
+
+use std::path::{Path, PathBuf};
+
+use klamm_metadata::config_def::{BrokerConfigs, ConfigDef, ConfigValueError, parse_value};
+use klamm_protocol::ids::BrokerId;
+
+pub mod advice;
+pub mod check;
+pub mod coordinators;
+pub mod defaults;
+pub mod environment;
+pub mod listeners;
+pub mod parts;
+pub mod properties;
+pub mod roles;
+pub mod settings;
+
+pub use advice::Advice;
+pub use coordinators::{
+    GroupsConfig, InternalReplication, InternalTopicConfig, TransactionsConfig,
+};
+pub use environment::Environment;
+pub use listeners::{Endpoint, ListenersConfig, SecurityProtocol};
+pub use parts::{
+    CleanerConfig, LifecycleConfig, NetworkConfig, QuorumConfig, ReplicationConfig, StorageConfig,
+    TopicsConfig,
+};
+pub use roles::{ProcessRoles, QuorumMembers};
+pub use settings::{Origin, Setting, Settings};
+
+use check::CrossCheckError;
+use defaults::Given;
+use listeners::ListenerError;
+use properties::PropertiesError;
+use roles::RoleError;
+
+/// Everything that a node is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerConfig {
+    pub node_id: BrokerId,
+    pub roles: ProcessRoles,
+    pub quorum_members: QuorumMembers,
+    pub listeners: ListenersConfig,
+    pub network: NetworkConfig,
+    pub storage: StorageConfig,
+    pub topics: TopicsConfig,
+    pub replication: ReplicationConfig,
+    pub quorum: QuorumConfig,
+    pub lifecycle: LifecycleConfig,
+    pub groups: GroupsConfig,
+    pub transactions: TransactionsConfig,
+    /// The cluster id that an empty data directory gets; `None` makes one up.
+    pub cluster_id: Option<String>,
+    /// All keys as text, for DescribeConfigs and for topics' defaults. The dynamic layers are
+    /// empty until the cluster image fills them.
+    pub configs: BrokerConfigs,
+}
+
+/// Where a configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    pub file: Option<PathBuf>,
+    pub environment: Environment,
+    /// `--override` flags, in their order.
+    pub overrides: Vec<(String, String)>,
+}
+
+/// A configuration, and what led to it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: BrokerConfig,
+    pub settings: Settings,
+    pub advice: Vec<Advice>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", path.display())]
+    Properties { path: PathBuf, source: PropertiesError },
+    #[error("{}", join_lines(.0))]
+    Values(Vec<BadValue>),
+    #[error("{source}{}", set_at(.origins))]
+    Listeners { source: ListenerError, origins: Vec<(String, Origin)> },
+    #[error("{source}{}", set_at(.origins))]
+    Roles { source: RoleError, origins: Vec<(String, Origin)> },
+    #[error("{source}{}", set_at(.origins))]
+    CrossCheck { source: CrossCheckError, origins: Vec<(String, Origin)> },
+}
+
+/// A value that its key does not accept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {source}{}", default_hint(.key))]
+pub struct BadValue {
+    pub key: String,
+    pub origin: Origin,
+    pub source: ConfigValueError,
+}
+
+fn join_lines(values: &[BadValue]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn default_hint(key: &str) -> String {
+    match ConfigDef::broker().get(key).and_then(|key| key.default_value()) {
+        Some(value) if !value.to_string().is_empty() => format!("; the default is {value}"),
+        _ => String::new(),
+    }
+}
+
+fn set_at(origins: &[(String, Origin)]) -> String {
+    if origins.is_empty() {
+        return String::new();
+    }
+    let places: Vec<String> =
+        origins.iter().map(|(key, origin)| format!("{key} at {origin}")).collect();
+    format!(" ({})", places.join(", "))
+}
+
+impl Loaded {
+    /// Reads all sources and checks that this version can run what they describe.
+    pub fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
+        let loaded = Self::for_format(sources)?;
+        let config = &loaded.config;
+        roles::check_single_node(
+            &config.configs,
+            config.node_id,
+            config.roles,
+            &config.quorum_members,
+        )
+        .map_err(|source| {
+            let origins = origins(&loaded.settings, source.keys());
+            ConfigError::Roles { source, origins }
+        })?;
+        Ok(loaded)
+    }
+
+    /// Like [`Loaded::from_sources`], and takes nodes of larger clusters too: their directories can
+    /// be formatted already.
+    pub fn for_format(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut settings = Settings::default();
+        if let Some(path) = &sources.file {
+            settings.add_file(path, read_properties(path)?);
+        }
+        settings.add_environment(&sources.environment);
+        settings.add_flags(&sources.overrides);
+        let mut advice = advice::on_settings(&settings);
+        advice.extend(
+            sources
+                .environment
+                .unreadable
+                .iter()
+                .map(|variable| Advice::UnreadableVariable { variable: variable.clone() }),
+        );
+        let given = Given {
+            file: sources.file.is_some(),
+            // KAFKA_HOME and the like are everywhere and configure nothing.
+            environment: sources
+                .environment
+                .settings
+                .iter()
+                .any(|setting| advice::is_known(&setting.key)),
+        };
+        defaults::add_defaults(&mut settings, given);
+        let cluster_id = sources.environment.cluster_id.clone();
+        let config = BrokerConfig::from_settings(&settings, cluster_id)?;
+        advice.extend(check::cautions(&config.configs).into_iter().map(Advice::Operation));
+        Ok(Self { config, settings, advice })
+    }
+}
+
+impl BrokerConfig {
+    /// A configuration from key-value pairs alone, for programs that run a broker inside
+    /// themselves: no file and no environment is read.
+    ///
+    /// ```
+    /// use klamm::config::BrokerConfig;
+    /// let config = BrokerConfig::from_pairs([
+    ///     ("listeners", "PLAINTEXT://localhost:0"),
+    ///     ("log.dirs", "target/my-broker"),
+    /// ])?;
+    /// assert_eq!(config.node_id, 1);
+    /// # Ok::<(), klamm::config::ConfigError>(())
+    /// ```
+    pub fn from_pairs<K: Into<String>, V: Into<String>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, ConfigError> {
+        let overrides = pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        let sources = Sources { overrides, ..Sources::default() };
+        Loaded::from_sources(&sources).map(|loaded| loaded.config)
+    }
+
+    fn from_settings(settings: &Settings, cluster_id: Option<String>) -> Result<Self, ConfigError> {
+        let configs = parse_settings(settings)?;
+        let roles = ProcessRoles::new(&configs);
+        let node_id = roles::node_id(&configs).map_err(|source| {
+            let origins = origins(settings, source.keys());
+            ConfigError::Roles { source, origins }
+        })?;
+        let listeners = ListenersConfig::new(&configs, roles).map_err(|source| {
+            let origins = origins(settings, source.keys());
+            ConfigError::Listeners { source, origins }
+        })?;
+        check::check(&configs).map_err(|source| {
+            let origins = origins(settings, &source.keys());
+            ConfigError::CrossCheck { source, origins }
+        })?;
+        Ok(Self {
+            node_id,
+            roles,
+            quorum_members: QuorumMembers::new(&configs),
+            listeners,
+            network: NetworkConfig::new(&configs),
+            storage: StorageConfig::new(&configs),
+            topics: TopicsConfig::new(&configs),
+            replication: ReplicationConfig::new(&configs),
+            quorum: QuorumConfig::new(&configs),
+            lifecycle: LifecycleConfig::new(&configs),
+            groups: GroupsConfig::new(&configs),
+            transactions: TransactionsConfig::new(&configs),
+            cluster_id,
+            configs,
+        })
+    }
+}
+
+fn read_properties(path: &Path) -> Result<Vec<properties::Property>, ConfigError> {
+    let bytes = std::fs::read(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    properties::parse(&bytes)
+        .map_err(|source| ConfigError::Properties { path: path.to_owned(), source })
+}
+
+/// Parses every value, and reports all that are bad and not only the first.
+fn parse_settings(settings: &Settings) -> Result<BrokerConfigs, ConfigError> {
+    let bad: Vec<BadValue> = settings
+        .iter()
+        .filter_map(|(key, setting)| {
+            let source = parse_value(ConfigDef::broker().get(key)?, &setting.value).err()?;
+            Some(BadValue { key: key.to_owned(), origin: setting.origin.clone(), source })
+        })
+        .collect();
+    if !bad.is_empty() {
+        return Err(ConfigError::Values(bad));
+    }
+    let statics =
+        settings.iter().map(|(key, setting)| (key.into(), setting.value.as_str().into())).collect();
+    Ok(BrokerConfigs::new(statics).expect("every value has just been parsed"))
+}
+
+fn origins(settings: &Settings, keys: &[&str]) -> Vec<(String, Origin)> {
+    keys.iter()
+        .filter_map(|&key| Some((key.to_owned(), settings.get(key)?.origin.clone())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(pairs: &[(&str, &str)]) -> String {
+        BrokerConfig::from_pairs(pairs.iter().copied()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_at_all_is_one_combined_node() {
+        let config = BrokerConfig::from_pairs([("", ""); 0]).unwrap();
+        assert_eq!(config.node_id, 1);
+        assert_eq!(config.roles, ProcessRoles { broker: true, controller: true });
+        assert_eq!(config.listeners.broker[0].to_string(), "PLAINTEXT://localhost:9092");
+        assert_eq!(config.listeners.controller[0].to_string(), "CONTROLLER://localhost:9093");
+        assert_eq!(config.storage.log_dirs, [PathBuf::from("./klamm-data")]);
+        assert_eq!(config.storage.metadata_log_dir, PathBuf::from("./klamm-data"));
+        assert_eq!(config.groups.initial_rebalance_delay_ms, 0);
+        assert_eq!(config.network.socket_request_max_bytes, 104_857_600);
+    }
+
+    #[test]
+    fn every_bad_value_is_reported_with_its_place_and_its_default() {
+        assert_eq!(
+            refusal(&[("num.io.threads", "0"), ("log.retention.ms", "week")]),
+            "--override: Invalid value week for configuration log.retention.ms: Not a number of type LONG\n\
+             --override: Invalid value 0 for configuration num.io.threads: Value must be at least 1; the default is 8"
+        );
+    }
+
+    #[test]
+    fn values_that_do_not_go_together_name_their_places() {
+        assert_eq!(
+            refusal(&[("replica.lag.time.max.ms", "5")]),
+            "replica.fetch.wait.max.ms should always be less than or equal to replica.lag.time.max.ms to prevent frequent changes in ISR (replica.lag.time.max.ms at --override)"
+        );
+        assert!(
+            refusal(&[("listeners", "PLAINTEXT://:1,B://:2")])
+                .ends_with("(listeners at --override)")
+        );
+        assert!(refusal(&[("process.roles", "broker")]).ends_with("(process.roles at --override)"));
+    }
+
+    #[test]
+    fn a_node_of_a_larger_cluster_can_be_formatted_but_not_run() {
+        let sources = Sources {
+            overrides: vec![
+                ("controller.quorum.voters".into(), "1@a:9093,2@b:9093".into()),
+                ("node.id".into(), "2".into()),
+            ],
+            ..Sources::default()
+        };
+        assert_eq!(Loaded::for_format(&sources).unwrap().config.node_id, 2);
+        assert!(matches!(Loaded::from_sources(&sources), Err(ConfigError::Roles { .. })));
+    }
+
+    #[test]
+    fn variables_that_set_no_key_of_the_table_leave_the_defaults_alone() {
+        let rebalance_delay_ms = |variable: &str| {
+            let variables = [(variable.into(), "2".into())];
+            let environment = Environment::from_variables(variables);
+            let sources = Sources { environment, ..Sources::default() };
+            Loaded::from_sources(&sources).unwrap().config.groups.initial_rebalance_delay_ms
+        };
+        assert_eq!(rebalance_delay_ms("KAFKA_HOME"), 0);
+        assert_eq!(rebalance_delay_ms("KAFKA_NODE_ID"), 3000);
+    }
+
+    #[test]
+    fn several_log_directories_share_one_metadata_log() {
+        let config = BrokerConfig::from_pairs([
+            ("log.dirs", "/a, /b"),
+            ("metadata.log.dir", "/m"),
+            ("listeners", "PLAINTEXT://localhost:0"),
+        ])
+        .unwrap();
+        assert_eq!(config.storage.log_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(config.storage.metadata_log_dir, PathBuf::from("/m"));
+    }
+}

@@ -1,0 +1,167 @@
+//! What to tell people about keys that Klamm does not know or does not need.
+
+use klamm_metadata::config_def::synonyms::listener_base_name;
+use klamm_metadata::config_def::{ConfigDef, ConfigType};
+
+use super::settings::{Origin, Settings};
+
+/// Something about the configuration that a person should read. The broker starts all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Advice {
+    #[error("{origin}: unknown key '{key}'{}", did_you_mean(.suggestion.as_deref()))]
+    UnknownKey { key: String, origin: Origin, suggestion: Option<String> },
+    #[error("{origin}: '{key}' is ignored: it names a Java plug-in and Klamm has no JVM{}", .instead.map(|text| format!("; {text}")).unwrap_or_default())]
+    JvmOnly { key: String, origin: Origin, instead: Option<&'static str> },
+    #[error("{now}: '{key}' is set again and overrules {before}")]
+    Repeated { key: String, before: Origin, now: Origin },
+    #[error("environment {variable}: the value is not UTF-8 and is ignored")]
+    UnreadableVariable { variable: String },
+    #[error("{0}")]
+    Operation(super::check::Caution),
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map(|key| format!(" (did you mean '{key}'?)")).unwrap_or_default()
+}
+
+/// Looks at every key that is set.
+pub fn on_settings(settings: &Settings) -> Vec<Advice> {
+    let mut advice: Vec<Advice> = settings
+        .repeated
+        .iter()
+        .map(|(key, before, now)| Advice::Repeated {
+            key: key.clone(),
+            before: before.clone(),
+            now: now.clone(),
+        })
+        .collect();
+    for (key, setting) in settings.iter() {
+        if !is_known(key) {
+            let suggestion = suggestion(key).map(str::to_owned);
+            let (key, origin) = (key.to_owned(), setting.origin.clone());
+            advice.push(Advice::UnknownKey { key, origin, suggestion });
+        } else if is_jvm_only(key) && !setting.value.trim().is_empty() {
+            let (key, origin) = (key.to_owned(), setting.origin.clone());
+            let instead = instead_of(&key, &setting.value);
+            advice.push(Advice::JvmOnly { key, origin, instead });
+        }
+    }
+    advice
+}
+
+/// Keys of the table, and keys with a prefix that means something to somebody.
+pub(super) fn is_known(key: &str) -> bool {
+    let base = listener_base_name(key).unwrap_or(key);
+    ConfigDef::broker().contains(base)
+        || base == "sasl.jaas.config"
+        || matches!(key, "super.users" | "allow.everyone.if.no.acl.found" | "config.providers")
+        || key.starts_with("config.providers.")
+        || ["rsm.config.", "rlmm.config."].iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Keys whose value is the name of a Java class, or arguments for one.
+fn is_jvm_only(key: &str) -> bool {
+    let base = listener_base_name(key).unwrap_or(key);
+    let names_a_class = ConfigDef::broker().get(base).is_some_and(|known| {
+        known.config_type == ConfigType::Class
+            || (base.ends_with(".class") || base.ends_with(".class.name"))
+                && base != "authorizer.class.name"
+    });
+    names_a_class
+        || matches!(base, "metric.reporters" | "config.providers" | "security.providers")
+        || base.starts_with("config.providers.")
+}
+
+fn instead_of(key: &str, value: &str) -> Option<&'static str> {
+    match key {
+        "metric.reporters" | "auto.include.jmx.reporter" => {
+            Some("metrics are served over HTTP in Prometheus' format")
+        }
+        "config.providers" => Some("put values into the environment or into --override"),
+        "replica.selector.class" if value.contains("RackAware") => {
+            Some("reading from a follower in the same rack is not there yet")
+        }
+        _ => None,
+    }
+}
+
+/// The known key that a person most probably meant.
+pub fn suggestion(key: &str) -> Option<&'static str> {
+    // More than a third of the letters wrong is no typing mistake.
+    let limit = (key.chars().count() / 3).clamp(1, 6);
+    ConfigDef::broker()
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(key, known.name), known.name))
+        .filter(|&(distance, _)| distance <= limit)
+        .min()
+        .map(|(_, name)| name)
+        .or_else(|| topic_key_suggestion(key))
+}
+
+/// A topic's key in a broker's file: the broker has another name for it.
+fn topic_key_suggestion(key: &str) -> Option<&'static str> {
+    klamm_metadata::config_def::synonyms::topic_synonyms(key)
+        .first()
+        .map(|synonym| synonym.broker_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::properties;
+
+    fn advice(text: &str) -> Vec<String> {
+        let mut settings = Settings::default();
+        settings
+            .add_file(Path::new("server.properties"), properties::parse(text.as_bytes()).unwrap());
+        on_settings(&settings).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_misspelt_key_is_answered_with_the_right_one() {
+        assert_eq!(
+            advice("\nadvertised.listener=PLAINTEXT://a:1"),
+            [
+                "server.properties:2: unknown key 'advertised.listener' (did you mean 'advertised.listeners'?)"
+            ]
+        );
+        assert_eq!(suggestion("log.retention.hour"), Some("log.retention.hours"));
+        assert_eq!(suggestion("num.partition"), Some("num.partitions"));
+        assert_eq!(suggestion("file.delete.delay.ms"), Some("log.segment.delete.delay.ms"));
+        assert_eq!(suggestion("my.own.key"), None);
+    }
+
+    #[test]
+    fn known_keys_are_not_talked_about() {
+        assert_eq!(
+            advice(
+                "node.id=1\nlistener.name.external.ssl.keystore.location=/x\nsuper.users=User:a\nlistener.name.a.plain.sasl.jaas.config=x\nlog.flush.before.ack=false"
+            ),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn java_plug_ins_are_named_as_ignored() {
+        let found = advice("metric.reporters=com.example.Reporter");
+        assert_eq!(
+            found,
+            [
+                "server.properties:1: 'metric.reporters' is ignored: it names a Java plug-in and Klamm has no JVM; metrics are served over HTTP in Prometheus' format"
+            ]
+        );
+        assert_eq!(advice("metric.reporters="), [""; 0]);
+        assert_eq!(advice("create.topic.policy.class.name=a.B").len(), 1);
+        assert_eq!(advice("authorizer.class.name=a.B"), [""; 0]);
+    }
+
+    #[test]
+    fn a_key_that_is_set_twice_is_pointed_out() {
+        assert_eq!(
+            advice("node.id=1\nnode.id=2"),
+            ["server.properties:2: 'node.id' is set again and overrules server.properties:1"]
+        );
+    }
+}

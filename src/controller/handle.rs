@@ -1,0 +1,125 @@
+//! Asking the controller: a decision goes to its thread, the answer comes back once it is committed
+//! and published.
+
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use klamm_metadata::controller::Controller;
+use klamm_metadata::controller::outcome::Outcome;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::metadata_record::MetadataRecord;
+use klamm_replication::quorum::QuorumDescription;
+use tokio::sync::oneshot;
+
+/// Decisions that may be queued: more are refused, so that a slow disk cannot fill the memory.
+pub(crate) const MAX_QUEUED_DECISIONS: usize = 1024;
+
+/// Why a decision has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ControllerError {
+    #[error("this node is not the active controller")]
+    NotController,
+    #[error("the controller has {MAX_QUEUED_DECISIONS} decisions queued")]
+    Busy,
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl ControllerError {
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::NotController => ErrorCode::NotController,
+            Self::Busy => ErrorCode::RequestTimedOut,
+            Self::Stopping => ErrorCode::BrokerNotAvailable,
+        }
+    }
+}
+
+/// What a decision may use besides the controller's state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DecisionContext {
+    /// Where the decision's first record will stand.
+    pub(crate) next_offset: Offset,
+    pub(crate) epoch: LeaderEpoch,
+    pub(crate) now_ms: i64,
+}
+
+/// Called once the records of a decision are committed and published, or never will be.
+pub(crate) type Completion = Box<dyn FnOnce(Result<(), ControllerError>) + Send>;
+
+/// A decision that has been made.
+pub(crate) struct Decided {
+    pub(crate) records: Vec<MetadataRecord>,
+    pub(crate) atomic: bool,
+    pub(crate) completion: Completion,
+}
+
+/// Decides with the controller, or learns that it cannot.
+type Decision = Box<
+    dyn FnOnce(Result<(&mut Controller, &DecisionContext), ControllerError>) -> Option<Decided>
+        + Send,
+>;
+
+/// What the controller's thread is asked for.
+pub(crate) enum Command {
+    Decide(Decision),
+    DescribeQuorum(oneshot::Sender<Result<QuorumDescription, ErrorCode>>),
+    Stop,
+}
+
+/// The way to the controller's thread.
+#[derive(Debug, Clone)]
+pub(crate) struct ControllerHandle {
+    commands: SyncSender<Command>,
+}
+
+impl ControllerHandle {
+    pub(super) fn new(commands: SyncSender<Command>) -> Self {
+        Self { commands }
+    }
+
+    /// Has the controller decide, and waits until the decision holds and this node has applied it.
+    pub(crate) async fn decide<R: Send + 'static>(
+        &self,
+        decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
+    ) -> Result<R, ControllerError> {
+        let (answer, answered) = oneshot::channel::<Result<R, ControllerError>>();
+        let command = Command::Decide(Box::new(move |controller| {
+            // Whoever asked may have gone away when the answer comes: then nobody needs it.
+            let (controller, context) = match controller {
+                Ok(controller) => controller,
+                Err(error) => {
+                    drop(answer.send(Err(error)));
+                    return None;
+                }
+            };
+            let Outcome { records, atomic, response } = decision(controller, context);
+            let completion: Completion = Box::new(move |held| {
+                drop(answer.send(held.map(|()| response)));
+            });
+            Some(Decided { records, atomic, completion })
+        }));
+        self.send(command)?;
+        answered.await.unwrap_or(Err(ControllerError::Stopping))
+    }
+
+    /// The state of the quorum's replicas.
+    pub(crate) async fn describe_quorum(&self) -> Result<QuorumDescription, ErrorCode> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::DescribeQuorum(answer)).map_err(ControllerError::code)?;
+        answered.await.unwrap_or(Err(ErrorCode::BrokerNotAvailable))
+    }
+
+    /// Ends the controller's thread once everything queued before has been answered.
+    pub(crate) fn stop(&self) {
+        // If the thread has ended already there is nothing to stop.
+        drop(self.commands.send(Command::Stop));
+    }
+
+    fn send(&self, command: Command) -> Result<(), ControllerError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => ControllerError::Busy,
+            TrySendError::Disconnected(_) => ControllerError::Stopping,
+        })
+    }
+}

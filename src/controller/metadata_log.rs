@@ -1,0 +1,357 @@
+//! The files of the metadata quorum: `__cluster_metadata-0` with its snapshots, `quorum-state`.
+//!
+//! The log is an ordinary log. What is read from it and not understood stops the node.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use klamm_log::config::{CleanupPolicy, LogConfig};
+use klamm_log::disk::{Disk, DiskError};
+use klamm_log::error::{AppendError, LogError, ReadError};
+use klamm_log::log::{LeaderAppend, Log, LogOptions, LogStorage};
+use klamm_log::log_reader::FetchSpec;
+use klamm_log::producer_state::AppendOrigin;
+use klamm_metadata::image::replay_error::ReplayError;
+use klamm_metadata::loader::MetadataLoader;
+use klamm_protocol::batch::{BatchError, Batches, RecordBatch};
+use klamm_protocol::batch_builder::BuildError;
+use klamm_protocol::control_record::ControlRecordError;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::metadata_record::MetadataRecord;
+use klamm_protocol::record::RecordError;
+use klamm_protocol::{DecodeError, EncodeError, Uuid};
+use klamm_replication::quorum::{
+    AppendBatch, Boot, ControlBatchError, LogPosition, Membership, StoredElection, VoteStoreError,
+    VoterSet,
+};
+use klamm_replication::{EpochHistory, EpochStart, OffsetAndEpoch};
+use tracing::info;
+
+/// The directory of the metadata log.
+pub(crate) const METADATA_LOG_DIR: &str = "__cluster_metadata-0";
+const QUORUM_STATE: &str = "quorum-state";
+const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
+const SNAPSHOT_SUFFIX: &str = ".checkpoint";
+/// No batch of the metadata log decompresses to more (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// How much of the log is read at once while it is replayed.
+const READ_BYTES: u64 = 1024 * 1024;
+
+/// Why the metadata log cannot be used (any longer).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MetadataLogError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("the metadata log cannot be replayed: {0}")]
+    Replay(#[from] ReplayError),
+    #[error("a record of the metadata log is not understood: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("a metadata record cannot be written: {0}")]
+    Encode(#[from] EncodeError),
+    #[error("a batch of the metadata log cannot be read: {0}")]
+    Batch(#[from] BatchError),
+    #[error("a record of the metadata log cannot be read: {0}")]
+    Record(#[from] RecordError),
+    #[error("a batch of the metadata log cannot be built: {0}")]
+    Build(#[from] BuildError),
+    #[error("a control record cannot be written: {0}")]
+    Control(#[from] ControlRecordError),
+    #[error(transparent)]
+    ControlBatch(#[from] ControlBatchError),
+    #[error("{}: {source}", path.display())]
+    QuorumState { path: PathBuf, source: VoteStoreError },
+}
+
+/// The metadata log of this node.
+#[derive(Debug)]
+pub(crate) struct MetadataLog {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    log: Log,
+}
+
+/// What is found on disk when the node starts.
+pub(crate) struct Opened {
+    pub(crate) log: MetadataLog,
+    pub(crate) boot: Boot,
+    /// The newest snapshot, or nothing.
+    pub(crate) loader: MetadataLoader,
+}
+
+impl MetadataLog {
+    /// Opens the metadata log below `metadata.log.dir`. `configured` are the voters of
+    /// `controller.quorum.voters`.
+    pub(crate) fn open(
+        storage: &LogStorage,
+        metadata_dir: &Path,
+        configured: VoterSet,
+        clean_shutdown: bool,
+        now_ms: i64,
+    ) -> Result<Opened, MetadataLogError> {
+        let disk = Arc::clone(&storage.disk);
+        let dir = metadata_dir.join(METADATA_LOG_DIR);
+        disk.create_dir_all(&dir)?;
+        let snapshots = snapshots(disk.as_ref(), &dir)?;
+        let latest = snapshots.last().copied().filter(|id| id.offset > 0);
+        let options = LogOptions {
+            config: config(),
+            recovery_point: 0,
+            log_start: latest.map_or(0, |id| id.offset),
+            clean_shutdown,
+            topic_id: Some(Uuid::METADATA_TOPIC),
+            now_ms,
+        };
+        let mut log = Log::open(storage, &dir, options)?;
+        if let Some(latest) = latest
+            && log.log_end() < latest.offset
+        {
+            log.truncate_fully_and_start_at(latest.offset, now_ms)?;
+        }
+        log.flush()?;
+        let mut membership = Membership::new(configured);
+        let mut loader = MetadataLoader::default();
+        for id in &snapshots {
+            let records = read_snapshot(disk.as_ref(), &dir, *id, &mut membership)?;
+            if Some(*id) == latest {
+                info!("loading the metadata snapshot at offset {}", id.offset);
+                loader = MetadataLoader::from_snapshot(&records, id.offset)?;
+            }
+        }
+        let this = Self { disk, dir, log };
+        this.for_each_batch(this.log.log_start(), this.log.log_end(), |batch| {
+            Ok(membership.apply_batch(batch)?)
+        })?;
+        let election = this.read_election()?;
+        let boot = Boot { election, log: this.position(&snapshots), membership };
+        Ok(Opened { log: this, boot, loader })
+    }
+
+    fn position(&self, snapshots: &[OffsetAndEpoch]) -> LogPosition {
+        let epochs = self.log.leader_epochs().entries();
+        let epochs = epochs.map(|(epoch, start_offset)| EpochStart { epoch, start_offset });
+        let mut taken = snapshots.iter().copied().filter(|id| id.offset > 0);
+        LogPosition {
+            start_offset: self.log.log_start(),
+            end_offset: self.log.log_end(),
+            flushed_offset: self.log.flushed_offset(),
+            epochs: EpochHistory::from_entries(epochs),
+            earliest_snapshot: taken.next(),
+            latest_snapshot: snapshots.last().copied().filter(|id| id.offset > 0),
+            ..LogPosition::default()
+        }
+    }
+
+    fn read_election(&self) -> Result<Option<StoredElection>, MetadataLogError> {
+        let path = self.dir.join(QUORUM_STATE);
+        if !self.disk.exists(&path)? {
+            return Ok(None);
+        }
+        StoredElection::decode(&self.disk.read(&path)?)
+            .map(Some)
+            .map_err(|source| MetadataLogError::QuorumState { path, source })
+    }
+
+    /// Durable when this returns: a vote must not be given twice.
+    pub(super) fn persist_election(
+        &self,
+        election: &StoredElection,
+    ) -> Result<(), MetadataLogError> {
+        let path = self.dir.join(QUORUM_STATE);
+        Ok(self.disk.write_atomically(&path, election.encode().as_bytes())?)
+    }
+
+    pub(super) fn append(
+        &mut self,
+        base_offset: Offset,
+        epoch: LeaderEpoch,
+        batch: AppendBatch,
+        now_ms: i64,
+    ) -> Result<(), MetadataLogError> {
+        let batch = match batch {
+            AppendBatch::EpochStart(batch) => batch.encode(base_offset, epoch)?,
+            AppendBatch::Records(bytes) => RecordBatch::parse(&bytes)?,
+            AppendBatch::Fetched(batches) => {
+                for batch in batches {
+                    self.log.append_as_follower(batch, epoch, now_ms)?;
+                }
+                return Ok(());
+            }
+        };
+        let how = LeaderAppend {
+            leader_epoch: epoch,
+            origin: AppendOrigin::RaftLeader,
+            guard: None,
+            transaction_version: -1,
+        };
+        self.log.append_as_leader(&[batch.into()], how, now_ms)?;
+        Ok(())
+    }
+
+    pub(super) fn truncate(
+        &mut self,
+        end_offset: Offset,
+        now_ms: i64,
+    ) -> Result<(), MetadataLogError> {
+        self.log.truncate_to(end_offset, now_ms)?;
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), MetadataLogError> {
+        Ok(self.log.flush()?)
+    }
+
+    pub(super) fn close(&mut self) -> Result<(), MetadataLogError> {
+        Ok(self.log.flush()?)
+    }
+
+    /// Replays the records below `end_offset` that the loader has not seen.
+    pub(crate) fn replay(
+        &mut self,
+        loader: &mut MetadataLoader,
+        end_offset: Offset,
+    ) -> Result<(), MetadataLogError> {
+        self.log.set_high_watermark(end_offset);
+        self.for_each_batch(loader.end_offset(), end_offset, |batch| replay_batch(batch, loader))
+    }
+
+    fn for_each_batch(
+        &self,
+        start_offset: Offset,
+        end_offset: Offset,
+        mut each: impl FnMut(&RecordBatch) -> Result<(), MetadataLogError>,
+    ) -> Result<(), MetadataLogError> {
+        let view = self.log.view();
+        let mut offset = start_offset;
+        while offset < end_offset {
+            let spec = FetchSpec {
+                offset,
+                max_bytes: READ_BYTES,
+                min_one_message: true,
+                upper_bound: end_offset,
+            };
+            let Some(slice) = view.read(spec)?.records else { break };
+            let before = offset;
+            for batch in Batches::new(slice.read()?) {
+                // A read ends where it has to, also inside a batch: the rest comes with the next.
+                let Ok(batch) = batch else { break };
+                if batch.header.base_offset >= end_offset {
+                    return Ok(());
+                }
+                batch.check_crc()?;
+                each(&batch)?;
+                offset = batch.header.next_offset();
+            }
+            assert!(offset > before, "a read returns at least one whole batch");
+        }
+        Ok(())
+    }
+}
+
+/// Applies a batch of the log or of a snapshot.
+fn replay_batch(batch: &RecordBatch, loader: &mut MetadataLoader) -> Result<(), MetadataLogError> {
+    if batch.header.is_control() {
+        loader.skip_to(batch.header.next_offset());
+        return Ok(());
+    }
+    for record in batch.records(MAX_BATCH_BYTES)? {
+        let record = record?;
+        loader.replay(&metadata_record(record.value)?, record.offset)?;
+    }
+    Ok(())
+}
+
+fn metadata_record(value: Option<Bytes>) -> Result<MetadataRecord, MetadataLogError> {
+    Ok(MetadataRecord::from_frame(value.unwrap_or_default())?)
+}
+
+/// The snapshots in a directory, oldest first. `0-0` comes from formatting and holds the voters.
+fn snapshots(disk: &dyn Disk, dir: &Path) -> Result<Vec<OffsetAndEpoch>, MetadataLogError> {
+    let names = disk.list(dir)?;
+    let mut ids: Vec<_> = names.iter().filter_map(|entry| snapshot_id(&entry.name)).collect();
+    ids.sort_unstable_by_key(|id| (id.offset, id.epoch));
+    Ok(ids)
+}
+
+/// `00000000000000000123-0000000004.checkpoint`: end offset and epoch (`Snapshots`).
+fn snapshot_id(name: &str) -> Option<OffsetAndEpoch> {
+    let (offset, epoch) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
+    Some(OffsetAndEpoch { offset: offset.parse().ok()?, epoch: epoch.parse().ok()? })
+}
+
+/// The metadata records of a snapshot; its control records go to `membership`.
+fn read_snapshot(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: OffsetAndEpoch,
+    membership: &mut Membership,
+) -> Result<Vec<MetadataRecord>, MetadataLogError> {
+    let path = dir.join(format!("{:020}-{:010}{SNAPSHOT_SUFFIX}", id.offset, id.epoch));
+    let mut records = Vec::new();
+    for batch in Batches::new(disk.read(&path)?.into()) {
+        let batch = batch?;
+        batch.check_crc()?;
+        if batch.header.is_control() {
+            membership.apply_snapshot_batch(id.offset, &batch)?;
+            continue;
+        }
+        for record in batch.records(MAX_BATCH_BYTES)? {
+            records.push(metadata_record(record?.value)?);
+        }
+    }
+    Ok(records)
+}
+
+/// The records of `bootstrap.checkpoint`, which formatting leaves for the first controller; `None`
+/// if there is no such file.
+pub(crate) fn read_bootstrap(
+    disk: &dyn Disk,
+    metadata_dir: &Path,
+) -> Result<Option<Vec<MetadataRecord>>, MetadataLogError> {
+    let path = metadata_dir.join(BOOTSTRAP_CHECKPOINT);
+    if !disk.exists(&path)? {
+        return Ok(None);
+    }
+    let mut records = Vec::new();
+    for batch in Batches::new(disk.read(&path)?.into()) {
+        let batch = batch?;
+        batch.check_crc()?;
+        if !batch.header.is_control() {
+            for record in batch.records(MAX_BATCH_BYTES)? {
+                records.push(metadata_record(record?.value)?);
+            }
+        }
+    }
+    Ok(Some(records))
+}
+
+/// Nothing of the metadata log is deleted by time or size, only below a snapshot.
+fn config() -> LogConfig {
+    LogConfig {
+        cleanup_policy: CleanupPolicy { delete: false, compact: false },
+        retention_ms: -1,
+        retention_bytes: -1,
+        max_message_bytes: u32::try_from(MAX_BATCH_BYTES).expect("8 MiB fit"),
+        ..LogConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshot_names_are_read_and_others_are_not() {
+        let id = snapshot_id("00000000000000000123-0000000004.checkpoint");
+        assert_eq!(id, Some(OffsetAndEpoch { offset: 123, epoch: 4 }));
+        for name in ["00000000000000000123.log", "x-1.checkpoint", "1-2.checkpoint.part"] {
+            assert_eq!(snapshot_id(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The features of a cluster that this build supports, and at which levels (KIP-584, KIP-1022).
+
+use std::collections::BTreeMap;
+
+use bytestring::ByteString;
+use klamm_metadata::controller::activation::FeatureLevels;
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::brokers::VersionRange;
+use klamm_metadata::metadata_version::MetadataVersion;
+
+/// A feature and the levels at which this build works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SupportedFeature {
+    pub(crate) name: &'static str,
+    pub(crate) min: i16,
+    pub(crate) max: i16,
+    /// The level of a new cluster.
+    initial: i16,
+}
+
+/// Eligible leader replicas (KIP-966).
+const ELR: &str = "eligible.leader.replicas.version";
+
+/// By name. What is missing here (groups of KIP-848, transactions, share and streams groups) works at
+/// no level yet.
+pub(crate) const SUPPORTED: &[SupportedFeature] = &[
+    SupportedFeature { name: ELR, min: 0, max: 1, initial: 1 },
+    SupportedFeature { name: MetadataVersion::FEATURE_NAME, min: 7, max: 30, initial: 30 },
+];
+
+/// What a broker says about itself when it registers.
+///
+/// A directory that Apache Kafka has formatted may have features finalized that this build does not
+/// serve. Of one's own cluster of one node they are tolerated: nobody else relies on them, and
+/// clients find the APIs they would need not advertised.
+pub(crate) fn registered(image: &ClusterImage) -> BTreeMap<ByteString, VersionRange> {
+    let mut ranges: BTreeMap<_, _> = SUPPORTED
+        .iter()
+        .map(|feature| (ByteString::from_static(feature.name), range(feature.min, feature.max)))
+        .collect();
+    for (name, level) in image.features.finalized() {
+        ranges.entry(ByteString::from(name)).or_insert_with(|| range(0, level));
+    }
+    ranges
+}
+
+fn range(min: i16, max: i16) -> VersionRange {
+    VersionRange { min, max }
+}
+
+/// The features of a new cluster.
+pub(crate) fn initial() -> FeatureLevels {
+    let others = SUPPORTED.iter().filter(|f| f.name != MetadataVersion::FEATURE_NAME);
+    FeatureLevels {
+        metadata_version: MetadataVersion::from_level(30).expect("4.3-IV0 is known"),
+        others: others.map(|f| (ByteString::from_static(f.name), f.initial)).collect(),
+    }
+}

@@ -1,0 +1,390 @@
+//! Fetch (key 1): records from partitions, now or when there are enough of them.
+//!
+//! A fetch that cannot be answered yet registers with its partitions and reads again when one of
+//! them moves, or when its time is over. What it reads are ranges of log files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use indexmap::IndexMap;
+use klamm_metadata::image::ClusterImage;
+use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
+use klamm_protocol::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
+    NodeEndpoint, PartitionData,
+};
+use klamm_protocol::{ErrorCode, Uuid, fetch_response};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::cluster::Published;
+use crate::dispatch::Handled;
+use crate::fetch_session::{
+    FetchContext, FetchKey, FetchTarget, Fetched, SessionRequest, TopicKey,
+};
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::{Part, Response};
+use crate::partition::handle::{Partition, ReadOptions, ReadOutcome};
+use crate::partition::waiting::FetchWaiter;
+
+/// The first version with fetch sessions (KIP-227).
+const FIRST_WITH_SESSIONS: i16 = 7;
+/// The first version that names topics by id (KIP-516).
+const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// The first version whose answers say where the leader is (KIP-951).
+const FIRST_WITH_LEADER_HINTS: i16 = 16;
+
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, ConnectionError> {
+    let body: FetchRequest = request.decode()?;
+    if !matches!(body.isolation_level, 0 | 1) {
+        return unknown_isolation_level(request, body).map(Handled::Answered);
+    }
+    let node = &context.node;
+    let options = Options::of(&body, node.config.replication.consumer_fetch_max_bytes);
+    let session = match node.fetch_sessions.begin(session_request(request, body), clock::now_ms())
+    {
+        Ok(session) => session,
+        Err(code) => {
+            let response = FetchResponse { error_code: code.code(), ..Default::default() };
+            return request.respond(&response).map(Handled::Answered);
+        }
+    };
+    let fetch = Fetch { context: context.clone(), request: request.clone(), options, session };
+    let round = fetch.read(None);
+    if round.is_enough(&fetch.options) {
+        return fetch.respond(round).map(Handled::Answered);
+    }
+    Ok(Handled::Waiting(Box::pin(fetch.wait())))
+}
+
+/// What holds for the request as a whole.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    replica_id: i32,
+    read_committed: bool,
+    min_bytes: usize,
+    max_bytes: usize,
+    deadline: Option<Instant>,
+}
+
+impl Options {
+    fn of(body: &FetchRequest, broker_max_bytes: i32) -> Self {
+        let count = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
+        let max_bytes = count(body.max_bytes.min(broker_max_bytes));
+        let wait = Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or_default());
+        let replica_id = match body.replica_id {
+            -1 => body.replica_state.replica_id,
+            id => id,
+        };
+        Self {
+            replica_id,
+            read_committed: body.isolation_level == 1,
+            min_bytes: count(body.min_bytes).min(max_bytes),
+            max_bytes,
+            deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
+        }
+    }
+}
+
+fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
+    let uses_topic_ids = request.version >= FIRST_WITH_TOPIC_IDS;
+    let key = |topic: &ByteString, id: Uuid| {
+        if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Name(topic.clone()) }
+    };
+    let mut targets = IndexMap::new();
+    for topic in &body.topics {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        for partition in &topic.partitions {
+            let key = FetchKey { topic: topic_key.clone(), partition: partition.partition };
+            targets.insert(key, target(partition));
+        }
+    }
+    let forgotten = body.forgotten_topics_data.iter().flat_map(|topic| {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        topic.partitions.iter().map(move |partition| FetchKey {
+            topic: topic_key.clone(),
+            partition: *partition,
+        })
+    });
+    let sessions = request.version >= FIRST_WITH_SESSIONS;
+    SessionRequest {
+        session_id: if sessions { body.session_id } else { 0 },
+        session_epoch: if sessions { body.session_epoch } else { -1 },
+        uses_topic_ids,
+        is_follower: body.replica_id >= 0 || body.replica_state.replica_id >= 0,
+        forgotten: forgotten.collect(),
+        targets,
+    }
+}
+
+fn target(partition: &FetchPartition) -> FetchTarget {
+    FetchTarget {
+        fetch_offset: partition.fetch_offset,
+        log_start_offset: partition.log_start_offset,
+        max_bytes: partition.partition_max_bytes,
+        current_leader_epoch: partition.current_leader_epoch,
+        last_fetched_epoch: partition.last_fetched_epoch,
+    }
+}
+
+/// Kafka fails such a request as a whole, each of its partitions included.
+fn unknown_isolation_level(
+    request: &Request,
+    body: FetchRequest,
+) -> Result<Response, ConnectionError> {
+    let code = ErrorCode::UnknownServerError;
+    let responses = body.topics.into_iter().map(|topic| FetchableTopicResponse {
+        partitions: topic.partitions.iter().map(|p| refusal(p.partition, code)).collect(),
+        topic: topic.topic,
+        topic_id: topic.topic_id,
+    });
+    request.respond(&FetchResponse {
+        error_code: if request.version >= FIRST_WITH_SESSIONS { code.code() } else { 0 },
+        responses: responses.collect(),
+        ..Default::default()
+    })
+}
+
+/// The answer for a partition whose log was not asked.
+fn refusal(index: i32, code: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: index,
+        error_code: code.code(),
+        high_watermark: -1,
+        records: Some(bytes::Bytes::new()),
+        ..Default::default()
+    }
+}
+
+/// A fetch under way.
+struct Fetch {
+    context: Context,
+    request: Request,
+    options: Options,
+    session: FetchContext,
+}
+
+/// One reading of all partitions.
+struct Round {
+    image: Arc<Published>,
+    reads: Vec<(PartitionData, Vec<Part>)>,
+    bytes: usize,
+    /// A partition has news that must not wait: an error of its log or a diverging epoch.
+    urgent: bool,
+    /// Partitions whose logs were asked: without any there is nothing to wait for.
+    logs: usize,
+}
+
+impl Round {
+    fn is_enough(&self, options: &Options) -> bool {
+        options.deadline.is_none_or(|deadline| deadline <= Instant::now())
+            || self.logs == 0
+            || self.urgent
+            || self.bytes >= options.min_bytes
+    }
+}
+
+impl Fetch {
+    async fn wait(self) -> Result<Response, ConnectionError> {
+        let deadline = self.options.deadline.expect("a fetch without time is answered at once");
+        let waiter = FetchWaiter::new();
+        loop {
+            // Registered before it reads, a fetch cannot miss what comes after.
+            let round = self.read(Some(&waiter));
+            if round.is_enough(&self.options) {
+                return self.respond(round);
+            }
+            if tokio::time::timeout_at(deadline, waiter.moved()).await.is_err() {
+                return self.respond(round);
+            }
+        }
+    }
+
+    fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
+        let mut round = Round {
+            image: self.context.node.cluster.image(),
+            reads: Vec::with_capacity(self.session.targets.len()),
+            bytes: 0,
+            urgent: false,
+            logs: 0,
+        };
+        for (key, target) in &self.session.targets {
+            let read = match self.partition(&round.image, key) {
+                Ok(partition) => self.read_partition(&mut round, &partition, target, waiter),
+                Err(code) => (refusal(key.partition, code), Vec::new()),
+            };
+            round.reads.push(read);
+        }
+        round
+    }
+
+    fn partition(
+        &self,
+        image: &ClusterImage,
+        key: &FetchKey,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic = match &key.topic {
+            TopicKey::Id(id) => image.topics.by_id(*id).ok_or(ErrorCode::UnknownTopicId)?,
+            TopicKey::Name(name) => {
+                image.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?
+            }
+        };
+        topic.partition(key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let partitions = &self.context.node.partitions;
+        partitions.leader(topic.id, key.partition).map_err(|error| error.code())
+    }
+
+    fn read_partition(
+        &self,
+        round: &mut Round,
+        partition: &Partition,
+        target: &FetchTarget,
+        waiter: Option<&Arc<FetchWaiter>>,
+    ) -> (PartitionData, Vec<Part>) {
+        round.logs += 1;
+        let left = self.options.max_bytes - round.bytes.min(self.options.max_bytes);
+        let options = ReadOptions {
+            fetch_offset: target.fetch_offset,
+            max_bytes: usize::try_from(target.max_bytes).unwrap_or_default().min(left),
+            // The first batch of an answer is sent whole, or a large one could never be read.
+            min_one_batch: round.bytes == 0,
+            replica_id: self.options.replica_id,
+            read_committed: self.options.read_committed,
+            current_leader_epoch: target.current_leader_epoch,
+            last_fetched_epoch: target.last_fetched_epoch,
+        };
+        let index = partition.index();
+        match partition.read(&options, waiter) {
+            Ok(read) => {
+                round.bytes += read.len();
+                round.urgent |= read.diverging_epoch.is_some();
+                (answer(index, &read), read.parts)
+            }
+            Err(code) => {
+                round.urgent = true;
+                let current_leader = self.leader_hint(&round.image, partition, code);
+                let refusal = refusal(index, code);
+                (
+                    PartitionData { aborted_transactions: None, current_leader, ..refusal },
+                    Vec::new(),
+                )
+            }
+        }
+    }
+
+    fn leader_hint(
+        &self,
+        image: &ClusterImage,
+        partition: &Partition,
+        code: ErrorCode,
+    ) -> LeaderIdAndEpoch {
+        let wanted =
+            matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+        // A follower of the single replica that there is must not be sent back to where it came from.
+        if self.request.version < FIRST_WITH_LEADER_HINTS || !wanted {
+            return LeaderIdAndEpoch::default();
+        }
+        let known = image.topics.by_id(partition.topic_id());
+        match known.and_then(|topic| topic.partition(partition.index())) {
+            Some(known) => {
+                LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
+            }
+            None => LeaderIdAndEpoch::default(),
+        }
+    }
+
+    fn respond(self, round: Round) -> Result<Response, ConnectionError> {
+        let Self { context, request, session, .. } = self;
+        let mut parts = IndexMap::with_capacity(round.reads.len());
+        let mut fetched = Vec::with_capacity(round.reads.len());
+        let keys = session.targets.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+        for (key, (data, records)) in keys.into_iter().zip(round.reads) {
+            let records_len = records.iter().map(Part::len).sum();
+            fetched.push(Fetched { key: key.clone(), data, records_len });
+            parts.insert(key, records);
+        }
+        let answer = context.node.fetch_sessions.answer(session, fetched, clock::now_ms());
+        let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+        let mut lens = Vec::with_capacity(answer.fetched.len());
+        let mut records = Vec::new();
+        let mut last_topic = None;
+        let mut leaders = Vec::new();
+        for Fetched { key, data, records_len } in answer.fetched {
+            lens.push(records_len);
+            leaders.push(data.current_leader.leader_id);
+            if records_len > 0 {
+                records.push(parts.swap_remove(&key).expect("every target was read once"));
+            }
+            // Partitions of one topic that stand together share its entry.
+            if last_topic.as_ref() != Some(&key.topic) {
+                let (topic, topic_id) = match &key.topic {
+                    TopicKey::Name(name) => (name.clone(), Uuid::ZERO),
+                    TopicKey::Id(id) => (ByteString::new(), *id),
+                };
+                last_topic = Some(key.topic);
+                responses.push(FetchableTopicResponse { topic, topic_id, ..Default::default() });
+            }
+            responses.last_mut().expect("an entry was just made").partitions.push(data);
+        }
+        let endpoints = round.image.brokers.on(&context.listener);
+        let endpoints = endpoints.filter(|(broker, _)| leaders.contains(&broker.id));
+        let response = FetchResponse {
+            error_code: answer.error.code(),
+            session_id: answer.session_id,
+            responses,
+            node_endpoints: endpoints
+                .map(|(broker, endpoint)| NodeEndpoint {
+                    node_id: broker.id,
+                    host: endpoint.host.clone(),
+                    port: i32::from(endpoint.port),
+                    rack: broker.rack.clone(),
+                })
+                .collect(),
+            ..Default::default()
+        };
+        assemble(&request, &response, &lens, records)
+    }
+}
+
+/// Puts the record sets between the chunks of the response.
+fn assemble(
+    request: &Request,
+    response: &FetchResponse,
+    lens: &[usize],
+    records: Vec<Vec<Part>>,
+) -> Result<Response, ConnectionError> {
+    let head = request.response_header();
+    let chunks = fetch_response::lay_out(response, request.version, head, lens)?;
+    let mut parts = Vec::with_capacity(chunks.len() + 2 * records.len());
+    let mut records = records.into_iter();
+    for chunk in chunks {
+        parts.push(Part::Memory(chunk));
+        parts.extend(records.next().into_iter().flatten());
+    }
+    Ok(Response::parts(parts))
+}
+
+fn answer(index: i32, read: &ReadOutcome) -> PartitionData {
+    let aborted = read.aborted_transactions.as_ref().map(|aborted| {
+        let aborted = aborted.iter().map(|transaction| AbortedTransaction {
+            producer_id: transaction.producer_id,
+            first_offset: transaction.first_offset,
+        });
+        aborted.collect()
+    });
+    let diverging_epoch = read.diverging_epoch.map_or_else(EpochEndOffset::default, |diverging| {
+        EpochEndOffset { epoch: diverging.epoch, end_offset: diverging.offset }
+    });
+    PartitionData {
+        partition_index: index,
+        high_watermark: read.high_watermark,
+        last_stable_offset: read.last_stable_offset,
+        log_start_offset: read.log_start_offset,
+        diverging_epoch,
+        aborted_transactions: aborted,
+        records: Some(bytes::Bytes::new()),
+        ..Default::default()
+    }
+}

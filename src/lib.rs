@@ -1,0 +1,30 @@
+//! Klamm: a Kafka-compatible broker. Sockets, tasks, timers, configuration and wiring.
+//!
+//! The binary is a thin shell around [`Broker`], which tests and other programs can start as well.
+
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod logging;
+pub mod server;
+
+mod clock;
+mod cluster;
+mod controller;
+mod coordinator;
+mod dispatch;
+mod features;
+mod fetch_session;
+mod handlers;
+mod internal_topics;
+mod lifecycle;
+mod maintenance;
+mod net;
+mod node;
+mod partition;
+mod producer_ids;
+mod random;
+
+pub use broker::{Broker, StartError};
+pub use lifecycle::JoinError;
+pub use partition::store::StoreError;

@@ -1,0 +1,89 @@
+//! What is done to logs in the background: retention, checkpoints, removing deleted files, expiring
+//! producers.
+//!
+//! Everything that touches the disk runs on the blocking pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::clock;
+use crate::node::Node;
+
+/// How often directories and files of deleted logs are looked at.
+const REMOVE_DELETED_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs until `stop`.
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
+    let storage = &node.config.storage;
+    let period = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1));
+    let mut retention = interval(period(storage.retention_check_interval_ms));
+    let mut checkpoints =
+        interval(period(i64::from(storage.flush_offset_checkpoint_interval_ms)));
+    let mut deleted = interval(REMOVE_DELETED_INTERVAL);
+    loop {
+        let work: fn(&Node) = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = retention.tick() => apply_retention,
+            _ = checkpoints.tick() => write_checkpoints,
+            _ = deleted.tick() => remove_deleted,
+        };
+        let node = Arc::clone(&node);
+        if tokio::task::spawn_blocking(move || work(&node)).await.is_err() {
+            error!("a background task panicked");
+        }
+    }
+}
+
+/// Ticks that begin one period from now: nothing has to be done right after the start.
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+fn apply_retention(node: &Node) {
+    let now_ms = clock::now_ms();
+    for partition in node.partitions.all() {
+        let applied = partition.with_log(|log| {
+            let expiration_ms = log.config().producer_id_expiration_ms;
+            log.producers_mut().remove_expired(now_ms, expiration_ms);
+            log.apply_retention(now_ms)
+        });
+        match applied {
+            Ok(Ok(deleted)) => {
+                for segment in deleted {
+                    info!(
+                        "{}-{}: segment {} ({} bytes) deleted because of {:?}",
+                        partition.topic(),
+                        partition.index(),
+                        segment.base_offset,
+                        segment.bytes,
+                        segment.reason
+                    );
+                }
+            }
+            Ok(Err(failure)) => {
+                error!("{}-{}: no retention: {failure}", partition.topic(), partition.index());
+            }
+            // Closed meanwhile.
+            Err(_) => {}
+        }
+    }
+}
+
+fn write_checkpoints(node: &Node) {
+    node.store.write_checkpoints(&node.partitions.all());
+}
+
+fn remove_deleted(node: &Node) {
+    let now_ms = clock::now_ms();
+    node.store.remove_deleted(now_ms);
+    for partition in node.partitions.all() {
+        if let Ok(Err(failure)) = partition.with_log(|log| log.remove_deleted_files(now_ms)) {
+            error!("{}-{}: {failure}", partition.topic(), partition.index());
+        }
+    }
+}

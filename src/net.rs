@@ -1,0 +1,12 @@
+//! Listeners, connections, frames: everything between a socket and a decoded request.
+//!
+//! A broken or hostile peer costs its own connection and nothing else. Every amount that a peer can
+//! drive has a limit with a name ([`limits`]).
+
+pub(crate) mod connection;
+mod frame;
+pub(crate) mod limits;
+pub(crate) mod listener;
+pub(crate) mod request;
+pub(crate) mod response;
+mod write;

@@ -1,0 +1,193 @@
+//! Cutting the byte stream of a connection into frames: a four-byte length, then that many bytes.
+//!
+//! A buffer grows with the bytes received, never with the length that a peer announces. Frames are
+//! slices of the buffer they were received into. A connection holds no buffer while nothing is
+//! under way: buffers wait in a small pool of their thread, still warm in its cache.
+
+use std::cell::RefCell;
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+use super::limits::{Exhausted, Share};
+
+/// The length prefix of a frame.
+const PREFIX_LEN: usize = 4;
+/// What a buffer from the pool holds at least, and what is read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Larger buffers are freed instead of pooled.
+const POOLED_BUFFER_MAX_BYTES: usize = 2 * 1024 * 1024;
+/// Buffers that wait in a thread's pool.
+const POOLED_BUFFERS: usize = 4;
+
+thread_local! {
+    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Why a byte stream is not a sequence of frames.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("a frame of {length} bytes, where 1 to {max} are accepted{hint}")]
+    Length { length: i32, max: usize, hint: &'static str },
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+}
+
+/// What one attempt to read brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    Bytes,
+    /// The socket has nothing (any more): wait until it is readable.
+    Nothing,
+    /// The peer will send nothing more.
+    End,
+}
+
+/// The receiving half of a connection.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    buffer: BytesMut,
+    /// The part of the bound on unfinished frames that this connection holds.
+    unfinished: Share,
+}
+
+impl FrameReader {
+    pub(crate) fn new(unfinished: Share) -> Self {
+        Self { buffer: BytesMut::new(), unfinished }
+    }
+
+    /// Reads what the socket has, up to one buffer full.
+    pub(crate) fn fill(&mut self, stream: &TcpStream) -> io::Result<Filled> {
+        self.make_room();
+        match stream.try_read_buf(&mut self.buffer) {
+            Ok(0) => Ok(Filled::End),
+            Ok(_) => Ok(Filled::Bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.rest();
+                Ok(Filled::Nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next whole frame, without its length, if it has arrived.
+    pub(crate) fn next_frame(&mut self, max: usize) -> Result<Option<Bytes>, FrameError> {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX_LEN>() else {
+            self.unfinished.set(self.buffer.len())?;
+            return Ok(None);
+        };
+        let length = frame_length(*prefix, max)?;
+        if self.buffer.len() - PREFIX_LEN < length {
+            self.unfinished.set(self.buffer.len())?;
+            return Ok(None);
+        }
+        self.unfinished.set(0)?;
+        self.buffer.advance(PREFIX_LEN);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    /// Gives the buffer back to the thread's pool when it is empty and nobody holds a part of it.
+    pub(crate) fn rest(&mut self) {
+        if !self.buffer.is_empty() || self.buffer.capacity() == 0 {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if !buffer.try_reclaim(BUFFER_BYTES) || buffer.capacity() > POOLED_BUFFER_MAX_BYTES {
+            return;
+        }
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < POOLED_BUFFERS {
+                pool.push(buffer);
+            }
+        });
+    }
+
+    /// Room for at least one more read: a pooled buffer for a new frame; for one under way twice
+    /// what has arrived, but no more than what is missing.
+    fn make_room(&mut self) {
+        if self.buffer.capacity() == 0 {
+            let pooled = POOL.with_borrow_mut(Vec::pop);
+            self.buffer = pooled.unwrap_or_else(|| BytesMut::with_capacity(BUFFER_BYTES));
+            return;
+        }
+        let missing = self.buffer.first_chunk::<PREFIX_LEN>().map_or(0, |prefix| {
+            let length = usize::try_from(i32::from_be_bytes(*prefix)).unwrap_or(0);
+            (length + PREFIX_LEN).saturating_sub(self.buffer.len())
+        });
+        let wanted = missing.clamp(1, self.buffer.len().max(BUFFER_BYTES));
+        if self.buffer.capacity() - self.buffer.len() < wanted {
+            self.buffer.reserve(wanted.max(BUFFER_BYTES / 4));
+        }
+    }
+}
+
+/// The length in a frame's prefix, if it is one that is accepted.
+fn frame_length(prefix: [u8; PREFIX_LEN], max: usize) -> Result<usize, FrameError> {
+    let length = i32::from_be_bytes(prefix);
+    match usize::try_from(length) {
+        Ok(len) if (1..=max).contains(&len) => Ok(len),
+        _ => Err(FrameError::Length { length, max, hint: foreign_protocol(prefix) }),
+    }
+}
+
+/// A word on peers that speak something else: the usual reason for absurd lengths.
+fn foreign_protocol(prefix: [u8; PREFIX_LEN]) -> &'static str {
+    match &prefix {
+        [0x16, 3, ..] => ": the client speaks TLS, this listener is PLAINTEXT",
+        b"GET " | b"POST" | b"HEAD" | b"PUT " => ": the client speaks HTTP, this is a Kafka port",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn reader(bytes: &[u8]) -> FrameReader {
+        let mut reader =
+            FrameReader::new(Share::none(&Arc::new(AtomicUsize::new(0)), 1024 * 1024));
+        reader.buffer.extend_from_slice(bytes);
+        reader
+    }
+
+    #[test]
+    fn frames_come_out_whole_and_in_order() {
+        let mut reader = reader(b"\0\0\0\x02ab\0\0\0\x01c\0\0");
+        assert_eq!(reader.next_frame(100).unwrap().unwrap(), "ab");
+        assert_eq!(reader.next_frame(100).unwrap().unwrap(), "c");
+        assert_eq!(reader.next_frame(100).unwrap(), None);
+    }
+
+    #[test]
+    fn lengths_beyond_the_limit_are_refused_before_anything_is_kept_for_them() {
+        for prefix in [[0x7f, 0xff, 0xff, 0xff], [0xff; 4], [0; 4], [0, 0, 0, 101]] {
+            assert!(reader(&prefix).next_frame(100).is_err(), "{prefix:?}");
+        }
+    }
+
+    #[test]
+    fn tls_and_http_are_named_in_the_error() {
+        let error = |bytes: &[u8]| reader(bytes).next_frame(100).unwrap_err().to_string();
+        assert!(error(b"\x16\x03\x01\0").contains("TLS"));
+        assert!(error(b"GET / HTTP/1.1").contains("HTTP"));
+    }
+
+    #[test]
+    fn an_announced_length_reserves_nothing() {
+        let mut reader = reader(&[0, 0x60, 0, 0, 1]);
+        reader.make_room();
+        assert!(reader.buffer.capacity() <= 2 * BUFFER_BYTES);
+    }
+
+    #[test]
+    fn unfinished_frames_count_against_the_shared_bound() {
+        let used = Arc::new(AtomicUsize::new(0));
+        let mut reader = FrameReader::new(Share::none(&used, 10));
+        reader.buffer.extend_from_slice(b"\0\0\0\x20abcdefgh");
+        assert!(matches!(reader.next_frame(100), Err(FrameError::Exhausted(_))));
+    }
+}

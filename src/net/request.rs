@@ -1,0 +1,102 @@
+//! One request: its header, decoded, and its body, not yet decoded.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use klamm_protocol::decode::{DecodeError, Decoder};
+use klamm_protocol::{EncodeError, Message};
+
+use super::response::Response;
+use crate::dispatch;
+
+/// Why a connection is closed without an answer. Logged once, where it is closed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    #[error("malformed request: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("{0}")]
+    Frame(#[from] super::frame::FrameError),
+    #[error("unknown or internal api key {0}")]
+    UnknownApi(i16),
+    #[error("{api} version {version} is not served")]
+    UnsupportedVersion { api: &'static str, version: i16 },
+    /// acks=0 leaves no other way to tell a producer of an error (as in Kafka).
+    #[error("a produce request with acks=0 failed: {0}")]
+    UnacknowledgedProduce(klamm_protocol::ErrorCode),
+    /// A bug of ours: a response that its own version cannot carry.
+    #[error("internal error: {0}")]
+    Response(#[from] EncodeError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A request, whose body the handler decodes.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) api_key: i16,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: Option<ByteString>,
+    flexible_response: bool,
+    body: Decoder,
+}
+
+impl Request {
+    /// Reads the header of a frame (`RequestHeader`, v1 or v2 by the API and version).
+    pub(crate) fn parse(frame: Bytes) -> Result<Self, ConnectionError> {
+        let mut decoder = Decoder::new(frame);
+        let api_key = decoder.i16()?;
+        let version = decoder.i16()?;
+        let correlation_id = decoder.i32()?;
+        let api = dispatch::api(api_key).ok_or(ConnectionError::UnknownApi(api_key))?;
+        let client_id = decoder.nullable_string(false)?;
+        if version >= api.schema.request_flexible_from {
+            decoder.skip_tagged_fields()?;
+        }
+        Ok(Self {
+            api_key,
+            version,
+            correlation_id,
+            client_id,
+            flexible_response: version >= api.schema.response_flexible_from
+                && api_key != dispatch::API_VERSIONS,
+            body: decoder,
+        })
+    }
+
+    /// The body, as the message of this API. Bytes behind it are ignored, as Kafka does.
+    pub(crate) fn decode<M: Message>(&self) -> Result<M, ConnectionError> {
+        Ok(M::decode(&mut self.body.clone(), self.version)?)
+    }
+
+    /// The client's name for itself, or an empty one.
+    pub(crate) fn client_id(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+
+    /// An answer in the version of the request.
+    pub(crate) fn respond<M: Message>(&self, message: &M) -> Result<Response, ConnectionError> {
+        self.respond_in(message, self.version)
+    }
+
+    /// An answer in another version: ApiVersions falls back to version 0.
+    pub(crate) fn respond_in<M: Message>(
+        &self,
+        message: &M,
+        version: i16,
+    ) -> Result<Response, ConnectionError> {
+        let mut out = self.response_header();
+        message.encode(&mut out, version)?;
+        Ok(Response::whole(out))
+    }
+
+    /// The beginning of an answer: room for the length, then the response header (v0 or v1).
+    pub(crate) fn response_header(&self) -> BytesMut {
+        let mut out = BytesMut::with_capacity(256);
+        out.put_i32(0);
+        out.put_i32(self.correlation_id);
+        if self.flexible_response {
+            out.put_u8(0);
+        }
+        out
+    }
+}

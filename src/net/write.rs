@@ -1,0 +1,105 @@
+//! Sending answers: memory by `writev`, log files by `sendfile`.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::Buf;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::response::{Part, Response};
+
+/// Buffers handed to one `writev`.
+const MAX_SLICES: usize = 64;
+/// File ranges below this are copied through memory: one `writev` beats a `sendfile` beside it.
+const SMALL_FILE_RANGE: usize = 8 * 1024;
+
+/// The answers that are to leave, in order.
+#[derive(Debug, Default)]
+pub(crate) struct WriteQueue {
+    parts: VecDeque<Part>,
+}
+
+impl WriteQueue {
+    pub(crate) fn push(&mut self, response: Response) {
+        self.parts.extend(response.parts.into_iter().filter(|part| part.len() > 0));
+    }
+
+    /// Sends everything; returns when the socket has taken it.
+    pub(crate) async fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
+        while !self.parts.is_empty() {
+            self.load_small_files()?;
+            let sent = match self.parts.front() {
+                Some(Part::File { .. }) => self.send_file(stream),
+                _ => self.send_memory(stream),
+            };
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => self.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    stream.writable().await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn send_memory(&self, stream: &TcpStream) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
+        for part in self.parts.iter().take(MAX_SLICES) {
+            let Part::Memory(bytes) = part else { break };
+            slices[count] = IoSlice::new(bytes);
+            count += 1;
+        }
+        stream.try_write_vectored(&slices[..count])
+    }
+
+    fn send_file(&self, stream: &TcpStream) -> io::Result<usize> {
+        let Some(Part::File { file, position, len }) = self.parts.front() else { return Ok(0) };
+        let fd = file.as_fd().expect("ranges of files without a descriptor are loaded before");
+        let mut offset = *position;
+        stream.try_io(Interest::WRITABLE, || {
+            Ok(rustix::fs::sendfile(stream, fd, Some(&mut offset), *len)?)
+        })
+    }
+
+    /// Replaces the small file ranges at the front, and those that the kernel cannot send, by
+    /// their contents.
+    fn load_small_files(&mut self) -> io::Result<()> {
+        for part in self.parts.iter_mut().take(MAX_SLICES) {
+            let Part::File { file, position, len } = part else { continue };
+            if *len > SMALL_FILE_RANGE && file.as_fd().is_some() {
+                break;
+            }
+            let mut contents = vec![0; *len];
+            let read = file.read_at(&mut contents, *position).map_err(|error| error.source)?;
+            if read < *len {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            *part = Part::Memory(contents.into());
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        while sent > 0 {
+            let front = self.parts.front_mut().expect("no more was sent than was queued");
+            if sent >= front.len() {
+                sent -= front.len();
+                self.parts.pop_front();
+                continue;
+            }
+            match front {
+                Part::Memory(bytes) => bytes.advance(sent),
+                Part::File { position, len, .. } => {
+                    *position += sent as u64;
+                    *len -= sent;
+                }
+            }
+            sent = 0;
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the parts of a running node share.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytestring::ByteString;
+use klamm_metadata::config_def::BrokerConfigs;
+
+use crate::cluster::Cluster;
+use crate::config::BrokerConfig;
+use crate::controller::handle::ControllerHandle;
+use crate::coordinator::GroupCoordinators;
+use crate::fetch_session::FetchSessions;
+use crate::partition::store::LogStore;
+use crate::partition::table::PartitionTable;
+use crate::producer_ids::ProducerIds;
+
+/// One node, as handlers, publisher and background tasks see it. Each part guards itself.
+pub(crate) struct Node {
+    /// As given at the start.
+    pub(crate) config: BrokerConfig,
+    /// In force: with the dynamic layers of the cluster image.
+    configs: RwLock<Arc<BrokerConfigs>>,
+    pub(crate) cluster_id: ByteString,
+    pub(crate) cluster: Cluster,
+    pub(crate) partitions: PartitionTable,
+    pub(crate) store: LogStore,
+    pub(crate) controller: ControllerHandle,
+    pub(crate) groups: GroupCoordinators,
+    pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) producer_ids: ProducerIds,
+}
+
+impl Node {
+    pub(crate) fn new(
+        config: BrokerConfig,
+        cluster_id: ByteString,
+        store: LogStore,
+        controller: ControllerHandle,
+    ) -> Self {
+        let slots = config.replication.max_incremental_fetch_session_cache_slots;
+        Self {
+            configs: RwLock::new(Arc::new(config.configs.clone())),
+            cluster_id,
+            cluster: Cluster::default(),
+            partitions: PartitionTable::default(),
+            store,
+            controller,
+            groups: GroupCoordinators::new(&config),
+            fetch_sessions: FetchSessions::new(usize::try_from(slots).unwrap_or_default()),
+            producer_ids: ProducerIds::default(),
+            config,
+        }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn configs(&self) -> Arc<BrokerConfigs> {
+        Arc::clone(&self.configs.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_configs(&self, configs: BrokerConfigs) {
+        *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+    }
+}

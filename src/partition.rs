@@ -1,0 +1,8 @@
+//! The partitions that this broker holds: their logs, who leads them, and who waits for them.
+
+pub(crate) mod flusher;
+pub(crate) mod handle;
+pub(crate) mod settings;
+pub(crate) mod store;
+pub(crate) mod table;
+pub(crate) mod waiting;

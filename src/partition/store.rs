@@ -1,0 +1,521 @@
+//! The log directories of this node and the logs in them: opening, deleting, checkpoints, closing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use bytestring::ByteString;
+use klamm_log::checkpoint::{self, PartitionOffsets};
+use klamm_log::disk::{Disk, DiskError, DiskSpace};
+use klamm_log::error::LogError;
+use klamm_log::log::{Log, LogOptions, LogStorage};
+use klamm_log::log_dir::{LastShutdown, LogDir};
+use klamm_log::meta_properties::MetaProperties;
+use klamm_log::open_files::OpenFiles;
+use klamm_log::partition_dir::{DirKind, PartitionDirName};
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use tracing::{error, info, warn};
+
+use super::flusher::Flusher;
+use super::handle::{Partition, PartitionConfig};
+use crate::clock;
+use crate::controller::metadata_log::METADATA_LOG_DIR;
+
+/// Segment files that are held open for reading: what is not used lately is opened again.
+const MAX_OPEN_SEGMENTS: usize = 4096;
+
+/// Why the data directories cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(
+        "{} belongs to cluster {found}, this node is of cluster {expected}: use another log.dirs, \
+         or the configuration of that cluster",
+        dir.display()
+    )]
+    ForeignCluster { dir: PathBuf, found: String, expected: String },
+    #[error(
+        "{} belongs to node {found}, this is node {expected}: set node.id={found}, or use another \
+         log.dirs",
+        dir.display()
+    )]
+    ForeignNode { dir: PathBuf, found: BrokerId, expected: BrokerId },
+    #[error(
+        "{} holds files but no meta.properties: it is not a Kafka data directory. Use an empty \
+         directory, or format this one (klamm format --ignore-formatted)",
+        dir.display()
+    )]
+    NotADataDirectory { dir: PathBuf },
+    #[error("cannot start a thread for {}: {source}", dir.display())]
+    Thread { dir: PathBuf, source: std::io::Error },
+}
+
+/// One log directory in use.
+#[derive(Debug)]
+struct Directory {
+    dir: LogDir,
+    id: Uuid,
+    last_shutdown: LastShutdown,
+    recovery_points: PartitionOffsets,
+    log_starts: PartitionOffsets,
+    high_watermarks: PartitionOffsets,
+    flusher: Arc<Flusher>,
+    flusher_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What describes a log directory to clients.
+#[derive(Debug)]
+pub(crate) struct DirectoryStatus {
+    pub(crate) path: PathBuf,
+    /// `None` when the directory is offline.
+    pub(crate) space: Option<DiskSpace>,
+}
+
+/// All log directories.
+#[derive(Debug)]
+pub(crate) struct LogStore {
+    directories: Vec<Directory>,
+    cluster_id: ByteString,
+    broker_id: BrokerId,
+    /// Where each partition lies, as an index into `directories`.
+    places: Mutex<BTreeMap<(ByteString, PartitionIndex), usize>>,
+    /// Directories of deleted partitions, to be removed after their delay.
+    deleted: Mutex<Vec<(i64, usize, String)>>,
+    recovery_threads: usize,
+}
+
+/// A partition that is to be opened.
+pub(crate) type WantedPartition = (ByteString, Uuid, PartitionIndex, PartitionConfig);
+
+/// A log that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{topic}-{index} cannot be opened: {source}")]
+pub(crate) struct OpenError {
+    topic: ByteString,
+    index: PartitionIndex,
+    source: LogError,
+}
+
+impl LogStore {
+    /// Locks and identifies the directories. A new one is formatted as part of `cluster_id`, or of
+    /// the cluster that the others belong to, or of a new one.
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        paths: &[PathBuf],
+        cluster_id: Option<&str>,
+        broker_id: BrokerId,
+        recovery_threads: usize,
+    ) -> Result<Self, StoreError> {
+        let files = OpenFiles::new(MAX_OPEN_SEGMENTS);
+        let mut dirs = Vec::new();
+        for path in paths {
+            let dir = LogDir::open(Arc::clone(disk), Arc::clone(&files), path)?;
+            let properties = dir.meta_properties()?;
+            dirs.push((dir, properties));
+        }
+        let found = dirs.iter().find_map(|(_, properties)| properties.as_ref()?.cluster_id.clone());
+        let cluster_id = cluster_id
+            .map(str::to_owned)
+            .or(found)
+            .unwrap_or_else(|| crate::random::uuid().to_string());
+        let directories = dirs
+            .into_iter()
+            .map(|(dir, properties)| Directory::open(dir, properties, &cluster_id, broker_id))
+            .collect::<Result<Vec<_>, _>>()?;
+        let store = Self {
+            directories,
+            cluster_id: cluster_id.into(),
+            broker_id,
+            places: Mutex::default(),
+            deleted: Mutex::default(),
+            recovery_threads: recovery_threads.max(1),
+        };
+        store.find_partitions()?;
+        Ok(store)
+    }
+
+    pub(crate) fn cluster_id(&self) -> &ByteString {
+        &self.cluster_id
+    }
+
+    /// The ids of the directories, in the order of `log.dirs`.
+    pub(crate) fn directory_ids(&self) -> Vec<Uuid> {
+        self.directories.iter().map(|directory| directory.id).collect()
+    }
+
+    /// What opening a log in this directory takes; the first one if it is not one of `log.dirs`.
+    pub(crate) fn storage_of(&self, path: &Path) -> &LogStorage {
+        let directory = self.directories.iter().find(|directory| directory.dir.path() == path);
+        directory.unwrap_or(&self.directories[0]).dir.storage()
+    }
+
+    pub(crate) fn directory_id_of(&self, path: &Path) -> Uuid {
+        let directory = self.directories.iter().find(|directory| directory.dir.path() == path);
+        directory.unwrap_or(&self.directories[0]).id
+    }
+
+    /// Whether every directory was left in order by the last run, and its broker epoch.
+    pub(crate) fn last_shutdown(&self) -> LastShutdown {
+        let shutdowns = self.directories.iter().map(|directory| directory.last_shutdown);
+        shutdowns
+            .reduce(|one, other| if one == other { one } else { LastShutdown::Unclean })
+            .expect("there is at least one log directory")
+    }
+
+    /// Whether any directory can still be used.
+    pub(crate) fn any_online(&self) -> bool {
+        self.directories.iter().any(|directory| directory.dir.health().failure().is_none())
+    }
+
+    pub(crate) fn directories(&self) -> Vec<DirectoryStatus> {
+        let status = |directory: &Directory| DirectoryStatus {
+            path: directory.dir.path().to_path_buf(),
+            space: directory.dir.space().ok(),
+        };
+        self.directories.iter().map(status).collect()
+    }
+
+    /// Where a partition lies.
+    pub(crate) fn directory_of(&self, topic: &ByteString, index: PartitionIndex) -> Option<&Path> {
+        let place = lock(&self.places).get(&(topic.clone(), index)).copied()?;
+        Some(self.directories[place].dir.path())
+    }
+
+    fn find_partitions(&self) -> Result<(), StoreError> {
+        for (place, directory) in self.directories.iter().enumerate() {
+            let path = directory.dir.path();
+            let entries = directory.dir.storage().disk.list(path).map_err(LogError::from)?;
+            for name in entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name) {
+                let Some(found) = PartitionDirName::parse(&name) else { continue };
+                match found.kind {
+                    DirKind::Current if name == METADATA_LOG_DIR => {}
+                    DirKind::Current => {
+                        let key = (ByteString::from(found.topic), found.partition);
+                        lock(&self.places).insert(key, place);
+                    }
+                    DirKind::Delete => lock(&self.deleted).push((0, place, name)),
+                    DirKind::Future | DirKind::Stray => {
+                        warn!("{} is left alone", path.join(name).display());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets aside the logs that were found at the start and that the cluster does not know: their
+    /// topics were deleted while the node was down, or the directory is another cluster's.
+    pub(crate) fn set_strays_aside(&self, is_known: impl Fn(&str, PartitionIndex) -> bool) {
+        let strays: Vec<_> = {
+            let mut places = lock(&self.places);
+            let strays = places.iter().filter(|((topic, index), _)| !is_known(topic, *index));
+            let strays: Vec<_> = strays.map(|(key, place)| (key.clone(), *place)).collect();
+            strays.iter().for_each(|(key, _)| drop(places.remove(key)));
+            strays
+        };
+        for ((topic, index), place) in strays {
+            match self.mark(place, &topic, index, DirKind::Stray) {
+                Ok(name) => warn!("no topic {topic} with a partition {index}: kept as {name}"),
+                Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
+            }
+        }
+    }
+
+    /// Renames a partition's directory, so that a new one of the name can take its place.
+    fn mark(
+        &self,
+        place: usize,
+        topic: &str,
+        index: PartitionIndex,
+        kind: DirKind,
+    ) -> Result<String, DiskError> {
+        let directory = &self.directories[place].dir;
+        let marked = PartitionDirName::marked(topic, index, kind, crate::random::uuid());
+        let from = directory.path().join(PartitionDirName::current(topic, index));
+        let disk = &directory.storage().disk;
+        disk.rename(&from, &directory.path().join(&marked))?;
+        disk.sync_dir(directory.path())?;
+        Ok(marked)
+    }
+
+    /// Opens logs, several at a time: after an unclean shutdown each has to be verified.
+    pub(crate) fn open_all(
+        &self,
+        wanted: Vec<WantedPartition>,
+    ) -> Vec<Result<Arc<Partition>, OpenError>> {
+        let threads = self.recovery_threads.min(wanted.len());
+        if threads <= 1 {
+            return wanted.into_iter().map(|wanted| self.open_partition(wanted)).collect();
+        }
+        let queue = Mutex::new(wanted.into_iter());
+        let opened = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let Some(next) = lock(&queue).next() else { break };
+                        let result = self.open_partition(next);
+                        lock(&opened).push(result);
+                    }
+                });
+            }
+        });
+        opened.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_partition(
+        &self,
+        (topic, topic_id, index, config): WantedPartition,
+    ) -> Result<Arc<Partition>, OpenError> {
+        let place = self.place_for(&topic, index);
+        let directory = &self.directories[place];
+        let key = (topic.to_string(), index);
+        let options = LogOptions {
+            config: config.log.clone(),
+            recovery_point: directory.recovery_points.get(&key).copied().unwrap_or(0),
+            log_start: directory.log_starts.get(&key).copied().unwrap_or(0),
+            clean_shutdown: directory.last_shutdown != LastShutdown::Unclean,
+            topic_id: Some(topic_id),
+            now_ms: clock::now_ms(),
+        };
+        let path = directory.dir.path().join(PartitionDirName::current(&topic, index));
+        let failed = |source| OpenError { topic: topic.clone(), index, source };
+        let mut log = match Log::open(directory.dir.storage(), &path, options.clone()) {
+            // A deleted topic of the same name left it behind.
+            Err(LogError::InconsistentTopicId { .. }) => {
+                let marked = self.mark(place, &topic, index, DirKind::Stray);
+                warn!("{topic}-{index} of a deleted topic is kept as {:?}", marked);
+                marked.map_err(|error| failed(error.into()))?;
+                Log::open(directory.dir.storage(), &path, options).map_err(failed)?
+            }
+            opened => opened.map_err(failed)?,
+        };
+        if let Some(truncated) = log.report().truncated {
+            warn!(
+                "{topic}-{index}: the damaged end was cut off at offset {} ({} bytes{})",
+                truncated.offset,
+                truncated.bytes,
+                if truncated.below_recovery_point { ", though they had been synced" } else { "" }
+            );
+        }
+        if let Some(high_watermark) = directory.high_watermarks.get(&key) {
+            log.set_high_watermark(*high_watermark);
+        }
+        let identity = (topic, topic_id, index);
+        let flusher = Arc::clone(&directory.flusher);
+        Ok(Partition::new(identity, self.broker_id, config, log, flusher))
+    }
+
+    /// Where the partition is, or the online directory with the fewest partitions.
+    fn place_for(&self, topic: &ByteString, index: PartitionIndex) -> usize {
+        let mut places = lock(&self.places);
+        if let Some(place) = places.get(&(topic.clone(), index)) {
+            return *place;
+        }
+        let mut counts = vec![0_usize; self.directories.len()];
+        for place in places.values() {
+            counts[*place] += 1;
+        }
+        let online = |place: &usize| self.directories[*place].dir.health().failure().is_none();
+        let place = (0..counts.len()).filter(online).min_by_key(|place| counts[*place]);
+        let place = place.unwrap_or(0);
+        places.insert((topic.clone(), index), place);
+        place
+    }
+
+    /// Takes a partition's directory out of use at once; its files go after `file.delete.delay.ms`.
+    pub(crate) fn delete(&self, partition: &Partition) {
+        let (topic, index) = (partition.topic(), partition.index());
+        let delay_ms = partition.config().log.file_delete_delay_ms;
+        drop(partition.stop());
+        let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
+        match self.mark(place, topic, index, DirKind::Delete) {
+            Ok(marked) => {
+                info!("{topic}-{index} is deleted");
+                let due_ms = clock::now_ms().saturating_add(delay_ms);
+                lock(&self.deleted).push((due_ms, place, marked));
+            }
+            Err(failure) => error!("{topic}-{index} cannot be deleted: {failure}"),
+        }
+    }
+
+    /// Removes the directories of partitions whose delay is over.
+    pub(crate) fn remove_deleted(&self, now_ms: i64) {
+        let due: Vec<_> = {
+            let mut deleted = lock(&self.deleted);
+            let (due, waiting) =
+                std::mem::take(&mut *deleted).into_iter().partition(|(due, ..)| *due <= now_ms);
+            *deleted = waiting;
+            due
+        };
+        for (_, place, name) in due {
+            if let Err(failure) = self.directories[place].dir.remove_partition(&name) {
+                error!("{name} cannot be removed: {failure}");
+            }
+        }
+    }
+
+    /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
+    /// has little to verify.
+    pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
+        for (place, directory) in self.directories.iter().enumerate() {
+            let mut offsets: [PartitionOffsets; 3] = Default::default();
+            for partition in partitions {
+                let key = (partition.topic().clone(), partition.index());
+                if lock(&self.places).get(&key) != Some(&place) {
+                    continue;
+                }
+                let Ok(ends) = partition.with_log(|log| {
+                    [log.flushed_offset(), log.high_watermark(), log.log_start()]
+                }) else {
+                    continue;
+                };
+                for (offsets, end) in offsets.iter_mut().zip(ends) {
+                    offsets.insert((key.0.to_string(), key.1), end);
+                }
+            }
+            // A log start of 0 needs no entry.
+            offsets[2].retain(|_, start| *start > 0);
+            let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+            for (name, offsets) in names.into_iter().zip(&offsets) {
+                if let Err(failure) = directory.dir.write_checkpoint(name, offsets) {
+                    error!("{name} of {} is not written: {failure}", directory.dir.path().display());
+                }
+            }
+        }
+    }
+
+    /// Closes all logs and marks the directories as left in order.
+    pub(crate) fn close(&self, partitions: &[Arc<Partition>], broker_epoch: i64) {
+        for directory in &self.directories {
+            directory.flusher.stop();
+            let thread = lock(&directory.flusher_thread).take();
+            if thread.is_some_and(|thread| thread.join().is_err()) {
+                error!("the flusher of {} panicked", directory.dir.path().display());
+            }
+        }
+        let mut ends = Vec::new();
+        let mut failed = false;
+        for partition in partitions {
+            let Some(log) = partition.stop() else { continue };
+            let (start, high_watermark, end) =
+                (log.log_start(), log.high_watermark(), log.log_end());
+            match log.close() {
+                Ok(()) => ends.push((partition, start, high_watermark, end)),
+                Err(failure) => {
+                    error!("{}-{} is not closed: {failure}", partition.topic(), partition.index());
+                    failed = true;
+                }
+            }
+        }
+        for (place, directory) in self.directories.iter().enumerate() {
+            if let Err(failure) = self.leave(directory, place, &ends, broker_epoch, failed) {
+                error!("{} is not left in order: {failure}", directory.dir.path().display());
+            }
+        }
+    }
+
+    fn leave(
+        &self,
+        directory: &Directory,
+        place: usize,
+        ends: &[(&Arc<Partition>, i64, i64, i64)],
+        broker_epoch: i64,
+        failed: bool,
+    ) -> Result<(), LogError> {
+        let mut offsets: [PartitionOffsets; 3] = Default::default();
+        for (partition, start, high_watermark, end) in ends {
+            let key = (partition.topic().clone(), partition.index());
+            if lock(&self.places).get(&key) == Some(&place) {
+                let key = (key.0.to_string(), key.1);
+                offsets[0].insert(key.clone(), *end);
+                offsets[1].insert(key.clone(), *high_watermark);
+                if *start > 0 {
+                    offsets[2].insert(key, *start);
+                }
+            }
+        }
+        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+        for (name, offsets) in names.into_iter().zip(&offsets) {
+            directory.dir.write_checkpoint(name, offsets)?;
+        }
+        if failed { Ok(()) } else { directory.dir.mark_clean_shutdown(broker_epoch) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Directory {
+    fn open(
+        dir: LogDir,
+        properties: Option<MetaProperties>,
+        cluster_id: &str,
+        broker_id: BrokerId,
+    ) -> Result<Self, StoreError> {
+        let properties = match properties {
+            Some(properties) => check_identity(&dir, properties, cluster_id, broker_id)?,
+            None => format(&dir, cluster_id, broker_id)?,
+        };
+        let thread = |source| StoreError::Thread { dir: dir.path().to_path_buf(), source };
+        let (flusher, flusher_thread) =
+            Flusher::start(dir.path().to_path_buf()).map_err(thread)?;
+        Ok(Self {
+            id: properties.directory_id.unwrap_or_default(),
+            last_shutdown: dir.take_last_shutdown()?,
+            recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
+            log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
+            high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
+            flusher,
+            flusher_thread: Mutex::new(Some(flusher_thread)),
+            dir,
+        })
+    }
+}
+
+fn check_identity(
+    dir: &LogDir,
+    mut properties: MetaProperties,
+    cluster_id: &str,
+    broker_id: BrokerId,
+) -> Result<MetaProperties, StoreError> {
+    if let Some(found) = properties.cluster_id.as_deref().filter(|found| *found != cluster_id) {
+        return Err(StoreError::ForeignCluster {
+            dir: dir.path().to_path_buf(),
+            found: found.to_owned(),
+            expected: cluster_id.to_owned(),
+        });
+    }
+    if let Some(found) = properties.node_id.filter(|found| *found != broker_id) {
+        let dir = dir.path().to_path_buf();
+        return Err(StoreError::ForeignNode { dir, found, expected: broker_id });
+    }
+    // Directories formatted before Kafka 3.7 have no id of their own.
+    if properties.directory_id.is_none() {
+        properties.directory_id = Some(crate::random::uuid());
+        dir.write_meta_properties(&properties)?;
+    }
+    Ok(properties)
+}
+
+/// Makes an empty directory part of the cluster. One with other files in it is refused: it is likely
+/// not meant.
+fn format(
+    dir: &LogDir,
+    cluster_id: &str,
+    broker_id: BrokerId,
+) -> Result<MetaProperties, StoreError> {
+    let disk = &dir.storage().disk;
+    let entries = disk.list(dir.path()).map_err(LogError::from)?;
+    if entries.iter().any(|entry| !matches!(entry.name.as_str(), ".lock" | "lost+found")) {
+        return Err(StoreError::NotADataDirectory { dir: dir.path().to_path_buf() });
+    }
+    let properties = MetaProperties::new(cluster_id, broker_id, crate::random::uuid());
+    dir.write_meta_properties(&properties)?;
+    info!("{} is formatted for cluster {cluster_id}", dir.path().display());
+    Ok(properties)
+}

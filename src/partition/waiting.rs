@@ -1,0 +1,151 @@
+//! Who waits for a partition to move: acks=all producers for its high watermark, fetches for records.
+//!
+//! An append or a flush that moves the high watermark wakes them directly; no thread polls.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use klamm_protocol::ids::Offset;
+use tokio::sync::Notify;
+
+/// One request that waits for several partitions to reach an offset each.
+#[derive(Debug)]
+pub(crate) struct Countdown {
+    left: AtomicUsize,
+    done: Notify,
+}
+
+impl Countdown {
+    /// A countdown that nobody has been added to yet. It cannot end before [`Self::seal`].
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(1), done: Notify::new() })
+    }
+
+    fn add(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn finish_one(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+
+    /// All partitions have been added: from now on the countdown can end.
+    pub(crate) fn seal(&self) {
+        self.finish_one();
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until every partition has got there or has given up.
+    pub(crate) async fn over(&self) {
+        while !self.is_over() {
+            self.done.notified().await;
+        }
+    }
+}
+
+/// The producers that wait for one partition, in the order of their offsets.
+#[derive(Debug, Default)]
+pub(crate) struct ProduceWaiters {
+    queue: VecDeque<(Offset, Arc<Countdown>)>,
+}
+
+impl ProduceWaiters {
+    /// Waits for the high watermark to reach `offset`. Offsets never fall from call to call: they
+    /// are log end offsets, taken under the partition's lock.
+    pub(crate) fn add(&mut self, offset: Offset, countdown: &Arc<Countdown>) {
+        countdown.add();
+        self.queue.push_back((offset, Arc::clone(countdown)));
+    }
+
+    pub(crate) fn on_high_watermark(&mut self, high_watermark: Offset) {
+        while self.queue.front().is_some_and(|(offset, _)| *offset <= high_watermark) {
+            if let Some((_, countdown)) = self.queue.pop_front() {
+                countdown.finish_one();
+            }
+        }
+    }
+
+    /// Nobody needs to wait any longer: the partition has failed, moved or gone.
+    pub(crate) fn give_up(&mut self) {
+        self.on_high_watermark(Offset::MAX);
+    }
+}
+
+/// A fetch that waits for any of its partitions.
+#[derive(Debug, Default)]
+pub(crate) struct FetchWaiter {
+    wake: Notify,
+}
+
+impl FetchWaiter {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Waits until a partition has moved since the last call.
+    pub(crate) async fn moved(&self) {
+        self.wake.notified().await;
+    }
+}
+
+/// The fetches that wait for one partition. A fetch that is over leaves a dead entry, which goes
+/// with the next wake-up or when the dead outnumber the living.
+#[derive(Debug, Default)]
+pub(crate) struct FetchWaiters {
+    waiters: Vec<Weak<FetchWaiter>>,
+    prune_at: usize,
+}
+
+impl FetchWaiters {
+    pub(crate) fn add(&mut self, waiter: &Arc<FetchWaiter>) {
+        if self.waiters.len() >= self.prune_at {
+            self.waiters.retain(|waiter| waiter.strong_count() > 0);
+            self.prune_at = (2 * self.waiters.len()).max(16);
+        }
+        self.waiters.push(Arc::downgrade(waiter));
+    }
+
+    pub(crate) fn wake(&mut self) {
+        for waiter in self.waiters.drain(..) {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.wake.notify_one();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_countdown_ends_when_it_is_sealed_and_every_partition_got_there() {
+        let countdown = Countdown::new();
+        let mut waiters = ProduceWaiters::default();
+        waiters.add(5, &countdown);
+        waiters.add(7, &countdown);
+        waiters.on_high_watermark(6);
+        countdown.seal();
+        assert!(!countdown.is_over());
+        waiters.on_high_watermark(7);
+        assert!(countdown.is_over());
+    }
+
+    #[test]
+    fn fetches_that_are_over_do_not_pile_up() {
+        let mut waiters = FetchWaiters::default();
+        let living = FetchWaiter::new();
+        waiters.add(&living);
+        for _ in 0..10_000 {
+            waiters.add(&FetchWaiter::new());
+        }
+        assert!(waiters.waiters.len() <= 16, "{}", waiters.waiters.len());
+        assert!(waiters.waiters.iter().any(|waiter| waiter.strong_count() > 0));
+    }
+}

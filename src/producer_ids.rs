@@ -1,0 +1,42 @@
+//! Producer ids for idempotent producers, taken from blocks that the controller gives out.
+
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, ProducerId};
+use klamm_protocol::messages::allocate_producer_ids_request::AllocateProducerIdsRequest;
+use tokio::sync::Mutex;
+
+use crate::controller::handle::{ControllerError, ControllerHandle};
+
+/// The block in use. The lock is held while the next one is fetched: whoever comes meanwhile needs it
+/// as well.
+#[derive(Debug, Default)]
+pub(crate) struct ProducerIds {
+    block: Mutex<std::ops::Range<ProducerId>>,
+}
+
+impl ProducerIds {
+    /// An id that nobody has had before.
+    pub(crate) async fn next(
+        &self,
+        controller: &ControllerHandle,
+        broker_id: BrokerId,
+        broker_epoch: i64,
+    ) -> Result<ProducerId, ErrorCode> {
+        let mut block = self.block.lock().await;
+        if let Some(id) = block.next() {
+            return Ok(id);
+        }
+        let request = AllocateProducerIdsRequest { broker_id, broker_epoch, ..Default::default() };
+        let given = controller
+            .decide(move |controller, _| controller.on_allocate_producer_ids(&request))
+            .await
+            .map_err(ControllerError::code)?;
+        if given.error_code != ErrorCode::None.code() {
+            return Err(ErrorCode::from_code(given.error_code)
+                .unwrap_or(ErrorCode::UnknownServerError));
+        }
+        let start = given.producer_id_start;
+        *block = start..start + ProducerId::from(given.producer_id_len);
+        block.next().ok_or(ErrorCode::UnknownServerError)
+    }
+}

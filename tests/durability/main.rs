@@ -1,0 +1,6 @@
+//! Restarts and kills (SIGKILL) under load: nothing acknowledged is lost, offsets continue, groups resume.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod groups;
+mod load;
+mod producers;
