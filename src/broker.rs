@@ -283,13 +283,15 @@ fn open(
         .unwrap_or_else(|| features::initial().bootstrap_records());
     let mut newest = opened.loader.clone();
     opened.log.replay(&mut newest, opened.boot.log.end_offset)?;
-    let settings = ControllerSettings::single_node(
+    let mut settings = ControllerSettings::single_node(
         config.node_id,
         cluster_id.clone(),
         features::registered(newest.newest()),
         bootstrap,
         config.configs.clone(),
     );
+    // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
+    settings.max_idle_interval_ms = 0;
     let quorum_config = quorum_config(&config, local, listener, cluster_id.clone());
     let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
     let (handle, commands) = driver::channel();

@@ -80,7 +80,11 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
     vec![
         Row::new(PRODUCE, Pipelined(handlers::produce::handle)).advertised_from(0),
         Row::new(1, Pipelined(handlers::fetch::handle)),
+        Row::new(2, exclusive!(list_offsets)),
         Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
+        Row::new(21, Now(handlers::delete_records::handle)),
+        Row::new(23, Now(handlers::offset_for_leader_epoch::handle)),
+        Row::new(61, Now(handlers::describe_producers::handle)),
     ]
 });
 

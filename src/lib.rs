@@ -4,10 +4,12 @@
 
 pub mod broker;
 pub mod cli;
+pub mod compatibility;
 pub mod config;
 pub mod logging;
 pub mod server;
 
+mod auto_topics;
 mod clock;
 mod cluster;
 mod controller;

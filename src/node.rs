@@ -4,14 +4,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytestring::ByteString;
 use klamm_metadata::config_def::BrokerConfigs;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::PartitionIndex;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Published};
 use crate::config::BrokerConfig;
 use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
 use crate::fetch_session::FetchSessions;
 use crate::partition::store::LogStore;
-use crate::partition::table::PartitionTable;
+use crate::partition::handle::Partition;
+use crate::partition::table::{LookupError, PartitionTable};
 use crate::producer_ids::ProducerIds;
 
 /// One node, as handlers, publisher and background tasks see it. Each part guards itself.
@@ -59,5 +62,17 @@ impl Node {
 
     pub(crate) fn set_configs(&self, configs: BrokerConfigs) {
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+    }
+
+    /// The partition of a topic that a request names, if this broker leads it.
+    pub(crate) fn leader(
+        &self,
+        image: &Published,
+        topic: &str,
+        index: PartitionIndex,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic = image.topics.by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        self.partitions.leader(topic.id, index).map_err(LookupError::code)
     }
 }

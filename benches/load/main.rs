@@ -28,7 +28,8 @@ fn main() {
         Wanted::Run(options) => options,
         Wanted::Nothing(why) => return println!("{why}"),
     };
-    let chosen: Vec<&'static Case> = CATALOGUE.iter().filter(|case| options.includes(case.name)).collect();
+    let chosen: Vec<&'static Case> =
+        CATALOGUE.iter().filter(|case| options.includes(case.name)).collect();
     assert!(!chosen.is_empty(), "no workload has a name like {:?}", options.filter);
     let mut comparisons = Vec::new();
     for setting in [Setting::PageCache, Setting::Synced] {

@@ -52,12 +52,8 @@ impl Options {
 /// # Panics
 /// When an argument makes no sense.
 pub(crate) fn from_arguments(arguments: impl Iterator<Item = String>) -> Wanted {
-    let mut options = Options {
-        repetitions: DEFAULT_REPETITIONS,
-        scale: 1.0,
-        only: None,
-        filter: String::new(),
-    };
+    let mut options =
+        Options { repetitions: DEFAULT_REPETITIONS, scale: 1.0, only: None, filter: String::new() };
     let mut is_bench = false;
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {

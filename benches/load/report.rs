@@ -57,7 +57,10 @@ pub(crate) fn print(comparison: &Comparison) {
             cell(spread(&comparison.kafka, figure)),
             cell(spread(&comparison.klamm, figure)),
             cell(comparison.ratio(figure)),
-            comparison.target(figure).map(|target| format!("{:.2}", target.ratio)).unwrap_or_default(),
+            comparison
+                .target(figure)
+                .map(|target| format!("{:.2}", target.ratio))
+                .unwrap_or_default(),
         );
     }
 }

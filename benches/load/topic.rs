@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use klamm_protocol::Uuid;
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
 use klamm_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
@@ -13,7 +14,6 @@ use klamm_protocol::messages::list_offsets_request::{
 use klamm_protocol::messages::list_offsets_response::ListOffsetsResponse;
 use klamm_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use klamm_protocol::messages::metadata_response::MetadataResponse;
-use klamm_protocol::Uuid;
 use klamm_testbed::until_true;
 
 use crate::broker::Broker;
@@ -96,10 +96,8 @@ impl Topic {
             current_leader_epoch: -1,
             timestamp: LATEST,
         });
-        let topic = ListOffsetsTopic {
-            name: self.name.as_str().into(),
-            partitions: partitions.collect(),
-        };
+        let topic =
+            ListOffsetsTopic { name: self.name.as_str().into(), partitions: partitions.collect() };
         let request =
             ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
         let answer: ListOffsetsResponse = connection.call(&request, LIST_OFFSETS_VERSION);

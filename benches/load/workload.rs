@@ -6,12 +6,17 @@ mod produce;
 mod producer;
 mod tail;
 
+use std::time::Duration;
+
 use crate::broker::Broker;
 use crate::measurement::Sample;
 
 pub(crate) use catch_up::CatchUpLoad;
 pub(crate) use produce::ProduceLoad;
 pub(crate) use tail::TailLoad;
+
+/// Before the first run, whatever the scale, so that the JVM has compiled what it runs often.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is done to a broker.
 #[derive(Debug, Clone, Copy)]

@@ -169,6 +169,15 @@ pub(crate) struct ReadOptions {
     pub(crate) last_fetched_epoch: LeaderEpoch,
 }
 
+/// How far a listing of offsets may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListIsolation {
+    /// Up to the log's end: replicas and debuggers.
+    None,
+    ReadUncommitted,
+    ReadCommitted,
+}
+
 /// What a fetch finds.
 #[derive(Debug)]
 pub(crate) struct ReadOutcome {
@@ -552,6 +561,27 @@ impl Partition {
         let leader = state.leader.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
         check_leader_epoch(requested, leader.leader_epoch())?;
         Ok(leader.leader_epoch())
+    }
+
+    /// Where a listing of offsets ends for this kind of reader, and the leader's epoch with it.
+    ///
+    /// A consumer is not told of an end before this epoch has committed something, or offsets could
+    /// go backwards after an election (KIP-207).
+    pub(crate) fn latest_offset(
+        &self,
+        isolation: ListIsolation,
+    ) -> Result<(Offset, LeaderEpoch), ErrorCode> {
+        let mut state = self.lock();
+        let (log, leader) = state.log_and_leader()?;
+        let offset = match isolation {
+            ListIsolation::None => log.log_end(),
+            ListIsolation::ReadUncommitted => log.high_watermark(),
+            ListIsolation::ReadCommitted => log.last_stable_offset(),
+        };
+        if isolation != ListIsolation::None {
+            leader.check_offsets_available()?;
+        }
+        Ok((offset, leader.leader_epoch()))
     }
 
     /// Does something with the log under the partition's lock; what moves in it wakes who waits.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use klamm_testbed::{Broker, Flavour, Program, Setup, compiled, jvm, kafka_jars};
+use klamm_testbed::{Broker, Flavour, Output, Program, Setup, compiled, jvm, kafka_jars};
 
 /// The areas that this broker claims to cover.
 const AREAS: &[&str] = &[
@@ -36,8 +36,12 @@ fn answers_differ_from_those_of_kafka_only_where_it_is_written_down() {
     let reference = Setup::kafka().start();
     let under_test = Broker::start();
     let report = compare(reference.bootstrap(), under_test.bootstrap());
-    let outcomes = outcomes(&report);
-    assert!(outcomes.len() >= SCENARIOS_AT_LEAST, "only {} ran\n{report}", outcomes.len());
+    let outcomes = outcomes(&report.stdout);
+    assert!(
+        outcomes.len() >= SCENARIOS_AT_LEAST,
+        "only {} scenarios ran: {report}",
+        outcomes.len()
+    );
 
     let list = match Flavour::under_test() {
         Flavour::Klamm => include_str!("known-differences.tsv"),
@@ -57,7 +61,7 @@ fn answers_differ_from_those_of_kafka_only_where_it_is_written_down() {
 }
 
 /// Sends every scenario of [`AREAS`] to both and returns the driver's report.
-fn compare(reference: &str, under_test: &str) -> String {
+fn compare(reference: &str, under_test: &str) -> Output {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
     let classes = compiled(&here.join("Wire.java"));
     let mut wire = jvm(&[&classes], HEAP_MIB);
@@ -68,7 +72,7 @@ fn compare(reference: &str, under_test: &str) -> String {
         .arg(format!("REF={reference}"))
         .arg(format!("SUT={under_test}"))
         .arg(format!("^({})\\.", AREAS.join("|")));
-    Program::from(wire).limit(BUDGET + Duration::from_secs(60)).run().stdout
+    Program::from(wire).limit(BUDGET + Duration::from_secs(60)).run()
 }
 
 /// Reads the driver's report: `PASS name` or `FAIL name`, the latter followed by indented lines.

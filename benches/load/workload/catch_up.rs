@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::consumer::{Check, Consumer};
 use super::producer::{Limit, Producer};
-use super::{Session, scaled};
+use super::{Session, WARM_UP_LIMIT, scaled};
 use crate::broker::Broker;
 use crate::measurement::{Meter, Sample, Work};
 use crate::payload::Payload;
@@ -41,7 +41,8 @@ impl CatchUpLoad {
         }
         topic.check_ends(broker);
         let session = CatchUpSession { rounds: self.rounds, topic };
-        session.read_all(broker, 1, Check::OffsetsAndChecksums);
+        session.read_all(broker, 1, RUN_LIMIT, Check::OffsetsAndChecksums);
+        session.read_all(broker, usize::MAX, WARM_UP_LIMIT, Check::Offsets);
         session
     }
 }
@@ -52,14 +53,17 @@ pub(super) struct CatchUpSession {
 }
 
 impl CatchUpSession {
-    fn read_all(&self, broker: &Broker, rounds: usize, check: Check) -> Work {
+    fn read_all(&self, broker: &Broker, rounds: usize, limit: Duration, check: Check) -> Work {
         let ends = &self.topic.ends;
         let mut consumer = Consumer::new(broker, self.topic.id(), vec![0; ends.len()]);
-        let deadline = Instant::now() + RUN_LIMIT;
+        let deadline = Instant::now() + limit;
         let mut work = Work::default();
         for _ in 0..rounds {
             consumer.positions.fill(0);
-            while consumer.positions != *ends && Instant::now() < deadline {
+            while consumer.positions != *ends {
+                if Instant::now() > deadline {
+                    return work;
+                }
                 work.add(consumer.fetch(ends, check, |_| ()));
             }
         }
@@ -70,7 +74,7 @@ impl CatchUpSession {
 impl Session for CatchUpSession {
     fn run(&mut self, broker: &Broker) -> Sample {
         let meter = Meter::start(broker);
-        let work = self.read_all(broker, self.rounds, Check::Offsets);
+        let work = self.read_all(broker, self.rounds, RUN_LIMIT, Check::Offsets);
         meter.stop(work)
     }
 

@@ -44,8 +44,7 @@ pub(super) struct Consumer {
 
 impl Consumer {
     pub(super) fn new(broker: &Broker, topic: Uuid, positions: Vec<i64>) -> Self {
-        let connection =
-            Connection::open(broker.address()).expect("the broker takes connections");
+        let connection = Connection::open(broker.address()).expect("the broker takes connections");
         Self { connection, topic, positions }
     }
 
@@ -107,7 +106,8 @@ fn read_partition(
     let code = ErrorCode::from_code(data.error_code);
     assert_eq!(code, Some(ErrorCode::None), "partition {partition}");
     let records = data.records.unwrap_or_default();
-    let mut work = Work { bytes: u64::try_from(records.len()).expect("usize fits"), ..Work::default() };
+    let mut work =
+        Work { bytes: u64::try_from(records.len()).expect("usize fits"), ..Work::default() };
     let mut rest = records;
     while let Ok(header) = BatchHeader::parse(&rest) {
         let size = header.size();

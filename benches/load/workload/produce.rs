@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::producer::{Limit, Producer};
-use super::{Session, scaled};
+use super::{Session, WARM_UP_LIMIT, scaled};
 use crate::broker::Broker;
 use crate::measurement::{Meter, Sample, Work};
 use crate::payload::Payload;
@@ -12,8 +12,11 @@ use crate::topic::{Topic, index};
 
 /// One run, even of a broker that is far too slow.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
-/// Of a run's requests, before it: the JVM compiles what it runs often.
-const WARM_UP_SHARE: u64 = 5;
+/// Apache Kafka's first appends to a partition are slow.
+const TOUCH_LIMIT: Duration = Duration::from_secs(240);
+/// Before it has written to the index of a partition, Apache Kafka has not seen the last of its first costs; that takes more
+/// than `index.interval.bytes`.
+const TOUCH_ROUNDS: u64 = 4;
 
 /// The shape of the load.
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +38,19 @@ pub(crate) struct ProduceLoad {
 impl ProduceLoad {
     pub(super) fn prepare(self, broker: &Broker, name: &str, scale: f64) -> ProduceSession {
         let payload = Payload::new(self.value_len, self.batch_len);
-        let mut session = ProduceSession { load: self, name: name.to_owned(), payload, scale, open: None };
+        let mut session =
+            ProduceSession { load: self, name: name.to_owned(), payload, scale, open: None };
         let mut open = session.open_on(broker);
-        session.warm_up(&mut open);
+        open.touch();
+        let deadline = Instant::now() + WARM_UP_LIMIT;
+        open.produce(self.window, Limit { requests: self.requests_per_connection(1.0), deadline });
         session.open = Some(open);
         session
+    }
+
+    fn requests_per_connection(&self, scale: f64) -> u64 {
+        let connections = u64::try_from(self.connections).expect("usize fits");
+        scaled(self.requests, scale, 1).div_ceil(connections)
     }
 }
 
@@ -70,23 +81,13 @@ impl ProduceSession {
         Open { topic, producers }
     }
 
-    fn requests_per_connection(&self) -> u64 {
-        let connections = u64::try_from(self.load.connections).expect("usize fits");
-        scaled(self.load.requests, self.scale, 1).div_ceil(connections)
-    }
-
-    fn warm_up(&self, open: &mut Open) {
-        let round = open.producers.iter().map(Producer::round).max().unwrap_or_default();
-        open.produce(self.load.window, round.max(self.requests_per_connection() / WARM_UP_SHARE));
-    }
-
-    /// The topic of the next run, warm.
+    /// The topic of the next run.
     fn next_open(&mut self, broker: &Broker) -> Open {
         match self.open.take() {
             Some(open) => open,
             None => {
                 let mut open = self.open_on(broker);
-                self.warm_up(&mut open);
+                open.touch();
                 open
             }
         }
@@ -94,8 +95,15 @@ impl ProduceSession {
 }
 
 impl Open {
-    fn produce(&mut self, window: usize, requests: u64) -> Work {
-        let limit = Limit { requests, deadline: Instant::now() + RUN_LIMIT };
+    /// Writes to each partition: what the first appends cost is not measured here.
+    fn touch(&mut self) {
+        let round = self.producers.iter().map(Producer::round).max().unwrap_or_default();
+        let deadline = Instant::now() + TOUCH_LIMIT;
+        self.produce(1, Limit { requests: round * TOUCH_ROUNDS, deadline });
+        assert!(Instant::now() < deadline, "not all partitions were touched");
+    }
+
+    fn produce(&mut self, window: usize, limit: Limit) -> Work {
         let ends = &self.topic.ends;
         let produced: Vec<_> = thread::scope(|scope| {
             let running: Vec<_> = self
@@ -119,9 +127,10 @@ impl Open {
 impl Session for ProduceSession {
     fn run(&mut self, broker: &Broker) -> Sample {
         let mut open = self.next_open(broker);
-        let requests = self.requests_per_connection();
+        let requests = self.load.requests_per_connection(self.scale);
         let meter = Meter::start(broker);
-        let work = open.produce(self.load.window, requests);
+        let limit = Limit { requests, deadline: Instant::now() + RUN_LIMIT };
+        let work = open.produce(self.load.window, limit);
         let sample = meter.stop(work);
         open.topic.check_ends(broker);
         if self.load.fresh_topic {

@@ -16,7 +16,7 @@ use crate::topic::{Topic, index};
 const RUN_LIMIT: Duration = Duration::from_secs(120);
 /// Batches that are due are sent together, this often.
 const TICK: Duration = Duration::from_millis(1);
-/// Of a run's batches, before it.
+/// Of the batches of a run at scale 1, before the first.
 const WARM_UP_SHARE: u64 = 5;
 
 /// The shape of the load.
@@ -38,12 +38,13 @@ impl TailLoad {
         let requests = partitions.map(|partition| ProduceTo::new(&topic, &[partition], &payload));
         let mut session = TailSession {
             requests: requests.collect(),
-            interval: Duration::from_secs(1).mul_f64(real(payload.len()) / real(self.bytes_per_second)),
+            interval: Duration::from_secs(1)
+                .mul_f64(real(payload.len()) / real(self.bytes_per_second)),
             batches: scaled(self.batches, scale, 1),
             records: payload.records,
             topic,
         };
-        session.tail(broker, session.batches.div_ceil(WARM_UP_SHARE), Check::OffsetsAndChecksums);
+        session.tail(broker, self.batches / WARM_UP_SHARE, Check::OffsetsAndChecksums);
         session
     }
 }

@@ -511,7 +511,9 @@ fn check_transactions(
             continue;
         }
         if !batch.header.is_control() {
-            sequences.insert(id, batch.header.last_sequence());
+            if batch.header.last_offset() >= certain {
+                sequences.insert(id, batch.header.last_sequence());
+            }
             if batch.header.is_transactional() {
                 open.entry(id).or_insert(*base);
             }

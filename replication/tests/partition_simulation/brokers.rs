@@ -247,7 +247,6 @@ impl Brokers {
         self.acknowledge(leader_id);
     }
 
-    #[expect(clippy::type_complexity, reason = "divergence, high watermark and records, used once")]
     fn answer(
         &mut self,
         leader_id: BrokerId,

@@ -1,0 +1,171 @@
+//! ListOffsets (key 2): the ends of partitions, and offsets by time.
+//!
+//! A search by time may read from the disk, so it runs on the blocking pool.
+
+use std::collections::BTreeSet;
+
+use klamm_log::log::OffsetTarget;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest};
+use klamm_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
+};
+
+use crate::cluster::Published;
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+use crate::node::Node;
+use crate::partition::handle::ListIsolation;
+
+const CONSUMER: i32 = -1;
+/// The first version whose answers name leader epochs, and those that may say that offsets are not
+/// available yet instead of that there is no leader (KIP-207).
+const FIRST_WITH_EPOCHS: i16 = 4;
+const FIRST_WITH_NOT_AVAILABLE: i16 = 5;
+/// Special timestamps below -2 and the first version that has them.
+const GATED: [(i64, i16); 4] = [(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body: ListOffsetsRequest = request.decode()?;
+    let version = request.version;
+    let node = context.node;
+    let listed = tokio::task::spawn_blocking(move || list(&node, &body, version));
+    let topics = match listed.await {
+        Ok(topics) => topics,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    };
+    request.respond(&ListOffsetsResponse { topics, ..Default::default() })
+}
+
+fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsetsTopicResponse> {
+    let image = node.cluster.image();
+    let repeated = repeated_partitions(body);
+    let isolation = match (body.replica_id, body.isolation_level) {
+        (CONSUMER, 1) => ListIsolation::ReadCommitted,
+        (CONSUMER, _) => ListIsolation::ReadUncommitted,
+        _ => ListIsolation::None,
+    };
+    let topics = body.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|wanted| {
+            let found = if repeated.contains(&(&*topic.name, wanted.partition_index)) {
+                Err(ErrorCode::InvalidRequest)
+            } else if !is_supported(wanted.timestamp, version) {
+                Err(ErrorCode::UnsupportedVersion)
+            } else {
+                find(node, &image, &topic.name, wanted, isolation)
+            };
+            answer(wanted.partition_index, found, version)
+        });
+        ListOffsetsTopicResponse { name: topic.name.clone(), partitions: partitions.collect() }
+    });
+    topics.collect()
+}
+
+fn repeated_partitions(body: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
+    let mut seen = BTreeSet::new();
+    let mut repeated = BTreeSet::new();
+    for topic in &body.topics {
+        for partition in &topic.partitions {
+            let key = (&*topic.name, partition.partition_index);
+            if !seen.insert(key) {
+                repeated.insert(key);
+            }
+        }
+    }
+    repeated
+}
+
+fn is_supported(timestamp: i64, version: i16) -> bool {
+    timestamp >= -2 || GATED.iter().any(|(gated, first)| *gated == timestamp && version >= *first)
+}
+
+/// Timestamp, offset and leader epoch; `None` where no record qualifies.
+type Found = Option<(i64, Offset, Option<LeaderEpoch>)>;
+
+fn find(
+    node: &Node,
+    image: &Published,
+    topic: &str,
+    wanted: &ListOffsetsPartition,
+    isolation: ListIsolation,
+) -> Result<Found, ErrorCode> {
+    let partition = node.leader(image, topic, wanted.partition_index)?;
+    partition.check_epoch(wanted.current_leader_epoch)?;
+    let target = OffsetTarget::from_wire(wanted.timestamp);
+    if target == OffsetTarget::Latest {
+        let (offset, epoch) = partition.latest_offset(isolation)?;
+        return Ok(Some((-1, offset, Some(epoch))));
+    }
+    let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let found = view.offset_for(target).map_err(|error| error.code())?;
+    let found = found.map(|found| (found.timestamp, found.offset, found.leader_epoch));
+    match target {
+        OffsetTarget::MaxTimestamp | OffsetTarget::Timestamp(_) => {
+            // What is found beyond the end that the reader may see does not exist for it.
+            let (end, _) = match found {
+                Some((_, offset, _)) if offset < view.last_stable_offset() => return Ok(found),
+                _ => partition.latest_offset(isolation)?,
+            };
+            Ok(found.filter(|(_, offset, _)| *offset < end))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn answer(
+    index: i32,
+    found: Result<Found, ErrorCode>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
+    let mut response =
+        ListOffsetsPartitionResponse { partition_index: index, ..Default::default() };
+    match found {
+        Ok(None) => {}
+        Ok(Some((timestamp, offset, epoch))) => {
+            response.timestamp = timestamp;
+            response.offset = offset;
+            if version >= FIRST_WITH_EPOCHS {
+                response.leader_epoch = epoch.unwrap_or(-1);
+            }
+        }
+        Err(ErrorCode::OffsetNotAvailable) if version < FIRST_WITH_NOT_AVAILABLE => {
+            response.error_code = ErrorCode::LeaderNotAvailable.code();
+        }
+        Err(code) => response.error_code = code.code(),
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+
+    use super::*;
+
+    #[test]
+    fn special_timestamps_exist_from_their_versions_on() {
+        assert!(is_supported(-2, 1) && is_supported(0, 1));
+        assert!(!is_supported(-3, 6) && is_supported(-3, 7));
+        assert!(!is_supported(-6, 10) && is_supported(-6, 11));
+        assert!(!is_supported(-7, 11));
+    }
+
+    #[test]
+    fn an_answer_can_be_written_in_every_version() {
+        for version in ListOffsetsResponse::VERSIONS {
+            for found in
+                [Ok(None), Ok(Some((5, 6, Some(7)))), Err(ErrorCode::OffsetNotAvailable)]
+            {
+                let partitions = vec![answer(0, found, version)];
+                let topic = ListOffsetsTopicResponse { name: "t".into(), partitions };
+                let response = ListOffsetsResponse { topics: vec![topic], ..Default::default() };
+                response.encoded(version).unwrap();
+            }
+        }
+    }
+}

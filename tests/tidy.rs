@@ -1,0 +1,126 @@
+//! House rules that a compiler does not check.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const CRATES: [&str; 5] = ["protocol", "log", "replication", "metadata", "coordinator"];
+const PURE: [&str; 4] = ["protocol", "replication", "metadata", "coordinator"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All Rust files below a directory, build products left out.
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !name.starts_with('.') && name != "target" && name != "klamm-data" {
+                files.extend(rust_files(&path));
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    let silent: Vec<_> = rust_files(root())
+        .into_iter()
+        .filter(|path| !read(path).trim_start().starts_with("//!"))
+        .collect();
+    assert!(silent.is_empty(), "no //! at the top of {silent:#?}");
+}
+
+#[test]
+fn no_file_is_a_dumping_ground() {
+    let named_badly: Vec<_> = rust_files(root())
+        .into_iter()
+        .filter(|path| {
+            let stem = path.file_stem().unwrap().to_string_lossy();
+            let stem = stem.trim_end_matches('s');
+            matches!(stem, "util" | "utility" | "helper" | "common" | "misc" | "mod")
+        })
+        .collect();
+    assert!(named_badly.is_empty(), "put it on the noun that it is about: {named_badly:#?}");
+}
+
+#[test]
+fn the_lower_crates_know_no_runtime_and_the_four_in_the_middle_not_each_other() {
+    for name in CRATES {
+        let manifest = read(&root().join(name).join("Cargo.toml"));
+        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
+        assert!(!dependencies.contains("tokio"), "{name} names tokio");
+        for other in CRATES.iter().filter(|other| **other != "protocol") {
+            assert!(
+                !dependencies.contains(&format!("klamm-{other}.workspace")),
+                "{name} depends on {other}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_pure_crates_touch_no_file_and_no_clock() {
+    let forbidden = ["std::fs", "std::net", "Instant::now", "SystemTime::now", "HashMap", "HashSet"];
+    for name in PURE {
+        for path in rust_files(&root().join(name).join("src")) {
+            let source = read(&path);
+            let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for line in code {
+                let found = forbidden.iter().find(|word| line.contains(**word));
+                assert!(found.is_none(), "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_api_of_the_table_has_its_handler_file_and_every_file_its_api() {
+    let table: BTreeSet<String> = klamm::compatibility::handler_modules().into_iter().collect();
+    let files: BTreeSet<String> = fs::read_dir(root().join("src/handlers"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(table, files);
+}
+
+#[test]
+fn generated_documents_are_current() {
+    let differences = read(&root().join("tests/conformance/known-differences.tsv"));
+    let expected = klamm::compatibility::document(&differences);
+    let path = root().join("docs/compatibility.md");
+    if std::env::var_os("KLAMM_UPDATE_DOCS").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    assert!(
+        read(&path) == expected,
+        "docs/compatibility.md is old: run KLAMM_UPDATE_DOCS=1 cargo test --test tidy"
+    );
+}
+
+#[test]
+fn nothing_names_a_machine_path() {
+    let offending: Vec<_> = rust_files(root())
+        .into_iter()
+        .filter(|path| {
+            // The words are put together here, or this file would find itself.
+            let source = read(path);
+            ["/ro".to_owned() + "ot/", "/wo".to_owned() + "rk/", "/ho".to_owned() + "me/"]
+                .iter()
+                .any(|word| source.contains(word))
+        })
+        .collect();
+    assert!(offending.is_empty(), "{offending:#?}");
+}
