@@ -179,6 +179,7 @@ impl Broker {
 
     /// Stops serving, syncs and closes everything, and leaves the directories in order.
     pub async fn shutdown(self) {
+        lifecycle::leave(&self.node, self.epoch).await;
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
@@ -304,6 +305,7 @@ fn open(
         opened.loader,
         Publisher::new(Arc::clone(&node)),
         commands,
+        &node.config.quorum,
     );
     let thread = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
     Ok((node, thread))

@@ -4,3 +4,4 @@ pub(crate) mod driver;
 pub(crate) mod handle;
 pub(crate) mod metadata_log;
 pub(crate) mod publisher;
+pub(crate) mod snapshot_file;

@@ -1,13 +1,235 @@
-//! TEMPORARY stand-in.
-use std::sync::Arc;
-use klamm_metadata::delta::ImageDelta;
+//! The group coordinators of this broker: one for each partition of `__consumer_offsets` that it leads.
+//!
+//! Finds the coordinator of a group, and starts and ends coordinators as leadership moves. Decides
+//! nothing: that is `klamm_coordinator`'s. (Kafka: `GroupCoordinatorService`, `CoordinatorRuntime`)
+
+mod answer;
+mod loader;
+mod shard;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+
+use klamm_coordinator::group::{
+    DeletedTopic, GroupConfig, GroupShard, ListFilter, partition_for,
+};
+use klamm_coordinator::outcome::{Outcome, RequestToken};
+use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
-use crate::config::BrokerConfig;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::compression::Compression;
+use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::messages::list_groups_response::ListedGroup;
+use tokio::runtime::Handle;
+use tracing::error;
+
+pub(crate) use self::answer::Pending;
+use self::shard::Coordinator;
+use crate::config::{BrokerConfig, GroupsConfig};
+use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::node::Node;
-pub(crate) struct GroupCoordinators;
+
+/// What every coordinator is started with.
+#[derive(Debug, Clone)]
+struct Settings {
+    group: GroupConfig,
+    /// `offsets.topic.compression.codec`
+    compression: Compression,
+    /// `offsets.load.buffer.size`
+    load_buffer_bytes: u64,
+}
+
+impl Settings {
+    fn new(config: &GroupsConfig) -> Self {
+        let size = |value: i32| usize::try_from(value).unwrap_or_default();
+        let compression = u8::try_from(config.offsets_topic_compression_codec)
+            .ok()
+            .and_then(|id| Compression::from_id(id).ok())
+            .expect("the table allows the ids of codecs only");
+        Self {
+            group: GroupConfig {
+                min_session_timeout_ms: config.min_session_timeout_ms,
+                max_session_timeout_ms: config.max_session_timeout_ms,
+                initial_rebalance_delay_ms: config.initial_rebalance_delay_ms,
+                max_size: size(config.max_size),
+                offset_metadata_max_size: size(config.offset_metadata_max_bytes),
+                offsets_retention_ms: config.offsets_retention_ms,
+                offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+                offset_commit_timeout_ms: i64::from(config.offset_commit_timeout_ms),
+            },
+            compression,
+            load_buffer_bytes: u64::try_from(config.offsets_load_buffer_size).unwrap_or(1),
+        }
+    }
+}
+
+/// The coordinators, by their partition.
+#[derive(Debug)]
+pub(crate) struct GroupCoordinators {
+    broker_id: BrokerId,
+    settings: Settings,
+    /// The node and the runtime, once both are there.
+    surroundings: OnceLock<(Weak<Node>, Handle)>,
+    coordinators: RwLock<BTreeMap<PartitionIndex, Arc<Coordinator>>>,
+}
+
 impl GroupCoordinators {
-    pub(crate) fn new(_config: &BrokerConfig) -> Self { Self }
-    pub(crate) fn attach(&self, _node: &Arc<Node>) {}
-    pub(crate) fn on_published(&self, _delta: &ImageDelta, _image: &ClusterImage) {}
-    pub(crate) fn shut_down(&self) {}
+    pub(crate) fn new(config: &BrokerConfig) -> Self {
+        Self {
+            broker_id: config.node_id,
+            settings: Settings::new(&config.groups),
+            surroundings: OnceLock::new(),
+            coordinators: RwLock::default(),
+        }
+    }
+
+    /// Tells the coordinators of the node that they are part of, before anything is published to it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, or when called again.
+    pub(crate) fn attach(&self, node: &Arc<Node>) {
+        let attached = self.surroundings.set((Arc::downgrade(node), Handle::current()));
+        assert!(attached.is_ok(), "coordinators are part of one node");
+    }
+
+    /// Begins to coordinate, and stops, as the partitions of `__consumer_offsets` move. Loading goes on
+    /// in the background. The partitions have already taken their roles.
+    pub(crate) fn on_published(&self, delta: &ImageDelta, _image: &ClusterImage) {
+        let Some((node, runtime)) = self.surroundings.get() else { return };
+        let Some(node) = node.upgrade() else { return };
+        if delta.deleted_topics.iter().any(|topic| topic.name == CONSUMER_OFFSETS) {
+            self.end_all();
+        }
+        self.forget_topics(delta, runtime);
+        let moved = delta.changed_partitions.iter();
+        for change in moved.filter(|change| change.topic.name == CONSUMER_OFFSETS) {
+            if change.is_newly_led_by(self.broker_id) {
+                self.end(change.index);
+                self.begin(change, &node, runtime);
+            } else if change.after.leader != self.broker_id {
+                self.end(change.index);
+            }
+        }
+    }
+
+    fn begin(&self, change: &PartitionDelta, node: &Node, runtime: &Handle) {
+        let Some(partition) = node.partitions.get(change.topic.id, change.index) else {
+            // The publisher has said why.
+            error!("{CONSUMER_OFFSETS}-{} is not open: its groups are not served", change.index);
+            return;
+        };
+        let coordinator = Coordinator::start(partition, self.settings.clone(), runtime);
+        self.write().insert(change.index, coordinator);
+    }
+
+    fn end(&self, index: PartitionIndex) {
+        let ended = self.write().remove(&index);
+        if let Some(coordinator) = ended {
+            coordinator.end();
+        }
+    }
+
+    fn end_all(&self) {
+        let ended = std::mem::take(&mut *self.write());
+        ended.values().for_each(|coordinator| coordinator.end());
+    }
+
+    /// Deletes the offsets of deleted topics, off the metadata thread.
+    fn forget_topics(&self, delta: &ImageDelta, runtime: &Handle) {
+        let deleted = delta.deleted_topics.iter();
+        let deleted: Arc<[DeletedTopic]> = deleted
+            .map(|topic| DeletedTopic { topic_id: topic.id, name: topic.name.clone() })
+            .collect();
+        if deleted.is_empty() {
+            return;
+        }
+        for coordinator in self.all() {
+            let deleted = Arc::clone(&deleted);
+            runtime.spawn_blocking(move || coordinator.on_topics_deleted(&deleted));
+        }
+    }
+
+    /// Ends all coordinators: nothing is appended afterwards.
+    pub(crate) fn shut_down(&self) {
+        self.end_all();
+    }
+
+    fn write(
+        &self,
+    ) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PartitionIndex, Arc<Coordinator>>> {
+        self.coordinators.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Arc<Coordinator>> {
+        let coordinators = self.coordinators.read().unwrap_or_else(PoisonError::into_inner);
+        coordinators.values().map(Arc::clone).collect()
+    }
+
+    /// The coordinator of a group, if it is on this broker.
+    fn coordinator_of(
+        &self,
+        image: &ClusterImage,
+        group_id: &str,
+    ) -> Result<Arc<Coordinator>, ErrorCode> {
+        let index = partition_of(image, group_id).ok_or(ErrorCode::NotCoordinator)?;
+        let coordinators = self.coordinators.read().unwrap_or_else(PoisonError::into_inner);
+        coordinators.get(&index).map(Arc::clone).ok_or(ErrorCode::NotCoordinator)
+    }
+
+    /// Has the coordinator of a group decide on a request, at once; the answer may take longer.
+    pub(crate) fn ask(
+        &self,
+        image: &ClusterImage,
+        group_id: &str,
+        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+    ) -> Pending {
+        Pending(self.coordinator_of(image, group_id).and_then(|coordinator| coordinator.ask(event)))
+    }
+
+    /// Like [`Self::ask`], for requests in which an empty group id is invalid whoever is asked.
+    pub(crate) fn ask_of_members(
+        &self,
+        image: &ClusterImage,
+        group_id: &str,
+        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+    ) -> Pending {
+        if group_id.is_empty() {
+            return Pending(Err(ErrorCode::InvalidGroupId));
+        }
+        self.ask(image, group_id, event)
+    }
+
+    /// Has the coordinator of a group answer something that needs no record.
+    pub(crate) fn look<R>(
+        &self,
+        image: &ClusterImage,
+        group_id: &str,
+        event: impl FnOnce(&mut GroupShard, i64) -> R,
+    ) -> Result<R, ErrorCode> {
+        self.coordinator_of(image, group_id)?.look(event)
+    }
+
+    /// The groups of all coordinators of this broker.
+    ///
+    /// # Errors
+    /// COORDINATOR_LOAD_IN_PROGRESS while any is loading: the list would not be whole.
+    pub(crate) fn list(&self, filter: &ListFilter) -> Result<Vec<ListedGroup>, ErrorCode> {
+        let mut groups = Vec::new();
+        for coordinator in self.all() {
+            match coordinator.look(|shard, _| shard.on_list_groups(filter)) {
+                Ok(listed) => groups.extend(listed),
+                // Whoever coordinates them now lists them.
+                Err(ErrorCode::NotCoordinator) => {}
+                Err(code) => return Err(code),
+            }
+        }
+        Ok(groups)
+    }
+}
+
+/// The partition of `__consumer_offsets` that holds a group, if the topic exists.
+pub(crate) fn partition_of(image: &ClusterImage, group_id: &str) -> Option<PartitionIndex> {
+    let topic = image.topics.by_name(CONSUMER_OFFSETS)?;
+    let partitions = i32::try_from(topic.partition_count()).ok().filter(|count| *count > 0)?;
+    Some(partition_for(group_id, partitions))
 }

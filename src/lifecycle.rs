@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use klamm_log::log_dir::LastShutdown;
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
+use klamm_protocol::messages::broker_heartbeat_response::BrokerHeartbeatResponse;
 use klamm_protocol::messages::broker_registration_request::{
     BrokerRegistrationRequest, Feature, Listener,
 };
@@ -17,6 +18,10 @@ use tracing::{debug, info, warn};
 use crate::features;
 use crate::node::Node;
 use crate::random;
+
+/// How long a stop waits for the controller's leave, and how often it asks.
+const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+const CONTROLLED_SHUTDOWN_RETRY: Duration = Duration::from_millis(20);
 
 /// Why the broker did not become part of its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +93,28 @@ pub(crate) async fn join(
     Ok(epoch)
 }
 
-async fn heartbeat(node: &Arc<Node>, epoch: i64, want_shut_down: bool) -> Result<(), JoinError> {
+/// Asks the controller to move what this broker leads elsewhere, and waits for its leave to stop, for
+/// `CONTROLLED_SHUTDOWN_TIMEOUT` at most (KIP-631).
+pub(crate) async fn leave(node: &Arc<Node>, epoch: i64) {
+    let granted = async {
+        loop {
+            match heartbeat(node, epoch, true).await {
+                Ok(response) if response.should_shut_down => return,
+                Ok(_) => tokio::time::sleep(CONTROLLED_SHUTDOWN_RETRY).await,
+                Err(error) => return warn!("the broker stops without the controller's leave: {error}"),
+            }
+        }
+    };
+    if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, granted).await.is_err() {
+        warn!("the broker stops without the controller's leave: it was not given in time");
+    }
+}
+
+async fn heartbeat(
+    node: &Arc<Node>,
+    epoch: i64,
+    want_shut_down: bool,
+) -> Result<BrokerHeartbeatResponse, JoinError> {
     let request = BrokerHeartbeatRequest {
         broker_id: node.config.node_id,
         broker_epoch: epoch,
@@ -103,7 +129,7 @@ async fn heartbeat(node: &Arc<Node>, epoch: i64, want_shut_down: bool) -> Result
         .await
         .map_err(|error| JoinError::Unreachable(error.to_string()))?;
     debug!("heartbeat answered: {response:?}");
-    Ok(())
+    Ok(response)
 }
 
 /// Stays in contact with the controller until `stop`.

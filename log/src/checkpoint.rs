@@ -54,10 +54,7 @@ pub fn write_offsets(
 }
 
 /// Reads a leader epoch checkpoint: epochs and the offsets where they begin, in the file's order.
-pub fn read_epochs(
-    disk: &dyn Disk,
-    path: &Path,
-) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
+pub fn read_epochs(disk: &dyn Disk, path: &Path) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
     let parse = |line: &str| {
         let (epoch, offset) = line.split_once(|c: char| c.is_ascii_whitespace())?;
         let entry: (LeaderEpoch, Offset) = (epoch.parse().ok()?, offset.trim().parse().ok()?);
@@ -96,9 +93,10 @@ fn read<T>(
     let mut lines = text.lines().enumerate();
     let number = |line: Option<(usize, &str)>, expected| match line {
         None => Ok(None),
-        Some((index, text)) => text.parse().map(Some).map_err(|_| {
-            malformed(index + 1, FileProblem::Syntax { expected })
-        }),
+        Some((index, text)) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| malformed(index + 1, FileProblem::Syntax { expected })),
     };
     let Some(found) = number(lines.next(), "the version number")? else { return Ok(Vec::new()) };
     if found != VERSION {
@@ -110,9 +108,7 @@ fn read<T>(
     let mut entries = Vec::new();
     for (index, line) in lines {
         let entry = parse(line);
-        entries.push(
-            entry.ok_or_else(|| malformed(index + 1, FileProblem::Syntax { expected }))?,
-        );
+        entries.push(entry.ok_or_else(|| malformed(index + 1, FileProblem::Syntax { expected }))?);
     }
     let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     if announced != entries.len() {

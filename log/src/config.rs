@@ -105,8 +105,7 @@ mod tests {
 
     #[test]
     fn jitter_shortens_the_segment_and_differs_between_partitions() {
-        let config =
-            LogConfig { segment_ms: 1000, segment_jitter_ms: 400, ..LogConfig::default() };
+        let config = LogConfig { segment_ms: 1000, segment_jitter_ms: 400, ..LogConfig::default() };
         let rolls = (0..50).map(|seed| config.segment_ms_of(seed, 7)).collect::<Vec<_>>();
         assert!(rolls.iter().all(|ms| (601..=1000).contains(ms)), "{rolls:?}");
         assert!(rolls.iter().any(|ms| ms != &rolls[0]));

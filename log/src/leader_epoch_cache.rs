@@ -62,11 +62,7 @@ impl LeaderEpochCache {
 
     /// Where an epoch ends: the largest known epoch not above `requested`, and the first offset of the
     /// epoch after it, or the log end. `None`: nothing is known, the epoch is -1 or newer than all.
-    pub fn end_offset_for(
-        &self,
-        requested: LeaderEpoch,
-        log_end: Offset,
-    ) -> Option<EpochOffset> {
+    pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> Option<EpochOffset> {
         let latest = self.latest()?;
         if requested < 0 || requested > latest.epoch {
             return None;

@@ -12,10 +12,10 @@ mod flush;
 mod offsets;
 mod truncate;
 
-pub(crate) use append::{has_sane_offsets, marker_of};
 pub use append::{AppendInfo, LeaderAppend};
-pub use deletion::{DeletedSegment, DeletionReason};
+pub(crate) use append::{has_sane_offsets, marker_of};
 pub(crate) use deletion::is_marked;
+pub use deletion::{DeletedSegment, DeletionReason};
 pub use flush::FlushTicket;
 pub use offsets::{OffsetTarget, TimestampedOffset};
 
@@ -133,10 +133,14 @@ impl Log {
         let flushed = if options.clean_shutdown { log_end } else { options.recovery_point };
         let first_base = recovered.segments.first().map_or(log_end, |s| s.base_offset());
         let flushed = flushed.clamp(first_base.min(log_end), log_end);
-        let jitter_seed = home.path().as_os_str().as_encoded_bytes().iter().fold(
-            0xcbf2_9ce4_8422_2325_u64,
-            |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3),
-        );
+        let jitter_seed = home
+            .path()
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         Self {
             health: Arc::clone(&storage.health),
             config: options.config,

@@ -38,11 +38,7 @@ pub struct LogDir {
 
 impl LogDir {
     /// Creates the directory when absent and locks it. Nothing else is changed.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        files: Arc<OpenFiles>,
-        path: &Path,
-    ) -> Result<Self, LogError> {
+    pub fn open(disk: Arc<dyn Disk>, files: Arc<OpenFiles>, path: &Path) -> Result<Self, LogError> {
         if !disk.exists(path)? {
             disk.create_dir_all(path)?;
             disk.sync_dir(parent(path))?;

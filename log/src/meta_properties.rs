@@ -69,8 +69,7 @@ impl MetaProperties {
     pub fn decode(path: &Path, contents: &[u8]) -> Result<Self, LogError> {
         let malformed =
             |line: usize, problem| LogError::Malformed { path: path.to_path_buf(), line, problem };
-        let text =
-            std::str::from_utf8(contents).map_err(|_| malformed(1, FileProblem::NotText))?;
+        let text = std::str::from_utf8(contents).map_err(|_| malformed(1, FileProblem::NotText))?;
         let properties = properties(text);
         let number = |key: &str| {
             let value = properties.get(key);
@@ -86,9 +85,10 @@ impl MetaProperties {
             return Err(malformed(line, FileProblem::Version { found: version, expected: 1 }));
         }
         let id_key = if version == 0 { BROKER_ID } else { NODE_ID };
-        let node_id = number(id_key)?.map(BrokerId::try_from).transpose().map_err(|_| {
-            malformed(1, FileProblem::Syntax { expected: "a node id of 32 bits" })
-        })?;
+        let node_id = number(id_key)?
+            .map(BrokerId::try_from)
+            .transpose()
+            .map_err(|_| malformed(1, FileProblem::Syntax { expected: "a node id of 32 bits" }))?;
         let cluster_id = properties.get(CLUSTER_ID).map(|(_, value)| value.clone());
         let directory_id = properties.get(DIRECTORY_ID).map(|(line, value)| {
             let expected = FileProblem::Syntax { expected: "a directory id" };

@@ -32,7 +32,9 @@ impl OffsetIndex {
 
     /// Whether an offset can be written relative to `base_offset` at all (int32, not negative).
     pub fn can_hold(base_offset: Offset, offset: Offset) -> bool {
-        offset.checked_sub(base_offset).is_some_and(|relative| i32::try_from(relative).is_ok_and(|r| r >= 0))
+        offset
+            .checked_sub(base_offset)
+            .is_some_and(|relative| i32::try_from(relative).is_ok_and(|r| r >= 0))
     }
 
     pub fn len(&self) -> usize {
@@ -104,8 +106,10 @@ impl OffsetIndex {
         let mut index = Self::new(base_offset);
         index.entries.reserve_exact(entries.len());
         for [a, b, c, d, e, f, g, h] in entries {
-            let entry = (u32::from_be_bytes([*a, *b, *c, *d]), u32::from_be_bytes([*e, *f, *g, *h]));
-            let rises = index.entries.last().is_none_or(|last| last.0 < entry.0 && last.1 < entry.1);
+            let entry =
+                (u32::from_be_bytes([*a, *b, *c, *d]), u32::from_be_bytes([*e, *f, *g, *h]));
+            let rises =
+                index.entries.last().is_none_or(|last| last.0 < entry.0 && last.1 < entry.1);
             let fits = i32::try_from(entry.0).is_ok() && u64::from(entry.1) < segment_size;
             if !rises || !fits {
                 return None;

@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn other_directories_are_no_partitions() {
-        for name in ["lost+found", "-0", "a-", "a-x", "a-+1", "topic-0-delete", "remote-log-index-cache"]
+        for name in
+            ["lost+found", "-0", "a-", "a-x", "a-+1", "topic-0-delete", "remote-log-index-cache"]
         {
             assert_eq!(parsed(name), None, "{name}");
         }

@@ -175,7 +175,12 @@ impl ProducerState {
         {
             let (offset, current) = (self.end_offset, entry.epoch);
             let incoming = epoch;
-            return Err(AppendError::InvalidProducerEpoch { producer_id, offset, incoming, current });
+            return Err(AppendError::InvalidProducerEpoch {
+                producer_id,
+                offset,
+                incoming,
+                current,
+            });
         }
         if self.has_ongoing_transaction(producer_id, epoch) {
             return Ok(None);

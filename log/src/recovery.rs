@@ -5,22 +5,24 @@
 //! batch that is not whole ends the log, and index, leader epochs and producer state are made anew
 //! from the records. Files that an interrupted deletion or compaction left are dealt with first.
 
+mod epochs;
 mod leftovers;
+mod replay;
 mod segments;
 
-use crate::checkpoint::{self, LEADER_EPOCH};
+pub(crate) use replay::{latest_snapshot, replay};
+
 use crate::error::{LogError, ReadError};
 use crate::file_name::FileKind;
 use crate::leader_epoch_cache::LeaderEpochCache;
-use crate::log::{LogOptions, RecoveryReport, marker_of};
+use crate::log::{LogOptions, RecoveryReport};
 use crate::partition_metadata;
-use crate::producer_snapshot;
-use crate::producer_state::{Check, PendingUpdates, ProducerState};
-use crate::segment::{BatchAt, BatchScan, PartitionHome, ScanError, Segment};
-use crate::txn_index::{AbortedTxn, TxnIndex};
+use crate::producer_state::ProducerState;
+use crate::segment::{PartitionHome, Segment};
+use epochs::{epochs_of, note_epochs_of};
 use klamm_protocol::Uuid;
-use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::Offset;
+use replay::replay_segment;
 use segments::SegmentFiles;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,7 +57,7 @@ pub(crate) fn recover(
     let topic_id = partition_metadata::agree(home, options.topic_id)?;
     leftovers::clear(home)?;
     let found = segments::list(home)?;
-    let (stored_epochs, is_damaged) = read_epochs(home)?;
+    let (stored_epochs, is_damaged) = epochs::read(home)?;
     let mut opening = Opening {
         home,
         options,
@@ -117,7 +119,9 @@ impl Opening<'_> {
             if let Some(truncated) = &mut self.report.truncated {
                 truncated.bytes += files.size;
                 files.remove(self.home)?;
-            } else if files.must_recover || first_unsafe.is_some_and(|first| files.base_offset >= first) {
+            } else if files.must_recover
+                || first_unsafe.is_some_and(|first| files.base_offset >= first)
+            {
                 self.recover_segment(&files, is_last)?;
             } else {
                 self.load_segment(&files, is_last, is_first_start)?;
@@ -145,8 +149,7 @@ impl Opening<'_> {
         if self.options.clean_shutdown {
             return None;
         }
-        let above =
-            files.partition_point(|file| file.base_offset <= self.options.recovery_point);
+        let above = files.partition_point(|file| file.base_offset <= self.options.recovery_point);
         files.get(above.saturating_sub(1)).map(|file| file.base_offset)
     }
 
@@ -254,8 +257,7 @@ impl Opening<'_> {
 
     /// Deleted segments may have come back, and with them epochs that the file no longer has.
     fn complete_epochs(&mut self, log_start: Offset) -> Result<(), LogError> {
-        let Some(earliest) = self.epochs.earliest().filter(|first| first.offset > log_start)
-        else {
+        let Some(earliest) = self.epochs.earliest().filter(|first| first.offset > log_start) else {
             return Ok(());
         };
         let older = self.segments.partition_point(|s| s.base_offset() < earliest.offset);
@@ -277,152 +279,6 @@ impl Opening<'_> {
         }
         Ok(())
     }
-}
-
-/// The epochs of the file; a damaged file is as good as none, and true says so.
-fn read_epochs(home: &PartitionHome) -> Result<(LeaderEpochCache, bool), LogError> {
-    match checkpoint::read_epochs(home.disk.as_ref(), &home.file(LEADER_EPOCH)) {
-        Ok(entries) => Ok((LeaderEpochCache::from_entries(entries), false)),
-        Err(LogError::Malformed { .. }) => Ok((LeaderEpochCache::default(), true)),
-        Err(error) => Err(error),
-    }
-}
-
-/// The epochs that the batch headers tell of.
-fn epochs_of(segments: &[Arc<Segment>]) -> Result<LeaderEpochCache, LogError> {
-    let mut epochs = LeaderEpochCache::default();
-    segments.iter().try_for_each(|segment| note_epochs_of(segment, &mut epochs))?;
-    Ok(epochs)
-}
-
-fn note_epochs_of(segment: &Segment, epochs: &mut LeaderEpochCache) -> Result<(), LogError> {
-    let file = segment.file()?;
-    for batch in BatchScan::new(file.as_ref(), 0, segment.size()) {
-        match batch {
-            Ok(batch) => note_epoch(epochs, &batch.header),
-            Err(ScanError::Disk(error)) => return Err(error.into()),
-            // Readers will find the damage where it is.
-            Err(ScanError::Corrupt { .. }) => break,
-        }
-    }
-    Ok(())
-}
-
-fn note_epoch(epochs: &mut LeaderEpochCache, header: &BatchHeader) {
-    let epoch = header.partition_leader_epoch;
-    if epoch >= 0 && epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
-        epochs.assign(epoch, header.base_offset);
-    }
-}
-
-/// The producer state of the newest good snapshot at or below `upto`; without one, an empty state at
-/// `start`. Damaged snapshots are removed.
-pub(crate) fn latest_snapshot(
-    home: &PartitionHome,
-    snapshots: &mut BTreeSet<Offset>,
-    start: Offset,
-    upto: Offset,
-) -> Result<ProducerState, LogError> {
-    while let Some(offset) = snapshots.range(..=upto).next_back().copied() {
-        let path = home.file(&FileKind::ProducerSnapshot.name(offset));
-        match home.disk.read(&path) {
-            Ok(contents) => {
-                if let Ok(entries) = producer_snapshot::decode(&contents) {
-                    return Ok(ProducerState::restored(offset, entries));
-                }
-                home.disk.remove_file_if_exists(&path)?;
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        snapshots.remove(&offset);
-    }
-    Ok(ProducerState::new(start))
-}
-
-/// Brings a producer state up to `upto`, which it must not be above.
-pub(crate) fn replay(
-    segments: &[Arc<Segment>],
-    state: &mut ProducerState,
-    upto: Offset,
-) -> Result<(), LogError> {
-    let first = segments.partition_point(|s| s.base_offset() <= state.end_offset());
-    for segment in &segments[first.saturating_sub(1)..] {
-        if segment.base_offset() < upto {
-            replay_segment(segment, state, upto)?;
-        }
-    }
-    state.set_end_offset(upto);
-    Ok(())
-}
-
-fn replay_segment(
-    segment: &Segment,
-    state: &mut ProducerState,
-    upto: Offset,
-) -> Result<(), LogError> {
-    let start = state.end_offset();
-    let first = match segment.find(start, segment.size()) {
-        Ok(Some(first)) => first,
-        // Readers will find the damage where it is.
-        Ok(None) | Err(ReadError::Corrupt { .. }) => return Ok(()),
-        Err(error) => return Err(opening_error(error)),
-    };
-    let file = segment.file()?;
-    for batch in BatchScan::new(file.as_ref(), first.position, segment.size()) {
-        let batch = match batch {
-            Ok(batch) if batch.header.base_offset < upto => batch,
-            Ok(_) | Err(ScanError::Corrupt { .. }) => break,
-            Err(ScanError::Disk(error)) => return Err(error.into()),
-        };
-        replay_batch(segment, state, &batch)?;
-    }
-    Ok(())
-}
-
-fn replay_batch(
-    segment: &Segment,
-    state: &mut ProducerState,
-    batch: &BatchAt,
-) -> Result<(), LogError> {
-    let mut body = bytes::Bytes::new();
-    if batch.header.is_control() && batch.header.has_producer_id() {
-        match segment.read_batch(batch) {
-            Ok(whole) => body = whole.body(),
-            Err(ReadError::Storage(error)) => return Err(error),
-            // Readers will find the damage; a marker that cannot be read ends nothing.
-            Err(_) => {}
-        }
-    }
-    apply(state, &batch.header, &body, &mut TxnIndex::default());
-    Ok(())
-}
-
-/// Applies a batch that was accepted before, and notes the transaction that it aborts.
-fn apply(
-    state: &mut ProducerState,
-    header: &BatchHeader,
-    body: &bytes::Bytes,
-    txns: &mut TxnIndex,
-) {
-    let mut pending = PendingUpdates::default();
-    let marker = marker_of(header, body);
-    state
-        .prepare(&mut pending, header, marker, Check::REPLICATION)
-        .expect("replication checks nothing");
-    state.apply(&pending);
-    for txn in &pending.completed {
-        if txn.aborted {
-            txns.append(AbortedTxn {
-                producer_id: txn.producer_id,
-                first_offset: txn.first_offset,
-                last_offset: txn.last_offset,
-                last_stable_offset: state.last_stable_offset_after(txn),
-            });
-        }
-        state.complete(txn);
-    }
-    state.set_end_offset(header.next_offset());
 }
 
 /// While a log is opened nobody truncates or deletes its segments.

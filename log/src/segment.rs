@@ -12,8 +12,8 @@ mod scan;
 mod writer;
 
 pub(crate) use indexes::Indexes;
-pub(crate) use writer::RollCheck;
 pub(crate) use scan::{BatchAt, BatchScan, ScanError, as_u64, index};
+pub(crate) use writer::RollCheck;
 
 use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::file_name::{DELETED_SUFFIX, FileKind};
@@ -22,7 +22,9 @@ use crate::txn_index::TxnIndex;
 use klamm_protocol::ids::Offset;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 /// The directory of one partition: it may be renamed while segments are read.
 #[derive(Debug)]
@@ -126,8 +128,7 @@ impl Segment {
         txns: TxnIndex,
     ) -> Arc<Self> {
         let base_offset = indexes.base_offset();
-        let segment =
-            Self::new(home, base_offset, size, IndexState::Live(indexes), txns);
+        let segment = Self::new(home, base_offset, size, IndexState::Live(indexes), txns);
         segment.unsynced.store(true, Ordering::Relaxed);
         segment
     }

@@ -125,7 +125,8 @@ mod tests {
 
     fn index() -> TimeIndex {
         let mut index = TimeIndex::new(100);
-        for entry in [at(1_000, 109), at(1_000, 115), at(900, 118), at(2_000, 119), at(5_000, 150)] {
+        for entry in [at(1_000, 109), at(1_000, 115), at(900, 118), at(2_000, 119), at(5_000, 150)]
+        {
             index.maybe_append(entry);
         }
         index

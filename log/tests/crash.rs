@@ -4,6 +4,7 @@
 //! Each run makes the same random history (`seed`) on a disk that stops at its n-th operation, keeps a random
 //! part of what was not synced, and starts again. A failing run prints seed and operation.
 
+#[cfg(test)]
 #[path = "crash/model.rs"]
 mod model;
 

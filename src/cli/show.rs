@@ -11,8 +11,7 @@ use super::{Console, ExitStatus, print};
 
 const MASK: &str = "[hidden]";
 
-/// Prints the configuration in the form of a properties file, sorted by key, and what there is to
-/// say about it to the error stream.
+/// Prints a line for each key, sorted, and what there is to say about them to the error stream.
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> ExitStatus {
     let loaded = match Loaded::from_sources(sources) {
         Ok(loaded) => loaded,
@@ -70,7 +69,7 @@ fn is_secret(key: &str) -> bool {
     }
 }
 
-/// Escapes what would not come back from a properties file, and what would fool a terminal.
+/// Escapes what would break the line or fool a terminal, as a properties file writes it.
 fn escaped(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for c in value.chars() {

@@ -12,10 +12,11 @@ use std::time::Duration;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::loader::MetadataLoader;
+use klamm_metadata::snapshot;
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::metadata_record::MetadataRecord;
-use klamm_replication::quorum::{Effect, Quorum};
+use klamm_replication::quorum::{Effect, Quorum, membership_records};
 use tracing::{debug, error, info, warn};
 
 use super::handle::{
@@ -24,7 +25,9 @@ use super::handle::{
 };
 use super::metadata_log::{MetadataLog, MetadataLogError};
 use super::publisher::Publisher;
+use super::snapshot_file::{Snapshot, SnapshotSchedule};
 use crate::clock;
+use crate::config::QuorumConfig;
 
 /// Commands that are taken together before the log is synced.
 const MAX_COMMANDS_PER_SYNC: usize = 256;
@@ -41,6 +44,9 @@ pub(crate) struct Driver {
     publisher: Publisher,
     commands: Receiver<Command>,
     effects: VecDeque<Effect>,
+    snapshots: SnapshotSchedule,
+    /// `metadata.max.retention.bytes`, of the log and its snapshots together.
+    max_retention_bytes: u64,
     /// Decisions that are not committed yet, by the offset at which they will be.
     uncommitted: VecDeque<(Offset, Completion)>,
 }
@@ -59,8 +65,18 @@ impl Driver {
         loader: MetadataLoader,
         publisher: Publisher,
         commands: Receiver<Command>,
+        config: &QuorumConfig,
     ) -> Self {
+        let snapshots = SnapshotSchedule::new(
+            config.metadata_log_max_record_bytes_between_snapshots,
+            config.metadata_log_max_snapshot_interval_ms,
+            log.size(),
+            clock::now_ms(),
+        );
         Self {
+            snapshots,
+            max_retention_bytes: u64::try_from(config.metadata_max_retention_bytes)
+                .unwrap_or(u64::MAX),
             quorum,
             log,
             controller,
@@ -79,7 +95,7 @@ impl Driver {
         on_failure: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("metadata".to_owned()).spawn(move || {
-            if let Err(failure) = self.run() {
+            if let Err(failure) = self.run().and_then(|()| self.log.close()) {
                 error!("the metadata log failed, the node stops: {failure}");
                 on_failure();
             }
@@ -95,8 +111,7 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             if stop {
-                self.settle()?;
-                return self.log.close();
+                return self.settle();
             }
             self.on_tick()?;
         }
@@ -261,6 +276,35 @@ impl Driver {
                 completion(Ok(()));
             }
         }
+        self.maybe_snapshot()
+    }
+
+    /// Takes a snapshot if one is due, and deletes what it makes superfluous.
+    fn maybe_snapshot(&mut self) -> Result<(), MetadataLogError> {
+        let now_ms = clock::now_ms();
+        let in_transaction = self.loader.transaction_start_offset().is_some();
+        if in_transaction || !self.snapshots.is_due(self.log.size(), now_ms) {
+            return Ok(());
+        }
+        let Some(id) = self.log.next_snapshot(self.loader.end_offset()) else { return Ok(()) };
+        let membership = self.quorum.membership();
+        let level = *membership.kraft_version.at(id.offset - 1);
+        let image = self.loader.stable();
+        let version = image.metadata_version();
+        let contents = Snapshot {
+            epoch: id.epoch,
+            last_contained_log_timestamp: now_ms,
+            membership: membership_records(level, membership.voters.at(id.offset - 1)),
+            records: &snapshot::records(image),
+            now_ms,
+        }
+        .encode(|record| version.record_version(record))?;
+        self.log.write_snapshot(id, &contents)?;
+        self.quorum.on_snapshot_written(id);
+        if let Some((start, earliest)) = self.log.clean(self.max_retention_bytes, now_ms)? {
+            self.quorum.on_log_deleted(start, earliest);
+        }
+        self.snapshots.on_taken(self.log.size(), now_ms);
         Ok(())
     }
 }

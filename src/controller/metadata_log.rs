@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use klamm_log::config::{CleanupPolicy, LogConfig};
-use klamm_log::disk::{Disk, DiskError};
+use klamm_log::disk::{Disk, DiskError, OpenMode};
 use klamm_log::error::{AppendError, LogError, ReadError};
 use klamm_log::log::{LeaderAppend, Log, LogOptions, LogStorage};
 use klamm_log::log_reader::FetchSpec;
@@ -75,6 +75,8 @@ pub(crate) struct MetadataLog {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     log: Log,
+    /// Oldest first, without the one of formatting.
+    snapshots: Vec<OffsetAndEpoch>,
 }
 
 /// What is found on disk when the node starts.
@@ -124,26 +126,26 @@ impl MetadataLog {
                 loader = MetadataLoader::from_snapshot(&records, id.offset)?;
             }
         }
-        let this = Self { disk, dir, log };
+        let snapshots = snapshots.into_iter().filter(|id| id.offset > 0).collect();
+        let this = Self { disk, dir, log, snapshots };
         this.for_each_batch(this.log.log_start(), this.log.log_end(), |batch| {
             Ok(membership.apply_batch(batch)?)
         })?;
         let election = this.read_election()?;
-        let boot = Boot { election, log: this.position(&snapshots), membership };
+        let boot = Boot { election, log: this.position(), membership };
         Ok(Opened { log: this, boot, loader })
     }
 
-    fn position(&self, snapshots: &[OffsetAndEpoch]) -> LogPosition {
+    fn position(&self) -> LogPosition {
         let epochs = self.log.leader_epochs().entries();
         let epochs = epochs.map(|(epoch, start_offset)| EpochStart { epoch, start_offset });
-        let mut taken = snapshots.iter().copied().filter(|id| id.offset > 0);
         LogPosition {
             start_offset: self.log.log_start(),
             end_offset: self.log.log_end(),
             flushed_offset: self.log.flushed_offset(),
             epochs: EpochHistory::from_entries(epochs),
-            earliest_snapshot: taken.next(),
-            latest_snapshot: snapshots.last().copied().filter(|id| id.offset > 0),
+            earliest_snapshot: self.snapshots.first().copied(),
+            latest_snapshot: self.snapshots.last().copied(),
             ..LogPosition::default()
         }
     }
@@ -207,8 +209,63 @@ impl MetadataLog {
         Ok(self.log.flush()?)
     }
 
-    pub(super) fn close(&mut self) -> Result<(), MetadataLogError> {
-        Ok(self.log.flush()?)
+    /// Leaves the log in order: the next start has nothing to verify.
+    pub(super) fn close(self) -> Result<(), MetadataLogError> {
+        Ok(self.log.close()?)
+    }
+
+    /// Bytes of the log.
+    pub(super) fn size(&self) -> u64 {
+        self.log.size()
+    }
+
+    /// The id of a snapshot of everything below `end_offset`; `None` if nothing is there, or there
+    /// is one already.
+    pub(super) fn next_snapshot(&self, end_offset: Offset) -> Option<OffsetAndEpoch> {
+        let epoch = self.log.leader_epochs().epoch_of(end_offset - 1)?;
+        let known = self.snapshots.last().is_some_and(|last| last.offset >= end_offset);
+        (!known).then_some(OffsetAndEpoch { offset: end_offset, epoch })
+    }
+
+    /// Puts a snapshot into place. A crash leaves all of it or nothing.
+    pub(super) fn write_snapshot(
+        &mut self,
+        id: OffsetAndEpoch,
+        contents: &[u8],
+    ) -> Result<(), MetadataLogError> {
+        self.disk.write_atomically(&self.dir.join(snapshot_name(id)), contents)?;
+        self.snapshots.push(id);
+        info!("metadata snapshot at offset {} written ({} bytes)", id.offset, contents.len());
+        Ok(())
+    }
+
+    /// Deletes the oldest snapshots until what is left is within `max_bytes`, never the newest, and
+    /// the log below the oldest that is kept. Says what is left when anything went.
+    pub(super) fn clean(
+        &mut self,
+        max_bytes: u64,
+        now_ms: i64,
+    ) -> Result<Option<(Offset, OffsetAndEpoch)>, MetadataLogError> {
+        let mut sizes = Vec::with_capacity(self.snapshots.len());
+        for id in &self.snapshots {
+            let file = self.disk.open(&self.dir.join(snapshot_name(*id)), OpenMode::Read)?;
+            sizes.push(file.size()?);
+        }
+        let mut total = self.log.size() + sizes.iter().sum::<u64>();
+        let mut cleaned = None;
+        for size in sizes {
+            if total <= max_bytes || self.snapshots.len() < 2 {
+                break;
+            }
+            let oldest = self.snapshots.remove(0);
+            self.disk.remove_file_if_exists(&self.dir.join(snapshot_name(oldest)))?;
+            let before = self.log.size();
+            self.log.delete_records(self.snapshots[0].offset)?;
+            self.log.apply_retention(now_ms)?;
+            total = total.saturating_sub(size + before - self.log.size());
+            cleaned = Some((self.log.log_start(), self.snapshots[0]));
+        }
+        Ok(cleaned)
     }
 
     /// Replays the records below `end_offset` that the loader has not seen.
@@ -285,6 +342,10 @@ fn snapshot_id(name: &str) -> Option<OffsetAndEpoch> {
     Some(OffsetAndEpoch { offset: offset.parse().ok()?, epoch: epoch.parse().ok()? })
 }
 
+fn snapshot_name(id: OffsetAndEpoch) -> String {
+    format!("{:020}-{:010}{SNAPSHOT_SUFFIX}", id.offset, id.epoch)
+}
+
 /// The metadata records of a snapshot; its control records go to `membership`.
 fn read_snapshot(
     disk: &dyn Disk,
@@ -292,7 +353,7 @@ fn read_snapshot(
     id: OffsetAndEpoch,
     membership: &mut Membership,
 ) -> Result<Vec<MetadataRecord>, MetadataLogError> {
-    let path = dir.join(format!("{:020}-{:010}{SNAPSHOT_SUFFIX}", id.offset, id.epoch));
+    let path = dir.join(snapshot_name(id));
     let mut records = Vec::new();
     for batch in Batches::new(disk.read(&path)?.into()) {
         let batch = batch?;
@@ -350,6 +411,7 @@ mod tests {
     fn snapshot_names_are_read_and_others_are_not() {
         let id = snapshot_id("00000000000000000123-0000000004.checkpoint");
         assert_eq!(id, Some(OffsetAndEpoch { offset: 123, epoch: 4 }));
+        assert_eq!(snapshot_name(id.unwrap()), "00000000000000000123-0000000004.checkpoint");
         for name in ["00000000000000000123.log", "x-1.checkpoint", "1-2.checkpoint.part"] {
             assert_eq!(snapshot_id(name), None, "{name}");
         }

@@ -8,7 +8,7 @@
 
 mod inode;
 
-use super::{Disk, DiskError, DiskFile, DiskLock, DiskSpace, DirEntry, OpenMode, Operation};
+use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation};
 use inode::{Directory, FileContents, Inode, InodeId, NameChange, Tree};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
@@ -264,8 +264,8 @@ impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError> {
         let mut state = self.state();
         state.check(Operation::Open, path)?;
-        let inode = open_inode(&mut state, path, mode)
-            .map_err(DiskError::during(Operation::Open, path))?;
+        let inode =
+            open_inode(&mut state, path, mode).map_err(DiskError::during(Operation::Open, path))?;
         let (boot, opened_as) = (state.boot, path.to_path_buf());
         Ok(Arc::new(MemoryFile { disk: self.clone(), inode, boot, opened_as }))
     }

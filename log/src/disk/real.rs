@@ -1,6 +1,6 @@
 //! The operating system's disk. Owns the translation from [`Disk`] to system calls, and nothing else.
 
-use super::{Disk, DiskError, DiskFile, DiskLock, DiskSpace, DirEntry, OpenMode, Operation};
+use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation};
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};

@@ -61,7 +61,8 @@ impl Log {
     ) -> Result<AppendInfo, AppendError> {
         self.health.check()?;
         if how.origin == AppendOrigin::Client
-            && let Some(duplicate) = batches.iter().find_map(|b| self.producers.duplicate_of(&b.header))
+            && let Some(duplicate) =
+                batches.iter().find_map(|b| self.producers.duplicate_of(&b.header))
         {
             return Ok(self.repeated(&duplicate));
         }
@@ -116,8 +117,10 @@ impl Log {
             }
             let header = given.placed_at(next_offset, how.leader_epoch);
             next_offset = header.next_offset();
-            let marker = marker_of(&header, &batch.body)
-                .map(|marker| EndTxnMarker { transaction_version: how.transaction_version, ..marker });
+            let marker = marker_of(&header, &batch.body).map(|marker| EndTxnMarker {
+                transaction_version: how.transaction_version,
+                ..marker
+            });
             self.producers.prepare(&mut prepared.pending, &header, marker, check)?;
             prepared.push(header, batch.body.clone());
         }

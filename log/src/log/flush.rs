@@ -89,12 +89,19 @@ impl FlushState {
     }
 }
 
+/// A segment with unsynced bytes, its size now, and its file.
+#[derive(Debug)]
+struct UnsyncedFile {
+    segment: Arc<Segment>,
+    size: u64,
+    file: Arc<dyn DiskFile>,
+}
+
 /// Work for a flusher thread. Dropping it is harmless: the next ticket covers the same and more.
 #[derive(Debug)]
 pub struct FlushTicket {
     upto: Offset,
-    /// Segments with unsynced bytes, how many, and their open files.
-    files: Vec<(Arc<Segment>, u64, Arc<dyn DiskFile>)>,
+    files: Vec<UnsyncedFile>,
     seals: Vec<Seal>,
     epochs: Option<String>,
     epochs_changed: u64,
@@ -119,8 +126,8 @@ impl FlushTicket {
     }
 
     fn sync(&self) -> Result<(), LogError> {
-        for (_, _, file) in &self.files {
-            file.sync_data()?;
+        for unsynced in &self.files {
+            unsynced.file.sync_data()?;
         }
         if !self.sync_dir && self.epochs.is_none() && self.seals.is_empty() {
             return Ok(());
@@ -174,13 +181,12 @@ impl Log {
         }))
     }
 
-    fn unsynced_files(
-        &self,
-    ) -> Result<Vec<(Arc<Segment>, u64, Arc<dyn DiskFile>)>, LogError> {
+    fn unsynced_files(&self) -> Result<Vec<UnsyncedFile>, LogError> {
         let mut files = Vec::new();
         for segment in self.segments.iter().rev() {
             if segment.is_unsynced() {
-                files.push((Arc::clone(segment), segment.size(), segment.file()?));
+                let (size, file) = (segment.size(), segment.file()?);
+                files.push(UnsyncedFile { segment: Arc::clone(segment), size, file });
             }
             if segment.base_offset() < self.flush.flushed {
                 break;
@@ -205,7 +211,7 @@ impl Log {
             seal.segment.on_index_files_written();
             flush.unseal(&seal.segment);
         }
-        for (segment, size, _) in &ticket.files {
+        for UnsyncedFile { segment, size, .. } in &ticket.files {
             if segment.size() == *size {
                 segment.set_unsynced(false);
             }

@@ -55,10 +55,7 @@ const MAX_DECOMPRESSED_BATCH: usize = 256 << 20;
 
 impl LogView {
     /// Looks up an offset; `None` when no record qualifies.
-    pub fn offset_for(
-        &self,
-        target: OffsetTarget,
-    ) -> Result<Option<TimestampedOffset>, ReadError> {
+    pub fn offset_for(&self, target: OffsetTarget) -> Result<Option<TimestampedOffset>, ReadError> {
         self.health.check()?;
         let end_of_log = |offset, leader_epoch| {
             Ok(Some(TimestampedOffset { timestamp: -1, offset, leader_epoch }))

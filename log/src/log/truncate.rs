@@ -120,8 +120,7 @@ impl Log {
     fn reload_producers(&mut self) -> Result<(), LogError> {
         let (home, segments) = (&self.home, &self.segments);
         let start = self.log_start;
-        let mut state =
-            recovery::latest_snapshot(home, &mut self.snapshots, start, self.log_end)?;
+        let mut state = recovery::latest_snapshot(home, &mut self.snapshots, start, self.log_end)?;
         recovery::replay(segments, &mut state, self.log_end)?;
         state.on_high_watermark(self.high_watermark);
         state.keep_verifications_of(&self.producers);

@@ -80,7 +80,8 @@ impl ProducerEntry {
         let range = (header.base_sequence, header.last_sequence());
         let is_same =
             |batch: &&BatchMetadata| (batch.first_sequence(), batch.last_sequence) == range;
-        (header.producer_epoch == self.epoch).then(|| self.batches().iter().find(is_same).copied())?
+        (header.producer_epoch == self.epoch)
+            .then(|| self.batches().iter().find(is_same).copied())?
     }
 
     pub(crate) fn add_batch(&mut self, epoch: ProducerEpoch, batch: BatchMetadata) {

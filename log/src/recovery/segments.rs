@@ -1,6 +1,7 @@
 //! Finding the segments of a log, and reading one whole to check it and to make its indexes anew.
 
-use super::{apply, note_epoch};
+use super::epochs::note_epoch;
+use super::replay::apply;
 use crate::disk::{DiskFile, OpenMode};
 use crate::error::LogError;
 use crate::file_name::FileKind;

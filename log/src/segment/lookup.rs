@@ -144,10 +144,7 @@ impl Segment {
     }
 
     /// Looks something up, loading the indexes of a sealed segment first if need be.
-    pub(super) fn with_indexes<T>(
-        &self,
-        look_up: impl Fn(&Indexes) -> T,
-    ) -> Result<T, ReadError> {
+    pub(super) fn with_indexes<T>(&self, look_up: impl Fn(&Indexes) -> T) -> Result<T, ReadError> {
         if let IndexState::Live(indexes) | IndexState::Cached(indexes) = &*self.read_indexes() {
             return Ok(look_up(indexes));
         }

@@ -70,8 +70,8 @@ impl<'a> BatchScan<'a> {
     fn header_bytes(&mut self) -> Result<&[u8], DiskError> {
         let length = index(self.end - self.position).min(HEADER_LEN);
         let window_end = self.window_start + as_u64(self.window.len());
-        let inside = self.window_start <= self.position
-            && self.position + as_u64(length) <= window_end;
+        let inside =
+            self.window_start <= self.position && self.position + as_u64(length) <= window_end;
         if !inside {
             let wanted = index(self.end - self.position).min(WINDOW);
             self.window.resize(wanted, 0);

@@ -79,7 +79,12 @@ impl Model {
     }
 
     /// Checks batches that were read from the begin of a log to its end.
-    pub(crate) fn check_records(&self, found: &[(Offset, Offset, Bytes)], start: Offset, context: &str) {
+    pub(crate) fn check_records(
+        &self,
+        found: &[(Offset, Offset, Bytes)],
+        start: Offset,
+        context: &str,
+    ) {
         let current: Vec<&Entry> =
             self.entries.iter().filter(|entry| entry.last >= self.log_start).collect();
         let before: Vec<&Entry> = self

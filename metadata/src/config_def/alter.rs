@@ -6,6 +6,7 @@
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 
+use super::broker_configs::BrokerConfigs;
 use super::synonyms::strip_listener_prefix;
 use super::value::ConfigValueError;
 use super::{ConfigDef, ConfigScope, ConfigType, Configs, UpdateMode, Visibility, parse_value};
@@ -183,6 +184,34 @@ fn refuse_all(
     if names.is_empty() { Ok(()) } else { Err(AlterError::Dynamic { kind, names }) }
 }
 
+/// Validates the whole dynamic configuration of this broker (`per_broker`) or of the cluster's
+/// default that would take the place of the present one, for the broker that would apply it.
+pub fn validate_broker_change(
+    broker: &BrokerConfigs,
+    proposed: &Configs,
+    per_broker: bool,
+) -> Result<BrokerConfigs, AlterError> {
+    validate_broker_configs(proposed, per_broker)?;
+    let mut changed = broker.clone();
+    if per_broker {
+        changed.set_dynamic_broker(proposed.clone());
+    } else {
+        changed.set_dynamic_default(proposed.clone());
+    }
+    for name in THREAD_COUNTS {
+        validate_thread_count(name, broker.int(name), changed.int(name))?;
+    }
+    Ok(changed)
+}
+
+/// Keys of `DynamicThreadPool`.
+const THREAD_COUNTS: [&str; 4] = [
+    "num.io.threads",
+    "num.replica.fetchers",
+    "num.recovery.threads.per.data.dir",
+    "background.threads",
+];
+
 /// Refuses a thread count that is less than half or more than double the one in force.
 pub fn validate_thread_count(
     name: &'static str,
@@ -324,6 +353,18 @@ mod tests {
             error.to_string(),
             "Invalid value 0 for configuration num.io.threads: Value must be at least 1"
         );
+    }
+
+    #[test]
+    fn a_change_is_checked_against_what_is_in_force() {
+        let broker = BrokerConfigs::new(Configs::new()).unwrap();
+        let change = |name: &str, text: &str| {
+            let changed = validate_broker_change(&broker, &configs(&[(name, text)]), false)?;
+            Ok::<_, AlterError>(changed.int("num.io.threads"))
+        };
+        assert_eq!(change("num.io.threads", "16"), Ok(16));
+        assert!(matches!(change("num.io.threads", "17"), Err(AlterError::ThreadCount { .. })));
+        assert!(matches!(change("node.id", "2"), Err(AlterError::Dynamic { .. })));
     }
 
     #[test]

@@ -45,11 +45,15 @@ impl FeatureLevels {
 }
 
 impl Controller {
-    /// Starts to lead. Every broker that is not fenced counts as heard from just now.
+    /// Starts to lead. Every broker that is not fenced counts as heard from just now, but for this
+    /// node's own: it speaks for itself soon, and after a crash its former life must not keep it
+    /// from registering for the length of a session.
     pub fn on_elected(&mut self, now_ms: i64) -> Outcome<()> {
         let mut heartbeats = BrokerHeartbeats::new(self.settings.session_timeout_ms);
         for broker in self.image().brokers.iter().filter(|broker| !broker.fenced) {
-            heartbeats.on_contact(broker.id, broker.epoch, now_ms);
+            if broker.id != self.settings.node_id {
+                heartbeats.on_contact(broker.id, broker.epoch, now_ms);
+            }
         }
         let timers = Timers::start(&self.settings, now_ms);
         self.active = Some(Active { heartbeats, timers });

@@ -2,6 +2,8 @@
 //!
 //! Source: `DynamicVoter`, `DynamicVoters`.
 
+use std::net::Ipv6Addr;
+
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::voters_record::{Endpoint, KRaftVersionFeature, Voter, VotersRecord};
@@ -75,6 +77,14 @@ fn parse_voter(entry: &str) -> Result<InitialVoter, VoterError> {
     })
 }
 
+/// Java writes an IPv6 address with all its groups: `::1` is `0:0:0:0:0:0:0:1`.
+fn written_host(host: &str) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => address.segments().map(|group| format!("{group:x}")).join(":"),
+        Err(_) => host.to_owned(),
+    }
+}
+
 /// The voters as the quorum's control record.
 pub fn voters_record(voters: &[InitialVoter], controller_listener_name: &str) -> VotersRecord {
     let voters = voters
@@ -84,7 +94,7 @@ pub fn voters_record(voters: &[InitialVoter], controller_listener_name: &str) ->
             voter_directory_id: voter.directory_id,
             endpoints: vec![Endpoint {
                 name: controller_listener_name.into(),
-                host: voter.host.as_str().into(),
+                host: written_host(&voter.host).into(),
                 port: voter.port,
             }],
             k_raft_version_feature: KRAFT_VERSIONS,
@@ -109,6 +119,14 @@ mod tests {
         );
         assert_eq!((voters[1].node_id, voters[1].host.as_str(), voters[1].port), (2, "::1", 9094));
         assert_eq!(voters[0].directory_id.to_string(), DIRECTORY);
+    }
+
+    #[test]
+    fn addresses_are_written_as_java_writes_them() {
+        assert_eq!(written_host("::1"), "0:0:0:0:0:0:0:1");
+        assert_eq!(written_host("fe80::00a1"), "fe80:0:0:0:0:0:0:a1");
+        assert_eq!(written_host("127.0.0.1"), "127.0.0.1");
+        assert_eq!(written_host("a.example"), "a.example");
     }
 
     #[test]

@@ -34,8 +34,7 @@ fn nothing_at_or_above_the_upper_bound_is_given() {
         append(&mut log, batch(3, 1));
     });
     for upper_bound in 0..=90 {
-        let spec =
-            FetchSpec { offset: 0, max_bytes: u64::MAX, min_one_message: true, upper_bound };
+        let spec = FetchSpec { offset: 0, max_bytes: u64::MAX, min_one_message: true, upper_bound };
         let mut offset = 0;
         let mut last = -1;
         loop {

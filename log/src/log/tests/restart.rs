@@ -122,7 +122,8 @@ fn leftovers_of_deletion_and_compaction_are_dealt_with() {
         disk.write_synced(&dir.join(name), b"x").unwrap();
     }
     disk.write_synced(&dir.join("00000000000000000077.timeindex"), b"orphan").unwrap();
-    disk.write_synced(&dir.join("00000000000000000000-0000000001.checkpoint.deleted"), b"").unwrap();
+    disk.write_synced(&dir.join("00000000000000000000-0000000001.checkpoint.deleted"), b"")
+        .unwrap();
     let log = reopen(&disk, 90, true);
     assert_eq!(offsets(&log, 0).len(), 30);
     drop(log);

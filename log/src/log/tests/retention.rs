@@ -84,8 +84,7 @@ fn delete_records_moves_the_start_up_to_the_high_watermark() {
 
 #[test]
 fn files_are_removed_after_their_delay_and_readers_finish() {
-    let config =
-        LogConfig { retention_ms: 1000, file_delete_delay_ms: 500, ..small_segments() };
+    let config = LogConfig { retention_ms: 1000, file_delete_delay_ms: 500, ..small_segments() };
     let disk = MemoryDisk::default();
     let mut log = filled(&disk, config);
     log.flush().unwrap();

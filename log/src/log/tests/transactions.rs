@@ -29,9 +29,15 @@ fn a_repeated_batch_is_answered_with_its_first_offsets() {
 fn sequences_and_epochs_are_checked() {
     let mut log = open(&MemoryDisk::default(), small_segments());
     append(&mut log, produced(5, 3, 77, 2));
-    assert_eq!(code(try_append(&mut log, produced(5, 3, 80, 1))), ErrorCode::OutOfOrderSequenceNumber);
+    assert_eq!(
+        code(try_append(&mut log, produced(5, 3, 80, 1))),
+        ErrorCode::OutOfOrderSequenceNumber
+    );
     assert_eq!(code(try_append(&mut log, produced(5, 2, 79, 1))), ErrorCode::InvalidProducerEpoch);
-    assert_eq!(code(try_append(&mut log, produced(5, 4, 79, 1))), ErrorCode::OutOfOrderSequenceNumber);
+    assert_eq!(
+        code(try_append(&mut log, produced(5, 4, 79, 1))),
+        ErrorCode::OutOfOrderSequenceNumber
+    );
     append(&mut log, produced(5, 3, 79, 1));
     append(&mut log, produced(5, 4, 0, 1));
     append(&mut log, produced(6, 0, i32::MAX, 1));

@@ -69,7 +69,7 @@ fn refusals_have_kafkas_codes() {
         (1, PartitionData { leader_epoch: 1, ..good(&[1]) }, ErrorCode::NotController),
         (1, PartitionData { partition_epoch: epoch + 1, ..good(&[1]) }, ErrorCode::NotController),
         (1, PartitionData { leader_epoch: -1, ..good(&[1]) }, ErrorCode::FencedLeaderEpoch),
-        (2, good(&[2]), ErrorCode::InvalidRequest),
+        (2, good(&[1, 2]), ErrorCode::InvalidRequest),
         (
             1,
             PartitionData { partition_epoch: epoch - 1, ..good(&[1]) },

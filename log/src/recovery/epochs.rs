@@ -1,0 +1,47 @@
+//! The leader epochs of a log that is being opened: from the file, or from the batch headers.
+
+use crate::checkpoint::{self, LEADER_EPOCH};
+use crate::error::LogError;
+use crate::leader_epoch_cache::LeaderEpochCache;
+use crate::segment::{BatchScan, PartitionHome, ScanError, Segment};
+use klamm_protocol::batch::BatchHeader;
+use std::sync::Arc;
+
+/// The epochs of the file; a damaged file is as good as none, and true says so.
+pub(super) fn read(home: &PartitionHome) -> Result<(LeaderEpochCache, bool), LogError> {
+    match checkpoint::read_epochs(home.disk.as_ref(), &home.file(LEADER_EPOCH)) {
+        Ok(entries) => Ok((LeaderEpochCache::from_entries(entries), false)),
+        Err(LogError::Malformed { .. }) => Ok((LeaderEpochCache::default(), true)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The epochs that the batch headers tell of.
+pub(super) fn epochs_of(segments: &[Arc<Segment>]) -> Result<LeaderEpochCache, LogError> {
+    let mut epochs = LeaderEpochCache::default();
+    segments.iter().try_for_each(|segment| note_epochs_of(segment, &mut epochs))?;
+    Ok(epochs)
+}
+
+pub(super) fn note_epochs_of(
+    segment: &Segment,
+    epochs: &mut LeaderEpochCache,
+) -> Result<(), LogError> {
+    let file = segment.file()?;
+    for batch in BatchScan::new(file.as_ref(), 0, segment.size()) {
+        match batch {
+            Ok(batch) => note_epoch(epochs, &batch.header),
+            Err(ScanError::Disk(error)) => return Err(error.into()),
+            // Readers will find the damage where it is.
+            Err(ScanError::Corrupt { .. }) => break,
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn note_epoch(epochs: &mut LeaderEpochCache, header: &BatchHeader) {
+    let epoch = header.partition_leader_epoch;
+    if epoch >= 0 && epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
+        epochs.assign(epoch, header.base_offset);
+    }
+}

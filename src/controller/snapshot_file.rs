@@ -1,0 +1,136 @@
+//! Snapshots of the metadata log: how their files look, and when one is due.
+//!
+//! A snapshot is record batches like a log's, numbered from 0: a control batch with the header and what
+//! holds of the quorum, the metadata records, a control batch with the footer (KIP-630).
+
+use bytes::BytesMut;
+use klamm_protocol::batch_builder::BatchBuilder;
+use klamm_protocol::control_record::{ControlRecord, quorum_batch};
+use klamm_protocol::ids::LeaderEpoch;
+use klamm_protocol::messages::snapshot_footer_record::SnapshotFooterRecord;
+use klamm_protocol::messages::snapshot_header_record::SnapshotHeaderRecord;
+use klamm_protocol::metadata_record::MetadataRecord;
+
+use super::metadata_log::MetadataLogError;
+
+/// Records in one batch.
+const RECORDS_PER_BATCH: usize = 1000;
+
+/// What goes into a snapshot.
+#[derive(Debug)]
+pub(crate) struct Snapshot<'a> {
+    /// The epoch of the last record that the snapshot stands for.
+    pub(crate) epoch: LeaderEpoch,
+    /// When that record was written, in ms; 0 if there is none.
+    pub(crate) last_contained_log_timestamp: i64,
+    /// What holds of the quorum; nothing at kraft.version 0.
+    pub(crate) membership: Vec<ControlRecord>,
+    pub(crate) records: &'a [MetadataRecord],
+    pub(crate) now_ms: i64,
+}
+
+impl Snapshot<'_> {
+    /// The file. `version_of` picks the version that each record is written in.
+    pub(crate) fn encode(
+        &self,
+        version_of: impl Fn(&MetadataRecord) -> i16,
+    ) -> Result<BytesMut, MetadataLogError> {
+        let header = SnapshotHeaderRecord {
+            version: 0,
+            last_contained_log_timestamp: self.last_contained_log_timestamp,
+        };
+        let mut first = vec![ControlRecord::SnapshotHeader(header)];
+        first.extend(self.membership.iter().cloned());
+        let batch = quorum_batch(0, self.epoch, self.now_ms, &first)?;
+        let mut contents = BytesMut::from(&batch.bytes[..]);
+        let mut next_offset = batch.header.next_offset();
+        for records in self.records.chunks(RECORDS_PER_BATCH) {
+            let mut batch = BatchBuilder::new(next_offset).leader_epoch(self.epoch);
+            for record in records {
+                let frame = record.to_frame(version_of(record))?;
+                batch.append(self.now_ms, None, Some(&frame), &[])?;
+            }
+            next_offset = batch.next_offset();
+            contents.extend_from_slice(&batch.build()?.bytes);
+        }
+        let footer = ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 });
+        let batch = quorum_batch(next_offset, self.epoch, self.now_ms, &[footer])?;
+        contents.extend_from_slice(&batch.bytes);
+        Ok(contents)
+    }
+}
+
+/// When the next snapshot is due.
+#[derive(Debug)]
+pub(crate) struct SnapshotSchedule {
+    /// `metadata.log.max.record.bytes.between.snapshots`
+    max_bytes: u64,
+    /// `metadata.log.max.snapshot.interval.ms`; 0 for no limit
+    max_interval_ms: i64,
+    bytes_at_last: u64,
+    taken_at_ms: i64,
+}
+
+impl SnapshotSchedule {
+    pub(crate) fn new(max_bytes: i64, max_interval_ms: i64, log_bytes: u64, now_ms: i64) -> Self {
+        Self {
+            max_bytes: u64::try_from(max_bytes).unwrap_or(u64::MAX),
+            max_interval_ms,
+            bytes_at_last: log_bytes,
+            taken_at_ms: now_ms,
+        }
+    }
+
+    /// Whether a snapshot is due when the log has grown to `log_bytes`. Without anything new there
+    /// is nothing to take.
+    pub(crate) fn is_due(&self, log_bytes: u64, now_ms: i64) -> bool {
+        let new = log_bytes.saturating_sub(self.bytes_at_last);
+        let late = self.max_interval_ms > 0 && now_ms - self.taken_at_ms >= self.max_interval_ms;
+        new >= self.max_bytes || (new > 0 && late)
+    }
+
+    pub(crate) fn on_taken(&mut self, log_bytes: u64, now_ms: i64) {
+        self.bytes_at_last = log_bytes;
+        self.taken_at_ms = now_ms;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::batch::Batches;
+    use klamm_protocol::messages::topic_record::TopicRecord;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_due_by_size_or_by_time_but_never_without_anything_new() {
+        let mut schedule = SnapshotSchedule::new(1000, 60_000, 500, 0);
+        assert!(!schedule.is_due(500, 100_000));
+        assert!(schedule.is_due(501, 60_000));
+        assert!(!schedule.is_due(1499, 1));
+        assert!(schedule.is_due(1500, 1));
+        schedule.on_taken(1500, 1);
+        assert!(!schedule.is_due(1501, 2));
+    }
+
+    #[test]
+    fn batches_follow_one_another_between_header_and_footer() {
+        let topic = TopicRecord { name: "t".into(), ..Default::default() };
+        let records = vec![MetadataRecord::from(topic); 2500];
+        let snapshot = Snapshot {
+            epoch: 4,
+            last_contained_log_timestamp: 5,
+            membership: Vec::new(),
+            records: &records,
+            now_ms: 6,
+        };
+        let file = snapshot.encode(|_| 0).unwrap().freeze();
+        let batches: Vec<_> = Batches::new(file).map(Result::unwrap).collect();
+        let control: Vec<_> = batches.iter().map(|batch| batch.header.is_control()).collect();
+        assert_eq!(control, [true, false, false, false, true]);
+        for pair in batches.windows(2) {
+            assert_eq!(pair[0].header.next_offset(), pair[1].header.base_offset);
+        }
+        assert!(batches.iter().all(|batch| batch.header.partition_leader_epoch == 4));
+    }
+}
