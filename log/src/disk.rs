@@ -108,6 +108,11 @@ impl DiskError {
             || code == Some(rustix::io::Errno::NFILE.raw_os_error())
     }
 
+    /// What should have been durable is not.
+    pub fn is_sync(&self) -> bool {
+        matches!(self.operation, Operation::Sync | Operation::SyncDir)
+    }
+
     /// Somebody else holds the lock ([`Disk::lock`]).
     pub fn is_locked(&self) -> bool {
         self.operation == Operation::Lock && self.source.kind() == io::ErrorKind::WouldBlock

@@ -50,9 +50,11 @@ pub enum FileProblem {
 impl LogError {
     /// The disk itself failed, so that nothing in its directory can be trusted to be written:
     /// the log directory goes offline. A full disk and a lack of file descriptors are no
-    /// such failures, the data is intact and the condition passes.
+    /// such failures, the data is intact and the condition passes. A sync that fails is one whatever
+    /// its reason: the pages that it did not write may be gone.
     pub fn is_disk_failure(&self) -> bool {
         match self {
+            Self::Disk(error) if error.is_sync() => true,
             Self::Disk(error) => {
                 !(error.is_no_space() || error.is_out_of_file_descriptors() || error.is_locked())
             }

@@ -84,15 +84,15 @@ mod tests {
     use crate::disk::{DiskError, Operation};
     use std::io;
 
-    fn failed(source: io::Error) -> Result<(), LogError> {
-        Err(DiskError { operation: Operation::Sync, path: PathBuf::from("/d/x"), source }.into())
+    fn failed(operation: Operation, source: io::Error) -> Result<(), LogError> {
+        Err(DiskError { operation, path: PathBuf::from("/d/x"), source }.into())
     }
 
     #[test]
     fn the_first_disk_failure_lasts() {
         let health = LogDirHealth::new(Path::new("/d"));
-        health.observe(failed(io::Error::from_raw_os_error(5))).unwrap_err();
-        health.observe(failed(io::ErrorKind::NotFound.into())).unwrap_err();
+        health.observe(failed(Operation::Sync, io::Error::from_raw_os_error(5))).unwrap_err();
+        health.observe(failed(Operation::Open, io::ErrorKind::NotFound.into())).unwrap_err();
         assert!(health.failure().unwrap().contains("fdatasync"), "{:?}", health.failure());
         assert!(matches!(health.check(), Err(LogError::Offline { .. })));
     }
@@ -102,8 +102,11 @@ mod tests {
         let health = LogDirHealth::new(Path::new("/d"));
         for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
         {
-            health.observe(failed(errno.into())).unwrap_err();
+            health.observe(failed(Operation::Write, errno.into())).unwrap_err();
         }
         assert!(health.check().is_ok());
+        // What a sync could not write for lack of space is lost all the same.
+        health.observe(failed(Operation::Sync, rustix::io::Errno::NOSPC.into())).unwrap_err();
+        assert!(health.check().is_err());
     }
 }

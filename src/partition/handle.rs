@@ -3,41 +3,32 @@
 //! The log and the leader's state have one owner, whoever holds the short lock of [`Partition`]; it is
 //! never held across an await or a sync. Everything read-only goes through a [`LogView`].
 
+mod append;
+mod read;
+
+pub(crate) use append::{AppendFailure, AppendOptions, Appended};
+pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome};
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use klamm_log::config::LogConfig;
-use klamm_log::error::{AppendError, LogError, ReadError};
-use klamm_log::log::{LeaderAppend, Log};
-use klamm_log::log_reader::{FetchSpec, LogView};
-use klamm_log::producer_state::AppendOrigin as LogOrigin;
-use klamm_log::txn_index::AbortedTxn;
+use klamm_log::error::LogError;
+use klamm_log::log::Log;
+use klamm_log::log_reader::LogView;
 use klamm_protocol::compression::Codec;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
-use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
 use klamm_protocol::{ErrorCode, Uuid};
-use klamm_replication::OffsetAndEpoch;
 use klamm_replication::partition::{
-    FetchPosition, LeaderConfig, LeaderState, LogEnds, NotEnoughReplicas, Registration,
-    check_leader_epoch, check_position,
+    LeaderConfig, LeaderState, LogEnds, Registration, check_leader_epoch,
 };
 use tokio::sync::watch;
 
 use super::flusher::Flusher;
-use super::waiting::{Countdown, FetchWaiter, FetchWaiters, ProduceWaiters};
+use super::waiting::{FetchWaiters, ProduceWaiters};
 use crate::clock;
-use crate::net::response::Part;
-
-/// The fetch of a consumer (`FetchRequest.CONSUMER_REPLICA_ID`).
-const CONSUMER: BrokerId = -1;
-/// A fetch that may read up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
-const DEBUGGING_CONSUMER: BrokerId = -2;
-/// The most bytes a compressed batch of this topic may decompress to where it has to be decompressed,
-/// as a multiple of `max.message.bytes`.
-const MAX_DECOMPRESSION_RATIO: usize = 100;
 
 /// What the topic's configuration asks of this partition.
 #[derive(Debug, Clone)]
@@ -67,133 +58,6 @@ impl PartitionConfig {
             replica_lag_time_max_ms: self.replica_lag_time_max_ms,
             flush_before_ack: self.flushes_before_ack(),
         }
-    }
-}
-
-/// Who appends, and who waits for it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AppendOptions<'a> {
-    origin: AppendOrigin,
-    /// acks=all: refused while there are too few replicas.
-    acks_all: bool,
-    /// To be told when the high watermark has passed the records.
-    countdown: Option<&'a Arc<Countdown>>,
-}
-
-impl<'a> AppendOptions<'a> {
-    /// A Produce request of this version.
-    pub(crate) fn client(
-        acks: i16,
-        version: i16,
-        countdown: Option<&'a Arc<Countdown>>,
-    ) -> Self {
-        Self { origin: AppendOrigin::Client { version }, acks_all: acks == -1, countdown }
-    }
-}
-
-impl AppendOptions<'static> {
-    /// A coordinator of this broker, which watches the high watermark by itself.
-    pub(crate) fn coordinator() -> Self {
-        Self { origin: AppendOrigin::Coordinator, acks_all: true, countdown: None }
-    }
-}
-
-/// Where records went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Appended {
-    pub(crate) base_offset: Offset,
-    /// -1 unless the topic has LogAppendTime, or the batch is a repetition.
-    pub(crate) log_append_time_ms: i64,
-    pub(crate) log_start_offset: Offset,
-    /// acks=all holds when the high watermark has reached this offset.
-    pub(crate) required_offset: Offset,
-}
-
-/// A record that was refused, by its place in the batch.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RecordFailure {
-    pub(crate) batch_index: i32,
-    pub(crate) message: Option<String>,
-}
-
-/// Why nothing was appended, as the producer is told.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct AppendFailure {
-    pub(crate) code: ErrorCode,
-    /// -1 when the records were refused before the log was looked at.
-    pub(crate) log_start_offset: Offset,
-    pub(crate) message: Option<String>,
-    pub(crate) record_errors: Vec<RecordFailure>,
-}
-
-impl AppendFailure {
-    fn new(code: ErrorCode, log_start_offset: Offset) -> Self {
-        Self { code, log_start_offset, message: None, record_errors: Vec::new() }
-    }
-
-    fn invalid(invalid: &InvalidRecords, log_start: Offset) -> Self {
-        let log_start_offset = if invalid.answers_log_start_offset() { log_start } else { -1 };
-        let mut failure = Self::new(invalid.code(), log_start_offset);
-        // Kafka gives a message for single records only.
-        if let Some(rejected) = invalid.rejected_records() {
-            failure.message = Some(rejected.to_string());
-            failure.record_errors = rejected
-                .record_errors()
-                .map(|(batch_index, message)| RecordFailure {
-                    batch_index,
-                    message: Some(message),
-                })
-                .collect();
-        }
-        failure
-    }
-
-    fn not_enough_replicas(error: &NotEnoughReplicas, log_start: Offset) -> Self {
-        Self::new(error.code(), log_start)
-    }
-
-    fn refused(error: &AppendError, log_start: Offset) -> Self {
-        Self::new(error.code(), log_start)
-    }
-}
-
-/// What a fetch asks of one partition.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReadOptions {
-    pub(crate) fetch_offset: Offset,
-    pub(crate) max_bytes: usize,
-    pub(crate) min_one_batch: bool,
-    pub(crate) replica_id: BrokerId,
-    pub(crate) read_committed: bool,
-    pub(crate) current_leader_epoch: LeaderEpoch,
-    pub(crate) last_fetched_epoch: LeaderEpoch,
-}
-
-/// How far a listing of offsets may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListIsolation {
-    /// Up to the log's end: replicas and debuggers.
-    None,
-    ReadUncommitted,
-    ReadCommitted,
-}
-
-/// What a fetch finds.
-#[derive(Debug)]
-pub(crate) struct ReadOutcome {
-    pub(crate) high_watermark: Offset,
-    pub(crate) last_stable_offset: Offset,
-    pub(crate) log_start_offset: Offset,
-    /// For readers of committed transactions only.
-    pub(crate) aborted_transactions: Option<Vec<AbortedTxn>>,
-    pub(crate) diverging_epoch: Option<OffsetAndEpoch>,
-    pub(crate) parts: Vec<Part>,
-}
-
-impl ReadOutcome {
-    /// Bytes of records.
-    pub(crate) fn len(&self) -> usize {
-        self.parts.iter().map(Part::len).sum()
     }
 }
 
@@ -358,198 +222,6 @@ impl Partition {
         state.fetches.wake();
     }
 
-    /// Appends one partition's records of a request, or a coordinator's.
-    pub(crate) fn append(
-        self: &Arc<Self>,
-        records: Bytes,
-        options: &AppendOptions<'_>,
-        now_ms: i64,
-    ) -> Result<Appended, AppendFailure> {
-        let config = self.config();
-        let validated = produce_validation::validate(records, &self.rules(&config, options, now_ms))
-            .map_err(|invalid| {
-                AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
-            })?;
-        self.append_validated(&config, validated, options, now_ms)
-    }
-
-    fn rules<'a>(
-        &'a self,
-        config: &PartitionConfig,
-        options: &AppendOptions<'_>,
-        now_ms: i64,
-    ) -> Rules<'a> {
-        let max_message_size = usize::try_from(config.log.max_message_bytes)
-            .expect("a usize has at least 32 bits");
-        Rules {
-            topic: &self.topic,
-            partition: self.index,
-            max_message_size,
-            compacted: config.log.cleanup_policy.compact,
-            timestamp_type: config.log.message_timestamp_type,
-            timestamp_before_max_ms: config.log.message_timestamp_before_max_ms,
-            timestamp_after_max_ms: config.log.message_timestamp_after_max_ms,
-            now_ms,
-            target: config.compression,
-            origin: options.origin,
-            validate_compressed: config.validate_compressed,
-            max_decompressed_size: max_message_size.saturating_mul(MAX_DECOMPRESSION_RATIO),
-        }
-    }
-
-    fn append_validated(
-        self: &Arc<Self>,
-        config: &PartitionConfig,
-        validated: Validated,
-        options: &AppendOptions<'_>,
-        now_ms: i64,
-    ) -> Result<Appended, AppendFailure> {
-        let mut state = self.lock();
-        let (log, leader) =
-            state.log_and_leader().map_err(|code| AppendFailure::new(code, -1))?;
-        if options.acks_all {
-            leader
-                .check_min_isr()
-                .map_err(|error| AppendFailure::not_enough_replicas(&error, log.log_start()))?;
-        }
-        let segments = log.segment_count();
-        let how = LeaderAppend {
-            leader_epoch: leader.leader_epoch(),
-            origin: match options.origin {
-                AppendOrigin::Client { .. } => LogOrigin::Client,
-                AppendOrigin::Coordinator => LogOrigin::Coordinator,
-            },
-            guard: None,
-            transaction_version: -1,
-        };
-        let info = log
-            .append_as_leader(std::slice::from_ref(&validated), how, now_ms)
-            .map_err(|error| self.append_error(&error, log.log_start()))?;
-        let flushes = config.flushes_before_ack()
-            || log.segment_count() != segments
-            || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
-        let moved = leader.on_appended(log.log_end(), now_ms);
-        let required_offset = info.last_offset + 1;
-        let moved = state.on_high_watermark(moved);
-        if let Some(countdown) = options.countdown
-            && state.leader.as_ref().is_some_and(|l| l.high_watermark() < required_offset)
-        {
-            state.producers.add(required_offset, countdown);
-        }
-        drop(state);
-        self.announce(moved);
-        if flushes {
-            self.request_flush();
-        }
-        Ok(Appended {
-            base_offset: info.first_offset,
-            log_append_time_ms: info.log_append_time_ms,
-            log_start_offset: info.log_start,
-            required_offset,
-        })
-    }
-
-    fn append_error(&self, error: &AppendError, log_start: Offset) -> AppendFailure {
-        if let AppendError::Storage(storage) = error {
-            tracing::error!("{}-{} could not be appended to: {storage}", self.topic, self.index);
-            if storage.is_disk_failure() {
-                self.offline.store(true, Ordering::Release);
-            }
-        }
-        AppendFailure::refused(error, log_start)
-    }
-
-    /// Whether records that end at `required` (exclusive) are acknowledged by every replica that
-    /// has to.
-    pub(crate) fn acknowledged(&self, required: Offset) -> Result<bool, ErrorCode> {
-        if self.is_offline() {
-            return Err(ErrorCode::KafkaStorageError);
-        }
-        let state = self.lock();
-        let leader = state.leader.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        Ok(leader.high_watermark() >= required)
-    }
-
-    /// Reads for a fetch; with a waiter, the fetch is told when reading again may find more.
-    pub(crate) fn read(
-        &self,
-        options: &ReadOptions,
-        waiter: Option<&Arc<FetchWaiter>>,
-    ) -> Result<ReadOutcome, ErrorCode> {
-        let view = {
-            let mut state = self.lock();
-            let (log, leader) = state.log_and_leader()?;
-            check_leader_epoch(options.current_leader_epoch, leader.leader_epoch())?;
-            if options.replica_id >= 0 && leader.followers().all(|(id, _)| id != options.replica_id)
-            {
-                return Err(ErrorCode::NotLeaderOrFollower);
-            }
-            let view = log.view();
-            if let Some(waiter) = waiter {
-                state.fetches.add(waiter);
-            }
-            view
-        };
-        let mut outcome = ReadOutcome {
-            high_watermark: view.high_watermark(),
-            last_stable_offset: view.last_stable_offset(),
-            log_start_offset: view.log_start(),
-            aborted_transactions: None,
-            diverging_epoch: None,
-            parts: Vec::new(),
-        };
-        if let FetchPosition::Diverging(end) = position(&view, options)? {
-            outcome.diverging_epoch = Some(end);
-            return Ok(outcome);
-        }
-        self.read_records(&view, options, &mut outcome)?;
-        Ok(outcome)
-    }
-
-    fn read_records(
-        &self,
-        view: &LogView,
-        options: &ReadOptions,
-        outcome: &mut ReadOutcome,
-    ) -> Result<(), ErrorCode> {
-        let upper_bound = match options.replica_id {
-            CONSUMER if options.read_committed => view.last_stable_offset(),
-            CONSUMER => view.high_watermark(),
-            DEBUGGING_CONSUMER.. => view.log_end(),
-            _ => view.high_watermark(),
-        };
-        let spec = FetchSpec {
-            offset: options.fetch_offset,
-            max_bytes: options.max_bytes as u64,
-            min_one_message: options.min_one_batch,
-            upper_bound,
-        };
-        let fetched = view.read(spec).map_err(|error| self.read_error(&error))?;
-        if options.read_committed {
-            let bound = fetched.next_offset_bound;
-            outcome.aborted_transactions =
-                Some(view.aborted_transactions(options.fetch_offset, bound));
-        }
-        if let Some(slice) = fetched.records
-            && !fetched.first_batch_incomplete
-        {
-            let len = usize::try_from(slice.length).expect("a range is no longer than was asked");
-            let part = Part::File { file: slice.file, position: slice.position, len };
-            outcome.parts.push(part);
-        }
-        Ok(())
-    }
-
-    fn read_error(&self, error: &ReadError) -> ErrorCode {
-        if let ReadError::Storage(storage) = error {
-            tracing::error!("{}-{} could not be read: {storage}", self.topic, self.index);
-            if storage.is_disk_failure() {
-                self.offline.store(true, Ordering::Release);
-            }
-        }
-        error.code()
-    }
-
     /// The log as it is now; `None` when it has been closed.
     pub(crate) fn view(&self) -> Option<LogView> {
         self.lock().log.as_ref().map(Log::view)
@@ -561,27 +233,6 @@ impl Partition {
         let leader = state.leader.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
         check_leader_epoch(requested, leader.leader_epoch())?;
         Ok(leader.leader_epoch())
-    }
-
-    /// Where a listing of offsets ends for this kind of reader, and the leader's epoch with it.
-    ///
-    /// A consumer is not told of an end before this epoch has committed something, or offsets could
-    /// go backwards after an election (KIP-207).
-    pub(crate) fn latest_offset(
-        &self,
-        isolation: ListIsolation,
-    ) -> Result<(Offset, LeaderEpoch), ErrorCode> {
-        let mut state = self.lock();
-        let (log, leader) = state.log_and_leader()?;
-        let offset = match isolation {
-            ListIsolation::None => log.log_end(),
-            ListIsolation::ReadUncommitted => log.high_watermark(),
-            ListIsolation::ReadCommitted => log.last_stable_offset(),
-        };
-        if isolation != ListIsolation::None {
-            leader.check_offsets_available()?;
-        }
-        Ok((offset, leader.leader_epoch()))
     }
 
     /// Does something with the log under the partition's lock; what moves in it wakes who waits.
@@ -663,11 +314,4 @@ impl Partition {
         state.fetches.wake();
         log
     }
-}
-
-/// Compares where the fetcher's log ends with this one (KIP-595).
-fn position(view: &LogView, options: &ReadOptions) -> Result<FetchPosition, ErrorCode> {
-    let end = view.leader_epochs().end_offset_for(options.last_fetched_epoch, view.log_end());
-    let end = end.map(|end| OffsetAndEpoch { offset: end.offset, epoch: end.epoch });
-    check_position(options.fetch_offset, options.last_fetched_epoch, end, view.log_start())
 }

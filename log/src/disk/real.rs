@@ -130,9 +130,8 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> Result<(), DiskError> {
-        File::open(path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(DiskError::during(Operation::SyncDir, path))
+        let directory = File::open(path).map_err(DiskError::during(Operation::Open, path))?;
+        directory.sync_all().map_err(DiskError::during(Operation::SyncDir, path))
     }
 
     fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError> {

@@ -76,7 +76,8 @@ impl Log {
     /// Appends what the leader sent: batches with their offsets and epochs, byte for byte.
     ///
     /// A batch cut short at the end is left out, and so is everything from a batch of a later epoch
-    /// than `leader_epoch` on (it comes from a leader that this replica does not know yet).
+    /// than `leader_epoch` on (it comes from a leader that this replica does not know yet). Not all or
+    /// nothing: after an error the log may end behind any of the batches.
     pub fn append_as_follower(
         &mut self,
         records: Bytes,
@@ -86,9 +87,13 @@ impl Log {
         self.health.check()?;
         let batches = checked_batches(records, leader_epoch)?;
         self.begin_inside_first_batch(&batches, now_ms)?;
-        let prepared = self.prepare_as_follower(&batches)?;
-        let outcome = self.write(&prepared, now_ms);
-        Arc::clone(&self.health).observe(outcome)
+        let first_offset = batches.first().map_or(self.log_end, |batch| batch.header.base_offset);
+        for batches in batches.chunk_by(fit_in_one_segment) {
+            let prepared = self.prepare_as_follower(batches)?;
+            let outcome = self.write(&prepared, now_ms);
+            Arc::clone(&self.health).observe(outcome)?;
+        }
+        Ok(self.appended(first_offset))
     }
 
     fn repeated(&self, duplicate: &BatchMetadata) -> AppendInfo {
@@ -321,6 +326,15 @@ impl Prepared {
         self.bodies.push(body);
     }
 }
+
+/// Offsets of a compacted log may be so far apart that neighbours need segments of their own. Half
+/// of what a segment can hold leaves room for both batches.
+fn fit_in_one_segment(batch: &RecordBatch, next: &RecordBatch) -> bool {
+    next.header.last_offset() - batch.header.base_offset < MAX_STRIDE
+}
+
+/// See [`fit_in_one_segment`].
+const MAX_STRIDE: Offset = 1 << 16;
 
 fn checked_batches(
     records: Bytes,

@@ -1,0 +1,222 @@
+//! Appending to a partition that this broker leads.
+//!
+//! The records are validated before the lock is taken; the lock is held for one append.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use klamm_log::error::AppendError;
+use klamm_log::log::LeaderAppend;
+use klamm_log::producer_state::AppendOrigin as LogOrigin;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::Offset;
+use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
+use klamm_replication::partition::NotEnoughReplicas;
+
+use super::{Partition, PartitionConfig};
+use crate::partition::waiting::Countdown;
+
+/// The most bytes a compressed batch of this topic may decompress to where it has to be decompressed,
+/// as a multiple of `max.message.bytes`.
+const MAX_DECOMPRESSION_RATIO: usize = 100;
+
+/// Who appends, and who waits for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AppendOptions<'a> {
+    origin: AppendOrigin,
+    /// acks=all: refused while there are too few replicas.
+    acks_all: bool,
+    /// To be told when the high watermark has passed the records.
+    countdown: Option<&'a Arc<Countdown>>,
+}
+
+impl<'a> AppendOptions<'a> {
+    /// A Produce request of this version.
+    pub(crate) fn client(
+        acks: i16,
+        version: i16,
+        countdown: Option<&'a Arc<Countdown>>,
+    ) -> Self {
+        Self { origin: AppendOrigin::Client { version }, acks_all: acks == -1, countdown }
+    }
+}
+
+impl AppendOptions<'static> {
+    /// A coordinator of this broker, which watches the high watermark by itself.
+    pub(crate) fn coordinator() -> Self {
+        Self { origin: AppendOrigin::Coordinator, acks_all: true, countdown: None }
+    }
+}
+
+/// Where records went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appended {
+    pub(crate) base_offset: Offset,
+    /// -1 unless the topic has LogAppendTime, or the batch is a repetition.
+    pub(crate) log_append_time_ms: i64,
+    pub(crate) log_start_offset: Offset,
+    /// acks=all holds when the high watermark has reached this offset.
+    pub(crate) required_offset: Offset,
+}
+
+/// A record that was refused, by its place in the batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RecordFailure {
+    pub(crate) batch_index: i32,
+    pub(crate) message: Option<String>,
+}
+
+/// Why nothing was appended, as the producer is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AppendFailure {
+    pub(crate) code: ErrorCode,
+    /// -1 when the records were refused before the log was looked at.
+    pub(crate) log_start_offset: Offset,
+    pub(crate) message: Option<String>,
+    pub(crate) record_errors: Vec<RecordFailure>,
+}
+
+impl AppendFailure {
+    fn new(code: ErrorCode, log_start_offset: Offset) -> Self {
+        Self { code, log_start_offset, message: None, record_errors: Vec::new() }
+    }
+
+    fn invalid(invalid: &InvalidRecords, log_start: Offset) -> Self {
+        let log_start_offset = if invalid.answers_log_start_offset() { log_start } else { -1 };
+        let mut failure = Self::new(invalid.code(), log_start_offset);
+        failure.message = invalid.client_message();
+        if let Some(rejected) = invalid.rejected_records() {
+            failure.record_errors = rejected
+                .record_errors()
+                .map(|(batch_index, message)| RecordFailure {
+                    batch_index,
+                    message: Some(message),
+                })
+                .collect();
+        }
+        failure
+    }
+
+    fn not_enough_replicas(error: &NotEnoughReplicas, log_start: Offset) -> Self {
+        Self::new(error.code(), log_start)
+    }
+
+    fn refused(error: &AppendError, log_start: Offset) -> Self {
+        Self::new(error.code(), log_start)
+    }
+}
+
+impl Partition {
+    /// Appends one partition's records of a request, or a coordinator's.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        records: Bytes,
+        options: &AppendOptions<'_>,
+        now_ms: i64,
+    ) -> Result<Appended, AppendFailure> {
+        let config = self.config();
+        let validated = produce_validation::validate(records, &self.rules(&config, options, now_ms))
+            .map_err(|invalid| {
+                AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
+            })?;
+        self.append_validated(&config, validated, options, now_ms)
+    }
+
+    fn rules<'a>(
+        &'a self,
+        config: &PartitionConfig,
+        options: &AppendOptions<'_>,
+        now_ms: i64,
+    ) -> Rules<'a> {
+        let max_message_size = usize::try_from(config.log.max_message_bytes)
+            .expect("a usize has at least 32 bits");
+        Rules {
+            topic: &self.topic,
+            partition: self.index,
+            max_message_size,
+            compacted: config.log.cleanup_policy.compact,
+            timestamp_type: config.log.message_timestamp_type,
+            timestamp_before_max_ms: config.log.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: config.log.message_timestamp_after_max_ms,
+            now_ms,
+            target: config.compression,
+            origin: options.origin,
+            validate_compressed: config.validate_compressed,
+            max_decompressed_size: max_message_size.saturating_mul(MAX_DECOMPRESSION_RATIO),
+        }
+    }
+
+    fn append_validated(
+        self: &Arc<Self>,
+        config: &PartitionConfig,
+        validated: Validated,
+        options: &AppendOptions<'_>,
+        now_ms: i64,
+    ) -> Result<Appended, AppendFailure> {
+        let mut state = self.lock();
+        let (log, leader) =
+            state.log_and_leader().map_err(|code| AppendFailure::new(code, -1))?;
+        if options.acks_all {
+            leader
+                .check_min_isr()
+                .map_err(|error| AppendFailure::not_enough_replicas(&error, log.log_start()))?;
+        }
+        let segments = log.segment_count();
+        let how = LeaderAppend {
+            leader_epoch: leader.leader_epoch(),
+            origin: match options.origin {
+                AppendOrigin::Client { .. } => LogOrigin::Client,
+                AppendOrigin::Coordinator => LogOrigin::Coordinator,
+            },
+            guard: None,
+            transaction_version: -1,
+        };
+        let info = log
+            .append_as_leader(std::slice::from_ref(&validated), how, now_ms)
+            .map_err(|error| self.append_error(&error, log.log_start()))?;
+        let flushes = config.flushes_before_ack()
+            || log.segment_count() != segments
+            || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
+        let moved = leader.on_appended(log.log_end(), now_ms);
+        let required_offset = info.last_offset + 1;
+        let moved = state.on_high_watermark(moved);
+        if let Some(countdown) = options.countdown
+            && state.leader.as_ref().is_some_and(|l| l.high_watermark() < required_offset)
+        {
+            state.producers.add(required_offset, countdown);
+        }
+        drop(state);
+        self.announce(moved);
+        if flushes {
+            self.request_flush();
+        }
+        Ok(Appended {
+            base_offset: info.first_offset,
+            log_append_time_ms: info.log_append_time_ms,
+            log_start_offset: info.log_start,
+            required_offset,
+        })
+    }
+
+    fn append_error(&self, error: &AppendError, log_start: Offset) -> AppendFailure {
+        if let AppendError::Storage(storage) = error {
+            tracing::error!("{}-{} could not be appended to: {storage}", self.topic, self.index);
+            if storage.is_disk_failure() {
+                self.offline.store(true, Ordering::Release);
+            }
+        }
+        AppendFailure::refused(error, log_start)
+    }
+
+    /// Whether records that end at `required` (exclusive) are acknowledged by every replica that
+    /// has to.
+    pub(crate) fn acknowledged(&self, required: Offset) -> Result<bool, ErrorCode> {
+        if self.is_offline() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let state = self.lock();
+        let leader = state.leader.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        Ok(leader.high_watermark() >= required)
+    }
+}
