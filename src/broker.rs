@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -34,12 +35,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use crate::config::{BrokerConfig, Endpoint};
+use crate::config::{BrokerConfig, Endpoint, NetworkConfig};
 use crate::controller::driver::{self, Driver};
 use crate::controller::metadata_log::{self, MetadataLog, MetadataLogError};
 use crate::controller::publisher::Publisher;
 use crate::lifecycle::{self, AdvertisedListener, JoinError};
 use crate::net::connection::ConnectionLimits;
+use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas};
 use crate::net::listener::{Listener, ListenerOptions};
 use crate::node::Node;
 use crate::partition::store::{LogStore, StoreError};
@@ -57,6 +59,8 @@ const DEFAULT_CONTROLLER: (&str, u16) = ("localhost", 9093);
 pub enum StartError {
     #[error("cannot listen on {listener}://{host}:{port}: {source}{}", busy_hint(.source))]
     Bind { listener: String, host: String, port: u16, source: std::io::Error },
+    #[error("max.connections.per.ip.overrides: the host {host} is not known: {source}")]
+    UnknownHost { host: String, source: std::io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the metadata log cannot be used: {0}")]
@@ -113,6 +117,7 @@ impl Broker {
     /// # Errors
     /// A port or a data directory that cannot be used; nothing runs then.
     pub async fn start(config: BrokerConfig) -> Result<Self, StartError> {
+        let quotas = Arc::new(ConnectionQuotas::new(connection_quotas(&config.network).await?));
         let (listeners, advertised) = bind(&config).await?;
         let addresses = listeners.iter().map(|listener| {
             let address = listener.local_addr().expect("a bound socket has an address");
@@ -138,14 +143,14 @@ impl Broker {
             tasks: TaskTracker::new(),
             metadata_thread: Mutex::new(Some(metadata_thread)),
         };
-        broker.serve(listeners);
+        broker.serve(listeners, &quotas);
         Ok(broker)
     }
 
-    fn serve(&self, listeners: Vec<Listener>) {
+    fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         for listener in listeners {
             let (node, tasks) = (Arc::clone(&self.node), self.tasks.clone());
-            self.tasks.spawn(listener.run(node, tasks, self.stop.clone()));
+            self.tasks.spawn(listener.run(node, Arc::clone(quotas), tasks, self.stop.clone()));
         }
         let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
         self.tasks.spawn(maintenance::run(Arc::clone(&node), stop.clone()));
@@ -238,7 +243,6 @@ async fn bind(
 
 fn listener_options(config: &BrokerConfig, endpoint: &Endpoint) -> ListenerOptions {
     let network = &config.network;
-    let count = |value: i32| usize::try_from(value).unwrap_or(usize::MAX);
     let idle_ms = u64::try_from(network.connections_max_idle_ms);
     ListenerOptions {
         name: endpoint.listener.as_str().into(),
@@ -246,9 +250,27 @@ fn listener_options(config: &BrokerConfig, endpoint: &Endpoint) -> ListenerOptio
             max_frame_bytes: count(network.socket_request_max_bytes),
             max_idle: idle_ms.map_or(Duration::from_secs(u64::from(u32::MAX)), Duration::from_millis),
         },
+    }
+}
+
+/// A number of things. The table of configurations refuses negative ones.
+fn count(value: i32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+async fn connection_quotas(network: &NetworkConfig) -> Result<ConnectionQuotaLimits, StartError> {
+    let mut per_ip_overrides = HashMap::new();
+    for (host, limit) in &network.max_connections_per_ip_overrides {
+        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+        let found = found.map_err(|source| StartError::UnknownHost { host: host.clone(), source })?;
+        per_ip_overrides.extend(found.map(|address| (address.ip().to_canonical(), count(*limit))));
+    }
+    Ok(ConnectionQuotaLimits {
         max_connections: count(network.max_connections),
         max_connections_per_ip: count(network.max_connections_per_ip),
-    }
+        per_ip_overrides,
+        creation_rate: u32::try_from(network.max_connection_creation_rate).unwrap_or(u32::MAX),
+    })
 }
 
 /// The machine's own name, for clients where nothing is advertised.

@@ -81,6 +81,7 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(PRODUCE, Pipelined(handlers::produce::handle)).advertised_from(0),
         Row::new(1, Pipelined(handlers::fetch::handle)),
         Row::new(2, exclusive!(list_offsets)),
+        Row::new(3, exclusive!(metadata)),
         Row::new(8, exclusive!(offset_commit)),
         Row::new(9, exclusive!(offset_fetch)),
         Row::new(10, exclusive!(find_coordinator)),
@@ -93,9 +94,17 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
         Row::new(21, Now(handlers::delete_records::handle)),
         Row::new(23, Now(handlers::offset_for_leader_epoch::handle)),
+        Row::new(32, exclusive!(describe_configs)),
+        Row::new(33, exclusive!(alter_configs)),
+        Row::new(34, exclusive!(alter_replica_log_dirs)),
+        Row::new(35, exclusive!(describe_log_dirs)),
         Row::new(42, exclusive!(delete_groups)),
+        Row::new(44, exclusive!(incremental_alter_configs)),
         Row::new(47, exclusive!(offset_delete)),
+        Row::new(60, Now(handlers::describe_cluster::handle)),
         Row::new(61, Now(handlers::describe_producers::handle)),
+        Row::new(74, Now(handlers::list_config_resources::handle)),
+        Row::new(75, Now(handlers::describe_topic_partitions::handle)),
     ]
 });
 

@@ -9,6 +9,7 @@ pub mod config;
 pub mod logging;
 pub mod server;
 
+mod authorized_operations;
 mod auto_topics;
 mod clock;
 mod cluster;

@@ -15,7 +15,10 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+pub(crate) mod loggers;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -81,25 +84,34 @@ fn logger_entry(entry: &str) -> Result<(String, LevelFilter), LoggingError> {
 }
 
 fn level(variable: &'static str, text: &str) -> Result<LevelFilter, LoggingError> {
-    match text.trim().to_ascii_uppercase().as_str() {
-        "OFF" => Ok(LevelFilter::OFF),
-        "FATAL" | "ERROR" => Ok(LevelFilter::ERROR),
-        "WARN" => Ok(LevelFilter::WARN),
-        "INFO" => Ok(LevelFilter::INFO),
-        "DEBUG" => Ok(LevelFilter::DEBUG),
-        "TRACE" | "ALL" => Ok(LevelFilter::TRACE),
-        _ => Err(LoggingError::UnknownLevel { variable, level: text.to_owned() }),
+    level_of(&text.trim().to_ascii_uppercase())
+        .ok_or_else(|| LoggingError::UnknownLevel { variable, level: text.to_owned() })
+}
+
+/// The level with this name of log4j.
+fn level_of(name: &str) -> Option<LevelFilter> {
+    match name {
+        "OFF" => Some(LevelFilter::OFF),
+        "FATAL" | "ERROR" => Some(LevelFilter::ERROR),
+        "WARN" => Some(LevelFilter::WARN),
+        "INFO" => Some(LevelFilter::INFO),
+        "DEBUG" => Some(LevelFilter::DEBUG),
+        "TRACE" | "ALL" => Some(LevelFilter::TRACE),
+        _ => None,
     }
 }
 
 /// Sends the events of this process to its standard output.
 pub fn init(format: LogFormat, levels: &LogLevels) -> Result<(), LoggingError> {
     let lines = tracing_subscriber::fmt::layer().event_format(Lines { format });
+    let (filter, handle) = reload::Layer::new(levels.targets());
     tracing_subscriber::registry()
-        .with(levels.targets())
+        .with(filter)
         .with(lines)
         .try_init()
-        .map_err(|_| LoggingError::AlreadySet)
+        .map_err(|_| LoggingError::AlreadySet)?;
+    loggers::install(levels.clone(), handle);
+    Ok(())
 }
 
 /// Writes one event as one line.

@@ -4,6 +4,8 @@
 //! drive has a limit with a name ([`limits`]).
 
 pub(crate) mod connection;
+pub(crate) mod connection_quotas;
+pub(crate) mod descriptors;
 mod frame;
 pub(crate) mod limits;
 pub(crate) mod listener;

@@ -12,10 +12,14 @@ use crate::config::BrokerConfig;
 use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
 use crate::fetch_session::FetchSessions;
-use crate::partition::store::LogStore;
+use crate::partition::store::{DirectoryStatus, LogStore};
 use crate::partition::handle::Partition;
 use crate::partition::table::{LookupError, PartitionTable};
 use crate::producer_ids::ProducerIds;
+
+const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
+/// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
+const ALL_LOG_DIRS: &str = "*";
 
 /// One node, as handlers, publisher and background tasks see it. Each part guards itself.
 pub(crate) struct Node {
@@ -62,6 +66,14 @@ impl Node {
 
     pub(crate) fn set_configs(&self, configs: BrokerConfigs) {
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+    }
+
+    /// Whether a log directory takes no new replicas (KIP-1066).
+    pub(crate) fn is_cordoned(&self, directory: &DirectoryStatus) -> bool {
+        let path = directory.absolute_path();
+        let cordoned = self.configs().list(CORDONED_LOG_DIRS).unwrap_or_default();
+        self.cluster.image().metadata_version().is_cordoned_log_dirs_supported()
+            && cordoned.iter().any(|entry| entry == ALL_LOG_DIRS || *entry == path)
     }
 
     /// The partition of a topic that a request names, if this broker leads it.

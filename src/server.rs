@@ -3,14 +3,20 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::broker::{Broker, StartError};
 use crate::cli::ExitStatus;
 use crate::config::BrokerConfig;
+use crate::net::descriptors;
 
 /// Runs a broker until a signal or a failure ends it.
 pub fn run(config: BrokerConfig) -> ExitStatus {
+    match descriptors::raise_limit() {
+        Ok(Some(limit)) => debug!("at most {limit} files can be open"),
+        Ok(None) => debug!("any number of files can be open"),
+        Err(failure) => warn!("the limit on open files cannot be raised: {failure}"),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -82,6 +88,7 @@ async fn stop_signal() {
 fn status_of(failure: &StartError) -> ExitStatus {
     match failure {
         StartError::Bind { .. } => ExitStatus::Bind,
+        StartError::UnknownHost { .. } => ExitStatus::Usage,
         StartError::Store(_) => ExitStatus::DataDirectory,
         StartError::Metadata(_) | StartError::Join(_) | StartError::Thread(_) => {
             ExitStatus::Runtime

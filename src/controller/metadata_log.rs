@@ -28,10 +28,13 @@ use klamm_replication::quorum::{
 use klamm_replication::{EpochHistory, EpochStart, OffsetAndEpoch};
 use tracing::info;
 
+use super::snapshot_file::SnapshotError;
+
 /// The directory of the metadata log.
 pub(crate) const METADATA_LOG_DIR: &str = "__cluster_metadata-0";
 const QUORUM_STATE: &str = "quorum-state";
-const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
+/// The first metadata records of a cluster, which formatting leaves in every log directory.
+pub(crate) const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 const SNAPSHOT_SUFFIX: &str = ".checkpoint";
 /// No batch of the metadata log decompresses to more (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -65,6 +68,8 @@ pub(crate) enum MetadataLogError {
     Control(#[from] ControlRecordError),
     #[error(transparent)]
     ControlBatch(#[from] ControlBatchError),
+    #[error("a metadata snapshot cannot be written: {0}")]
+    Snapshot(#[from] SnapshotError),
     #[error("{}: {source}", path.display())]
     QuorumState { path: PathBuf, source: VoteStoreError },
 }

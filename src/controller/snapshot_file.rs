@@ -4,17 +4,27 @@
 //! holds of the quorum, the metadata records, a control batch with the footer (KIP-630).
 
 use bytes::BytesMut;
-use klamm_protocol::batch_builder::BatchBuilder;
-use klamm_protocol::control_record::{ControlRecord, quorum_batch};
+use klamm_protocol::EncodeError;
+use klamm_protocol::batch_builder::{BatchBuilder, BuildError};
+use klamm_protocol::control_record::{ControlRecord, ControlRecordError, quorum_batch};
 use klamm_protocol::ids::LeaderEpoch;
 use klamm_protocol::messages::snapshot_footer_record::SnapshotFooterRecord;
 use klamm_protocol::messages::snapshot_header_record::SnapshotHeaderRecord;
 use klamm_protocol::metadata_record::MetadataRecord;
 
-use super::metadata_log::MetadataLogError;
-
 /// Records in one batch.
 const RECORDS_PER_BATCH: usize = 1000;
+
+/// Why a snapshot could not be written down.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Record(#[from] EncodeError),
+    #[error(transparent)]
+    Control(#[from] ControlRecordError),
+    #[error(transparent)]
+    Batch(#[from] BuildError),
+}
 
 /// What goes into a snapshot.
 #[derive(Debug)]
@@ -34,7 +44,7 @@ impl Snapshot<'_> {
     pub(crate) fn encode(
         &self,
         version_of: impl Fn(&MetadataRecord) -> i16,
-    ) -> Result<BytesMut, MetadataLogError> {
+    ) -> Result<BytesMut, SnapshotError> {
         let header = SnapshotHeaderRecord {
             version: 0,
             last_contained_log_timestamp: self.last_contained_log_timestamp,

@@ -18,7 +18,7 @@ use klamm_protocol::ids::Offset;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Settings;
 use super::loader::{self, Loaded};
@@ -131,13 +131,7 @@ impl Coordinator {
             deleted.extend_from_slice(topics);
             return;
         }
-        let now_ms = clock::now_ms();
-        let forgotten = self.with_running(|running| {
-            let outcome = running.shard.on_topics_deleted(topics, now_ms);
-            running.perform(self, outcome, now_ms);
-        });
-        // Ended meanwhile: another broker does it.
-        drop(forgotten);
+        self.event(|shard, now_ms| shard.on_topics_deleted(topics, now_ms));
     }
 
     /// Stops coordinating. Whoever waits is sent to look for the next coordinator.
@@ -238,14 +232,16 @@ impl Coordinator {
         });
     }
 
+    /// Tells the shard of something that nobody waits for.
     fn event(&self, event: impl FnOnce(&mut GroupShard, i64) -> Outcome) {
         let now_ms = clock::now_ms();
-        let done = self.with_running(|running| {
+        let told = self.with_running(|running| {
             let outcome = event(&mut running.shard, now_ms);
             running.perform(self, outcome, now_ms);
         });
-        // Ended meanwhile: then time and commits mean nothing to it.
-        drop(done);
+        if told.is_err() {
+            debug!("{}: ended, so nothing that happens concerns it", self.name());
+        }
     }
 
     fn append(&self, records: &[Record], now_ms: i64) -> Result<Offset, ErrorCode> {
@@ -302,5 +298,245 @@ fn send(waiting: &mut BTreeMap<RequestToken, oneshot::Sender<Response>>, replies
         let answer = waiting.remove(&reply.token).expect("every request is answered once");
         // A client that has gone away needs no answer.
         drop(answer.send(reply.response));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use bytes::Bytes;
+    use klamm_coordinator::group::JoinGroup;
+    use klamm_log::disk::{Disk, MemoryDisk};
+    use klamm_metadata::config_def::{BrokerConfigs, Configs};
+    use klamm_protocol::Uuid;
+    use klamm_protocol::messages::join_group_request::{
+        JoinGroupRequest, JoinGroupRequestProtocol,
+    };
+    use klamm_protocol::messages::join_group_response::JoinGroupResponse;
+    use klamm_protocol::messages::offset_commit_request::{
+        OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    };
+    use klamm_protocol::messages::offset_commit_response::OffsetCommitResponse;
+    use klamm_protocol::messages::offset_fetch_request::{
+        OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+    };
+    use klamm_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+    use klamm_replication::partition::Registration;
+
+    use super::*;
+    use crate::config::BrokerConfig;
+    use crate::coordinator::Pending;
+    use crate::internal_topics::CONSUMER_OFFSETS;
+    use crate::partition::settings::partition_config;
+    use crate::partition::store::LogStore;
+
+    const TOPIC_ID: Uuid = Uuid::from_bytes([7; 16]);
+
+    fn partition() -> Arc<Partition> {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        let store = LogStore::open(&disk, &[PathBuf::from("/data")], None, 1, 1).unwrap();
+        let configs = BrokerConfigs::new(Configs::new()).unwrap();
+        let config = partition_config(&configs, CONSUMER_OFFSETS, &Configs::new());
+        let id = Uuid::from_bytes([3; 16]);
+        let opened = store.open_all(vec![(CONSUMER_OFFSETS.into(), id, 0, config)]);
+        let partition = opened.into_iter().next().unwrap().unwrap();
+        partition.lead(&Registration {
+            leader_epoch: 1,
+            partition_epoch: 1,
+            replicas: vec![1],
+            isr: vec![1],
+        });
+        partition
+    }
+
+    fn settings() -> Settings {
+        let config = BrokerConfig::from_pairs([
+            ("group.initial.rebalance.delay.ms", "20"),
+            ("offsets.topic.compression.codec", "4"),
+        ]);
+        Settings::new(&config.unwrap().groups)
+    }
+
+    fn started(partition: &Arc<Partition>) -> Arc<Coordinator> {
+        Coordinator::start(Arc::clone(partition), settings(), &Handle::current())
+    }
+
+    /// Not loaded before it is told to.
+    fn unloaded(partition: &Arc<Partition>) -> Coordinator {
+        Coordinator {
+            partition: Arc::clone(partition),
+            settings: settings(),
+            state: Mutex::new(State::Loading { deleted: Vec::new() }),
+            rearm: Notify::new(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    async fn loaded(partition: &Arc<Partition>) -> Arc<Coordinator> {
+        let coordinator = started(partition);
+        let loading = async {
+            while coordinator.look(|_, _| ()) == Err(ErrorCode::CoordinatorLoadInProgress) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), loading).await.expect("an empty log is short");
+        coordinator
+    }
+
+    fn commit(coordinator: &Coordinator, offset: Offset) -> Pending {
+        let request = OffsetCommitRequest {
+            group_id: "g".into(),
+            topics: vec![OffsetCommitRequestTopic {
+                name: "t".into(),
+                topic_id: TOPIC_ID,
+                partitions: vec![OffsetCommitRequestPartition {
+                    committed_offset: offset,
+                    ..Default::default()
+                }],
+            }],
+            ..Default::default()
+        };
+        Pending(coordinator.ask(|shard, token, now_ms| {
+            shard.on_offset_commit(token, 9, &request, now_ms)
+        }))
+    }
+
+    async fn commit_error(pending: Pending) -> i16 {
+        let response: OffsetCommitResponse = pending.answer().await.unwrap();
+        response.topics[0].partitions[0].error_code
+    }
+
+    async fn fetched(coordinator: &Coordinator) -> Offset {
+        let group = OffsetFetchRequestGroup {
+            group_id: "g".into(),
+            topics: Some(vec![OffsetFetchRequestTopics {
+                name: "t".into(),
+                partition_indexes: vec![0],
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        let asked = Pending(
+            coordinator.ask(|shard, token, _| shard.on_offset_fetch(token, &group, false)),
+        );
+        let response: OffsetFetchResponseGroup = asked.answer().await.unwrap();
+        assert_eq!(response.error_code, 0);
+        response.topics[0].partitions[0].committed_offset
+    }
+
+    fn join(coordinator: &Coordinator) -> Pending {
+        Pending(coordinator.ask(|shard, token, now_ms| {
+            let request = JoinGroupRequest {
+                group_id: "g".into(),
+                session_timeout_ms: 10_000,
+                rebalance_timeout_ms: 10_000,
+                protocol_type: "consumer".into(),
+                protocols: vec![JoinGroupRequestProtocol {
+                    name: "range".into(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            let join = JoinGroup {
+                token,
+                version: 3,
+                client_id: "c".into(),
+                client_host: "/127.0.0.1".into(),
+                member_uuid: TOPIC_ID,
+                request,
+            };
+            shard.on_join_group(&join, now_ms)
+        }))
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_there_for_the_next_coordinator() {
+        let partition = partition();
+        let first = loaded(&partition).await;
+        assert_eq!(commit_error(commit(&first, 5)).await, 0);
+        assert_eq!(commit_error(commit(&first, 6)).await, 0);
+        assert_eq!(fetched(&first).await, 6);
+        first.end();
+        assert_eq!(fetched(&*loaded(&partition).await).await, 6);
+    }
+
+    #[tokio::test]
+    async fn a_commit_waits_for_the_disk() {
+        let coordinator = loaded(&partition()).await;
+        let pending = commit(&coordinator, 5);
+        // One thread: nobody can have told the coordinator of a commit in between.
+        let view = coordinator.partition.view().unwrap();
+        assert_eq!(view.log_end(), 1);
+        assert_eq!(commit_error(pending).await, 0);
+        assert_eq!(coordinator.partition.view().unwrap().high_watermark(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_join_is_answered_when_its_time_has_come() {
+        let coordinator = loaded(&partition()).await;
+        let response: JoinGroupResponse = join(&coordinator).answer().await.unwrap();
+        assert_eq!((response.error_code, response.generation_id), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn ending_sends_those_who_wait_to_the_next_coordinator() {
+        let coordinator = loaded(&partition()).await;
+        let pending = join(&coordinator);
+        coordinator.end();
+        let response: JoinGroupResponse = pending.answer().await.unwrap();
+        assert_eq!(response.error_code, ErrorCode::NotCoordinator.code());
+        let refused = commit(&coordinator, 5).answer::<OffsetCommitResponse>().await;
+        assert_eq!(refused.unwrap_err(), ErrorCode::NotCoordinator);
+        assert_eq!(coordinator.partition.view().unwrap().log_end(), 1, "the group's first record");
+    }
+
+    #[tokio::test]
+    async fn topics_that_are_deleted_while_loading_lose_their_offsets() {
+        let partition = partition();
+        let before = loaded(&partition).await;
+        assert_eq!(commit_error(commit(&before, 5)).await, 0);
+        before.end();
+        let coordinator = unloaded(&partition);
+        let refused = commit(&coordinator, 6).answer::<OffsetCommitResponse>().await;
+        assert_eq!(refused.unwrap_err(), ErrorCode::CoordinatorLoadInProgress);
+        let deleted = DeletedTopic { topic_id: TOPIC_ID, name: "t".into() };
+        coordinator.on_topics_deleted(&[deleted]);
+        coordinator.load();
+        let coordinator = Arc::new(coordinator);
+        let driven = Arc::clone(&coordinator);
+        tokio::spawn(async move { driven.drive().await });
+        assert_eq!(fetched(&coordinator).await, -1);
+    }
+
+    #[tokio::test]
+    async fn a_partition_with_a_record_that_nobody_can_read_is_not_served() {
+        let partition = partition();
+        let record = Record { key: Bytes::from_static(b"k"), value: None };
+        let batch = batch(&[record], Compression::None, 0).unwrap();
+        partition.append(batch, &AppendOptions::coordinator(), 0).unwrap();
+        let coordinator = unloaded(&partition);
+        coordinator.load();
+        assert_eq!(coordinator.look(|_, _| ()), Err(ErrorCode::NotCoordinator));
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_is_no_longer_led_refuses_commits() {
+        let partition = partition();
+        let coordinator = loaded(&partition).await;
+        partition.follow();
+        let error = commit_error(commit(&coordinator, 5)).await;
+        assert_eq!(error, ErrorCode::NotCoordinator.code());
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_coordinator_and_not_the_broker() {
+        let coordinator = loaded(&partition()).await;
+        let same = Arc::clone(&coordinator);
+        let panicked = tokio::task::spawn_blocking(move || {
+            same.look(|_, _| panic!("a broken invariant"))
+        });
+        assert!(panicked.await.is_err());
+        assert_eq!(coordinator.look(|_, _| ()), Err(ErrorCode::NotCoordinator));
     }
 }

@@ -23,7 +23,7 @@ use klamm_protocol::messages::describe_configs_response::{
 };
 
 use crate::cluster::Published;
-use crate::logging;
+use crate::logging::loggers;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -50,7 +50,9 @@ enum DescribeRefusal {
     EmptyName(&'static str),
     #[error("a stored configuration is not valid: {0}")]
     Stored(#[from] ConfigValueError),
-    #[error("the answer would have more than {MAX_DESCRIBED_CONFIGS} configs: ask for less at once")]
+    #[error(
+        "the answer would have more than {MAX_DESCRIBED_CONFIGS} configs: ask for less at once"
+    )]
     TooMuch,
 }
 
@@ -171,7 +173,7 @@ fn check_broker(name: &ByteString, node_id: BrokerId) -> Result<(), DescribeRefu
 
 fn describe_loggers(keys: KeyFilter<'_>) -> Vec<DescribedConfig> {
     let asked = |name: &str| keys.0.is_empty() || keys.0.iter().any(|key| key == name);
-    let loggers = logging::loggers().into_iter().filter(|(name, _)| asked(name));
+    let loggers = loggers::all().into_iter().filter(|(name, _)| asked(name));
     let described = loggers.map(|(name, level)| DescribedConfig {
         name: name.into(),
         value: Some(ByteString::from_static(level)),
@@ -200,11 +202,7 @@ fn result(
     }
 }
 
-fn lower(
-    config: DescribedConfig,
-    asked: &DescribeConfigsRequest,
-) -> DescribeConfigsResourceResult {
-    // A logger has no documentation, not even an empty one is missed by Kafka's clients.
+fn lower(config: DescribedConfig, asked: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
     let documentation = config.documentation.filter(|_| asked.include_documentation);
     let config_type = config.type_id();
     let synonyms = if asked.include_synonyms { config.synonyms } else { Vec::new() };

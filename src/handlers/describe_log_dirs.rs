@@ -41,9 +41,9 @@ type Sizes = BTreeMap<ByteString, BTreeMap<PartitionIndex, u64>>;
 
 fn describe(node: &Node, topics: Option<&[DescribableLogDirTopic]>) -> Vec<DescribeLogDirsResult> {
     let asked: Option<BTreeSet<(&str, PartitionIndex)>> = topics.map(|topics| {
-        let pairs = topics.iter().flat_map(|topic| {
-            topic.partitions.iter().map(|index| (&*topic.topic, *index))
-        });
+        let pairs = topics
+            .iter()
+            .flat_map(|topic| topic.partitions.iter().map(|index| (&*topic.topic, *index)));
         pairs.collect()
     });
     let mut by_directory: BTreeMap<&Path, Sizes> = BTreeMap::new();
@@ -61,14 +61,14 @@ fn describe(node: &Node, topics: Option<&[DescribableLogDirTopic]>) -> Vec<Descr
     let directories = node.store.directories().into_iter();
     let described = directories.map(|directory| {
         let sizes = by_directory.remove(&*directory.path).unwrap_or_default();
-        let is_cordoned = node.is_cordoned(&directory.path);
+        let is_cordoned = node.is_cordoned(&directory);
         result(&directory, sizes, is_cordoned)
     });
     described.collect()
 }
 
 fn result(directory: &DirectoryStatus, sizes: Sizes, is_cordoned: bool) -> DescribeLogDirsResult {
-    let log_dir = directory.path.to_string_lossy().into_owned().into();
+    let log_dir = directory.absolute_path().into();
     let Some(space) = &directory.space else {
         let error_code = ErrorCode::KafkaStorageError.code();
         return DescribeLogDirsResult { error_code, log_dir, ..Default::default() };

@@ -1,13 +1,15 @@
 //! IncrementalAlterConfigs (key 44): sets, deletes, appends to and subtracts from values (KIP-339).
 
-use klamm_metadata::alter_configs::{Checked, check_incremental, forwarded_incremental, join_incremental};
+use klamm_metadata::alter_configs::{
+    Checked, check_incremental, forwarded_incremental, join_incremental,
+};
 use klamm_protocol::messages::incremental_alter_configs_request::IncrementalAlterConfigsRequest;
 use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
 use crate::controller::handle::ControllerError;
-use crate::logger_levels;
+use crate::logging::loggers::{self, LoggerRefusal};
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -21,10 +23,10 @@ pub(crate) async fn handle(
     let node = &context.node;
     let node_id = node.config.node_id;
     let checked = check_incremental(&body, node_id, &node.cluster.image().configs);
-    let loggers = alter_loggers(&body, &checked, node_id);
+    let refused_loggers = alter_loggers(&body, &checked, node_id);
     let decided = decide(node, forwarded_incremental(&body, &checked)).await;
     let mut response = join_incremental(&body, &checked, &decided);
-    for (index, refusal) in loggers {
+    for (index, refusal) in refused_loggers {
         response.responses[index].error_code = refusal.code().code();
         response.responses[index].error_message = Some(refusal.to_string().into());
     }
@@ -36,11 +38,11 @@ fn alter_loggers(
     body: &IncrementalAlterConfigsRequest,
     checked: &[Checked],
     node_id: i32,
-) -> Vec<(usize, logger_levels::LoggerRefusal)> {
+) -> Vec<(usize, LoggerRefusal)> {
     let of_loggers = body.resources.iter().zip(checked).enumerate();
     let of_loggers = of_loggers.filter(|(_, (_, checked))| **checked == Checked::Logger);
     let refused = of_loggers.filter_map(|(index, (resource, _))| {
-        let altered = logger_levels::alter(resource, node_id, body.validate_only);
+        let altered = loggers::alter(resource, node_id, body.validate_only);
         altered.err().map(|refusal| (index, refusal))
     });
     refused.collect()

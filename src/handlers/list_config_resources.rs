@@ -52,10 +52,8 @@ fn wanted_types(ids: &[i8], version: i16) -> Option<Vec<ConfigResourceType>> {
 }
 
 fn list(image: &Published, listener: &str, type_: ConfigResourceType) -> Vec<ConfigResource> {
-    let named = |resource_name: ByteString| ConfigResource {
-        resource_name,
-        resource_type: type_.id(),
-    };
+    let named =
+        |resource_name: ByteString| ConfigResource { resource_name, resource_type: type_.id() };
     match type_ {
         ConfigResourceType::Topic => {
             image.topics.iter().map(|topic| named(topic.name.clone())).collect()
@@ -93,10 +91,8 @@ mod tests {
     #[test]
     fn an_answer_can_be_written_in_every_version() {
         let resource = ConfigResource { resource_name: "t".into(), resource_type: 16 };
-        let response = ListConfigResourcesResponse {
-            config_resources: vec![resource],
-            ..Default::default()
-        };
+        let response =
+            ListConfigResourcesResponse { config_resources: vec![resource], ..Default::default() };
         for version in ListConfigResourcesResponse::VERSIONS {
             response.encoded(version).unwrap();
         }

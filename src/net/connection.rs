@@ -9,13 +9,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::frame::{Filled, FrameReader};
-use super::limits::{FIRST_FRAME_MAX_BYTES, MAX_PIPELINED_REQUESTS, Share};
+use super::limits::{
+    FIRST_FRAME_MAX_BYTES, MAX_PIPELINED_BYTES, MAX_PIPELINED_REQUESTS, MAX_QUEUED_ANSWER_BYTES,
+    Share,
+};
 use super::request::{ConnectionError, Request};
 use super::response::Response;
 use super::write::WriteQueue;
@@ -39,8 +43,14 @@ pub(crate) struct ConnectionLimits {
 }
 
 /// An answer in its place in the queue.
-enum Pending {
-    Answered(Response),
+struct Pending {
+    answer: Answer,
+    /// Size of the request, which is held as long.
+    request_bytes: usize,
+}
+
+enum Answer {
+    Ready(Response),
     Waiting(FutureAnswer),
 }
 
@@ -49,17 +59,20 @@ pub(crate) async fn serve(
     context: Context,
     stream: TcpStream,
     limits: ConnectionLimits,
-    unfinished: Share,
+    held: Share,
     stop: CancellationToken,
 ) {
     let peer = context.peer;
     let mut connection = Connection {
         context,
         stream,
-        reader: FrameReader::new(unfinished),
+        reader: FrameReader::default(),
         pending: VecDeque::new(),
+        pending_bytes: 0,
+        held,
         out: WriteQueue::default(),
         exclusive: false,
+        muted: false,
         ended: false,
         proven: false,
         last_active: Instant::now(),
@@ -77,9 +90,15 @@ struct Connection {
     stream: TcpStream,
     reader: FrameReader,
     pending: VecDeque<Pending>,
+    /// Size of the pending requests.
+    pending_bytes: usize,
+    /// The part of what all connections may hold of requests that this one has.
+    held: Share,
     out: WriteQueue,
     /// A request is under way that must be answered before the next one is begun.
     exclusive: bool,
+    /// All connections together hold too much: nothing is read before something is answered.
+    muted: bool,
     /// The peer will send nothing more; what it asked for is still answered.
     ended: bool,
     /// A valid request has been received.
@@ -91,9 +110,19 @@ struct Connection {
 /// What the connection woke up for.
 enum Event {
     Readable,
+    Writable,
     Answer(Response),
     Idle,
     Stop,
+}
+
+/// How far the requests that have arrived were begun.
+#[derive(Debug, PartialEq, Eq)]
+enum Begun {
+    /// All that may be begun now.
+    All,
+    /// Until there were enough answers to send first.
+    Some,
 }
 
 impl Connection {
@@ -102,38 +131,66 @@ impl Connection {
         tokio::pin!(idle);
         let mut failure = None;
         loop {
-            // What was asked before a request that breaks the connection is still answered.
-            if failure.is_none() {
-                failure = self.begin_requests().err();
-                self.ended |= failure.is_some();
+            // A peer that always has something to say must not keep the thread from others.
+            tokio::task::consume_budget().await;
+            self.send()?;
+            let mut begun = Begun::All;
+            if self.out.is_empty() {
+                // What was asked before a request that breaks the connection is still answered.
+                if failure.is_none() {
+                    match self.begin_requests() {
+                        Ok(how_far) => begun = how_far,
+                        Err(error) => failure = Some(error),
+                    }
+                    self.ended |= failure.is_some();
+                }
+                self.send()?;
             }
-            self.out.flush(&self.stream).await?;
-            if self.ended && self.pending.is_empty() {
-                return failure.map_or(Ok(()), Err);
+            if self.out.is_empty() {
+                if begun == Begun::Some {
+                    continue;
+                }
+                if self.ended && self.pending.is_empty() {
+                    return failure.map_or(Ok(()), Err);
+                }
             }
             match self.next_event(idle.as_mut(), &stop).await? {
                 Event::Stop => return Ok(()),
                 Event::Answer(response) => self.on_answer(response),
                 Event::Readable => self.ended |= self.reader.fill(&self.stream)? == Filled::End,
+                Event::Writable => {}
                 Event::Idle if self.is_idle() => return Ok(()),
                 Event::Idle => idle.as_mut().reset(self.last_active + self.limits.max_idle),
             }
         }
     }
 
+    /// Sends what the socket takes.
+    fn send(&mut self) -> Result<(), ConnectionError> {
+        if !self.out.is_empty() && self.out.send(&self.stream)? > 0 {
+            self.last_active = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Waits for what comes next. While answers wait for the socket, nothing else is done: a peer
+    /// that does not read is not served.
     async fn next_event(
         &mut self,
         idle: std::pin::Pin<&mut Sleep>,
         stop: &CancellationToken,
     ) -> Result<Event, ConnectionError> {
-        let may_read = !self.ended && !self.exclusive && self.pending.len() < MAX_PIPELINED_REQUESTS;
-        if self.pending.is_empty() {
-            self.reader.rest();
-        }
+        let writes = !self.out.is_empty();
+        let may_read = !writes && !self.ended && !self.muted && self.may_begin();
+        self.reader.rest();
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(Event::Stop),
-            answer = front(&mut self.pending), if !self.pending.is_empty() => {
+            writable = self.stream.writable(), if writes => {
+                writable?;
+                Ok(Event::Writable)
+            }
+            answer = front(&mut self.pending), if !writes && !self.pending.is_empty() => {
                 answer.map(Event::Answer)
             }
             readable = self.stream.readable(), if may_read => {
@@ -144,42 +201,72 @@ impl Connection {
         }
     }
 
+    /// Whether the answers under way leave room for another request.
+    fn may_begin(&self) -> bool {
+        !self.exclusive
+            && self.pending.len() < MAX_PIPELINED_REQUESTS
+            && self.pending_bytes < MAX_PIPELINED_BYTES
+    }
+
     /// Begins the requests that have arrived, in their order, as far as that is allowed.
-    fn begin_requests(&mut self) -> Result<(), ConnectionError> {
-        while !self.exclusive && self.pending.len() < MAX_PIPELINED_REQUESTS {
+    fn begin_requests(&mut self) -> Result<Begun, ConnectionError> {
+        while self.may_begin() {
+            if self.out.len() >= MAX_QUEUED_ANSWER_BYTES {
+                return Ok(Begun::Some);
+            }
             let max = if self.proven {
                 self.limits.max_frame_bytes
             } else {
                 self.limits.max_frame_bytes.min(FIRST_FRAME_MAX_BYTES)
             };
             let Some(frame) = self.reader.next_frame(max)? else { break };
-            self.last_active = Instant::now();
-            let request = Request::parse(frame)?;
-            let exclusive = dispatch::is_exclusive(request.api_key);
-            match dispatch::handle(&self.context, request)? {
-                Handled::Unanswered => {}
-                Handled::Answered(response) if self.pending.is_empty() => self.out.push(response),
-                Handled::Answered(response) => {
-                    self.pending.push_back(Pending::Answered(response));
-                }
-                Handled::Waiting(answer) => {
-                    self.pending.push_back(Pending::Waiting(answer));
-                    self.exclusive = exclusive;
-                }
+            self.begin(frame)?;
+        }
+        self.account()?;
+        Ok(Begun::All)
+    }
+
+    fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
+        self.last_active = Instant::now();
+        let request_bytes = frame.len();
+        let request = Request::parse(frame)?;
+        let exclusive = dispatch::is_exclusive(request.api_key);
+        let answer = match dispatch::handle(&self.context, request)? {
+            Handled::Unanswered => None,
+            Handled::Answered(response) if self.pending.is_empty() => {
+                self.out.push(response);
+                None
             }
-            self.proven = true;
+            Handled::Answered(response) => Some(Answer::Ready(response)),
+            Handled::Waiting(answer) => {
+                self.exclusive = exclusive;
+                Some(Answer::Waiting(answer))
+            }
+        };
+        if let Some(answer) = answer {
+            self.pending.push_back(Pending { answer, request_bytes });
+            self.pending_bytes += request_bytes;
+        }
+        self.proven = true;
+        Ok(())
+    }
+
+    /// Counts what this connection holds of requests against what all may hold.
+    fn account(&mut self) -> Result<(), ConnectionError> {
+        let counted = self.held.set(self.reader.len() + self.pending_bytes);
+        self.muted = counted.is_err();
+        if self.pending.is_empty() {
+            counted?;
         }
         Ok(())
     }
 
     /// Queues the first pending answer, and those behind it that were only waiting for their turn.
     fn on_answer(&mut self, response: Response) {
-        self.pending.pop_front();
-        self.out.push(response);
-        while let Some(Pending::Answered(_)) = self.pending.front() {
-            if let Some(Pending::Answered(response)) = self.pending.pop_front() {
-                self.out.push(response);
-            }
+        self.send_next(response);
+        while let Some(Pending { answer: Answer::Ready(response), .. }) = self.pending.front_mut() {
+            let response = std::mem::take(response);
+            self.send_next(response);
         }
         if self.pending.is_empty() {
             self.exclusive = false;
@@ -187,15 +274,22 @@ impl Connection {
         self.last_active = Instant::now();
     }
 
+    fn send_next(&mut self, response: Response) {
+        let answered = self.pending.pop_front().expect("an answer comes from the front");
+        self.pending_bytes -= answered.request_bytes;
+        self.out.push(response);
+    }
+
+    /// As in Kafka, a connection is idle also when it waits for an answer.
     fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.last_active.elapsed() >= self.limits.max_idle
+        self.last_active.elapsed() >= self.limits.max_idle
     }
 }
 
 /// The answer at the front of the queue, when it is there. Cancel-safe: the future stays queued.
 async fn front(pending: &mut VecDeque<Pending>) -> Result<Response, ConnectionError> {
     match pending.front_mut() {
-        Some(Pending::Waiting(answer)) => answer.as_mut().await,
+        Some(Pending { answer: Answer::Waiting(answer), .. }) => answer.as_mut().await,
         _ => unreachable!("only a waiting answer stays at the front, see on_answer"),
     }
 }

@@ -10,12 +10,12 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::limits::{Exhausted, Share};
-
 /// The length prefix of a frame.
 const PREFIX_LEN: usize = 4;
 /// What a buffer from the pool holds at least, and what is read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Frames up to this size are copied out, or a small request that waits would hold a whole buffer.
+const COPIED_FRAME_MAX_BYTES: usize = 1024;
 /// Larger buffers are freed instead of pooled.
 const POOLED_BUFFER_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Buffers that wait in a thread's pool.
@@ -30,8 +30,6 @@ thread_local! {
 pub(crate) enum FrameError {
     #[error("a frame of {length} bytes, where 1 to {max} are accepted{hint}")]
     Length { length: i32, max: usize, hint: &'static str },
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
 }
 
 /// What one attempt to read brought.
@@ -45,16 +43,15 @@ pub(crate) enum Filled {
 }
 
 /// The receiving half of a connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct FrameReader {
     buffer: BytesMut,
-    /// The part of the bound on unfinished frames that this connection holds.
-    unfinished: Share,
 }
 
 impl FrameReader {
-    pub(crate) fn new(unfinished: Share) -> Self {
-        Self { buffer: BytesMut::new(), unfinished }
+    /// Bytes that have arrived and are not part of a frame that was handed out.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Reads what the socket has, up to one buffer full.
@@ -73,17 +70,17 @@ impl FrameReader {
 
     /// The next whole frame, without its length, if it has arrived.
     pub(crate) fn next_frame(&mut self, max: usize) -> Result<Option<Bytes>, FrameError> {
-        let Some(prefix) = self.buffer.first_chunk::<PREFIX_LEN>() else {
-            self.unfinished.set(self.buffer.len())?;
-            return Ok(None);
-        };
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX_LEN>() else { return Ok(None) };
         let length = frame_length(*prefix, max)?;
         if self.buffer.len() - PREFIX_LEN < length {
-            self.unfinished.set(self.buffer.len())?;
             return Ok(None);
         }
-        self.unfinished.set(0)?;
         self.buffer.advance(PREFIX_LEN);
+        if length <= COPIED_FRAME_MAX_BYTES {
+            let frame = Bytes::copy_from_slice(&self.buffer[..length]);
+            self.buffer.advance(length);
+            return Ok(Some(frame));
+        }
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
@@ -92,8 +89,11 @@ impl FrameReader {
         if !self.buffer.is_empty() || self.buffer.capacity() == 0 {
             return;
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        if !buffer.try_reclaim(BUFFER_BYTES) || buffer.capacity() > POOLED_BUFFER_MAX_BYTES {
+        if !self.buffer.try_reclaim(BUFFER_BYTES) {
+            return;
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() > POOLED_BUFFER_MAX_BYTES {
             return;
         }
         POOL.with_borrow_mut(|pool| {
@@ -142,16 +142,10 @@ fn foreign_protocol(prefix: [u8; PREFIX_LEN]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-
     use super::*;
 
     fn reader(bytes: &[u8]) -> FrameReader {
-        let mut reader =
-            FrameReader::new(Share::none(&Arc::new(AtomicUsize::new(0)), 1024 * 1024));
-        reader.buffer.extend_from_slice(bytes);
-        reader
+        FrameReader { buffer: bytes.into() }
     }
 
     #[test]
@@ -184,10 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_frames_count_against_the_shared_bound() {
-        let used = Arc::new(AtomicUsize::new(0));
-        let mut reader = FrameReader::new(Share::none(&used, 10));
-        reader.buffer.extend_from_slice(b"\0\0\0\x20abcdefgh");
-        assert!(matches!(reader.next_frame(100), Err(FrameError::Exhausted(_))));
+    fn a_small_frame_that_waits_does_not_keep_its_buffer() {
+        let mut reader = FrameReader::default();
+        reader.make_room();
+        reader.buffer.extend_from_slice(b"\0\0\0\x02ab");
+        let frame = reader.next_frame(100).unwrap().unwrap();
+        POOL.with_borrow_mut(Vec::clear);
+        reader.rest();
+        assert_eq!(POOL.with_borrow(Vec::len), 1);
+        assert_eq!(frame, "ab");
     }
 }

@@ -10,9 +10,20 @@ pub(crate) const FIRST_FRAME_MAX_BYTES: usize = 512 * 1024;
 /// Requests of one connection that may be waiting for their answers before the next is read.
 pub(crate) const MAX_PIPELINED_REQUESTS: usize = 128;
 
-/// Bytes of frames that have not arrived whole, of all connections together. A connection that
-/// would exceed it is closed: its peer is the one that sends much and finishes nothing.
-pub(crate) const MAX_UNFINISHED_FRAME_BYTES: usize = 512 * 1024 * 1024;
+/// Bytes of requests of one connection that may be waiting for their answers before the next is
+/// read. One request more may be as large as `socket.request.max.bytes` allows.
+pub(crate) const MAX_PIPELINED_BYTES: usize = 16 * 1024 * 1024;
+
+/// Answers that are queued before they are sent and the next request is begun.
+pub(crate) const MAX_QUEUED_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Bytes of requests that have not arrived whole or not been answered, of all connections together.
+/// The first bytes of each do not count, so that small requests always come through. A connection that would exceed it waits for its own answers, or is closed when it waits
+/// for none: its peer is the one that sends much and finishes nothing.
+pub(crate) const MAX_HELD_REQUEST_BYTES: usize = 512 * 1024 * 1024;
+
+/// What a connection may hold of requests before it counts: about one buffer.
+const UNCOUNTED_REQUEST_BYTES: usize = 64 * 1024;
 
 /// A part of a shared bound, given back on drop.
 #[derive(Debug)]
@@ -24,7 +35,7 @@ pub(crate) struct Share {
 
 /// The shared bound is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{limit} bytes of unfinished requests are held already")]
+#[error("all connections together hold {limit} bytes of requests already")]
 pub(crate) struct Exhausted {
     limit: usize,
 }
@@ -35,8 +46,12 @@ impl Share {
         Self { used: Arc::clone(used), held: 0, limit }
     }
 
-    /// Changes what is held to `amount`.
+    /// Changes what is held to `amount`, the uncounted beginning included.
     pub(crate) fn set(&mut self, amount: usize) -> Result<(), Exhausted> {
+        let amount = amount.saturating_sub(UNCOUNTED_REQUEST_BYTES);
+        if amount == self.held {
+            return Ok(());
+        }
         if amount <= self.held {
             self.used.fetch_sub(self.held - amount, Ordering::Relaxed);
         } else {
@@ -66,12 +81,19 @@ mod tests {
         let used = Arc::new(AtomicUsize::new(0));
         let mut one = Share::none(&used, 100);
         let mut two = Share::none(&used, 100);
-        assert_eq!(one.set(60), Ok(()));
-        assert_eq!(two.set(50), Err(Exhausted { limit: 100 }));
-        assert_eq!(two.set(40), Ok(()));
-        assert_eq!(one.set(10), Ok(()));
-        assert_eq!(two.set(90), Ok(()));
+        let counted = |amount| UNCOUNTED_REQUEST_BYTES + amount;
+        assert_eq!(one.set(counted(60)), Ok(()));
+        assert_eq!(two.set(counted(50)), Err(Exhausted { limit: 100 }));
+        assert_eq!(two.set(counted(40)), Ok(()));
+        assert_eq!(one.set(counted(10)), Ok(()));
+        assert_eq!(two.set(counted(90)), Ok(()));
         drop((one, two));
         assert_eq!(used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn small_requests_come_through_when_the_bound_is_used_up() {
+        let used = Arc::new(AtomicUsize::new(100));
+        assert_eq!(Share::none(&used, 100).set(UNCOUNTED_REQUEST_BYTES), Ok(()));
     }
 }

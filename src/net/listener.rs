@@ -1,25 +1,26 @@
 //! Accepting connections, within limits.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::{self, ConnectionLimits, Context};
-use super::limits::{MAX_UNFINISHED_FRAME_BYTES, Share};
+use super::connection_quotas::ConnectionQuotas;
+use super::descriptors;
 use crate::node::Node;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 1024;
-/// How long accepting pauses when the process has no file descriptor left: one must be closed first.
+/// How long accepting pauses when the process has no file descriptor to spare: one must be closed
+/// first.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener is to do.
@@ -27,10 +28,6 @@ const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct ListenerOptions {
     pub(crate) name: Arc<str>,
     pub(crate) connection: ConnectionLimits,
-    /// `max.connections`
-    pub(crate) max_connections: usize,
-    /// `max.connections.per.ip`
-    pub(crate) max_connections_per_ip: usize,
 }
 
 /// A bound socket, not accepting yet.
@@ -38,20 +35,18 @@ pub(crate) struct ListenerOptions {
 pub(crate) struct Listener {
     socket: TcpListener,
     options: ListenerOptions,
+    /// Accepting waits for descriptors, and the log says so.
+    starved: bool,
 }
 
 impl Listener {
-    /// Binds the first address that the host resolves to.
-    pub(crate) async fn bind(
-        host: &str,
-        port: u16,
-        options: ListenerOptions,
-    ) -> io::Result<Self> {
-        let host = if host.is_empty() { "0.0.0.0" } else { host };
+    /// Binds the first address that the host resolves to, IPv4 before IPv6 as in Java; no host
+    /// stands for all addresses.
+    pub(crate) async fn bind(host: &str, port: u16, options: ListenerOptions) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in tokio::net::lookup_host((host, port)).await? {
+        for address in addresses(host, port).await? {
             match bind(address) {
-                Ok(socket) => return Ok(Self { socket, options }),
+                Ok(socket) => return Ok(Self { socket, options, starved: false }),
                 Err(error) => last = error,
             }
         }
@@ -67,27 +62,25 @@ impl Listener {
     }
 
     /// Accepts and serves connections until `stop`.
-    pub(crate) async fn run(self, node: Arc<Node>, tasks: TaskTracker, stop: CancellationToken) {
-        let permits = self.options.max_connections.min(Semaphore::MAX_PERMITS);
-        let slots = Arc::new(Semaphore::new(permits));
-        let per_ip = Arc::new(PerIp::new(self.options.max_connections_per_ip));
-        let unfinished = Arc::new(AtomicUsize::new(0));
+    pub(crate) async fn run(
+        mut self,
+        node: Arc<Node>,
+        quotas: Arc<ConnectionQuotas>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) {
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer, slot) = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = self.accept(&slots) => accepted,
+                accepted = self.accept(&quotas) => accepted,
             };
-            let Some((stream, peer, slot)) = accepted else { continue };
-            let Some(seat) = PerIp::enter(&per_ip, peer.ip()) else {
+            let Some(seat) = ConnectionQuotas::enter(&quotas, peer.ip()) else {
                 warn!("connection from {peer} refused: max.connections.per.ip is reached");
                 continue;
             };
-            let context = Context {
-                node: Arc::clone(&node),
-                peer,
-                listener: Arc::clone(&self.options.name),
-            };
-            let share = Share::none(&unfinished, MAX_UNFINISHED_FRAME_BYTES);
+            let context =
+                Context { node: Arc::clone(&node), peer, listener: Arc::clone(&self.options.name) };
+            let share = quotas.request_bytes();
             let limits = self.options.connection.clone();
             let stop = stop.clone();
             tasks.spawn(async move {
@@ -97,89 +90,103 @@ impl Listener {
         }
     }
 
+    /// The next connection, when there may be one.
     async fn accept(
-        &self,
-        slots: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
-        match self.socket.accept().await {
-            Ok((stream, peer)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!("connection from {peer} lost at once: {error}");
-                    return None;
+        &mut self,
+        quotas: &ConnectionQuotas,
+    ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+        let slot = quotas.slot().await;
+        loop {
+            if descriptors::are_scarce(&self.socket) {
+                self.starve("no file descriptors are left for connections").await;
+                continue;
+            }
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    self.thrive();
+                    match prepare(&stream) {
+                        Ok(()) => return (stream, canonical(peer), slot),
+                        Err(error) => debug!("connection from {peer} lost at once: {error}"),
+                    }
                 }
-                Some((stream, peer, slot))
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                    debug!("a connection was lost before it was accepted: {error}");
+                }
+                Err(error) => self.starve(error).await,
             }
-            Err(error) => {
-                warn!("accepting on {} paused: {error}", self.options.name);
-                tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
-                None
-            }
+        }
+    }
+
+    /// Waits a little; says so once for as long as it lasts.
+    async fn starve(&mut self, why: impl std::fmt::Display) {
+        if !self.starved {
+            warn!("accepting on {} is paused: {why}", self.options.name);
+            self.starved = true;
+        }
+        tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+    }
+
+    fn thrive(&mut self) {
+        if self.starved {
+            info!("accepting on {} goes on", self.options.name);
+            self.starved = false;
         }
     }
 }
 
+async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if host.is_empty() {
+        let any = [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)];
+        return Ok(any.map(|ip| SocketAddr::new(ip, port)).to_vec());
+    }
+    let mut found: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    Ok(found)
+}
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// How many connections each address has.
-#[derive(Debug)]
-struct PerIp {
-    limit: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    // A peer that vanished without a word would hold its place while an answer waits.
+    Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
 
-/// A connection's place in the count of its address; given back on drop.
-#[derive(Debug)]
-struct Seat {
-    per_ip: Arc<PerIp>,
-    ip: IpAddr,
-}
-
-impl PerIp {
-    fn new(limit: usize) -> Self {
-        Self { limit, counts: Mutex::default() }
-    }
-
-    fn enter(this: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
-        let mut counts = this.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        if *count >= this.limit {
-            return None;
-        }
-        *count += 1;
-        Some(Seat { per_ip: Arc::clone(this), ip })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut counts = self.per_ip.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.ip);
-            }
-        }
-    }
+/// An IPv4 peer has its IPv4 address also where it came in by a socket for both families.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_address_gets_as_many_seats_as_the_limit_and_back_what_it_leaves() {
-        let per_ip = Arc::new(PerIp::new(2));
-        let ip = IpAddr::from([127, 0, 0, 1]);
-        let seats = (PerIp::enter(&per_ip, ip).unwrap(), PerIp::enter(&per_ip, ip).unwrap());
-        assert!(PerIp::enter(&per_ip, ip).is_none());
-        drop(seats);
-        assert!(PerIp::enter(&per_ip, ip).is_some());
-        assert!(per_ip.counts.lock().unwrap().is_empty());
+    fn options() -> ListenerOptions {
+        let connection =
+            ConnectionLimits { max_frame_bytes: 1024, max_idle: Duration::from_secs(1) };
+        ListenerOptions { name: "PLAINTEXT".into(), connection }
+    }
+
+    #[tokio::test]
+    async fn no_host_stands_for_all_addresses_and_ipv4_peers_keep_theirs() {
+        let listener = Listener::bind("", 0, options()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let (_, peer) = listener.socket.accept().await.unwrap();
+        assert_eq!(canonical(peer), client.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_host_with_both_families_is_bound_by_its_ipv4_address() {
+        let listener = Listener::bind("localhost", 0, options()).await.unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
     }
 }

@@ -15,6 +15,8 @@ pub(crate) enum ConnectionError {
     Malformed(#[from] DecodeError),
     #[error("{0}")]
     Frame(#[from] super::frame::FrameError),
+    #[error("{0}")]
+    Exhausted(#[from] super::limits::Exhausted),
     #[error("unknown or internal api key {0}")]
     UnknownApi(i16),
     #[error("{api} version {version} is not served")]

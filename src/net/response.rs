@@ -10,7 +10,11 @@ use klamm_log::disk::DiskFile;
 pub(crate) enum Part {
     Memory(Bytes),
     /// Sent by the kernel from the page cache.
-    File { file: Arc<dyn DiskFile>, position: u64, len: usize },
+    File {
+        file: Arc<dyn DiskFile>,
+        position: u64,
+        len: usize,
+    },
 }
 
 impl Part {
@@ -23,7 +27,7 @@ impl Part {
 }
 
 /// A whole response frame, length included.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Response {
     pub(crate) parts: Vec<Part>,
 }

@@ -18,15 +18,27 @@ const SMALL_FILE_RANGE: usize = 8 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
     parts: VecDeque<Part>,
+    len: usize,
 }
 
 impl WriteQueue {
     pub(crate) fn push(&mut self, response: Response) {
+        self.len += response.parts.iter().map(Part::len).sum::<usize>();
         self.parts.extend(response.parts.into_iter().filter(|part| part.len() > 0));
     }
 
-    /// Sends everything; returns when the socket has taken it.
-    pub(crate) async fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Bytes that are still to be sent.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Sends what the socket takes and returns how much that was.
+    pub(crate) fn send(&mut self, stream: &TcpStream) -> io::Result<usize> {
+        let before = self.len;
         while !self.parts.is_empty() {
             self.load_small_files()?;
             let sent = match self.parts.front() {
@@ -36,14 +48,12 @@ impl WriteQueue {
             match sent {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => self.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stream.writable().await?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(before - self.len)
     }
 
     fn send_memory(&self, stream: &TcpStream) -> io::Result<usize> {
@@ -85,6 +95,7 @@ impl WriteQueue {
     }
 
     fn advance(&mut self, mut sent: usize) {
+        self.len -= sent;
         while sent > 0 {
             let front = self.parts.front_mut().expect("no more was sent than was queued");
             if sent >= front.len() {

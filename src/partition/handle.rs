@@ -227,6 +227,11 @@ impl Partition {
         self.lock().log.as_ref().map(Log::view)
     }
 
+    /// Bytes of records; `None` when the log has been closed.
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.lock().log.as_ref().map(Log::size)
+    }
+
     /// The leader's epoch, after comparing it with the one that a request names (-1 for none).
     pub(crate) fn check_epoch(&self, requested: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
         let state = self.lock();

@@ -74,6 +74,15 @@ pub(crate) struct DirectoryStatus {
     pub(crate) space: Option<DiskSpace>,
 }
 
+impl DirectoryStatus {
+    /// The directory as clients name it.
+    pub(crate) fn absolute_path(&self) -> String {
+        // Only a process without a working directory has no absolute paths.
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        path.to_string_lossy().into_owned()
+    }
+}
+
 /// All log directories.
 #[derive(Debug)]
 pub(crate) struct LogStore {

@@ -3,6 +3,7 @@
 use super::Log;
 use crate::error::AppendError;
 use crate::file_name::FileKind;
+use crate::offset_index::OffsetIndex;
 use crate::producer_state::{
     AppendOrigin, BatchMetadata, Check, EndTxnMarker, PendingUpdates, VerificationGuard,
 };
@@ -88,10 +89,13 @@ impl Log {
         let batches = checked_batches(records, leader_epoch)?;
         self.begin_inside_first_batch(&batches, now_ms)?;
         let first_offset = batches.first().map_or(self.log_end, |batch| batch.header.base_offset);
-        for batches in batches.chunk_by(fit_in_one_segment) {
+        let mut rest = batches.as_slice();
+        while !rest.is_empty() {
+            let (batches, later) = rest.split_at(count_for_one_segment(rest));
             let prepared = self.prepare_as_follower(batches)?;
             let outcome = self.write(&prepared, now_ms);
             Arc::clone(&self.health).observe(outcome)?;
+            rest = later;
         }
         Ok(self.appended(first_offset))
     }
@@ -327,14 +331,12 @@ impl Prepared {
     }
 }
 
-/// Offsets of a compacted log may be so far apart that neighbours need segments of their own. Half
-/// of what a segment can hold leaves room for both batches.
-fn fit_in_one_segment(batch: &RecordBatch, next: &RecordBatch) -> bool {
-    next.header.last_offset() - batch.header.base_offset < MAX_STRIDE
+/// How many batches one segment can hold: in a compacted log their offsets may be far apart.
+fn count_for_one_segment(batches: &[RecordBatch]) -> usize {
+    let base_offset = batches.first().map_or(0, |first| first.header.base_offset);
+    let fits = |batch: &RecordBatch| OffsetIndex::can_hold(base_offset, batch.header.last_offset());
+    batches.partition_point(fits).max(1)
 }
-
-/// See [`fit_in_one_segment`].
-const MAX_STRIDE: Offset = 1 << 16;
 
 fn checked_batches(
     records: Bytes,

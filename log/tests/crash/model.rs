@@ -208,7 +208,7 @@ impl Run {
         }
         self.steps_left -= 1;
         self.now_ms += 10;
-        match self.random.below(20) {
+        match self.random.below(21) {
             0..=7 => self.append(),
             8..=9 => self.append_transactional(),
             10..=11 => self.end_transaction(),
@@ -218,6 +218,7 @@ impl Run {
             16 => self.truncate(),
             17 => self.delete(),
             18 => self.retain(),
+            19 => self.restart(),
             _ => self.lead_in_next_epoch(),
         }
         .is_some()
@@ -340,7 +341,7 @@ impl Run {
     }
 
     fn forget_producers(&mut self) {
-        let producers = self.log.as_ref().unwrap().producers();
+        let producers = self.log.as_ref().expect("the log is open").producers();
         self.sequences =
             producers.producers().map(|p| (p.producer_id, p.last_sequence() + 1)).collect();
         let open = producers.producers().filter(|p| p.txn_first_offset.is_some());
@@ -365,6 +366,22 @@ impl Run {
         let outcome = self.log().apply_retention(now_ms);
         self.model.log_start = self.model.log_start.max(self.log().log_start());
         outcome.ok().map(|_| ())
+    }
+
+    /// A clean shutdown and the next start.
+    fn restart(&mut self) -> Option<()> {
+        self.ticket = None;
+        let log = self.log.take().expect("the log is open");
+        let (end, start) = (log.log_end(), log.log_start());
+        log.close().ok()?;
+        self.model.flushed(end);
+        (self.recovery_point, self.log_start_checkpoint) = (end, start);
+        let mut log = open(&self.disk, end, start, true).ok()?;
+        assert_eq!((log.log_start(), log.log_end()), (start, end));
+        log.set_high_watermark(end);
+        self.log = Some(log);
+        self.forget_producers();
+        Some(())
     }
 
     fn lead_in_next_epoch(&mut self) -> Option<()> {

@@ -17,12 +17,11 @@ use klamm_metadata::metadata_version::MetadataVersion;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 
-use super::checkpoint::{
-    BOOTSTRAP_FILE, CheckpointError, METADATA_DIRECTORY, VOTERS_FILE, bootstrap_checkpoint,
-    voters_checkpoint,
-};
+use super::checkpoint::{VOTERS_FILE, bootstrap_checkpoint, voters_checkpoint};
 use super::features::InitialFeatures;
 use super::voters::{InitialVoter, voters_record};
+use crate::controller::metadata_log::{BOOTSTRAP_CHECKPOINT, METADATA_LOG_DIR};
+use crate::controller::snapshot_file::SnapshotError;
 use crate::random;
 
 /// What to write where.
@@ -65,7 +64,7 @@ pub enum FormatError {
     #[error(transparent)]
     MetaProperties(#[from] LogError),
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[from] SnapshotError),
 }
 
 /// What a log directory is for.
@@ -191,7 +190,7 @@ impl Formatter {
     ) -> Result<(), FormatError> {
         disk.create_dir_all(path)?;
         let bootstrap = bootstrap_checkpoint(&self.features.levels.bootstrap_records(), now_ms)?;
-        disk.write_atomically(&path.join(BOOTSTRAP_FILE), &bootstrap)?;
+        disk.write_atomically(&path.join(BOOTSTRAP_CHECKPOINT), &bootstrap)?;
         let voters = self.initial_voters.as_deref().unwrap_or_default();
         if matches!(kind, DirectoryKind::DynamicMetadata | DirectoryKind::DynamicMetadataVoter) {
             self.write_voters(disk, path, voters, now_ms)?;
@@ -213,7 +212,7 @@ impl Formatter {
         voters: &[InitialVoter],
         now_ms: i64,
     ) -> Result<(), FormatError> {
-        let directory = path.join(METADATA_DIRECTORY);
+        let directory = path.join(METADATA_LOG_DIR);
         disk.create_dir_all(&directory)?;
         let record = voters_record(voters, &self.controller_listener_name);
         let contents = voters_checkpoint(self.features.kraft_version, record, now_ms)?;
@@ -270,8 +269,8 @@ mod tests {
         assert_eq!(voter.directory_id.unwrap().to_string(), "JEXY6aqzQY-32P5TStzaFg");
         assert_eq!((voter.cluster_id.as_deref(), voter.node_id), (Some("cluster"), Some(1)));
         assert_ne!(properties(&disk, "/a/meta.properties").directory_id, voter.directory_id);
-        assert!(disk.exists(&Path::new("/b").join(METADATA_DIRECTORY).join(VOTERS_FILE)).unwrap());
-        assert!(!disk.exists(&Path::new("/a").join(METADATA_DIRECTORY)).unwrap());
+        assert!(disk.exists(&Path::new("/b").join(METADATA_LOG_DIR).join(VOTERS_FILE)).unwrap());
+        assert!(!disk.exists(&Path::new("/a").join(METADATA_LOG_DIR)).unwrap());
         assert!(disk.exists(Path::new("/a/bootstrap.checkpoint")).unwrap());
     }
 
@@ -336,6 +335,6 @@ mod tests {
         let without = Formatter { initial_voters: None, ..formatter() };
         let done = without.format(&disk, 5).unwrap();
         assert_eq!(done.directories[1].1, DirectoryKind::StaticMetadata);
-        assert!(!disk.exists(&Path::new("/b").join(METADATA_DIRECTORY)).unwrap());
+        assert!(!disk.exists(&Path::new("/b").join(METADATA_LOG_DIR)).unwrap());
     }
 }

@@ -53,6 +53,26 @@ fn an_unclean_log_is_read_from_the_recovery_point_on() {
 }
 
 #[test]
+fn index_files_from_before_a_restart_are_not_believed_after_an_append() {
+    for seed in 0..40 {
+        let disk = MemoryDisk::default();
+        let mut log = open(&disk, small_segments());
+        append(&mut log, in_transaction(1, 0, 0));
+        log.close().unwrap();
+        let mut log = reopen(&disk, 2, true);
+        append_marker(&mut log, marker(1, 0, false));
+        log.flush().unwrap();
+        let recovery_point = log.flushed_offset();
+        // The next segment begins at the recovery point, and no flush has sealed the old one.
+        log.roll(0).unwrap();
+        drop(log);
+        disk.crash(seed);
+        let log = reopen(&disk, recovery_point, false);
+        assert_eq!(log.view().aborted_transactions(0, 3).len(), 1, "crash {seed}");
+    }
+}
+
+#[test]
 fn a_torn_end_is_cut_and_reported() {
     let disk = MemoryDisk::default();
     let mut log = open(&disk, LogConfig::default());

@@ -78,6 +78,22 @@ fn a_segment_rolls_before_relative_offsets_overflow() {
 }
 
 #[test]
+fn batches_far_apart_that_arrive_together_get_segments_of_their_own() {
+    let mut log = open(&MemoryDisk::default(), LogConfig::default());
+    let mut records = Vec::new();
+    for n in 0..5 {
+        let mut builder = BatchBuilder::new(n * i64::from(i32::MAX));
+        builder.append(1, None, Some(b"x"), &[]).unwrap();
+        records.extend_from_slice(&builder.build().unwrap().bytes);
+    }
+    log.append_as_follower(records.into(), 0, 0).unwrap();
+    assert_eq!(log.segment_count(), 3, "two fit into one");
+    let far = i64::from(i32::MAX);
+    let expected: Vec<_> = (0..5).map(|n| (n * far, n * far)).collect();
+    assert_eq!(offsets(&log, 0), expected);
+}
+
+#[test]
 fn records_larger_than_a_segment_are_refused() {
     let mut log = open(&MemoryDisk::default(), small_segments());
     let error = try_append(&mut log, batch(100, 1)).unwrap_err();

@@ -1,0 +1,128 @@
+//! DescribeCluster (key 60): the brokers, as reached on the client's listener (KIP-700, KIP-1073).
+
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::describe_cluster_request::DescribeClusterRequest;
+use klamm_protocol::messages::describe_cluster_response::{
+    DescribeClusterBroker, DescribeClusterResponse,
+};
+
+use crate::authorized_operations::{ALL_OF_CLUSTER, NOT_ASKED_FOR};
+use crate::cluster::Published;
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+
+const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
+
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+    let body: DescribeClusterRequest = request.decode()?;
+    let image = context.node.cluster.image();
+    let node = &context.node;
+    request.respond(&match body.endpoint_type {
+        BROKERS => DescribeClusterResponse {
+            cluster_id: node.cluster_id.clone(),
+            ..describe(&image, &body, &context.listener, node.config.node_id)
+        },
+        other => refused(other),
+    })
+}
+
+fn describe(
+    image: &Published,
+    body: &DescribeClusterRequest,
+    listener: &str,
+    node_id: i32,
+) -> DescribeClusterResponse {
+    let told = image
+        .brokers
+        .on(listener)
+        .filter(|(broker, _)| body.include_fenced_brokers || !broker.fenced);
+    let brokers: Vec<_> = told
+        .map(|(broker, endpoint)| DescribeClusterBroker {
+            broker_id: broker.id,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.clone(),
+            is_fenced: broker.fenced,
+        })
+        .collect();
+    DescribeClusterResponse {
+        // Not the controller: any broker passes on what is for it, and this one is at hand.
+        controller_id: if image.brokers.is_reachable(node_id, listener) { node_id } else { -1 },
+        brokers,
+        cluster_authorized_operations: if body.include_cluster_authorized_operations {
+            ALL_OF_CLUSTER
+        } else {
+            NOT_ASKED_FOR
+        },
+        endpoint_type: BROKERS,
+        ..Default::default()
+    }
+}
+
+/// This is not a controller's listener. Version 0 cannot ask for controllers, so it never gets here.
+fn refused(endpoint_type: i8) -> DescribeClusterResponse {
+    let (code, text) = if endpoint_type == CONTROLLERS {
+        let text = "The request asks for controllers, and was sent to a broker: send it to one of \
+                    the controller's listeners.";
+        (ErrorCode::MismatchedEndpointType, text.to_owned())
+    } else {
+        let text = format!("Unsupported endpoint type {endpoint_type}: 1 is a broker.");
+        (ErrorCode::UnsupportedEndpointType, text)
+    };
+    DescribeClusterResponse {
+        error_code: code.code(),
+        error_message: Some(text.into()),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+
+    use super::*;
+    use crate::cluster::testing::{LISTENER, broker, fenced_broker, published};
+
+    fn ids(include_fenced_brokers: bool) -> Vec<(i32, bool)> {
+        let image = published(vec![broker(1), fenced_broker(2)]);
+        let body = DescribeClusterRequest { include_fenced_brokers, ..Default::default() };
+        let response = describe(&image, &body, LISTENER, 1);
+        assert_eq!((response.controller_id, response.error_code), (1, 0));
+        response.brokers.iter().map(|broker| (broker.broker_id, broker.is_fenced)).collect()
+    }
+
+    #[test]
+    fn fenced_brokers_are_told_to_who_asks_for_them() {
+        assert_eq!(ids(false), [(1, false)]);
+        assert_eq!(ids(true), [(1, false), (2, true)]);
+    }
+
+    #[test]
+    fn only_what_a_client_can_reach_is_its_controller() {
+        let image = published(vec![broker(1), fenced_broker(2)]);
+        let body = DescribeClusterRequest::default();
+        assert_eq!(describe(&image, &body, LISTENER, 2).controller_id, -1);
+        assert_eq!(describe(&image, &body, "OTHER", 1).controller_id, -1);
+    }
+
+    #[test]
+    fn controllers_are_described_elsewhere() {
+        assert_eq!(refused(2).error_code, ErrorCode::MismatchedEndpointType.code());
+        assert_eq!(refused(7).error_code, ErrorCode::UnsupportedEndpointType.code());
+    }
+
+    #[test]
+    fn every_version_carries_the_answer() {
+        let image = published(vec![broker(1)]);
+        let body = DescribeClusterRequest {
+            include_cluster_authorized_operations: true,
+            ..Default::default()
+        };
+        for version in DescribeClusterResponse::VERSIONS {
+            describe(&image, &body, LISTENER, 1).encoded(version).unwrap();
+            refused(2).encoded(version).unwrap();
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! DescribeQuorum (key 55): the replicas of the metadata log, as their leader sees them (KIP-836).
+
+use bytestring::ByteString;
+use klamm_metadata::topic_name::CLUSTER_METADATA_TOPIC;
+use klamm_protocol::messages::describe_quorum_request::DescribeQuorumRequest;
+use klamm_protocol::messages::describe_quorum_response::{
+    DescribeQuorumResponse, Listener, Node as QuorumNode, PartitionData, ReplicaState, TopicData,
+};
+use klamm_protocol::{ErrorCode, Uuid};
+use klamm_replication::quorum::{Progress, QuorumDescription};
+
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+use crate::node::Node;
+
+/// The first version with directory ids and the addresses of the nodes (KIP-853).
+const FIRST_WITH_NODES: i16 = 2;
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body: DescribeQuorumRequest = request.decode()?;
+    if !is_about_metadata(&body) {
+        return request.respond(&unknown_partitions(&body));
+    }
+    let mut answer = match context.node.controller.describe_quorum().await {
+        Ok(quorum) => describe(&quorum, nodes(&context.node)),
+        Err(code) => metadata_topic(refused(0, code), Vec::new()),
+    };
+    lower(&mut answer, request.version);
+    request.respond(&answer)
+}
+
+/// There is one partition to ask for, and it is to be asked for once.
+fn is_about_metadata(body: &DescribeQuorumRequest) -> bool {
+    match body.topics.as_slice() {
+        [topic] if topic.topic_name == CLUSTER_METADATA_TOPIC => {
+            matches!(topic.partitions.as_slice(), [partition] if partition.partition_index == 0)
+        }
+        _ => false,
+    }
+}
+
+fn describe(quorum: &QuorumDescription, nodes: Vec<QuorumNode>) -> DescribeQuorumResponse {
+    let partition = PartitionData {
+        partition_index: 0,
+        error_code: ErrorCode::None.code(),
+        leader_id: quorum.leader_id,
+        leader_epoch: quorum.leader_epoch,
+        high_watermark: quorum.high_watermark.unwrap_or(-1),
+        current_voters: quorum.voters.iter().map(replica).collect(),
+        observers: quorum.observers.iter().map(replica).collect(),
+        ..Default::default()
+    };
+    metadata_topic(partition, nodes)
+}
+
+fn replica(progress: &Progress) -> ReplicaState {
+    ReplicaState {
+        replica_id: progress.key.id,
+        replica_directory_id: progress.key.directory_id,
+        log_end_offset: progress.end_offset.unwrap_or(-1),
+        last_fetch_timestamp: progress.last_fetch_ms.unwrap_or(-1),
+        last_caught_up_timestamp: progress.last_caught_up_ms.unwrap_or(-1),
+    }
+}
+
+/// The voters and where they are reached. A voter of a quorum without configured addresses is left out.
+fn nodes(node: &Node) -> Vec<QuorumNode> {
+    let names = &node.config.listeners.controller_listener_names;
+    let Some(name) = names.first() else { return Vec::new() };
+    let voters = node.config.quorum_members.voters.iter();
+    voters
+        .map(|(id, address)| QuorumNode {
+            node_id: *id,
+            listeners: vec![Listener {
+                name: name.as_str().into(),
+                host: address.host.as_str().into(),
+                port: address.port,
+            }],
+        })
+        .collect()
+}
+
+fn metadata_topic(partition: PartitionData, nodes: Vec<QuorumNode>) -> DescribeQuorumResponse {
+    let topic = TopicData {
+        topic_name: ByteString::from_static(CLUSTER_METADATA_TOPIC),
+        partitions: vec![partition],
+    };
+    DescribeQuorumResponse { topics: vec![topic], nodes, ..Default::default() }
+}
+
+fn unknown_partitions(body: &DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let topics = body.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter();
+        let unknown = ErrorCode::UnknownTopicOrPartition;
+        TopicData {
+            topic_name: topic.topic_name.clone(),
+            partitions: partitions.map(|p| refused(p.partition_index, unknown)).collect(),
+        }
+    });
+    DescribeQuorumResponse { topics: topics.collect(), ..Default::default() }
+}
+
+fn refused(partition_index: i32, code: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index,
+        error_code: code.code(),
+        error_message: Some(code.message().into()),
+        ..Default::default()
+    }
+}
+
+fn lower(answer: &mut DescribeQuorumResponse, version: i16) {
+    if version >= FIRST_WITH_NODES {
+        return;
+    }
+    answer.nodes.clear();
+    for partition in answer.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        for replica in partition.current_voters.iter_mut().chain(&mut partition.observers) {
+            replica.replica_directory_id = Uuid::ZERO;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+    use klamm_protocol::messages::describe_quorum_request::{
+        PartitionData as Partition, TopicData as Topic,
+    };
+    use klamm_replication::quorum::ReplicaKey;
+
+    use super::*;
+
+    fn asks(topics: &[(&str, &[i32])]) -> DescribeQuorumRequest {
+        let topics = topics.iter().map(|(name, partitions)| Topic {
+            topic_name: (*name).into(),
+            partitions: partitions.iter().map(|p| Partition { partition_index: *p }).collect(),
+        });
+        DescribeQuorumRequest { topics: topics.collect() }
+    }
+
+    #[test]
+    fn only_the_metadata_partition_has_a_quorum() {
+        assert!(is_about_metadata(&asks(&[("__cluster_metadata", &[0])])));
+        for topics in [
+            &[][..],
+            &[("t", &[0][..])],
+            &[("__cluster_metadata", &[1])],
+            &[("__cluster_metadata", &[0, 0])],
+            &[("__cluster_metadata", &[0]), ("t", &[0])],
+        ] {
+            assert!(!is_about_metadata(&asks(topics)), "{topics:?}");
+        }
+        let unknown = unknown_partitions(&asks(&[("t", &[0, 4])]));
+        let codes: Vec<_> = unknown.topics[0]
+            .partitions
+            .iter()
+            .map(|partition| (partition.partition_index, partition.error_code))
+            .collect();
+        assert_eq!(codes, [(0, 3), (4, 3)]);
+    }
+
+    #[test]
+    fn every_version_carries_the_answer() {
+        let voter = Progress::new(ReplicaKey::new(1, Uuid::ONE));
+        let quorum = QuorumDescription {
+            leader_id: 1,
+            leader_epoch: 2,
+            high_watermark: None,
+            voters: vec![voter],
+            observers: Vec::new(),
+        };
+        for version in DescribeQuorumResponse::VERSIONS {
+            let node = QuorumNode { node_id: 1, listeners: vec![Listener::default()] };
+            let mut answer = describe(&quorum, vec![node]);
+            lower(&mut answer, version);
+            answer.encoded(version).unwrap();
+            let nodes = usize::from(version >= 2);
+            assert_eq!(answer.nodes.len(), nodes);
+            assert_eq!(answer.topics[0].partitions[0].high_watermark, -1);
+        }
+    }
+}

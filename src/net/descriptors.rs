@@ -1,0 +1,54 @@
+//! File descriptors: connections leave some of them to the log.
+//!
+//! Log segments, snapshots and checkpoints need descriptors at moments when a client cannot be told to
+//! wait, so accepting stops before the last one is gone.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that connections leave free; a quarter of the limit where that is less.
+const KEPT_FOR_FILES: u64 = 64;
+
+/// Raises the limit on open files as far as the process may, as the JVM does. Returns what holds;
+/// `None` is no limit.
+pub(crate) fn raise_limit() -> io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return Ok(limit.current);
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    Ok(limit.maximum)
+}
+
+/// Whether a new connection would take one of the last descriptors. `any` is an open one.
+pub(crate) fn are_scarce(any: impl AsFd) -> bool {
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return false };
+    // A copy gets the lowest free descriptor, so its number says how many are taken at least.
+    match fcntl_dupfd_cloexec(any, 0) {
+        Ok(copy) => {
+            let taken = u64::try_from(copy.as_raw_fd()).expect("descriptors are not negative");
+            taken + KEPT_FOR_FILES.min(limit / 4) >= limit
+        }
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_not_scarce_where_most_are_free() {
+        assert!(!are_scarce(io::stdin()));
+    }
+
+    #[test]
+    fn raising_the_limit_leaves_nothing_to_raise() {
+        let raised = raise_limit().unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current, raised);
+        assert_eq!(raise_limit().unwrap(), raised);
+    }
+}
