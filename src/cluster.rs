@@ -7,6 +7,9 @@ use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ids::Offset;
 use tokio::sync::watch;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 /// An image with its place in the metadata log.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Published {

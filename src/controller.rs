@@ -1,5 +1,6 @@
 //! The metadata quorum and the controller of this node: one thread that owns both.
 
+pub(crate) mod deadline;
 pub(crate) mod driver;
 pub(crate) mod handle;
 pub(crate) mod metadata_log;

@@ -16,6 +16,7 @@ mod cluster;
 mod controller;
 mod coordinator;
 mod dispatch;
+mod dynamic_configs;
 mod features;
 mod fetch_session;
 mod handlers;

@@ -11,15 +11,12 @@ use crate::cluster::{Cluster, Published};
 use crate::config::BrokerConfig;
 use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
+use crate::dynamic_configs::{ALL_LOG_DIRS, CORDONED_LOG_DIRS};
 use crate::fetch_session::FetchSessions;
 use crate::partition::store::{DirectoryStatus, LogStore};
 use crate::partition::handle::Partition;
 use crate::partition::table::{LookupError, PartitionTable};
 use crate::producer_ids::ProducerIds;
-
-const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
-/// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
-const ALL_LOG_DIRS: &str = "*";
 
 /// One node, as handlers, publisher and background tasks see it. Each part guards itself.
 pub(crate) struct Node {

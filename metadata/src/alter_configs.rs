@@ -20,10 +20,10 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse as IncrementalResult, IncrementalAlterConfigsResponse,
 };
 
-use crate::config_def::ConfigScope;
 use crate::config_def::alter::{
     AlterError, AlterOperation, apply_operation, check_broker_operation, validate_broker_configs,
 };
+use crate::config_def::{ConfigScope, Configs};
 use crate::image::configs::{ConfigResource, ConfigResourceType, ConfigsImage};
 
 /// Why a broker refuses to alter a resource.
@@ -87,8 +87,8 @@ impl AlterRefusal {
 pub enum Checked {
     /// The controller decides.
     Forward,
-    /// Log levels of this broker: the broker itself applies them.
-    Logger,
+    /// The broker answers by itself: it applies log levels, and refuses what it could not live with.
+    Here,
     /// Refused.
     Refused(AlterRefusal),
 }
@@ -110,10 +110,10 @@ pub fn check_incremental(
             (&config.name, deletes || config.value.is_some())
         }))?;
         match ConfigResourceType::from_id(resource.resource_type) {
-            Some(ConfigResourceType::BrokerLogger) => Ok(Checked::Logger),
+            Some(ConfigResourceType::BrokerLogger) => Ok(Checked::Here),
             Some(ConfigResourceType::Broker) => {
                 let per_broker = check_node(&resource.resource_name, node_id)?;
-                check_broker_change(resource, configs, per_broker)?;
+                validate_broker_configs(&proposed_values(resource, configs)?, per_broker)?;
                 Ok(Checked::Forward)
             }
             Some(_) => Ok(Checked::Forward),
@@ -173,7 +173,8 @@ pub fn forwarded_legacy(request: &AlterConfigsRequest, checked: &[Checked]) -> A
     AlterConfigsRequest { resources: resources.collect(), validate_only: request.validate_only }
 }
 
-/// One answer from the broker's refusals and the controller's results. Loggers count as done.
+/// One answer from the broker's refusals and the controller's results. What the broker answers by
+/// itself counts as done.
 pub fn join_incremental(
     request: &IncrementalAlterConfigsRequest,
     checked: &[Checked],
@@ -218,7 +219,7 @@ type CodeAndMessage = (i16, Option<ByteString>);
 fn joined(checked: &Checked, controller: Option<&CodeAndMessage>) -> CodeAndMessage {
     match (checked, controller) {
         (Checked::Refused(refusal), _) => (refusal.code().code(), Some(refusal.to_string().into())),
-        (Checked::Logger, _) => (ErrorCode::None.code(), None),
+        (Checked::Here, _) => (ErrorCode::None.code(), None),
         (Checked::Forward, Some(result)) => result.clone(),
         (Checked::Forward, None) => {
             let error = ErrorCode::UnknownServerError;
@@ -261,11 +262,14 @@ fn check_node(name: &ByteString, node_id: BrokerId) -> Result<bool, AlterRefusal
     }
 }
 
-fn check_broker_change(
+/// The dynamic values of a broker, or of all, after the operations of a request.
+///
+/// # Errors
+/// An operation that is not defined, or not for this key.
+pub fn proposed_values(
     resource: &AlterConfigsResource,
     configs: &ConfigsImage,
-    per_broker: bool,
-) -> Result<(), AlterRefusal> {
+) -> Result<Configs, AlterRefusal> {
     let name = resource.resource_name.clone();
     let mut values =
         configs.of(&ConfigResource { type_: ConfigResourceType::Broker, name }).clone();
@@ -280,7 +284,7 @@ fn check_broker_change(
             None => values.remove(&config.name),
         };
     }
-    Ok(validate_broker_configs(&values, per_broker)?)
+    Ok(values)
 }
 
 #[cfg(test)]

@@ -334,7 +334,7 @@ mod tests {
     const TOPIC_ID: Uuid = Uuid::from_bytes([7; 16]);
 
     fn partition() -> Arc<Partition> {
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
         let store = LogStore::open(&disk, &[PathBuf::from("/data")], None, 1, 1).unwrap();
         let configs = BrokerConfigs::new(Configs::new()).unwrap();
         let config = partition_config(&configs, CONSUMER_OFFSETS, &Configs::new());

@@ -1,12 +1,14 @@
 //! AlterConfigs (key 33): replaces all values of a resource; what is not named is deleted.
 
-use klamm_metadata::alter_configs::{check_legacy, forwarded_legacy, join_legacy};
+use klamm_metadata::alter_configs::{Checked, check_legacy, forwarded_legacy, join_legacy};
+use klamm_metadata::image::configs::ConfigResourceType;
 use klamm_protocol::messages::alter_configs_request::AlterConfigsRequest;
 use klamm_protocol::messages::alter_configs_response::{
     AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
 use crate::controller::handle::ControllerError;
+use crate::dynamic_configs::{ChangeRefusal, check_change};
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -17,9 +19,40 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Result<Response, ConnectionError> {
     let body: AlterConfigsRequest = request.decode()?;
-    let checked = check_legacy(&body, context.node.config.node_id);
-    let decided = decide(&context.node, forwarded_legacy(&body, &checked)).await;
-    request.respond(&join_legacy(&body, &checked, &decided))
+    let node = &context.node;
+    let mut checked = check_legacy(&body, node.config.node_id);
+    let refused = check_brokers(node, &body, &mut checked);
+    let decided = decide(node, forwarded_legacy(&body, &checked)).await;
+    let mut response = join_legacy(&body, &checked, &decided);
+    for (index, refusal) in refused {
+        response.responses[index].error_code = refusal.code().code();
+        response.responses[index].error_message = Some(refusal.to_string().into());
+    }
+    request.respond(&response)
+}
+
+/// Looks whether this broker could live with a change of its configuration; returns what it refuses
+/// by the place in the request.
+fn check_brokers(
+    node: &Node,
+    body: &AlterConfigsRequest,
+    checked: &mut [Checked],
+) -> Vec<(usize, ChangeRefusal)> {
+    let mut refused = Vec::new();
+    for (index, (resource, checked)) in body.resources.iter().zip(checked).enumerate() {
+        let is_broker = resource.resource_type == ConfigResourceType::Broker.id();
+        if *checked != Checked::Forward || !is_broker {
+            continue;
+        }
+        let values = resource.configs.iter();
+        let values = values.filter_map(|config| Some((config.name.clone(), config.value.clone()?)));
+        let per_broker = !resource.resource_name.is_empty();
+        if let Err(refusal) = check_change(&node.configs(), &values.collect(), per_broker) {
+            *checked = Checked::Here;
+            refused.push((index, refusal));
+        }
+    }
+    refused
 }
 
 async fn decide(node: &Node, forwarded: AlterConfigsRequest) -> AlterConfigsResponse {

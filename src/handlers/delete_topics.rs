@@ -86,10 +86,11 @@ mod tests {
         for version in DeleteTopicsResponse::VERSIONS {
             answer(ErrorCode::UnknownTopicOrPartition, version).encoded(version).unwrap();
         }
-        let by_id = DeleteTopicState { name: None, topic_id: klamm_protocol::Uuid::ONE };
+        let topic_id = klamm_protocol::Uuid::from_bytes([1; 16]);
+        let by_id = DeleteTopicState { name: None, topic_id };
         let body = DeleteTopicsRequest { topics: vec![by_id], ..Default::default() };
         let answer = refused(&body, ErrorCode::RequestTimedOut);
-        assert_eq!(answer.responses[0].topic_id, klamm_protocol::Uuid::ONE);
+        assert_eq!(answer.responses[0].topic_id, topic_id);
         answer.encoded(6).unwrap();
     }
 }

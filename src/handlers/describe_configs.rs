@@ -182,7 +182,8 @@ fn describe_loggers(keys: KeyFilter<'_>) -> Vec<DescribedConfig> {
         read_only: false,
         config_type: None,
         synonyms: Vec::new(),
-        documentation: None,
+        // As Kafka answers, whether documentation was asked for or not.
+        documentation: Some(""),
     });
     described.collect()
 }
@@ -203,7 +204,8 @@ fn result(
 }
 
 fn lower(config: DescribedConfig, asked: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
-    let documentation = config.documentation.filter(|_| asked.include_documentation);
+    let is_logger = config.source == ConfigSource::DynamicBrokerLogger;
+    let documentation = config.documentation.filter(|_| asked.include_documentation || is_logger);
     let config_type = config.type_id();
     let synonyms = if asked.include_synonyms { config.synonyms } else { Vec::new() };
     let synonyms = synonyms.into_iter().map(|ConfigSynonym { name, value, source }| {

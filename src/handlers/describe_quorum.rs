@@ -60,7 +60,7 @@ fn describe(quorum: &QuorumDescription, nodes: Vec<QuorumNode>) -> DescribeQuoru
 fn replica(progress: &Progress) -> ReplicaState {
     ReplicaState {
         replica_id: progress.key.id,
-        replica_directory_id: progress.key.directory_id,
+        replica_directory_id: progress.key.directory_id.unwrap_or_default(),
         log_end_offset: progress.end_offset.unwrap_or(-1),
         last_fetch_timestamp: progress.last_fetch_ms.unwrap_or(-1),
         last_caught_up_timestamp: progress.last_caught_up_ms.unwrap_or(-1),
@@ -131,7 +131,6 @@ mod tests {
     use klamm_protocol::messages::describe_quorum_request::{
         PartitionData as Partition, TopicData as Topic,
     };
-    use klamm_replication::quorum::ReplicaKey;
 
     use super::*;
 
@@ -166,17 +165,19 @@ mod tests {
 
     #[test]
     fn every_version_carries_the_answer() {
-        let voter = Progress::new(ReplicaKey::new(1, Uuid::ONE));
         let quorum = QuorumDescription {
             leader_id: 1,
             leader_epoch: 2,
             high_watermark: None,
-            voters: vec![voter],
+            voters: Vec::new(),
             observers: Vec::new(),
         };
+        let directory = Uuid::from_bytes([7; 16]);
+        let voter = ReplicaState { replica_directory_id: directory, ..Default::default() };
         for version in DescribeQuorumResponse::VERSIONS {
             let node = QuorumNode { node_id: 1, listeners: vec![Listener::default()] };
             let mut answer = describe(&quorum, vec![node]);
+            answer.topics[0].partitions[0].current_voters = vec![voter.clone()];
             lower(&mut answer, version);
             answer.encoded(version).unwrap();
             let nodes = usize::from(version >= 2);

@@ -1,15 +1,21 @@
 //! IncrementalAlterConfigs (key 44): sets, deletes, appends to and subtracts from values (KIP-339).
 
+use bytestring::ByteString;
 use klamm_metadata::alter_configs::{
-    Checked, check_incremental, forwarded_incremental, join_incremental,
+    Checked, check_incremental, forwarded_incremental, join_incremental, proposed_values,
 };
-use klamm_protocol::messages::incremental_alter_configs_request::IncrementalAlterConfigsRequest;
+use klamm_metadata::image::configs::{ConfigResourceType, ConfigsImage};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, IncrementalAlterConfigsRequest,
+};
 use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
 use crate::controller::handle::ControllerError;
-use crate::logging::loggers::{self, LoggerRefusal};
+use crate::dynamic_configs::check_change;
+use crate::logging::loggers;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -21,31 +27,56 @@ pub(crate) async fn handle(
 ) -> Result<Response, ConnectionError> {
     let body: IncrementalAlterConfigsRequest = request.decode()?;
     let node = &context.node;
-    let node_id = node.config.node_id;
-    let checked = check_incremental(&body, node_id, &node.cluster.image().configs);
-    let refused_loggers = alter_loggers(&body, &checked, node_id);
+    let image = node.cluster.image();
+    let mut checked = check_incremental(&body, node.config.node_id, &image.configs);
+    let refused = answer_here(node, &image.configs, &body, &mut checked);
     let decided = decide(node, forwarded_incremental(&body, &checked)).await;
     let mut response = join_incremental(&body, &checked, &decided);
-    for (index, refusal) in refused_loggers {
-        response.responses[index].error_code = refusal.code().code();
-        response.responses[index].error_message = Some(refusal.to_string().into());
+    for (index, (error, message)) in refused {
+        response.responses[index].error_code = error.code();
+        response.responses[index].error_message = message;
     }
     request.respond(&response)
 }
 
-/// Carries out what concerns this broker's loggers; returns what was refused, by place.
-fn alter_loggers(
+/// A resource's place in the request, and why it is refused.
+type Refused = (usize, (ErrorCode, Option<ByteString>));
+
+/// Does what this broker does by itself: sets its log levels, and looks whether it could live with a
+/// change of its configuration. Returns what it refuses.
+fn answer_here(
+    node: &Node,
+    configs: &ConfigsImage,
     body: &IncrementalAlterConfigsRequest,
-    checked: &[Checked],
-    node_id: i32,
-) -> Vec<(usize, LoggerRefusal)> {
-    let of_loggers = body.resources.iter().zip(checked).enumerate();
-    let of_loggers = of_loggers.filter(|(_, (_, checked))| **checked == Checked::Logger);
-    let refused = of_loggers.filter_map(|(index, (resource, _))| {
-        let altered = loggers::alter(resource, node_id, body.validate_only);
-        altered.err().map(|refusal| (index, refusal))
-    });
-    refused.collect()
+    checked: &mut [Checked],
+) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    for (index, (resource, checked)) in body.resources.iter().zip(checked).enumerate() {
+        let is_broker = resource.resource_type == ConfigResourceType::Broker.id();
+        let refusal = match checked {
+            Checked::Here => loggers::alter(resource, node.config.node_id, body.validate_only)
+                .err()
+                .map(|refusal| (refusal.code(), refusal.message())),
+            Checked::Forward if is_broker => check_broker(node, configs, resource).err(),
+            Checked::Forward | Checked::Refused(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            *checked = Checked::Here;
+            refused.push((index, refusal));
+        }
+    }
+    refused
+}
+
+fn check_broker(
+    node: &Node,
+    configs: &ConfigsImage,
+    resource: &AlterConfigsResource,
+) -> Result<(), (ErrorCode, Option<ByteString>)> {
+    let proposed = proposed_values(resource, configs)
+        .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))?;
+    check_change(&node.configs(), &proposed, !resource.resource_name.is_empty())
+        .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))
 }
 
 async fn decide(
@@ -80,7 +111,6 @@ fn refused(
 #[cfg(test)]
 mod tests {
     use klamm_protocol::Message;
-    use klamm_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 
     use super::*;
 

@@ -1,7 +1,8 @@
 //! The loggers of this process and their levels, which clients see and change while it runs
 //! (resource BROKER_LOGGER, KIP-412).
 //!
-//! A logger takes the level of the longest name above it that has one, in the end that of `root`.
+//! A logger takes the level of the longest name that its own begins with, in the end that of `root`:
+//! a level of `klamm` is one of `klamm_log` too.
 //! A change lasts until the process ends and holds for the whole process, as logging does.
 
 use std::collections::BTreeMap;
@@ -78,6 +79,14 @@ impl LoggerRefusal {
             | Self::NotAList
             | Self::TooManyLevels => ErrorCode::InvalidRequest,
             Self::UnknownOperation(_) => ErrorCode::UnknownServerError,
+        }
+    }
+
+    /// Kafka has no words for an operation that it does not know.
+    pub(crate) fn message(&self) -> Option<ByteString> {
+        match self {
+            Self::UnknownOperation(_) => None,
+            refusal => Some(refusal.to_string().into()),
         }
     }
 }
@@ -235,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logger_takes_the_level_of_the_longest_name_above_it() {
+    fn a_logger_takes_the_level_of_the_longest_name_that_its_own_begins_with() {
         let changed = levels().altered(&[config("klamm", 0, Some("WARN"))]).unwrap();
         assert_eq!(changed.level_for("klamm::net::connection"), LevelFilter::TRACE);
         assert_eq!(changed.level_for("klamm::handlers"), LevelFilter::WARN);

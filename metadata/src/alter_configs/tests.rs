@@ -41,7 +41,7 @@ fn topics_groups_and_good_broker_changes_go_to_the_controller() {
     let all = resource(BROKER, "", &[("log.cleaner.backoff.ms", 1, None)]);
     let logger = resource(8, "1", &[("root", 0, Some("DEBUG"))]);
     assert_eq!(check(vec![topic, group, broker, all]), vec![Checked::Forward; 4]);
-    assert_eq!(check(vec![logger]), [Checked::Logger]);
+    assert_eq!(check(vec![logger]), [Checked::Here]);
 }
 
 #[test]

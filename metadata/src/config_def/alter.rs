@@ -204,9 +204,10 @@ pub fn validate_broker_change(
     Ok(changed)
 }
 
-/// Keys of `DynamicThreadPool`.
-const THREAD_COUNTS: [&str; 4] = [
+/// Keys of `DynamicThreadPool`, and of `SocketServer`.
+const THREAD_COUNTS: [&str; 5] = [
     "num.io.threads",
+    "num.network.threads",
     "num.replica.fetchers",
     "num.recovery.threads.per.data.dir",
     "background.threads",

@@ -9,7 +9,9 @@ use bytestring::ByteString;
 
 use super::broker_configs::BrokerConfigs;
 use super::group_config::GroupValues;
-use super::synonyms::{broker_synonyms_with_listener, group_synonym, topic_synonyms};
+use super::synonyms::{
+    broker_synonyms_with_listener, group_synonym, listener_base_name, topic_synonyms,
+};
 use super::topic_config::TopicValues;
 use super::value::{ConfigValueError, parse_type, parse_value};
 use super::{ConfigDef, ConfigKey, ConfigType, Configs, UpdateMode, Visibility};
@@ -319,8 +321,9 @@ fn describe_broker_key(
 
 /// The type of a broker key, seen through a listener prefix.
 fn broker_config_type(name: &str) -> Option<ConfigType> {
-    let types = broker_synonyms_with_listener(name);
-    types.iter().find_map(|name| ConfigDef::broker().get(name)).map(|key| key.config_type)
+    let base = listener_base_name(name);
+    let key = ConfigDef::broker().get(name).or_else(|| ConfigDef::broker().get(base?));
+    key.map(|key| key.config_type)
 }
 
 fn listener_value(name: &str, text: &str) -> String {
