@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use indexmap::IndexMap;
+use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::{Offset, PartitionIndex};
 use klamm_protocol::messages::produce_request::{ProduceRequest, TopicProduceData};
 use klamm_protocol::messages::produce_response::{
@@ -57,10 +58,18 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
         return produce.respond(request).map(Handled::Answered);
     }
     let request = request.clone();
+    // The request's time is for other replicas. The own disk is part of the append: its sync comes or
+    // fails, and either ends the countdown.
+    let deadline = produce.waits_for_others().then_some(deadline);
     Ok(Handled::Waiting(Box::pin(async move {
-        // Whoever is not there in time is told so by `respond`.
-        let in_time = tokio::time::timeout_at(deadline, countdown.over()).await;
-        produce.on_waited(in_time.is_ok());
+        let in_time = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, countdown.over()).await.is_ok(),
+            None => {
+                countdown.over().await;
+                true
+            }
+        };
+        produce.on_waited(in_time);
         produce.respond(&request)
     })))
 }
@@ -222,6 +231,13 @@ impl Produce {
         })
     }
 
+    fn waits_for_others(&self) -> bool {
+        self.outcomes.values().any(|outcome| match outcome {
+            Outcome::Done(_) => false,
+            Outcome::Appended { partition, .. } => partition.has_followers(),
+        })
+    }
+
     /// The wait is over: whoever's high watermark is not there yet has timed out.
     fn on_waited(&mut self, in_time: bool) {
         for outcome in self.outcomes.values_mut() {
@@ -313,10 +329,8 @@ fn refusal(index: PartitionIndex, code: ErrorCode) -> PartitionProduceResponse {
 
 /// Whether any first batch says that it belongs to a transaction (`RequestUtils`).
 fn has_transactional_records(body: &ProduceRequest) -> bool {
-    /// Offset of the low byte of the attributes, and the bit of transactions in it.
-    const ATTRIBUTES: (usize, u8) = (22, 0x10);
-    body.topic_data.iter().flat_map(|topic| &topic.partition_data).any(|data| {
-        let low_byte = data.records.as_ref().and_then(|records| records.get(ATTRIBUTES.0));
-        low_byte.is_some_and(|byte| byte & ATTRIBUTES.1 != 0)
+    let records = body.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    records.filter_map(|data| data.records.as_deref()).any(|records| {
+        BatchHeader::parse(records).is_ok_and(|header| header.is_transactional())
     })
 }

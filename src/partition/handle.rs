@@ -152,6 +152,11 @@ impl Partition {
         self.leads.load(Ordering::Acquire)
     }
 
+    /// Whether an acknowledgement takes more than this broker.
+    pub(crate) fn has_followers(&self) -> bool {
+        self.lock().leader.as_ref().is_some_and(|leader| leader.followers().next().is_some())
+    }
+
     /// Its log directory has failed.
     pub(crate) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
