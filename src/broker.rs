@@ -96,8 +96,6 @@ pub struct Broker {
     advertised: Vec<AdvertisedListener>,
     /// Ends what serves clients.
     stop: CancellationToken,
-    /// Cancelled when the node cannot go on.
-    failed: CancellationToken,
     tasks: TaskTracker,
     metadata_thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -124,9 +122,7 @@ impl Broker {
             (listener.name().to_string(), address)
         });
         let addresses = addresses.collect();
-        let failed = CancellationToken::new();
-        let on_failure = failed.clone();
-        let opened = tokio::task::spawn_blocking(move || open(config, on_failure));
+        let opened = tokio::task::spawn_blocking(move || open(config));
         let (node, metadata_thread) = match opened.await {
             Ok(opened) => opened?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -139,7 +135,6 @@ impl Broker {
             addresses,
             advertised,
             stop: CancellationToken::new(),
-            failed,
             tasks: TaskTracker::new(),
             metadata_thread: Mutex::new(Some(metadata_thread)),
         };
@@ -179,7 +174,7 @@ impl Broker {
     /// Waits until the broker can no longer go on: all log directories or the metadata log have
     /// failed. What to do then is [`Broker::shutdown`].
     pub async fn failed(&self) {
-        self.failed.cancelled().await;
+        self.node.failed.cancelled().await;
     }
 
     /// Stops serving, syncs and closes everything, and leaves the directories in order.
@@ -279,10 +274,7 @@ fn host_name() -> String {
 }
 
 /// Opens the directories, starts the quorum and, with it, everything that the metadata log says.
-fn open(
-    config: BrokerConfig,
-    failed: CancellationToken,
-) -> Result<(Arc<Node>, JoinHandle<()>), StartError> {
+fn open(config: BrokerConfig) -> Result<(Arc<Node>, JoinHandle<()>), StartError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let recovery_threads =
         usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
@@ -329,6 +321,7 @@ fn open(
         commands,
         &node.config.quorum,
     );
+    let failed = node.failed.clone();
     let thread = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
     Ok((node, thread))
 }

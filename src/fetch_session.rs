@@ -128,13 +128,6 @@ enum Kind {
     Incremental { id: i32, session: Arc<Mutex<Session>>, epoch: i32 },
 }
 
-impl FetchContext {
-    /// Whether the answer leaves out partitions that have nothing new.
-    pub(crate) fn is_incremental(&self) -> bool {
-        matches!(self.kind, Kind::Incremental { .. })
-    }
-}
-
 /// The head of the answer, and the partitions that belong into it.
 #[derive(Debug)]
 pub(crate) struct SessionAnswer {

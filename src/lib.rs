@@ -30,5 +30,6 @@ mod producer_ids;
 mod random;
 
 pub use broker::{Broker, StartError};
+pub use controller::snapshot_file::SnapshotError;
 pub use lifecycle::JoinError;
 pub use partition::store::StoreError;

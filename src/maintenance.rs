@@ -79,6 +79,11 @@ fn write_checkpoints(node: &Node) {
 }
 
 fn remove_deleted(node: &Node) {
+    if !node.store.any_online() {
+        error!("all log directories have failed, the broker stops");
+        node.failed.cancel();
+        return;
+    }
     let now_ms = clock::now_ms();
     node.store.remove_deleted(now_ms);
     for partition in node.partitions.all() {

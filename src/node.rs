@@ -6,6 +6,7 @@ use bytestring::ByteString;
 use klamm_metadata::config_def::BrokerConfigs;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::PartitionIndex;
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Published};
 use crate::config::BrokerConfig;
@@ -32,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) groups: GroupCoordinators,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
+    /// Cancelled when the node cannot go on.
+    pub(crate) failed: CancellationToken,
 }
 
 impl Node {
@@ -52,6 +55,7 @@ impl Node {
             groups: GroupCoordinators::new(&config),
             fetch_sessions: FetchSessions::new(usize::try_from(slots).unwrap_or_default()),
             producer_ids: ProducerIds::default(),
+            failed: CancellationToken::new(),
             config,
         }
     }

@@ -26,7 +26,7 @@ impl ProducerIds {
         if let Some(id) = block.next() {
             return Ok(id);
         }
-        let request = AllocateProducerIdsRequest { broker_id, broker_epoch, ..Default::default() };
+        let request = AllocateProducerIdsRequest { broker_id, broker_epoch };
         let given = controller
             .decide(move |controller, _| controller.on_allocate_producer_ids(&request))
             .await

@@ -63,7 +63,7 @@ impl Publisher {
                 let overrides =
                     image.configs.of(&ConfigResource::topic(partition.topic().clone()));
                 let configs = self.node.configs();
-                partition.set_config(partition_config(&configs, partition.topic(), &overrides));
+                partition.set_config(partition_config(&configs, partition.topic(), overrides));
             }
         }
         for resource in &delta.changed_configs {
@@ -75,7 +75,7 @@ impl Publisher {
             let configs = self.node.configs();
             for (index, _) in topic.partitions() {
                 if let Some(partition) = self.node.partitions.get(topic.id, index) {
-                    partition.set_config(partition_config(&configs, &topic.name, &overrides));
+                    partition.set_config(partition_config(&configs, &topic.name, overrides));
                 }
             }
         }
@@ -118,7 +118,7 @@ impl Publisher {
         let configs = self.node.configs();
         let wanted = changes.iter().map(|change| {
             let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
-            let config = partition_config(&configs, &change.topic.name, &overrides);
+            let config = partition_config(&configs, &change.topic.name, overrides);
             (change.topic.name.clone(), change.topic.id, change.index, config)
         });
         for opened in self.node.store.open_all(wanted.collect()) {

@@ -67,7 +67,6 @@ fn advertised(row: &Row) -> ApiVersion {
         api_key: row.schema.key,
         min_version: row.advertised_from,
         max_version: *row.served.end(),
-        ..Default::default()
     }
 }
 

@@ -265,16 +265,14 @@ impl Produce {
             topics.entry((name, id)).or_default().push(response);
         }
         let leaders = topics.values().flatten().map(|partition| partition.current_leader.leader_id);
-        let node_endpoints = self.image.brokers.on(&self.context.listener).filter_map(
-            |(broker, endpoint)| {
-                leaders.clone().any(|leader| leader == broker.id).then(|| NodeEndpoint {
-                    node_id: broker.id,
-                    host: endpoint.host.clone(),
-                    port: i32::from(endpoint.port),
-                    rack: broker.rack.clone(),
-                })
-            },
-        );
+        let named = self.image.brokers.on(&self.context.listener);
+        let named = named.filter(|(broker, _)| leaders.clone().any(|leader| leader == broker.id));
+        let node_endpoints = named.map(|(broker, endpoint)| NodeEndpoint {
+            node_id: broker.id,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.clone(),
+        });
         let node_endpoints = node_endpoints.collect();
         let responses = topics.into_iter().map(|((name, topic_id), partition_responses)| {
             let named = self.version < FIRST_WITH_TOPIC_IDS;

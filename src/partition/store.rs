@@ -222,7 +222,7 @@ impl LogStore {
             let mut places = lock(&self.places);
             let strays = places.iter().filter(|((topic, index), _)| !is_known(topic, *index));
             let strays: Vec<_> = strays.map(|(key, place)| (key.clone(), *place)).collect();
-            strays.iter().for_each(|(key, _)| drop(places.remove(key)));
+            places.retain(|(topic, index), _| is_known(topic, *index));
             strays
         };
         for ((topic, index), place) in strays {

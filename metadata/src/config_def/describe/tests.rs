@@ -162,3 +162,13 @@ fn a_subscription_is_described_with_its_defaults() {
     assert_eq!(find(&described, "interval.ms").source, ConfigSource::ClientMetrics);
     assert_eq!(find(&described, "match").value.as_deref(), Some(""));
 }
+
+#[test]
+fn a_broker_key_has_its_own_type_and_not_that_of_a_synonym() {
+    let described = describe_broker(&broker(&[]), ALL);
+    assert_eq!(find(&described, "log.retention.hours").type_id(), ConfigType::Int.id());
+    assert_eq!(find(&described, "log.retention.ms").type_id(), ConfigType::Long.id());
+    let listener_key = "listener.name.external.ssl.keystore.location";
+    let described = describe_broker(&broker(&[(listener_key, "/x")]), ALL);
+    assert_eq!(find(&described, listener_key).type_id(), ConfigType::String.id());
+}
