@@ -11,6 +11,10 @@ pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
 /// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
 pub(crate) const ALL_LOG_DIRS: &str = "*";
 
+/// Keys that Kafka lets change while a broker runs, and Klamm does not: sockets are bound at the
+/// start.
+const FIXED_WHILE_RUNNING: [&str; 2] = ["listeners", "listener.security.protocol.map"];
+
 /// Why a change is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ChangeRefusal {
@@ -18,6 +22,10 @@ pub(crate) enum ChangeRefusal {
     Value(#[from] AlterError),
     #[error(transparent)]
     Together(#[from] CrossCheckError),
+    #[error(
+        "{0} cannot change while the broker runs: change it in the configuration file and restart"
+    )]
+    Fixed(&'static str),
     #[error("{CORDONED_LOG_DIRS} is {ALL_LOG_DIRS}, or a list of directories, and not both")]
     CordonedAllAndSome,
     #[error("entries of {CORDONED_LOG_DIRS} are not in log.dirs: {}", missing.join(", "))]
@@ -30,9 +38,10 @@ impl ChangeRefusal {
         match self {
             Self::Value(error) => error.code(),
             // KAFKA-13609: Kafka knows that this should be another code, and keeps it.
-            Self::Together(_) | Self::CordonedAllAndSome | Self::CordonedUnknown { .. } => {
-                ErrorCode::InvalidRequest
-            }
+            Self::Together(_)
+            | Self::Fixed(_)
+            | Self::CordonedAllAndSome
+            | Self::CordonedUnknown { .. } => ErrorCode::InvalidRequest,
         }
     }
 }
@@ -45,6 +54,10 @@ pub(crate) fn check_change(
     per_broker: bool,
 ) -> Result<(), ChangeRefusal> {
     let changed = validate_broker_change(broker, proposed, per_broker)?;
+    let fixed = FIXED_WHILE_RUNNING.into_iter().find(|key| broker.value(key) != changed.value(key));
+    if let Some(key) = fixed {
+        return Err(ChangeRefusal::Fixed(key));
+    }
     check::check(&changed)?;
     check_cordoned(&changed)
 }
@@ -93,6 +106,13 @@ mod tests {
         let missing = vec!["/c".to_owned()];
         let unknown = ChangeRefusal::CordonedUnknown { missing };
         assert_eq!(refusal(CORDONED_LOG_DIRS, "/b,/c"), Some(unknown));
+    }
+
+    #[test]
+    fn listeners_stay_as_they_are() {
+        assert_eq!(refusal("listeners", "PLAINTEXT://:9092"), None);
+        let fixed = ChangeRefusal::Fixed("listeners");
+        assert_eq!(refusal("listeners", "PLAINTEXT://:9093"), Some(fixed));
     }
 
     #[test]

@@ -284,9 +284,11 @@ impl Log {
     }
 
     /// Moves the log to another directory name, durably: before a topic is deleted, or when a replica
-    /// takes the place of another. Readers go on.
+    /// takes the place of another. Readers go on; a flush that is under way is waited for, or becomes
+    /// void: it would look for files under the old name.
     pub fn rename_dir(&mut self, dir: &Path) -> Result<(), LogError> {
         self.health.check()?;
+        self.flush.void_tickets();
         self.health.observe(self.home.rename_to(dir).map_err(LogError::from))?;
         let synced = self.home.disk.sync_dir(crate::disk::parent(dir));
         self.health.observe(synced.map_err(LogError::from))

@@ -257,12 +257,13 @@ impl Opening<'_> {
 
     /// Deleted segments may have come back, and with them epochs that the file no longer has.
     fn complete_epochs(&mut self, log_start: Offset) -> Result<(), LogError> {
-        let Some(earliest) = self.epochs.earliest().filter(|first| first.offset > log_start) else {
+        let known_from = self.epochs.earliest().map_or(self.log_end, |first| first.offset);
+        if known_from <= log_start {
             return Ok(());
-        };
-        let older = self.segments.partition_point(|s| s.base_offset() < earliest.offset);
+        }
+        let older = self.segments.partition_point(|s| s.base_offset() < known_from);
         let older = epochs_of(&self.segments[..older])?;
-        let older = older.entries().filter(|(_, start)| *start < earliest.offset);
+        let older = older.entries().filter(|(_, start)| *start < known_from);
         self.epochs = LeaderEpochCache::from_entries(older.chain(self.epochs.entries()));
         Ok(())
     }

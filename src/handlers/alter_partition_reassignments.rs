@@ -59,8 +59,7 @@ mod tests {
     fn every_version_carries_the_answer() {
         let partitions = vec![ReassignablePartition { partition_index: 3, replicas: None }];
         let topic = ReassignableTopic { name: "t".into(), partitions };
-        let body =
-            AlterPartitionReassignmentsRequest { topics: vec![topic], ..Default::default() };
+        let body = AlterPartitionReassignmentsRequest { topics: vec![topic], ..Default::default() };
         let mut late = refused(&body, ErrorCode::RequestTimedOut);
         assert_eq!(late.responses[0].partitions[0].partition_index, 3);
         late.allow_replication_factor_change = false;

@@ -2,6 +2,7 @@
 
 use bytestring::ByteString;
 use klamm_metadata::topic_name::CLUSTER_METADATA_TOPIC;
+use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::describe_quorum_request::DescribeQuorumRequest;
 use klamm_protocol::messages::describe_quorum_response::{
     DescribeQuorumResponse, Listener, Node as QuorumNode, PartitionData, ReplicaState, TopicData,
@@ -9,10 +10,10 @@ use klamm_protocol::messages::describe_quorum_response::{
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::quorum::{Progress, QuorumDescription};
 
+use crate::config::BrokerConfig;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 
 /// The first version with directory ids and the addresses of the nodes (KIP-853).
 const FIRST_WITH_NODES: i16 = 2;
@@ -26,7 +27,7 @@ pub(crate) async fn handle(
         return request.respond(&unknown_partitions(&body));
     }
     let mut answer = match context.node.controller.describe_quorum().await {
-        Ok(quorum) => describe(&quorum, nodes(&context.node)),
+        Ok(quorum) => describe(&quorum, nodes(&context.node.config, &quorum)),
         Err(code) => metadata_topic(refused(0, code), Vec::new()),
     };
     lower(&mut answer, request.version);
@@ -67,21 +68,26 @@ fn replica(progress: &Progress) -> ReplicaState {
     }
 }
 
-/// The voters and where they are reached. A voter of a quorum without configured addresses is left out.
-fn nodes(node: &Node) -> Vec<QuorumNode> {
-    let names = &node.config.listeners.controller_listener_names;
-    let Some(name) = names.first() else { return Vec::new() };
-    let voters = node.config.quorum_members.voters.iter();
-    voters
-        .map(|(id, address)| QuorumNode {
-            node_id: *id,
-            listeners: vec![Listener {
-                name: name.as_str().into(),
-                host: address.host.as_str().into(),
-                port: address.port,
-            }],
-        })
-        .collect()
+/// The voters and where they are reached, as far as this node was told.
+fn nodes(config: &BrokerConfig, quorum: &QuorumDescription) -> Vec<QuorumNode> {
+    let Some(name) = config.listeners.controller_listener_names.first() else { return Vec::new() };
+    let ids = quorum.voters.iter().map(|voter| voter.key.id);
+    ids.filter_map(|node_id| {
+        let (host, port) = address(config, node_id)?;
+        let name = name.as_str().into();
+        Some(QuorumNode { node_id, listeners: vec![Listener { name, host: host.into(), port }] })
+    })
+    .collect()
+}
+
+/// `controller.quorum.voters` says where a controller is; of itself a node knows it without, too.
+fn address(config: &BrokerConfig, node_id: BrokerId) -> Option<(&str, u16)> {
+    if let Some(voter) = config.quorum_members.voters.get(&node_id) {
+        return Some((&voter.host, voter.port));
+    }
+    let own =
+        config.listeners.advertised_controller.first().filter(|_| node_id == config.node_id)?;
+    Some((own.host.as_deref()?, own.port))
 }
 
 fn metadata_topic(partition: PartitionData, nodes: Vec<QuorumNode>) -> DescribeQuorumResponse {
@@ -161,6 +167,17 @@ mod tests {
             .map(|partition| (partition.partition_index, partition.error_code))
             .collect();
         assert_eq!(codes, [(0, 3), (4, 3)]);
+    }
+
+    #[test]
+    fn a_node_that_was_told_nothing_of_the_quorum_knows_its_own_address() {
+        let config =
+            |pairs: &[(&str, &str)]| BrokerConfig::from_pairs(pairs.iter().copied()).unwrap();
+        let untold = config(&[]);
+        assert_eq!(address(&untold, 1), Some(("localhost", 9093)));
+        assert_eq!(address(&untold, 2), None);
+        let told = config(&[("controller.quorum.voters", "1@there:9095")]);
+        assert_eq!(address(&told, 1), Some(("there", 9095)));
     }
 
     #[test]

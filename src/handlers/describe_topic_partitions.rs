@@ -66,18 +66,14 @@ fn describe(
     let page = image.page(wanted.topics, wanted.first_partition, limit, listener);
     DescribeTopicPartitionsResponse {
         topics: page.topics.into_iter().map(|(name, found)| topic(name, found)).collect(),
-        next_cursor: page.next.map(|cursor| Cursor {
-            topic_name: cursor.topic,
-            partition_index: cursor.partition,
-        }),
+        next_cursor: page
+            .next
+            .map(|cursor| Cursor { topic_name: cursor.topic, partition_index: cursor.partition }),
         ..Default::default()
     }
 }
 
-fn topic(
-    name: ByteString,
-    found: Option<TopicPage<'_>>,
-) -> DescribeTopicPartitionsResponseTopic {
+fn topic(name: ByteString, found: Option<TopicPage<'_>>) -> DescribeTopicPartitionsResponseTopic {
     let code = match &found {
         Some(_) => ErrorCode::None,
         None if topic_name::validate(&name).is_err() => ErrorCode::InvalidTopicException,
@@ -136,11 +132,7 @@ mod tests {
     /// The pages' topics with their partitions, and the next cursor.
     type Page = (Vec<(String, i16, Vec<i32>)>, Option<(String, i32)>);
 
-    fn page(
-        topics: &[&str],
-        cursor: Option<(&str, i32)>,
-        limit: usize,
-    ) -> Result<Page, ErrorCode> {
+    fn page(topics: &[&str], cursor: Option<(&str, i32)>, limit: usize) -> Result<Page, ErrorCode> {
         let named = |name: &&str| TopicRequest { name: (*name).into() };
         let body = DescribeTopicPartitionsRequest {
             topics: topics.iter().map(named).collect(),

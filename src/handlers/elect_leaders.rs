@@ -21,9 +21,10 @@ pub(crate) async fn handle(
 ) -> Result<Response, ConnectionError> {
     let body: Arc<ElectLeadersRequest> = Arc::new(request.decode()?);
     let asked = Arc::clone(&body);
-    let elected = context.node.controller.decide_within(body.timeout_ms, move |controller, _| {
-        controller.on_elect_leaders(&asked)
-    });
+    let elected = context
+        .node
+        .controller
+        .decide_within(body.timeout_ms, move |controller, _| controller.on_elect_leaders(&asked));
     let mut answer = elected.await.unwrap_or_else(|code| refused(&body, code));
     lower(&mut answer, request.version);
     request.respond(&answer)
@@ -64,7 +65,8 @@ mod tests {
     #[test]
     fn every_version_carries_the_answer() {
         let topic = TopicPartitions { topic: "t".into(), partitions: vec![0, 1] };
-        let body = ElectLeadersRequest { topic_partitions: Some(vec![topic]), ..Default::default() };
+        let body =
+            ElectLeadersRequest { topic_partitions: Some(vec![topic]), ..Default::default() };
         for version in ElectLeadersResponse::VERSIONS {
             let mut late = refused(&body, ErrorCode::RequestTimedOut);
             lower(&mut late, version);

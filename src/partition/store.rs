@@ -339,10 +339,12 @@ impl LogStore {
     pub(crate) fn delete(&self, partition: &Partition) {
         let (topic, index) = (partition.topic(), partition.index());
         let delay_ms = partition.config().log.file_delete_delay_ms;
-        drop(partition.stop());
+        let Some(mut log) = partition.stop() else { return };
         let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
-        match self.mark(place, topic, index, DirKind::Delete) {
-            Ok(marked) => {
+        let marked =
+            PartitionDirName::marked(topic, index, DirKind::Delete, crate::random::uuid());
+        match log.rename_dir(&self.directories[place].dir.path().join(&marked)) {
+            Ok(()) => {
                 info!("{topic}-{index} is deleted");
                 let due_ms = clock::now_ms().saturating_add(delay_ms);
                 lock(&self.deleted).push((due_ms, place, marked));

@@ -7,6 +7,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -49,6 +50,31 @@ async fn topics_are_created_grown_and_deleted() {
     assert_eq!(admin.delete_topics(&[&topic], &options()).await.unwrap(), [Ok(topic.clone())]);
     assert_eq!(admin.delete_topics(&[&topic], &options()).await.unwrap(), [unknown]);
     assert_eq!(partition_count(&topic), 0);
+}
+
+#[tokio::test]
+async fn topics_that_are_deleted_while_being_written_to_do_no_harm() {
+    let mut broker = Broker::start();
+    let admin: AdminClient<DefaultClientContext> = config(&broker, &[]).create().unwrap();
+    let producer: FutureProducer =
+        config(&broker, &[("message.timeout.ms", "2000")]).create().unwrap();
+    let kept = broker.create_topic("rust-kept", "");
+    for _ in 0..60 {
+        let topic = unique("rust-brief");
+        let new = NewTopic::new(&topic, 3, TopicReplication::Fixed(1));
+        admin.create_topics(&[new], &options()).await.unwrap().remove(0).unwrap();
+        let records = (0..3).map(|partition| {
+            FutureRecord::<[u8], [u8]>::to(&topic).partition(partition).payload(b"v")
+        });
+        let underway: Vec<_> = records
+            .map(|record| producer.send_result(record).map_err(|(error, _)| error).unwrap())
+            .collect();
+        admin.delete_topics(&[&topic], &options()).await.unwrap().remove(0).unwrap();
+        // Stored or refused: both may happen to what is sent to a topic that goes away.
+        drop(underway);
+    }
+    send_values(&broker, &kept, &["v"]).await;
+    assert!(broker.is_running());
 }
 
 #[tokio::test]

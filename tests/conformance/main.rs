@@ -34,8 +34,9 @@ type Outcomes = BTreeMap<String, Option<String>>;
 #[test]
 fn answers_differ_from_those_of_kafka_only_where_it_is_written_down() {
     let reference = Setup::kafka().start();
-    let under_test = Broker::start();
+    let mut under_test = Broker::start();
     let report = compare(reference.bootstrap(), under_test.bootstrap());
+    assert!(under_test.is_running(), "the broker did not survive the scenarios");
     let outcomes = outcomes(&report.stdout);
     assert!(
         outcomes.len() >= SCENARIOS_AT_LEAST,

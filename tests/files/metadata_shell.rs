@@ -3,14 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use klamm_testbed::{Broker, Directory, Setup, tool, until};
+use klamm_testbed::{Broker, Directory, Setup, tool, until, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The shell ends before its output is complete when another program runs it, hence the JVM of its own.
-fn shell(file: &Path, command: &str) -> String {
+/// Runs a command of the shell until its output has all of `lines`.
+///
+/// The shell does not wait for the end of the file that it loads before it runs a command (its `waitUntilCaughtUp` is content with
+/// the first batch), so that the first answer may be short.
+#[track_caller]
+fn shell_finds(file: &Path, command: &str, lines: &[String]) {
     let line = format!("kafka-metadata-shell --snapshot {} {command}", file.display());
-    tool(&line).start_in_own_jvm().wait(LIMIT).ok()
+    let mut said = String::new();
+    let found = within(LIMIT, || {
+        said = tool(&line).start_in_own_jvm().wait(LIMIT).ok();
+        lines.iter().all(|expected| said.lines().any(|line| line == expected))
+    });
+    assert!(found, "{command} does not show {lines:?} but\n{said}");
 }
 
 #[test]
@@ -19,15 +28,13 @@ fn the_metadata_log_is_walked_like_a_file_system() {
     let topic = broker.create_topic("walked", "--partitions 2 --config retention.ms=4242");
     broker.stop();
     let log = broker.data().join("__cluster_metadata-0/00000000000000000000.log");
-    let found = shell(&log, "find /image");
-    for path in [
+    let paths = [
         format!("/image/topics/byName/{topic}/1"),
         "/image/cluster/brokers/1".to_owned(),
         "/image/features/metadataVersion".to_owned(),
         format!("/image/configs/TOPIC:{topic}/retention.ms"),
-    ] {
-        assert!(found.lines().any(|line| line == path), "{path} is missing in\n{found}");
-    }
+    ];
+    shell_finds(&log, "find /image", &paths);
 }
 
 #[test]
@@ -47,6 +54,5 @@ fn a_snapshot_of_the_metadata_holds_the_topics() {
     let elsewhere = Directory::new("snapshot");
     let copy = elsewhere.path().join(snapshot.file_name().unwrap());
     std::fs::copy(&snapshot, &copy).unwrap();
-    let found = shell(&copy, "ls /image/topics/byName");
-    assert!(found.lines().any(|line| line == topic), "{found}");
+    shell_finds(&copy, "ls /image/topics/byName", &[topic]);
 }

@@ -36,8 +36,15 @@ impl Host {
         Self { runtime, broker: Some(broker), directory }
     }
 
+    /// Of its first listener.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.broker.as_ref().unwrap().addresses()[0].1
+        self.addresses()[0]
+    }
+
+    /// Of its listeners, in their order.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.broker.as_ref().unwrap().addresses().iter();
+        addresses.map(|(_, address)| *address).collect()
     }
 
     pub(crate) fn client(&self) -> Client {

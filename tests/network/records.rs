@@ -40,8 +40,7 @@ pub(crate) fn create_topic(client: &mut Client, name: &str) {
 }
 
 pub(crate) fn metadata_of(name: &str) -> MetadataRequest {
-    let topic =
-        MetadataRequestTopic { name: Some(ByteString::from(name)), ..Default::default() };
+    let topic = MetadataRequestTopic { name: Some(ByteString::from(name)), ..Default::default() };
     MetadataRequest {
         topics: Some(vec![topic]),
         allow_auto_topic_creation: false,
@@ -59,11 +58,8 @@ fn batch(value: &[u8]) -> Bytes {
 /// One record for partition 0.
 pub(crate) fn produce(topic: &str, value: &[u8], acks: i16) -> ProduceRequest {
     let data = PartitionProduceData { index: 0, records: Some(batch(value)) };
-    let topic = TopicProduceData {
-        name: topic.into(),
-        partition_data: vec![data],
-        ..Default::default()
-    };
+    let topic =
+        TopicProduceData { name: topic.into(), partition_data: vec![data], ..Default::default() };
     ProduceRequest { acks, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() }
 }
 
@@ -75,11 +71,8 @@ pub(crate) fn fetch(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest 
         partition_max_bytes: 1024 * 1024,
         ..Default::default()
     };
-    let topic = FetchTopic {
-        topic: topic.into(),
-        partitions: vec![partition],
-        ..Default::default()
-    };
+    let topic =
+        FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() };
     FetchRequest { max_wait_ms, min_bytes: 1, topics: vec![topic], ..Default::default() }
 }
 
@@ -87,8 +80,7 @@ pub(crate) fn fetch(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest 
 pub(crate) fn end_offset(client: &mut Client, topic: &str) -> i64 {
     let partition = ListOffsetsPartition { timestamp: -1, ..Default::default() };
     let topic = ListOffsetsTopic { name: topic.into(), partitions: vec![partition] };
-    let request =
-        ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
+    let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
     let answer: ListOffsetsResponse = client.call(&request, LIST_OFFSETS_VERSION);
     answer.topics[0].partitions[0].offset
 }

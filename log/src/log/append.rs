@@ -299,13 +299,11 @@ impl Log {
     }
 
     /// The segment was opened with complete index files. They are incomplete after this append,
-    /// and must be gone for good before it counts as flushed.
+    /// and `.index`, which vouches for the others, must be gone for good before it counts as flushed.
     fn remove_stale_index_files(&mut self) -> Result<(), AppendError> {
         if self.stale_index_files {
-            for kind in FileKind::INDEXES {
-                let path = self.home.file(&kind.name(self.active().base_offset()));
-                self.home.disk.remove_file_if_exists(&path)?;
-            }
+            let name = FileKind::OffsetIndex.name(self.active().base_offset());
+            self.home.disk.remove_file_if_exists(&self.home.file(&name))?;
             self.stale_index_files = false;
             self.flush.dir_changed += 1;
         }

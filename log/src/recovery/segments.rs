@@ -169,9 +169,9 @@ impl RecoveryPass {
             file.set_size(end)?;
             file.sync_data()?;
         }
-        for kind in FileKind::INDEXES {
-            home.disk.remove_file_if_exists(&home.file(&kind.name(self.base_offset)))?;
-        }
+        // The other index files stay: without them and with this one, they would not be missed.
+        let name = FileKind::OffsetIndex.name(self.base_offset);
+        home.disk.remove_file_if_exists(&home.file(&name))?;
         Ok(Segment::rebuilt(home, end, self.indexes, self.txns))
     }
 }

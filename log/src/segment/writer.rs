@@ -108,7 +108,7 @@ impl Segment {
     }
 
     /// Cuts the batch that holds `offset` and all that follow, durably. The segment is then one to
-    /// append to: its index files are removed first.
+    /// append to: its index no longer counts.
     pub(crate) fn truncate_to(&self, offset: Offset, now_ms: i64) -> Result<(), ReadError> {
         let size = self.size();
         let end = self.find(offset, size)?.map_or(size, |batch| batch.position);
@@ -122,9 +122,7 @@ impl Segment {
         let file = self.file()?;
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.set_unsynced(true);
-        for kind in FileKind::INDEXES {
-            self.home.disk.remove_file_if_exists(&self.path(kind))?;
-        }
+        self.home.disk.remove_file_if_exists(&self.path(FileKind::OffsetIndex))?;
         self.home.sync()?;
         cut(file.as_ref(), self.size(), end)?;
         self.size.store(end, Ordering::Release);

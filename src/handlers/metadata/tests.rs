@@ -112,11 +112,8 @@ fn version_0_hides_replicas_that_cannot_be_reached() {
 fn a_leader_without_the_listener_has_a_name_since_version_6() {
     let image = published([vec![broker(1)], topic("a", 1, 1)].concat());
     let error = |version| {
-        let mut answer = Answer { image: &image, listener: "OTHER" }.respond(
-            &Wanted::All,
-            1,
-            "cluster".into(),
-        );
+        let mut answer =
+            Answer { image: &image, listener: "OTHER" }.respond(&Wanted::All, 1, "cluster".into());
         lower(&mut answer, version, &image, "OTHER");
         ErrorCode::from_code(answer.topics[0].partitions[0].error_code)
     };

@@ -230,6 +230,15 @@ impl Broker {
         self.process.as_ref().expect("the node runs").child.id()
     }
 
+    /// Whether it still runs.
+    ///
+    /// # Panics
+    /// When it was stopped.
+    pub fn is_running(&mut self) -> bool {
+        let process = self.process.as_mut().expect("the node was started");
+        process.child.try_wait().expect("it is our child").is_none()
+    }
+
     /// One of Kafka's tools, pointed at this node: `broker.tool("kafka-topics --list")`.
     ///
     /// # Panics

@@ -24,4 +24,4 @@ pub use place::{Directory, free_port, target_dir, unique};
 pub use program::{Output, Program, Running, require};
 pub use tool::{Tool, tool};
 pub use tool_runner::ToolRun;
-pub use wait::{until, until_true};
+pub use wait::{until, until_true, within};

@@ -8,13 +8,27 @@ const POLL_INTERVAL_MS: u64 = 20;
 ///
 /// # Panics
 /// When the limit is over; the message names `what` was awaited.
+#[track_caller]
 pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let mut found = None;
+    let in_time = within(limit, || {
+        found = probe();
+        found.is_some()
+    });
+    assert!(in_time, "waited {limit:?} in vain for: {what}");
+    found.expect("just seen")
+}
+
+/// Asks `probe` until it says yes, and tells whether it did: for tests that have more to say about a failure.
+pub fn within(limit: Duration, mut probe: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(found) = probe() {
-            return found;
+        if probe() {
+            return true;
         }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain for: {what}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         pause();
     }
 }
@@ -23,6 +37,7 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T
 ///
 /// # Panics
 /// When the limit is over.
+#[track_caller]
 pub fn until_true(what: &str, limit: Duration, mut probe: impl FnMut() -> bool) {
     until(what, limit, || probe().then_some(()));
 }
