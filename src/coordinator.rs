@@ -10,9 +10,7 @@ mod shard;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
-use klamm_coordinator::group::{
-    DeletedTopic, GroupConfig, GroupShard, ListFilter, partition_for,
-};
+use klamm_coordinator::group::{DeletedTopic, GroupConfig, GroupShard, ListFilter, partition_for};
 use klamm_coordinator::outcome::{Outcome, RequestToken};
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
@@ -154,9 +152,7 @@ impl GroupCoordinators {
         self.end_all();
     }
 
-    fn write(
-        &self,
-    ) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PartitionIndex, Arc<Coordinator>>> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PartitionIndex, Arc<Coordinator>>> {
         self.coordinators.write().unwrap_or_else(PoisonError::into_inner)
     }
 

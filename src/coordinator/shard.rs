@@ -39,7 +39,9 @@ pub(super) struct Coordinator {
 #[derive(Debug)]
 enum State {
     /// Topics that are deleted meanwhile are remembered.
-    Loading { deleted: Vec<DeletedTopic> },
+    Loading {
+        deleted: Vec<DeletedTopic>,
+    },
     Active(Box<Running>),
     /// The partition moved, or cannot be used.
     Ended,
@@ -228,7 +230,11 @@ impl Coordinator {
 
     fn on_tick(&self) {
         self.event(|shard, now_ms| {
-            if shard.next_deadline_ms() <= now_ms { shard.on_tick(now_ms) } else { Outcome::default() }
+            if shard.next_deadline_ms() <= now_ms {
+                shard.on_tick(now_ms)
+            } else {
+                Outcome::default()
+            }
         });
     }
 
@@ -380,7 +386,9 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), loading).await.expect("an empty log is short");
+        tokio::time::timeout(Duration::from_secs(30), loading)
+            .await
+            .expect("an empty log is short");
         coordinator
     }
 
@@ -397,9 +405,10 @@ mod tests {
             }],
             ..Default::default()
         };
-        Pending(coordinator.ask(|shard, token, now_ms| {
-            shard.on_offset_commit(token, 9, &request, now_ms)
-        }))
+        Pending(
+            coordinator
+                .ask(|shard, token, now_ms| shard.on_offset_commit(token, 9, &request, now_ms)),
+        )
     }
 
     async fn commit_error(pending: Pending) -> i16 {
@@ -417,9 +426,8 @@ mod tests {
             }]),
             ..Default::default()
         };
-        let asked = Pending(
-            coordinator.ask(|shard, token, _| shard.on_offset_fetch(token, &group, false)),
-        );
+        let asked =
+            Pending(coordinator.ask(|shard, token, _| shard.on_offset_fetch(token, &group, false)));
         let response: OffsetFetchResponseGroup = asked.answer().await.unwrap();
         assert_eq!(response.error_code, 0);
         response.topics[0].partitions[0].committed_offset
@@ -533,9 +541,8 @@ mod tests {
     async fn a_panic_ends_the_coordinator_and_not_the_broker() {
         let coordinator = loaded(&partition()).await;
         let same = Arc::clone(&coordinator);
-        let panicked = tokio::task::spawn_blocking(move || {
-            same.look(|_, _| panic!("a broken invariant"))
-        });
+        let panicked =
+            tokio::task::spawn_blocking(move || same.look(|_, _| panic!("a broken invariant")));
         assert!(panicked.await.is_err());
         assert_eq!(coordinator.look(|_, _| ()), Err(ErrorCode::NotCoordinator));
     }

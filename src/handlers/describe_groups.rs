@@ -16,8 +16,8 @@ const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
     let body: DescribeGroupsRequest = request.decode()?;
-    let with_operations = body.include_authorized_operations
-        && request.version >= FIRST_WITH_AUTHORIZED_OPERATIONS;
+    let with_operations =
+        body.include_authorized_operations && request.version >= FIRST_WITH_AUTHORIZED_OPERATIONS;
     let groups = body.groups.iter().map(|group_id| {
         let mut described = describe(context, request.version, group_id);
         if with_operations && described.error_code == 0 {

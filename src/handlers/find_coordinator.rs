@@ -30,7 +30,8 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Result<Response, ConnectionError> {
     let body: FindCoordinatorRequest = request.decode()?;
-    let keys = if request.version < FIRST_WITH_KEYS { vec![body.key] } else { body.coordinator_keys };
+    let keys =
+        if request.version < FIRST_WITH_KEYS { vec![body.key] } else { body.coordinator_keys };
     let coordinators = find(&context, request.version, body.key_type, keys).await;
     request.respond(&lower(coordinators, request.version))
 }
@@ -99,13 +100,7 @@ fn refuse(keys: Vec<ByteString>, error: impl Fn(&str) -> ErrorCode) -> Vec<Coord
 }
 
 fn refused(key: ByteString, error: ErrorCode) -> Coordinator {
-    Coordinator {
-        key,
-        node_id: -1,
-        port: -1,
-        error_code: error.code(),
-        ..Default::default()
-    }
+    Coordinator { key, node_id: -1, port: -1, error_code: error.code(), ..Default::default() }
 }
 
 /// The parts of `group:topic id:partition`; a group may have colons itself.

@@ -3,13 +3,13 @@
 use bytestring::ByteString;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::topics::Topic;
+use klamm_protocol::ids::PartitionIndex;
 use klamm_protocol::messages::offset_commit_request::{
     OffsetCommitRequest, OffsetCommitRequestTopic,
 };
 use klamm_protocol::messages::offset_commit_response::{
     OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
-use klamm_protocol::ids::PartitionIndex;
 use klamm_protocol::{ErrorCode, Uuid};
 
 use crate::net::connection::Context;
@@ -52,10 +52,8 @@ struct Answers {
 
 impl Answers {
     fn topic(&mut self, name: &ByteString, topic_id: Uuid) -> &mut OffsetCommitResponseTopic {
-        let known = self
-            .topics
-            .iter()
-            .position(|topic| topic.name == *name && topic.topic_id == topic_id);
+        let known =
+            self.topics.iter().position(|topic| topic.name == *name && topic.topic_id == topic_id);
         let position = known.unwrap_or_else(|| {
             self.topics.push(OffsetCommitResponseTopic {
                 name: name.clone(),

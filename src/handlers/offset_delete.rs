@@ -93,10 +93,7 @@ mod tests {
         let merged = merge(OffsetDeleteResponse::default(), unknown.clone());
         assert_eq!(merged.topics, unknown);
         assert_eq!(unknown[0].partitions[0].partition_index, 3);
-        assert_eq!(
-            unknown[0].partitions[0].error_code,
-            ErrorCode::UnknownTopicOrPartition.code()
-        );
+        assert_eq!(unknown[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
     }
 
     #[test]

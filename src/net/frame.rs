@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 const PREFIX_LEN: usize = 4;
 /// What a buffer from the pool holds at least, and what is read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Frames up to this size are copied out, or a small request that waits would hold a whole buffer.
-const COPIED_FRAME_MAX_BYTES: usize = 1024;
+/// Frames and beginnings of frames up to this size are copied out of their buffer before they wait,
+/// or they would hold all of it.
+const SMALL_FRAME_BYTES: usize = 1024;
 /// Larger buffers are freed instead of pooled.
 const POOLED_BUFFER_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Buffers that wait in a thread's pool.
@@ -76,7 +77,7 @@ impl FrameReader {
             return Ok(None);
         }
         self.buffer.advance(PREFIX_LEN);
-        if length <= COPIED_FRAME_MAX_BYTES {
+        if length <= SMALL_FRAME_BYTES {
             let frame = Bytes::copy_from_slice(&self.buffer[..length]);
             self.buffer.advance(length);
             return Ok(Some(frame));
@@ -84,15 +85,19 @@ impl FrameReader {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
-    /// Gives the buffer back to the thread's pool when it is empty and nobody holds a part of it.
+    /// Gives the buffer back to the thread's pool when it holds next to nothing and nobody else has
+    /// a part of it. The beginning of a frame waits in a buffer of its own size.
     pub(crate) fn rest(&mut self) {
-        if !self.buffer.is_empty() || self.buffer.capacity() == 0 {
+        if self.buffer.len() > SMALL_FRAME_BYTES || self.buffer.capacity() <= SMALL_FRAME_BYTES {
             return;
         }
+        let beginning = BytesMut::from(&self.buffer[..]);
+        self.buffer.clear();
         if !self.buffer.try_reclaim(BUFFER_BYTES) {
+            self.buffer.extend_from_slice(&beginning);
             return;
         }
-        let buffer = std::mem::take(&mut self.buffer);
+        let buffer = std::mem::replace(&mut self.buffer, beginning);
         if buffer.capacity() > POOLED_BUFFER_MAX_BYTES {
             return;
         }
@@ -106,9 +111,11 @@ impl FrameReader {
     /// Room for at least one more read: a pooled buffer for a new frame; for one under way twice
     /// what has arrived, but no more than what is missing.
     fn make_room(&mut self) {
-        if self.buffer.capacity() == 0 {
+        if self.buffer.capacity() <= SMALL_FRAME_BYTES {
             let pooled = POOL.with_borrow_mut(Vec::pop);
-            self.buffer = pooled.unwrap_or_else(|| BytesMut::with_capacity(BUFFER_BYTES));
+            let mut buffer = pooled.unwrap_or_else(|| BytesMut::with_capacity(BUFFER_BYTES));
+            buffer.extend_from_slice(&self.buffer);
+            self.buffer = buffer;
             return;
         }
         let missing = self.buffer.first_chunk::<PREFIX_LEN>().map_or(0, |prefix| {
@@ -179,13 +186,40 @@ mod tests {
 
     #[test]
     fn a_small_frame_that_waits_does_not_keep_its_buffer() {
+        POOL.with_borrow_mut(Vec::clear);
         let mut reader = FrameReader::default();
         reader.make_room();
         reader.buffer.extend_from_slice(b"\0\0\0\x02ab");
         let frame = reader.next_frame(100).unwrap().unwrap();
-        POOL.with_borrow_mut(Vec::clear);
         reader.rest();
         assert_eq!(POOL.with_borrow(Vec::len), 1);
         assert_eq!(frame, "ab");
+    }
+
+    #[test]
+    fn the_beginning_of_a_frame_waits_without_its_buffer_and_goes_on_in_another() {
+        POOL.with_borrow_mut(Vec::clear);
+        let mut reader = FrameReader::default();
+        reader.make_room();
+        reader.buffer.extend_from_slice(b"\0\0\0\x02a");
+        reader.rest();
+        assert_eq!(POOL.with_borrow(Vec::len), 1);
+        assert!(reader.buffer.capacity() <= SMALL_FRAME_BYTES);
+        reader.make_room();
+        assert_eq!(POOL.with_borrow(Vec::len), 0);
+        reader.buffer.extend_from_slice(b"b");
+        assert_eq!(reader.next_frame(100).unwrap().unwrap(), "ab");
+    }
+
+    #[test]
+    fn a_buffer_that_a_waiting_frame_is_part_of_is_not_given_away() {
+        POOL.with_borrow_mut(Vec::clear);
+        let mut reader = FrameReader::default();
+        reader.make_room();
+        reader.buffer.extend_from_slice(&[&[0, 0, 8, 0][..], &[7; 2048], b"\0\0"].concat());
+        let frame = reader.next_frame(4096).unwrap().unwrap();
+        reader.rest();
+        assert_eq!(POOL.with_borrow(Vec::len), 0);
+        assert_eq!((frame.len(), &reader.buffer[..]), (2048, &b"\0\0"[..]));
     }
 }

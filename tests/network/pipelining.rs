@@ -8,8 +8,9 @@ use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
 use klamm_protocol::messages::fetch_response::FetchResponse;
 use klamm_protocol::messages::metadata_response::MetadataResponse;
 use klamm_protocol::messages::produce_response::ProduceResponse;
-use klamm_testbed::Broker;
+use klamm_testbed::{Broker, until_true};
 
+use crate::LIMIT;
 use crate::client::{Client, frame, set_length};
 use crate::host::Host;
 use crate::process::{client, resident_bytes};
@@ -115,7 +116,7 @@ fn a_failed_produce_without_acknowledgement_closes_and_one_that_succeeds_is_sile
     create_topic(&mut client, "topic");
     client.send(&produce("topic", b"value", 0), PRODUCE_VERSION);
     client.prove();
-    assert_eq!(end_offset(&mut client, "topic"), 1);
+    until_true("the record to be readable", LIMIT, || end_offset(&mut client, "topic") == 1);
     client.send(&produce("absent", b"value", 0), PRODUCE_VERSION);
     assert!(client.is_closed());
 }

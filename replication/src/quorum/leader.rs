@@ -40,9 +40,8 @@ impl Progress {
     }
 
     /// The leader's own progress: always here, always caught up.
-    pub(super) fn of_leader(&self, key: ReplicaKey, now_ms: i64, end_offset: Offset) -> Self {
+    pub(super) fn of_leader(&self, now_ms: i64, end_offset: Offset) -> Self {
         Self {
-            key,
             end_offset: Some(end_offset),
             last_fetch_ms: Some(now_ms),
             last_caught_up_ms: Some(now_ms),

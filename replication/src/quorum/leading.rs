@@ -75,7 +75,7 @@ impl Quorum {
         };
         leader.forget_silent_observers(now_ms);
         let voters = leader.voters().map(|progress| match progress.key.id == local.id {
-            true => progress.of_leader(local, now_ms, end_offset),
+            true => progress.of_leader(now_ms, end_offset),
             false => *progress,
         });
         Ok(QuorumDescription {
