@@ -28,9 +28,7 @@ use klamm_log::disk::{Disk, RealDisk};
 use klamm_log::log_dir::LastShutdown;
 use klamm_metadata::controller::{Controller, ControllerSettings};
 use klamm_protocol::ids::BrokerId;
-use klamm_replication::quorum::{
-    Address, Quorum, QuorumConfig, ReplicaKey, VoterSet,
-};
+use klamm_replication::quorum::{Address, Quorum, QuorumConfig, ReplicaKey, VoterSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
@@ -186,11 +184,7 @@ impl Broker {
             error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
         }
         let (node, epoch) = (self.node, self.epoch);
-        let thread = self
-            .metadata_thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.metadata_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let closed = tokio::task::spawn_blocking(move || close(&node, thread, epoch));
         if closed.await.is_err() {
             error!("closing the logs panicked: the next start verifies them");
@@ -243,7 +237,8 @@ fn listener_options(config: &BrokerConfig, endpoint: &Endpoint) -> ListenerOptio
         name: endpoint.listener.as_str().into(),
         connection: ConnectionLimits {
             max_frame_bytes: count(network.socket_request_max_bytes),
-            max_idle: idle_ms.map_or(Duration::from_secs(u64::from(u32::MAX)), Duration::from_millis),
+            max_idle: idle_ms
+                .map_or(Duration::from_secs(u64::from(u32::MAX)), Duration::from_millis),
         },
     }
 }
@@ -257,7 +252,8 @@ async fn connection_quotas(network: &NetworkConfig) -> Result<ConnectionQuotaLim
     let mut per_ip_overrides = HashMap::new();
     for (host, limit) in &network.max_connections_per_ip_overrides {
         let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-        let found = found.map_err(|source| StartError::UnknownHost { host: host.clone(), source })?;
+        let found =
+            found.map_err(|source| StartError::UnknownHost { host: host.clone(), source })?;
         per_ip_overrides.extend(found.map(|address| (address.ip().to_canonical(), count(*limit))));
     }
     Ok(ConnectionQuotaLimits {
@@ -292,8 +288,7 @@ fn open(config: BrokerConfig) -> Result<(Arc<Node>, JoinHandle<()>), StartError>
     let voters = VoterSet::from_static(&listener, [(config.node_id, controller_address(&config))]);
     let clean = store.last_shutdown() != LastShutdown::Unclean;
     let storage = store.storage_of(&metadata_dir);
-    let mut opened =
-        MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
+    let mut opened = MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
     let bootstrap = metadata_log::read_bootstrap(disk.as_ref(), &metadata_dir)?
         .unwrap_or_else(|| features::initial().bootstrap_records());
     let mut newest = opened.loader.clone();

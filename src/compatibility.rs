@@ -22,10 +22,13 @@ pub fn document(differences: &str) -> String {
         let (first, last) = api.versions;
         let last = if api.latest_unstable { last - 1 } else { last };
         let (served, advertised) = row.map_or(("-".to_owned(), "-".to_owned()), versions);
-        put(&mut out, format_args!(
-            "| {} | {} | {first}-{last} | {served} | {advertised} |",
-            api.key, api.name
-        ));
+        put(
+            &mut out,
+            format_args!(
+                "| {} | {} | {first}-{last} | {served} | {advertised} |",
+                api.key, api.name
+            ),
+        );
     }
     out.push_str("\n## Features\n\n| feature | levels |\n|---|---|\n");
     for feature in features::SUPPORTED {

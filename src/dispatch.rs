@@ -137,9 +137,7 @@ pub(crate) fn handle(context: &Context, request: Request) -> Result<Handled, Con
     match row.handler {
         Handler::Now(handle) => handle(context, &request).map(Handled::Answered),
         Handler::Pipelined(handle) => handle(context, &request),
-        Handler::Exclusive(handle) => {
-            Ok(Handled::Waiting(handle(context.clone(), request)))
-        }
+        Handler::Exclusive(handle) => Ok(Handled::Waiting(handle(context.clone(), request))),
     }
 }
 

@@ -124,8 +124,15 @@ pub(crate) struct FetchContext {
 enum Kind {
     Sessionless,
     /// Answered in full; becomes a session if there is a place for it.
-    Full { uses_topic_ids: bool, is_follower: bool },
-    Incremental { id: i32, session: Arc<Mutex<Session>>, epoch: i32 },
+    Full {
+        uses_topic_ids: bool,
+        is_follower: bool,
+    },
+    Incremental {
+        id: i32,
+        session: Arc<Mutex<Session>>,
+        epoch: i32,
+    },
 }
 
 /// The head of the answer, and the partitions that belong into it.
@@ -212,11 +219,8 @@ impl FetchSessions {
         fetched: Vec<Fetched>,
         now_ms: i64,
     ) -> SessionAnswer {
-        let answer = |session_id, fetched| SessionAnswer {
-            session_id,
-            error: ErrorCode::None,
-            fetched,
-        };
+        let answer =
+            |session_id, fetched| SessionAnswer { session_id, error: ErrorCode::None, fetched };
         match context.kind {
             Kind::Sessionless => answer(NO_SESSION, fetched),
             Kind::Full { uses_topic_ids, is_follower } => {

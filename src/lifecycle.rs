@@ -101,7 +101,9 @@ pub(crate) async fn leave(node: &Arc<Node>, epoch: i64) {
             match heartbeat(node, epoch, true).await {
                 Ok(response) if response.should_shut_down => return,
                 Ok(_) => tokio::time::sleep(CONTROLLED_SHUTDOWN_RETRY).await,
-                Err(error) => return warn!("the broker stops without the controller's leave: {error}"),
+                Err(error) => {
+                    return warn!("the broker stops without the controller's leave: {error}");
+                }
             }
         }
     };

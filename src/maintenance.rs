@@ -20,8 +20,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let storage = &node.config.storage;
     let period = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1));
     let mut retention = interval(period(storage.retention_check_interval_ms));
-    let mut checkpoints =
-        interval(period(i64::from(storage.flush_offset_checkpoint_interval_ms)));
+    let mut checkpoints = interval(period(i64::from(storage.flush_offset_checkpoint_interval_ms)));
     let mut deleted = interval(REMOVE_DELETED_INTERVAL);
     loop {
         let work: fn(&Node) = tokio::select! {

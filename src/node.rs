@@ -14,8 +14,8 @@ use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
 use crate::dynamic_configs::{ALL_LOG_DIRS, CORDONED_LOG_DIRS};
 use crate::fetch_session::FetchSessions;
-use crate::partition::store::{DirectoryStatus, LogStore};
 use crate::partition::handle::Partition;
+use crate::partition::store::{DirectoryStatus, LogStore};
 use crate::partition::table::{LookupError, PartitionTable};
 use crate::producer_ids::ProducerIds;
 

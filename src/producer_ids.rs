@@ -32,8 +32,9 @@ impl ProducerIds {
             .await
             .map_err(ControllerError::code)?;
         if given.error_code != ErrorCode::None.code() {
-            return Err(ErrorCode::from_code(given.error_code)
-                .unwrap_or(ErrorCode::UnknownServerError));
+            return Err(
+                ErrorCode::from_code(given.error_code).unwrap_or(ErrorCode::UnknownServerError)
+            );
         }
         let start = given.producer_id_start;
         *block = start..start + ProducerId::from(given.producer_id_len);

@@ -69,8 +69,7 @@ async fn wait(broker: &Broker) -> ExitStatus {
 
 /// SIGTERM or SIGINT. Without signals there is nothing to wait for.
 async fn stop_signal() {
-    let (terminate, interrupt) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     match (terminate, interrupt) {
         (Ok(mut terminate), Ok(mut interrupt)) => {
             tokio::select! {

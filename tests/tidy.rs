@@ -71,7 +71,8 @@ fn the_lower_crates_know_no_runtime_and_the_four_in_the_middle_not_each_other() 
 
 #[test]
 fn the_pure_crates_touch_no_file_and_no_clock() {
-    let forbidden = ["std::fs", "std::net", "Instant::now", "SystemTime::now", "HashMap", "HashSet"];
+    let forbidden =
+        ["std::fs", "std::net", "Instant::now", "SystemTime::now", "HashMap", "HashSet"];
     for name in PURE {
         for path in rust_files(&root().join(name).join("src")) {
             let source = read(&path);

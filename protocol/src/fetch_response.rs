@@ -6,9 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::EncodeError;
-use crate::encode::{
-    TaggedFields, put_array_len, put_null_bytes, put_string, put_unsigned_varint,
-};
+use crate::encode::{TaggedFields, put_array_len, put_null_bytes, put_string, put_unsigned_varint};
 use crate::messages::fetch_response::{
     EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
     PartitionData, SnapshotId,
@@ -175,7 +173,10 @@ mod tests {
             high_watermark: 9,
             last_stable_offset: 8,
             log_start_offset: 1,
-            aborted_transactions: Some(vec![AbortedTransaction { producer_id: 5, first_offset: 6 }]),
+            aborted_transactions: Some(vec![AbortedTransaction {
+                producer_id: 5,
+                first_offset: 6,
+            }]),
             records: Some(Bytes::from_static(b"records")),
             ..Default::default()
         };

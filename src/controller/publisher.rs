@@ -30,10 +30,8 @@ impl Publisher {
 
     /// Publishes what the loader holds.
     pub(crate) fn publish(&mut self, loader: &MetadataLoader) {
-        let published = Arc::new(Published {
-            image: loader.stable().clone(),
-            end_offset: loader.end_offset(),
-        });
+        let published =
+            Arc::new(Published { image: loader.stable().clone(), end_offset: loader.end_offset() });
         let before = std::mem::replace(&mut self.published, Arc::clone(&published));
         let delta = ImageDelta::between(&before.image, &published.image);
         if delta.is_empty() {
@@ -60,8 +58,7 @@ impl Publisher {
         if of_brokers {
             self.apply_broker_configs(image);
             for partition in self.node.partitions.all() {
-                let overrides =
-                    image.configs.of(&ConfigResource::topic(partition.topic().clone()));
+                let overrides = image.configs.of(&ConfigResource::topic(partition.topic().clone()));
                 let configs = self.node.configs();
                 partition.set_config(partition_config(&configs, partition.topic(), overrides));
             }

@@ -43,8 +43,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
     }
     let node = &context.node;
     let options = Options::of(&body, node.config.replication.consumer_fetch_max_bytes);
-    let session = match node.fetch_sessions.begin(session_request(request, body), clock::now_ms())
-    {
+    let session = match node.fetch_sessions.begin(session_request(request, body), clock::now_ms()) {
         Ok(session) => session,
         Err(code) => {
             let response = FetchResponse { error_code: code.code(), ..Default::default() };
@@ -103,10 +102,10 @@ fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
     }
     let forgotten = body.forgotten_topics_data.iter().flat_map(|topic| {
         let topic_key = key(&topic.topic, topic.topic_id);
-        topic.partitions.iter().map(move |partition| FetchKey {
-            topic: topic_key.clone(),
-            partition: *partition,
-        })
+        topic
+            .partitions
+            .iter()
+            .map(move |partition| FetchKey { topic: topic_key.clone(), partition: *partition })
     });
     let sessions = request.version >= FIRST_WITH_SESSIONS;
     SessionRequest {
@@ -220,11 +219,7 @@ impl Fetch {
         round
     }
 
-    fn partition(
-        &self,
-        image: &ClusterImage,
-        key: &FetchKey,
-    ) -> Result<Arc<Partition>, ErrorCode> {
+    fn partition(&self, image: &ClusterImage, key: &FetchKey) -> Result<Arc<Partition>, ErrorCode> {
         let topic = match &key.topic {
             TopicKey::Id(id) => image.topics.by_id(*id).ok_or(ErrorCode::UnknownTopicId)?,
             TopicKey::Name(name) => {
@@ -280,8 +275,7 @@ impl Fetch {
         partition: &Partition,
         code: ErrorCode,
     ) -> LeaderIdAndEpoch {
-        let wanted =
-            matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+        let wanted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
         // A follower of the single replica that there is must not be sent back to where it came from.
         if self.request.version < FIRST_WITH_LEADER_HINTS || !wanted {
             return LeaderIdAndEpoch::default();

@@ -158,9 +158,7 @@ mod tests {
     #[test]
     fn an_answer_can_be_written_in_every_version() {
         for version in ListOffsetsResponse::VERSIONS {
-            for found in
-                [Ok(None), Ok(Some((5, 6, Some(7)))), Err(ErrorCode::OffsetNotAvailable)]
-            {
+            for found in [Ok(None), Ok(Some((5, 6, Some(7)))), Err(ErrorCode::OffsetNotAvailable)] {
                 let partitions = vec![answer(0, found, version)];
                 let topic = ListOffsetsTopicResponse { name: "t".into(), partitions };
                 let response = ListOffsetsResponse { topics: vec![topic], ..Default::default() };

@@ -38,8 +38,8 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, ConnectionError> {
     let body: ProduceRequest = request.decode()?;
-    let deadline = Instant::now()
-        + Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or_default());
+    let deadline =
+        Instant::now() + Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or_default());
     let acks = body.acks;
     let mut produce = Produce::new(context, request, &body);
     let countdown = (acks == -1).then(Countdown::new);
@@ -81,7 +81,11 @@ type Key = (ByteString, Uuid, PartitionIndex);
 enum Outcome {
     Done(PartitionProduceResponse),
     /// Appended; acknowledged once the high watermark has reached the offset.
-    Appended { partition: Arc<Partition>, required: Offset, response: PartitionProduceResponse },
+    Appended {
+        partition: Arc<Partition>,
+        required: Offset,
+        response: PartitionProduceResponse,
+    },
 }
 
 /// A request under way.
@@ -252,10 +256,7 @@ impl Produce {
         }
     }
 
-    fn respond(
-        self,
-        request: &Request,
-    ) -> Result<crate::net::response::Response, ConnectionError> {
+    fn respond(self, request: &Request) -> Result<crate::net::response::Response, ConnectionError> {
         let mut topics: IndexMap<(ByteString, Uuid), Vec<PartitionProduceResponse>> =
             IndexMap::new();
         for ((name, id, _), outcome) in self.outcomes {
@@ -328,7 +329,7 @@ fn refusal(index: PartitionIndex, code: ErrorCode) -> PartitionProduceResponse {
 /// Whether any first batch says that it belongs to a transaction (`RequestUtils`).
 fn has_transactional_records(body: &ProduceRequest) -> bool {
     let records = body.topic_data.iter().flat_map(|topic| &topic.partition_data);
-    records.filter_map(|data| data.records.as_deref()).any(|records| {
-        BatchHeader::parse(records).is_ok_and(|header| header.is_transactional())
-    })
+    records
+        .filter_map(|data| data.records.as_deref())
+        .any(|records| BatchHeader::parse(records).is_ok_and(|header| header.is_transactional()))
 }

@@ -197,12 +197,11 @@ impl Partition {
         let is_new_epoch = match &mut state.leader {
             Some(leader) => leader.on_registration(registration, &statuses, now_ms).is_some(),
             none => {
-                let ends = LogEnds {
-                    log_end_offset: log.log_end(),
-                    flushed_offset: log.flushed_offset(),
-                };
+                let ends =
+                    LogEnds { log_end_offset: log.log_end(), flushed_offset: log.flushed_offset() };
                 let known = log.high_watermark();
-                *none = Some(LeaderState::new(config, registration, ends, known, &statuses, now_ms));
+                *none =
+                    Some(LeaderState::new(config, registration, ends, known, &statuses, now_ms));
                 true
             }
         };
@@ -298,8 +297,7 @@ impl Partition {
         log.on_flushed(&ticket);
         let flushed = log.flushed_offset();
         let now_ms = clock::now_ms();
-        let moved =
-            state.leader.as_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
+        let moved = state.leader.as_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
         let moved = state.on_high_watermark(moved);
         drop(state);
         self.announce(moved);

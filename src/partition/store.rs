@@ -341,8 +341,7 @@ impl LogStore {
         let delay_ms = partition.config().log.file_delete_delay_ms;
         let Some(mut log) = partition.stop() else { return };
         let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
-        let marked =
-            PartitionDirName::marked(topic, index, DirKind::Delete, crate::random::uuid());
+        let marked = PartitionDirName::marked(topic, index, DirKind::Delete, crate::random::uuid());
         match log.rename_dir(&self.directories[place].dir.path().join(&marked)) {
             Ok(()) => {
                 info!("{topic}-{index} is deleted");
@@ -379,9 +378,9 @@ impl LogStore {
                 if lock(&self.places).get(&key) != Some(&place) {
                     continue;
                 }
-                let Ok(ends) = partition.with_log(|log| {
-                    [log.flushed_offset(), log.high_watermark(), log.log_start()]
-                }) else {
+                let Ok(ends) = partition
+                    .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
+                else {
                     continue;
                 };
                 for (offsets, end) in offsets.iter_mut().zip(ends) {
@@ -390,10 +389,14 @@ impl LogStore {
             }
             // A log start of 0 needs no entry.
             offsets[2].retain(|_, start| *start > 0);
-            let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+            let names =
+                [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
             for (name, offsets) in names.into_iter().zip(&offsets) {
                 if let Err(failure) = directory.dir.write_checkpoint(name, offsets) {
-                    error!("{name} of {} is not written: {failure}", directory.dir.path().display());
+                    error!(
+                        "{name} of {} is not written: {failure}",
+                        directory.dir.path().display()
+                    );
                 }
             }
         }
@@ -473,8 +476,7 @@ impl Directory {
             None => format(&dir, cluster_id, broker_id)?,
         };
         let thread = |source| StoreError::Thread { dir: dir.path().to_path_buf(), source };
-        let (flusher, flusher_thread) =
-            Flusher::start(dir.path().to_path_buf()).map_err(thread)?;
+        let (flusher, flusher_thread) = Flusher::start(dir.path().to_path_buf()).map_err(thread)?;
         Ok(Self {
             id: properties.directory_id.unwrap_or_default(),
             last_shutdown: dir.take_last_shutdown()?,

@@ -173,6 +173,8 @@ impl Log {
         if count == self.segments.len() {
             self.roll_at(self.log_end, now_ms).map_err(storage_error)?;
         }
+        // The name of the segment that will be the first one must be there after a power cut.
+        self.home.sync()?;
         let first_kept = self.segments[count].base_offset();
         self.advance_log_start(first_kept);
         let segments: Vec<_> = Arc::make_mut(&mut self.segments).drain(..count).collect();

@@ -33,11 +33,7 @@ pub(crate) struct AppendOptions<'a> {
 
 impl<'a> AppendOptions<'a> {
     /// A Produce request of this version.
-    pub(crate) fn client(
-        acks: i16,
-        version: i16,
-        countdown: Option<&'a Arc<Countdown>>,
-    ) -> Self {
+    pub(crate) fn client(acks: i16, version: i16, countdown: Option<&'a Arc<Countdown>>) -> Self {
         Self { origin: AppendOrigin::Client { version }, acks_all: acks == -1, countdown }
     }
 }
@@ -89,10 +85,7 @@ impl AppendFailure {
         if let Some(rejected) = invalid.rejected_records() {
             failure.record_errors = rejected
                 .record_errors()
-                .map(|(batch_index, message)| RecordFailure {
-                    batch_index,
-                    message: Some(message),
-                })
+                .map(|(batch_index, message)| RecordFailure { batch_index, message: Some(message) })
                 .collect();
         }
         failure
@@ -116,10 +109,13 @@ impl Partition {
         now_ms: i64,
     ) -> Result<Appended, AppendFailure> {
         let config = self.config();
-        let validated = produce_validation::validate(records, &self.rules(&config, options, now_ms))
-            .map_err(|invalid| {
-                AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
-            })?;
+        let validated = produce_validation::validate(
+            records,
+            &self.rules(&config, options, now_ms),
+        )
+        .map_err(|invalid| {
+            AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
+        })?;
         self.append_validated(&config, validated, options, now_ms)
     }
 
@@ -129,8 +125,8 @@ impl Partition {
         options: &AppendOptions<'_>,
         now_ms: i64,
     ) -> Rules<'a> {
-        let max_message_size = usize::try_from(config.log.max_message_bytes)
-            .expect("a usize has at least 32 bits");
+        let max_message_size =
+            usize::try_from(config.log.max_message_bytes).expect("a usize has at least 32 bits");
         Rules {
             topic: &self.topic,
             partition: self.index,
@@ -155,8 +151,7 @@ impl Partition {
         now_ms: i64,
     ) -> Result<Appended, AppendFailure> {
         let mut state = self.lock();
-        let (log, leader) =
-            state.log_and_leader().map_err(|code| AppendFailure::new(code, -1))?;
+        let (log, leader) = state.log_and_leader().map_err(|code| AppendFailure::new(code, -1))?;
         if options.acks_all {
             leader
                 .check_min_isr()
