@@ -31,9 +31,12 @@ fn sweep(seed: u64, crashes: u64) {
     }
 }
 
+/// Histories that found a bug each: names and contents that reach the disk in an unlucky order.
+const ONCE_FAILED: [u64; 3] = [2089, 10080, 12276];
+
 #[test]
 fn a_power_cut_at_any_operation_leaves_a_log_that_agrees_with_the_model() {
-    for seed in 0..12 {
+    for seed in (0..8).chain(ONCE_FAILED) {
         sweep(seed, 3);
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
             return request.respond(&response).map(Handled::Answered);
         }
     };
-    let fetch = Fetch { context: context.clone(), request: request.clone(), options, session };
+    let fetch = Fetch { context: context.clone(), request: request.head(), options, session };
     let round = fetch.read(None);
     if round.is_enough(&fetch.options) {
         return fetch.respond(round).map(Handled::Answered);
@@ -90,7 +90,8 @@ impl Options {
 fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
     let uses_topic_ids = request.version >= FIRST_WITH_TOPIC_IDS;
     let key = |topic: &ByteString, id: Uuid| {
-        if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Name(topic.clone()) }
+        // A session outlives the request: a name that is a slice of its frame would keep all of it.
+        if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Name(ByteString::from(&**topic)) }
     };
     let mut targets = IndexMap::new();
     for topic in &body.topics {

@@ -1,6 +1,7 @@
 //! OffsetCommit (key 8): how far a group has read.
 
 use bytestring::ByteString;
+use indexmap::IndexMap;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::topics::Topic;
 use klamm_protocol::ids::PartitionIndex;
@@ -41,28 +42,22 @@ pub(crate) async fn handle(
             }
         }
     }
-    request.respond(&OffsetCommitResponse { topics: answers.topics, ..Default::default() })
+    request.respond(&answers.into_response())
 }
 
 /// What the broker says itself, and what the coordinator says: one entry for each topic.
 #[derive(Default)]
 struct Answers {
-    topics: Vec<OffsetCommitResponseTopic>,
+    topics: IndexMap<(ByteString, Uuid), Vec<OffsetCommitResponsePartition>>,
 }
 
 impl Answers {
-    fn topic(&mut self, name: &ByteString, topic_id: Uuid) -> &mut OffsetCommitResponseTopic {
-        let known =
-            self.topics.iter().position(|topic| topic.name == *name && topic.topic_id == topic_id);
-        let position = known.unwrap_or_else(|| {
-            self.topics.push(OffsetCommitResponseTopic {
-                name: name.clone(),
-                topic_id,
-                partitions: Vec::new(),
-            });
-            self.topics.len() - 1
-        });
-        &mut self.topics[position]
+    fn topic(
+        &mut self,
+        name: &ByteString,
+        topic_id: Uuid,
+    ) -> &mut Vec<OffsetCommitResponsePartition> {
+        self.topics.entry((name.clone(), topic_id)).or_default()
     }
 
     fn refuse(
@@ -76,13 +71,20 @@ impl Answers {
             partition_index,
             error_code: error.code(),
         });
-        self.topic(name, topic_id).partitions.extend(refused);
+        self.topic(name, topic_id).extend(refused);
     }
 
     fn extend(&mut self, committed: OffsetCommitResponse) {
         for topic in committed.topics {
-            self.topic(&topic.name, topic.topic_id).partitions.extend(topic.partitions);
+            self.topic(&topic.name, topic.topic_id).extend(topic.partitions);
         }
+    }
+
+    fn into_response(self) -> OffsetCommitResponse {
+        let topics = self.topics.into_iter().map(|((name, topic_id), partitions)| {
+            OffsetCommitResponseTopic { name, topic_id, partitions }
+        });
+        OffsetCommitResponse { topics: topics.collect(), ..Default::default() }
     }
 }
 
@@ -129,4 +131,49 @@ fn known_partitions(
         topic.partitions.retain(|p| found.partition(p.partition_index).is_some());
     }
     Some(topic).filter(|topic| !topic.partitions.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+    use klamm_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+
+    use super::*;
+
+    fn topic(name: &'static str, index: PartitionIndex) -> OffsetCommitRequestTopic {
+        OffsetCommitRequestTopic {
+            name: name.into(),
+            topic_id: Uuid::METADATA_TOPIC,
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: index,
+                ..Default::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn topics_that_do_not_exist_are_answered_here() {
+        let cases = [(9, ErrorCode::UnknownTopicOrPartition), (10, ErrorCode::UnknownTopicId)];
+        for (version, error) in cases {
+            let mut answers = Answers::default();
+            let topics = vec![topic("t", 3), topic("u", 4), topic("t", 5)];
+            let known = known_topics(&ClusterImage::default(), version, topics, &mut answers);
+            assert!(known.is_empty());
+            let response = answers.into_response();
+            assert_eq!(response.topics.len(), 2, "one entry for each topic");
+            let partitions = response.topics[0].partitions.iter();
+            let said: Vec<_> = partitions.map(|p| (p.partition_index, p.error_code)).collect();
+            assert_eq!(said, [(3, error.code()), (5, error.code())]);
+        }
+    }
+
+    #[test]
+    fn every_answer_fits_every_version() {
+        let mut answers = Answers::default();
+        answers.refuse(&"t".into(), Uuid::METADATA_TOPIC, 0..3, ErrorCode::NotCoordinator);
+        let response = answers.into_response();
+        for version in OffsetCommitResponse::VERSIONS {
+            assert!(response.encoded(version).is_ok(), "{version}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! OffsetDelete (key 47): removes committed offsets of topics that a group does not read.
 
+use bytestring::ByteString;
+use indexmap::IndexMap;
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::offset_delete_request::{
@@ -66,12 +68,13 @@ fn merge(
         response.topics.clear();
         return response;
     }
-    for topic in unknown {
-        match response.topics.iter_mut().find(|answered| answered.name == topic.name) {
-            Some(answered) => answered.partitions.extend(topic.partitions),
-            None => response.topics.push(topic),
-        }
+    let mut topics: IndexMap<ByteString, Vec<OffsetDeleteResponsePartition>> = IndexMap::new();
+    for topic in response.topics.into_iter().chain(unknown) {
+        topics.entry(topic.name).or_default().extend(topic.partitions);
     }
+    let topics =
+        topics.into_iter().map(|(name, partitions)| OffsetDeleteResponseTopic { name, partitions });
+    response.topics = topics.collect();
     response
 }
 

@@ -57,7 +57,8 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
     if countdown.is_over() {
         return produce.respond(request).map(Handled::Answered);
     }
-    let request = request.clone();
+    let request = request.head();
+    produce.detach_names();
     // The request's time is for other replicas. The own disk is part of the append: its sync comes or
     // fails, and either ends the countdown.
     let deadline = produce.waits_for_others().then_some(deadline);
@@ -233,6 +234,14 @@ impl Produce {
             }
             Outcome::Appended { .. } => None,
         })
+    }
+
+    /// Copies the topics' names: as slices they would keep the received frame while the answer waits.
+    fn detach_names(&mut self) {
+        let outcomes = std::mem::take(&mut self.outcomes).into_iter();
+        self.outcomes = outcomes
+            .map(|((name, id, index), outcome)| ((ByteString::from(&*name), id, index), outcome))
+            .collect();
     }
 
     fn waits_for_others(&self) -> bool {

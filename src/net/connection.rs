@@ -148,6 +148,7 @@ impl Connection {
             }
             if self.out.is_empty() {
                 if begun == Begun::Some {
+                    tokio::task::yield_now().await;
                     continue;
                 }
                 if self.ended && self.pending.is_empty() {

@@ -70,6 +70,12 @@ impl Request {
         Ok(M::decode(&mut self.body.clone(), self.version)?)
     }
 
+    /// The request without its body: what an answer that comes later needs. The received bytes are not
+    /// kept for it.
+    pub(crate) fn head(&self) -> Self {
+        Self { client_id: None, body: Decoder::new(Bytes::new()), ..*self }
+    }
+
     /// The client's name for itself, or an empty one.
     pub(crate) fn client_id(&self) -> &str {
         self.client_id.as_deref().unwrap_or_default()

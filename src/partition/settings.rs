@@ -34,7 +34,8 @@ pub(crate) fn partition_config(
 }
 
 fn log_config(config: &TopicConfig, broker: &BrokerConfigs) -> LogConfig {
-    let unsigned = |value: i32| u32::try_from(value).expect("the table refuses negative sizes");
+    // Only the internal segment size can be negative: Kafka then refuses every append.
+    let unsigned = |value: i32| u32::try_from(value).unwrap_or(0);
     LogConfig {
         segment_bytes: unsigned(config.segment_bytes),
         segment_ms: config.segment_ms,
@@ -70,4 +71,39 @@ fn codec(config: &TopicConfig) -> Option<Codec> {
         CompressionType::Zstd => (Compression::Zstd, config.compression_zstd_level),
     };
     Some(Codec::new(compression, level).expect("the table refuses levels that the codec lacks"))
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_metadata::config_def::{ConfigDef, ConfigType};
+
+    use super::*;
+
+    #[test]
+    fn whatever_the_table_lets_through_is_a_configuration() {
+        let broker = BrokerConfigs::new(Configs::new()).unwrap();
+        let mut accepted = 0;
+        for key in ConfigDef::topic().iter().filter(|key| key.config_type == ConfigType::Int) {
+            for value in [i32::MIN, -200_000, -7, -1, 0, 1, 9, 17, 22, 1 << 20, i32::MAX] {
+                let overrides = Configs::from([(key.name.into(), value.to_string().into())]);
+                if TopicConfig::new(&broker, &overrides).is_ok() {
+                    partition_config(&broker, "t", &overrides);
+                    for codec in ["gzip", "lz4", "zstd"] {
+                        let mut overrides = overrides.clone();
+                        overrides.insert("compression.type".into(), codec.into());
+                        assert!(partition_config(&broker, "t", &overrides).compression.is_some());
+                    }
+                    accepted += 1;
+                }
+            }
+        }
+        assert!(accepted > 20, "{accepted} values were accepted");
+    }
+
+    #[test]
+    fn a_negative_internal_segment_size_has_room_for_nothing() {
+        let broker = BrokerConfigs::new(Configs::new()).unwrap();
+        let overrides = Configs::from([("internal.segment.bytes".into(), "-7".into())]);
+        assert_eq!(partition_config(&broker, "t", &overrides).log.segment_bytes, 0);
+    }
 }

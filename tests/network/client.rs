@@ -4,11 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use klamm_protocol::ApiMessage;
 use klamm_protocol::decode::Decoder;
 use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
 use klamm_protocol::messages::api_versions_response::ApiVersionsResponse;
 use klamm_protocol::messages::{APIS, Api};
-use klamm_protocol::{ApiMessage, Message};
 
 use crate::LIMIT;
 

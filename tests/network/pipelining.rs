@@ -148,11 +148,11 @@ fn a_client_that_never_reads_is_not_served_on_and_hurts_nobody() {
     let broker = Broker::start();
     client(&broker).prove();
     let before = resident_bytes(&broker);
-    let deaf: Vec<_> = (0..20).map(|_| deaf_client(&broker)).collect();
+    let deaf: Vec<_> = (0..5).map(|_| deaf_client(&broker)).collect();
     client(&broker).prove();
     let grown = resident_bytes(&broker).saturating_sub(before);
     println!("{} clients that never read took {} KiB", deaf.len(), grown / 1024);
-    assert!(grown < 64 * 1024 * 1024, "{grown} bytes");
+    assert!(grown < 16 * 1024 * 1024, "{grown} bytes");
 }
 
 /// Sends requests until the broker takes no more of them.
@@ -183,7 +183,7 @@ fn clients_that_never_pause_leave_room_for_others() {
         let requests = frame(&ApiVersionsRequest::default(), 0, 0).repeat(1024);
         threads.push(std::thread::spawn(move || while (&writer).write_all(&requests).is_ok() {}));
         threads.push(std::thread::spawn(move || {
-            std::io::copy(&mut reader, &mut std::io::sink()).map_or((), |_| ());
+            drop(std::io::copy(&mut reader, &mut std::io::sink()));
         }));
         floods.push(flood);
     }
