@@ -260,18 +260,20 @@ impl Partition {
     /// The high watermark, to be watched.
     pub(crate) fn watch_high_watermark(&self) -> watch::Receiver<Offset> {
         let watched = self.high_watermark.subscribe();
-        if let Some(view) = self.view() {
-            self.high_watermark.send_replace(view.high_watermark());
-        }
+        self.announce(self.view().map(|view| view.high_watermark()));
         watched
     }
 
+    /// Tells the watchers. Two announcements may overtake each other: the higher one stands.
     fn announce(&self, moved: Option<Offset>) {
-        if let Some(high_watermark) = moved {
-            // Most partitions have no watcher: nothing is locked for them.
-            if self.high_watermark.receiver_count() > 0 {
-                self.high_watermark.send_replace(high_watermark);
-            }
+        let Some(high_watermark) = moved else { return };
+        // Most partitions have no watcher: nothing is locked for them.
+        if self.high_watermark.receiver_count() > 0 {
+            self.high_watermark.send_if_modified(|known| {
+                let is_news = *known < high_watermark;
+                *known = high_watermark.max(*known);
+                is_news
+            });
         }
     }
 
