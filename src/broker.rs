@@ -289,14 +289,30 @@ fn open(config: BrokerConfig) -> Result<(Arc<Node>, JoinHandle<()>), StartError>
     let clean = store.last_shutdown() != LastShutdown::Unclean;
     let storage = store.storage_of(&metadata_dir);
     let mut opened = MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
-    let bootstrap = metadata_log::read_bootstrap(disk.as_ref(), &metadata_dir)?
-        .unwrap_or_else(|| features::initial().bootstrap_records());
     let mut newest = opened.loader.clone();
     opened.log.replay(&mut newest, opened.boot.log.end_offset)?;
+    let bootstrap = match metadata_log::read_bootstrap(disk.as_ref(), &metadata_dir)? {
+        Some(records) => records,
+        None => {
+            let records = features::initial().bootstrap_records();
+            if newest.is_empty() {
+                let dirs = &config.storage.log_dirs;
+                metadata_log::write_bootstrap(disk.as_ref(), dirs, &records, clock::now_ms())?;
+            }
+            records
+        }
+    };
+    // What the first records of an empty log will finalize counts as well.
+    let mut known = newest.newest().clone();
+    if known.features.metadata_version().is_none() {
+        for record in &bootstrap {
+            known.replay(record).map_err(MetadataLogError::from)?;
+        }
+    }
     let mut settings = ControllerSettings::single_node(
         config.node_id,
         cluster_id.clone(),
-        features::registered(newest.newest()),
+        features::registered(&known),
         bootstrap,
         config.configs.clone(),
     );

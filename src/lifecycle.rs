@@ -15,6 +15,7 @@ use klamm_protocol::messages::broker_registration_request::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::cluster::Published;
 use crate::features;
 use crate::node::Node;
 use crate::random;
@@ -46,7 +47,9 @@ pub(crate) async fn join(
     node: &Arc<Node>,
     listeners: &[AdvertisedListener],
 ) -> Result<i64, JoinError> {
-    let image = node.cluster.image();
+    // A new cluster's features are known once the controller has written its first records.
+    let is_begun = |image: &Arc<Published>| image.features.metadata_version().is_some();
+    let image = node.cluster.wait_for(is_begun).await;
     let previous_broker_epoch = match node.store.last_shutdown() {
         LastShutdown::Clean { broker_epoch } => broker_epoch.unwrap_or(-1),
         LastShutdown::Unclean => -1,

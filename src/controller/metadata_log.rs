@@ -28,7 +28,7 @@ use klamm_replication::quorum::{
 use klamm_replication::{EpochHistory, EpochStart, OffsetAndEpoch};
 use tracing::info;
 
-use super::snapshot_file::SnapshotError;
+use super::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 
 /// The directory of the metadata log.
 pub(crate) const METADATA_LOG_DIR: &str = "__cluster_metadata-0";
@@ -395,6 +395,20 @@ pub(crate) fn read_bootstrap(
         }
     }
     Ok(Some(records))
+}
+
+/// Leaves `bootstrap.checkpoint` in the directories of a new cluster, as formatting does.
+pub(crate) fn write_bootstrap(
+    disk: &dyn Disk,
+    log_dirs: &[PathBuf],
+    records: &[MetadataRecord],
+    now_ms: i64,
+) -> Result<(), MetadataLogError> {
+    let contents = bootstrap_checkpoint(records, now_ms)?;
+    for dir in log_dirs {
+        disk.write_atomically(&dir.join(BOOTSTRAP_CHECKPOINT), &contents)?;
+    }
+    Ok(())
 }
 
 /// Nothing of the metadata log is deleted by time or size, only below a snapshot.

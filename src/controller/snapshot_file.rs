@@ -12,6 +12,8 @@ use klamm_protocol::messages::snapshot_footer_record::SnapshotFooterRecord;
 use klamm_protocol::messages::snapshot_header_record::SnapshotHeaderRecord;
 use klamm_protocol::metadata_record::MetadataRecord;
 
+/// The version of the schema in which bootstrap records are written.
+const BOOTSTRAP_RECORD_VERSION: i16 = 0;
 /// Records in one batch.
 const RECORDS_PER_BATCH: usize = 1000;
 
@@ -68,6 +70,21 @@ impl Snapshot<'_> {
         contents.extend_from_slice(&batch.bytes);
         Ok(contents)
     }
+}
+
+/// The contents of `bootstrap.checkpoint`. It stands for no log, so its last timestamp is 0.
+pub(crate) fn bootstrap_checkpoint(
+    records: &[MetadataRecord],
+    now_ms: i64,
+) -> Result<BytesMut, SnapshotError> {
+    Snapshot {
+        epoch: 0,
+        last_contained_log_timestamp: 0,
+        membership: Vec::new(),
+        records,
+        now_ms,
+    }
+    .encode(|_| BOOTSTRAP_RECORD_VERSION)
 }
 
 /// When the next snapshot is due.

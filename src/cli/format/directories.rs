@@ -17,11 +17,11 @@ use klamm_metadata::metadata_version::MetadataVersion;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 
-use super::checkpoint::{VOTERS_FILE, bootstrap_checkpoint, voters_checkpoint};
+use super::checkpoint::{VOTERS_FILE, voters_checkpoint};
 use super::features::InitialFeatures;
 use super::voters::{InitialVoter, voters_record};
 use crate::controller::metadata_log::{BOOTSTRAP_CHECKPOINT, METADATA_LOG_DIR};
-use crate::controller::snapshot_file::SnapshotError;
+use crate::controller::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 use crate::random;
 
 /// What to write where.
