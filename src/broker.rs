@@ -316,6 +316,7 @@ fn open(config: BrokerConfig) -> Result<(Arc<Node>, JoinHandle<()>), StartError>
         bootstrap,
         config.configs.clone(),
     );
+    settings.kraft_version = *opened.boot.membership.kraft_version.latest();
     // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
     settings.max_idle_interval_ms = 0;
     let quorum_config = quorum_config(&config, local, listener, cluster_id.clone());

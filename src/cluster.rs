@@ -16,6 +16,8 @@ pub(crate) struct Published {
     pub(crate) image: ClusterImage,
     /// Everything below this offset is in the image.
     pub(crate) end_offset: Offset,
+    /// The level of the feature kraft.version.
+    pub(crate) kraft_version: i16,
 }
 
 impl Deref for Published {

@@ -21,10 +21,15 @@ pub(crate) struct SupportedFeature {
 /// Eligible leader replicas (KIP-966).
 const ELR: &str = "eligible.leader.replicas.version";
 
+/// Where the quorum's voters are: configured (0), or in the metadata log (1, KIP-853). Its level is
+/// no metadata record's but the quorum's own.
+pub(crate) const KRAFT_VERSION: &str = "kraft.version";
+
 /// By name. What is missing here (groups of KIP-848, transactions, share and streams groups) works at
 /// no level yet.
 pub(crate) const SUPPORTED: &[SupportedFeature] = &[
     SupportedFeature { name: ELR, min: 0, max: 1, initial: 1 },
+    SupportedFeature { name: KRAFT_VERSION, min: 0, max: 1, initial: 0 },
     SupportedFeature { name: MetadataVersion::FEATURE_NAME, min: 7, max: 30, initial: 30 },
 ];
 

@@ -6,6 +6,9 @@
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 
+/// Stands for no epoch (`RecordBatch.NO_PARTITION_LEADER_EPOCH`).
+const NO_EPOCH: LeaderEpoch = -1;
+
 /// An epoch and an offset that belongs to it: its first one, or its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochOffset {
@@ -64,7 +67,7 @@ impl LeaderEpochCache {
     /// epoch after it, or the log end. `None`: nothing is known, the epoch is -1 or newer than all.
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> Option<EpochOffset> {
         let latest = self.latest()?;
-        if requested < 0 || requested > latest.epoch {
+        if requested == NO_EPOCH || requested > latest.epoch {
             return None;
         }
         if requested == latest.epoch {
@@ -126,6 +129,7 @@ mod tests {
         assert_eq!(cache.end_offset_for(1, 50), at(1, 10), "older than all");
         assert_eq!(cache.end_offset_for(8, 50), None, "newer than all");
         assert_eq!(cache.end_offset_for(-1, 50), None);
+        assert_eq!(cache.end_offset_for(-2, 50), at(-2, 10), "older than all, as Kafka answers");
         assert_eq!(LeaderEpochCache::default().end_offset_for(0, 50), None);
     }
 

@@ -18,7 +18,7 @@ pub(crate) fn published(records: Vec<MetadataRecord>) -> Published {
     let mut image = ClusterImage::default();
     records.iter().for_each(|record| image.replay(record).unwrap());
     let end_offset = i64::try_from(records.len()).unwrap();
-    Published { image, end_offset }
+    Published { image, end_offset, kraft_version: 0 }
 }
 
 pub(crate) fn broker(id: BrokerId) -> MetadataRecord {

@@ -270,7 +270,8 @@ impl Driver {
 
     fn on_committed(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
         self.log.replay(&mut self.loader, high_watermark)?;
-        self.publisher.publish(&self.loader);
+        let kraft_version = *self.quorum.membership().kraft_version.latest();
+        self.publisher.publish(&self.loader, kraft_version);
         while self.uncommitted.front().is_some_and(|(offset, _)| *offset <= high_watermark) {
             if let Some((_, completion)) = self.uncommitted.pop_front() {
                 completion(Ok(()));

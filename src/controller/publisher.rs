@@ -28,10 +28,13 @@ impl Publisher {
         Self { node, published: Arc::default() }
     }
 
-    /// Publishes what the loader holds.
-    pub(crate) fn publish(&mut self, loader: &MetadataLoader) {
-        let published =
-            Arc::new(Published { image: loader.stable().clone(), end_offset: loader.end_offset() });
+    /// Publishes what the loader holds and what the quorum is at.
+    pub(crate) fn publish(&mut self, loader: &MetadataLoader, kraft_version: i16) {
+        let published = Arc::new(Published {
+            image: loader.stable().clone(),
+            end_offset: loader.end_offset(),
+            kraft_version,
+        });
         let before = std::mem::replace(&mut self.published, Arc::clone(&published));
         let delta = ImageDelta::between(&before.image, &published.image);
         if delta.is_empty() {

@@ -7,7 +7,7 @@ use klamm_protocol::messages::api_versions_response::{
 };
 
 use crate::dispatch::{API_VERSIONS, Row, TABLE};
-use crate::features;
+use crate::features::{self, KRAFT_VERSION};
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -34,11 +34,13 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
             min_version: feature.min,
             max_version: feature.max,
         });
-    let finalized = image.features.finalized().map(|(name, level)| FinalizedFeatureKey {
-        name: name.into(),
-        max_version_level: level,
-        min_version_level: level,
-    });
+    let quorum = (image.kraft_version > 0).then_some((KRAFT_VERSION, image.kraft_version));
+    let finalized =
+        image.features.finalized().chain(quorum).map(|(name, level)| FinalizedFeatureKey {
+            name: name.into(),
+            max_version_level: level,
+            min_version_level: level,
+        });
     request.respond(&ApiVersionsResponse {
         api_keys: TABLE.iter().map(advertised).collect(),
         supported_features: supported.collect(),

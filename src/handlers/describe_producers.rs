@@ -1,5 +1,7 @@
 //! DescribeProducers (key 61): who writes to a partition idempotently or in a transaction (KIP-664).
 
+use bytestring::ByteString;
+use klamm_metadata::topic_name;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::describe_producers_request::DescribeProducersRequest;
 use klamm_protocol::messages::describe_producers_response::{
@@ -16,21 +18,35 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
     let body: DescribeProducersRequest = request.decode()?;
     let image = context.node.cluster.image();
     let topics = body.topics.into_iter().map(|topic| {
-        let partitions = topic.partition_indexes.iter().map(|index| {
-            let described = describe(&context.node, &image, &topic.name, *index);
-            let error = described.as_ref().err().copied().unwrap_or(ErrorCode::None);
-            PartitionResponse {
-                partition_index: *index,
-                error_code: error.code(),
-                error_message: (!error.is_none()).then(|| error.message().into()),
-                active_producers: described.unwrap_or_else(|_| Vec::new()),
+        let refused = check_topic(&image, &topic.name).err();
+        let partitions = topic.partition_indexes.iter().map(|index| match &refused {
+            Some((error, message)) => {
+                PartitionResponse { error_message: Some(message.clone()), ..failed(*index, *error) }
             }
+            None => match describe(&context.node, &image, &topic.name, *index) {
+                Ok(active_producers) => {
+                    PartitionResponse { active_producers, ..failed(*index, ErrorCode::None) }
+                }
+                // Kafka gives a message for topics only.
+                Err(error) => failed(*index, error),
+            },
         });
         let partitions = partitions.collect();
         TopicResponse { name: topic.name, partitions }
     });
     let topics = topics.collect();
     request.respond(&DescribeProducersResponse { topics, ..Default::default() })
+}
+
+fn check_topic(image: &Published, name: &str) -> Result<(), (ErrorCode, ByteString)> {
+    topic_name::validate(name)
+        .map_err(|error| (ErrorCode::InvalidTopicException, error.to_string().into()))?;
+    let unknown = ErrorCode::UnknownTopicOrPartition;
+    image.topics.by_name(name).map(|_| ()).ok_or_else(|| (unknown, unknown.message().into()))
+}
+
+fn failed(partition_index: i32, error: ErrorCode) -> PartitionResponse {
+    PartitionResponse { partition_index, error_code: error.code(), ..Default::default() }
 }
 
 fn describe(

@@ -2,11 +2,12 @@
 //!
 //! A search by time may read from the disk, so it runs on the blocking pool.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytestring::ByteString;
 use klamm_log::log::OffsetTarget;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest};
 use klamm_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
@@ -19,7 +20,7 @@ use crate::net::response::Response;
 use crate::node::Node;
 use crate::partition::handle::ListIsolation;
 
-const CONSUMER: i32 = -1;
+const CONSUMER: BrokerId = -1;
 /// The first version whose answers name leader epochs, and those that may say that offsets are not
 /// available yet instead of that there is no leader (KIP-207).
 const FIRST_WITH_EPOCHS: i16 = 4;
@@ -45,25 +46,37 @@ pub(crate) async fn handle(
 fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsetsTopicResponse> {
     let image = node.cluster.image();
     let repeated = repeated_partitions(body);
-    let isolation = match (body.replica_id, body.isolation_level) {
-        (CONSUMER, 1) => ListIsolation::ReadCommitted,
-        (CONSUMER, _) => ListIsolation::ReadUncommitted,
-        _ => ListIsolation::None,
-    };
-    let topics = body.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|wanted| {
-            let found = if repeated.contains(&(&*topic.name, wanted.partition_index)) {
+    let isolation = isolation(body.replica_id, body.isolation_level);
+    let mut answers: BTreeMap<&ByteString, BTreeMap<PartitionIndex, _>> = BTreeMap::new();
+    for topic in &body.topics {
+        for wanted in &topic.partitions {
+            let index = wanted.partition_index;
+            let found = if repeated.contains(&(&*topic.name, index)) {
                 Err(ErrorCode::InvalidRequest)
             } else if !is_supported(wanted.timestamp, version) {
                 Err(ErrorCode::UnsupportedVersion)
             } else {
-                find(node, &image, &topic.name, wanted, isolation)
+                isolation.and_then(|isolation| find(node, &image, &topic.name, wanted, isolation))
             };
-            answer(wanted.partition_index, found, version)
-        });
-        ListOffsetsTopicResponse { name: topic.name.clone(), partitions: partitions.collect() }
+            // A repeated partition is answered once.
+            answers.entry(&topic.name).or_default().insert(index, answer(index, found, version));
+        }
+    }
+    let topics = answers.into_iter().map(|(name, partitions)| ListOffsetsTopicResponse {
+        name: name.clone(),
+        partitions: partitions.into_values().collect(),
     });
     topics.collect()
+}
+
+/// How far the reader may see. Kafka has no code for a level that does not exist.
+fn isolation(replica_id: BrokerId, level: i8) -> Result<ListIsolation, ErrorCode> {
+    match (replica_id, level) {
+        (CONSUMER, 0) => Ok(ListIsolation::ReadUncommitted),
+        (CONSUMER, 1) => Ok(ListIsolation::ReadCommitted),
+        (_, 0 | 1) => Ok(ListIsolation::None),
+        _ => Err(ErrorCode::UnknownServerError),
+    }
 }
 
 fn repeated_partitions(body: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
@@ -153,6 +166,14 @@ mod tests {
         assert!(!is_supported(-3, 6) && is_supported(-3, 7));
         assert!(!is_supported(-6, 10) && is_supported(-6, 11));
         assert!(!is_supported(-7, 11));
+    }
+
+    #[test]
+    fn only_consumers_have_an_isolation_and_it_has_two_levels() {
+        assert_eq!(isolation(-1, 0), Ok(ListIsolation::ReadUncommitted));
+        assert_eq!(isolation(-1, 1), Ok(ListIsolation::ReadCommitted));
+        assert_eq!(isolation(7, 1), Ok(ListIsolation::None));
+        assert_eq!(isolation(-1, 2), Err(ErrorCode::UnknownServerError));
     }
 
     #[test]

@@ -135,7 +135,7 @@ pub(crate) fn alter(
     };
     let mut levels = installed.levels.lock().unwrap_or_else(PoisonError::into_inner);
     let changed = levels.altered(&resource.configs)?;
-    if validate_only {
+    if validate_only || resource.configs.is_empty() {
         return Ok(());
     }
     match installed.filter.reload(changed.targets()) {
@@ -173,7 +173,7 @@ impl LogLevels {
         };
         logger == ROOT
             || self.loggers.contains_key(logger)
-            || BUILT_IN.iter().any(|name| is_module_of(&name))
+            || BUILT_IN.iter().any(|name| is_module_of(name))
     }
 
     /// The levels after these changes.

@@ -204,8 +204,9 @@ pub fn validate_broker_change(
     Ok(changed)
 }
 
-/// Keys of `DynamicThreadPool`, and of `SocketServer`.
-const THREAD_COUNTS: [&str; 5] = [
+/// Keys of `DynamicThreadPool`, `SocketServer` and `LogCleaner`.
+const THREAD_COUNTS: [&str; 6] = [
+    "log.cleaner.threads",
     "num.io.threads",
     "num.network.threads",
     "num.replica.fetchers",
