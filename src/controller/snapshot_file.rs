@@ -77,14 +77,8 @@ pub(crate) fn bootstrap_checkpoint(
     records: &[MetadataRecord],
     now_ms: i64,
 ) -> Result<BytesMut, SnapshotError> {
-    Snapshot {
-        epoch: 0,
-        last_contained_log_timestamp: 0,
-        membership: Vec::new(),
-        records,
-        now_ms,
-    }
-    .encode(|_| BOOTSTRAP_RECORD_VERSION)
+    Snapshot { epoch: 0, last_contained_log_timestamp: 0, membership: Vec::new(), records, now_ms }
+        .encode(|_| BOOTSTRAP_RECORD_VERSION)
 }
 
 /// When the next snapshot is due.
