@@ -18,9 +18,9 @@ fn read(path: &Path) -> String {
 /// All Rust files below a directory, build products left out.
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    for entry in fs::read_dir(dir).expect("the directory is readable") {
+        let path = entry.expect("its entries are readable").path();
+        let name = path.file_name().expect("an entry has a name").to_string_lossy().into_owned();
         if path.is_dir() {
             if !name.starts_with('.') && name != "target" && name != "klamm-data" {
                 files.extend(rust_files(&path));

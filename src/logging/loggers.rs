@@ -173,7 +173,7 @@ impl LogLevels {
         };
         logger == ROOT
             || self.loggers.contains_key(logger)
-            || BUILT_IN.iter().any(|name| is_module_of(name))
+            || BUILT_IN.iter().any(is_module_of)
     }
 
     /// The levels after these changes.

@@ -2,6 +2,8 @@
 //!
 //! Every run gets an empty environment and a directory of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot prepare its ground fails")]
+
 mod exit_status;
 mod format;
 mod show;
