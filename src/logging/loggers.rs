@@ -158,7 +158,7 @@ fn described(configs: &[AlterableConfig]) -> String {
 impl LogLevels {
     fn all(&self) -> BTreeMap<String, &'static str> {
         let named = BUILT_IN.into_iter().chain(self.loggers.keys().map(String::as_str));
-        let levels = named.map(|name| (name.to_owned(), name_of(self.level_for(name))));
+        let levels = named.map(|name| (shown(name), name_of(self.level_for(name))));
         levels.chain([(ROOT.to_owned(), name_of(self.root))]).collect()
     }
 
@@ -171,9 +171,7 @@ impl LogLevels {
         let is_module_of = |name: &&str| {
             logger.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
-        logger == ROOT
-            || self.loggers.contains_key(logger)
-            || BUILT_IN.iter().any(is_module_of)
+        logger == ROOT || self.loggers.contains_key(logger) || BUILT_IN.iter().any(is_module_of)
     }
 
     /// The levels after these changes.
@@ -191,19 +189,20 @@ impl LogLevels {
 
     fn change(&mut self, config: &AlterableConfig, before: &Self) -> Result<(), LoggerRefusal> {
         let name = &config.name;
+        let logger = target(name);
         let operation = AlterOperation::from_id(config.config_operation)
             .ok_or(LoggerRefusal::UnknownOperation(config.config_operation))?;
         if matches!(operation, AlterOperation::Append | AlterOperation::Subtract) {
             return Err(LoggerRefusal::NotAList);
         }
-        if !before.exists(name) {
+        if !before.exists(&logger) {
             return Err(LoggerRefusal::UnknownLogger { name: name.clone() });
         }
         if operation == AlterOperation::Delete {
             if name == ROOT {
                 return Err(LoggerRefusal::RootRemoved);
             }
-            self.loggers.remove(&**name);
+            self.loggers.remove(&logger);
             return Ok(());
         }
         let text = config.value.clone().unwrap_or_default();
@@ -213,10 +212,22 @@ impl LogLevels {
         if name == ROOT {
             self.root = level;
         } else {
-            self.loggers.insert(name.to_string(), level);
+            self.loggers.insert(logger, level);
         }
         Ok(())
     }
+}
+
+/// The target that events of a logger have. Kafka's tools take no colon in a key, so a module is
+/// named with dots as well.
+fn target(name: &str) -> String {
+    let is_module = name.starts_with("klamm");
+    if is_module { name.replace('.', "::") } else { name.to_owned() }
+}
+
+/// The name that clients see; see [`target`].
+fn shown(target: &str) -> String {
+    target.replace("::", ".")
 }
 
 fn name_of(level: LevelFilter) -> &'static str {
@@ -276,6 +287,15 @@ mod tests {
         assert_eq!(code(config("klamm", 0, Some("info"))), ErrorCode::InvalidConfig);
         assert_eq!(code(config("klamm", 2, Some("INFO"))), ErrorCode::InvalidRequest);
         assert_eq!(code(config("klamm", 9, Some("INFO"))), ErrorCode::UnknownServerError);
+    }
+
+    #[test]
+    fn modules_have_names_that_kafkas_tools_accept() {
+        let changed = levels().altered(&[config("klamm.handlers", 0, Some("WARN"))]).unwrap();
+        assert_eq!(changed.level_for("klamm::handlers::fetch"), LevelFilter::WARN);
+        assert_eq!(changed.all()["klamm.handlers"], "WARN");
+        let changed = changed.altered(&[config("klamm::handlers", 1, None)]).unwrap();
+        assert!(!changed.all().contains_key("klamm.handlers"));
     }
 
     #[test]

@@ -310,6 +310,11 @@ impl LogStore {
                 if truncated.below_recovery_point { ", though they had been synced" } else { "" }
             );
         }
+        // What recovery has kept counts from now on, also for acknowledgements: make sure of it before
+        // anyone asks where the log ends.
+        if log.flushed_offset() < log.log_end() {
+            log.flush().map_err(failed)?;
+        }
         if let Some(high_watermark) = directory.high_watermarks.get(&key) {
             log.set_high_watermark(*high_watermark);
         }
