@@ -5,6 +5,7 @@
 //! replay it stops the node: it would no longer agree with the others.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -95,10 +96,16 @@ impl Driver {
         on_failure: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("metadata".to_owned()).spawn(move || {
-            if let Err(failure) = self.run().and_then(|()| self.log.close()) {
-                error!("the metadata log failed, the node stops: {failure}");
-                on_failure();
+            // Nothing of the driver is used after a panic but the way out.
+            let run = AssertUnwindSafe(move || self.run().and_then(|()| self.log.close()));
+            match std::panic::catch_unwind(run) {
+                Ok(Ok(())) => return,
+                Ok(Err(failure)) => {
+                    error!("the metadata log failed, the node stops: {failure}");
+                }
+                Err(_) => error!("a rule of the metadata log is broken, the node stops"),
             }
+            on_failure();
         })
     }
 

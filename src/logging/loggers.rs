@@ -25,13 +25,21 @@ use super::{LogLevels, level_of};
 
 /// Stands for all loggers without a level of their own (`LoggingController.ROOT_LOGGER`).
 const ROOT: &str = "root";
-/// Loggers that exist without having been named: those of Klamm's crates, and so of every module in
-/// them, and the ones with Kafka's names.
-const BUILT_IN: [&str; 9] = [
+/// Loggers that exist without having been named: those of Klamm's crates and of its parts, and with
+/// them every module in them, and the ones with Kafka's names. Kafka's tools set only what is listed.
+const BUILT_IN: [&str; 17] = [
     "kafka.server.BrokerLifecycleManager",
     "kafka.server.BrokerServer",
     "kafka.server.KafkaConfig",
     "klamm",
+    "klamm::broker",
+    "klamm::controller",
+    "klamm::coordinator",
+    "klamm::handlers",
+    "klamm::lifecycle",
+    "klamm::maintenance",
+    "klamm::net",
+    "klamm::partition",
     "klamm_coordinator",
     "klamm_log",
     "klamm_metadata",
@@ -291,11 +299,11 @@ mod tests {
 
     #[test]
     fn modules_have_names_that_kafkas_tools_accept() {
-        let changed = levels().altered(&[config("klamm.handlers", 0, Some("WARN"))]).unwrap();
+        let changed = levels().altered(&[config("klamm.handlers.fetch", 0, Some("WARN"))]).unwrap();
         assert_eq!(changed.level_for("klamm::handlers::fetch"), LevelFilter::WARN);
-        assert_eq!(changed.all()["klamm.handlers"], "WARN");
-        let changed = changed.altered(&[config("klamm::handlers", 1, None)]).unwrap();
-        assert!(!changed.all().contains_key("klamm.handlers"));
+        assert_eq!(changed.all()["klamm.handlers.fetch"], "WARN");
+        let changed = changed.altered(&[config("klamm::handlers::fetch", 1, None)]).unwrap();
+        assert!(!changed.all().contains_key("klamm.handlers.fetch"));
     }
 
     #[test]
