@@ -9,6 +9,7 @@ pub(crate) mod descriptors;
 mod frame;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod lookout;
 pub(crate) mod request;
 pub(crate) mod response;
 mod write;

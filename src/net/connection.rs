@@ -20,6 +20,7 @@ use super::limits::{
     FIRST_FRAME_MAX_BYTES, MAX_PIPELINED_BYTES, MAX_PIPELINED_REQUESTS, MAX_QUEUED_ANSWER_BYTES,
     Share,
 };
+use super::lookout::Lookout;
 use super::request::{ConnectionError, Request};
 use super::response::Response;
 use super::write::WriteQueue;
@@ -60,6 +61,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     limits: ConnectionLimits,
     held: Share,
+    lookout: Lookout,
     stop: CancellationToken,
 ) {
     let peer = context.peer;
@@ -70,6 +72,7 @@ pub(crate) async fn serve(
         pending: VecDeque::new(),
         pending_bytes: 0,
         held,
+        lookout,
         out: WriteQueue::default(),
         exclusive: false,
         muted: false,
@@ -94,6 +97,7 @@ struct Connection {
     pending_bytes: usize,
     /// The part of what all connections may hold of requests that this one has.
     held: Share,
+    lookout: Lookout,
     out: WriteQueue,
     /// A request is under way that must be answered before the next one is begun.
     exclusive: bool,
@@ -155,6 +159,9 @@ impl Connection {
                     return failure.map_or(Ok(()), Err);
                 }
             }
+            if self.look_out().await? {
+                continue;
+            }
             match self.next_event(idle.as_mut(), &stop).await? {
                 Event::Stop => return Ok(()),
                 Event::Answer(response) => self.on_answer(response),
@@ -172,6 +179,28 @@ impl Connection {
             self.last_active = Instant::now();
         }
         Ok(())
+    }
+
+    /// Stays awake for a moment where the next request is likely to come at once; says whether something
+    /// came.
+    async fn look_out(&mut self) -> Result<bool, ConnectionError> {
+        if !self.out.is_empty() || !self.pending.is_empty() || self.ended || self.muted {
+            return Ok(false);
+        }
+        let Some(turn) = self.lookout.turn(self.last_active) else { return Ok(false) };
+        while Instant::now() < turn.until {
+            // Others go first; without any, the runtime looks at its sockets.
+            tokio::task::yield_now().await;
+            match self.reader.fill(&self.stream)? {
+                Filled::Nothing => {}
+                filled => {
+                    self.ended |= filled == Filled::End;
+                    return Ok(true);
+                }
+            }
+        }
+        self.lookout.on_silence();
+        Ok(false)
     }
 
     /// Waits for what comes next. While answers wait for the socket, nothing else is done: a peer
@@ -228,7 +257,9 @@ impl Connection {
     }
 
     fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
-        self.last_active = Instant::now();
+        let now = Instant::now();
+        self.lookout.on_request(now - self.last_active);
+        self.last_active = now;
         let request_bytes = frame.len();
         let request = Request::parse(frame)?;
         let exclusive = dispatch::is_exclusive(request.api_key);

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::limits::{MAX_HELD_REQUEST_BYTES, Share};
+use super::lookout::{Lookout, Lookouts};
 
 /// What the configuration grants.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub(crate) struct ConnectionQuotas {
     counts: Mutex<HashMap<IpAddr, usize>>,
     rate: Mutex<CreationRate>,
     held_request_bytes: Arc<AtomicUsize>,
+    lookouts: Arc<Lookouts>,
 }
 
 /// A connection's place in the count of its address.
@@ -54,6 +56,7 @@ impl ConnectionQuotas {
             counts: Mutex::default(),
             rate: Mutex::new(CreationRate::new(limits.creation_rate, Instant::now())),
             held_request_bytes: Arc::default(),
+            lookouts: Arc::default(),
         }
     }
 
@@ -77,6 +80,11 @@ impl ConnectionQuotas {
         }
         *counts.entry(ip).or_default() += 1;
         Some(Seat { quotas: Arc::clone(this), ip })
+    }
+
+    /// A connection's part in who stays awake for the next request.
+    pub(crate) fn lookout(&self) -> Lookout {
+        Lookout::new(&self.lookouts)
     }
 
     /// A connection's share, of nothing yet, of the bytes of requests that all may hold.

@@ -80,11 +80,11 @@ impl Listener {
             };
             let context =
                 Context { node: Arc::clone(&node), peer, listener: Arc::clone(&self.options.name) };
-            let share = quotas.request_bytes();
+            let (share, lookout) = (quotas.request_bytes(), quotas.lookout());
             let limits = self.options.connection.clone();
             let stop = stop.clone();
             tasks.spawn(async move {
-                connection::serve(context, stream, limits, share, stop).await;
+                connection::serve(context, stream, limits, share, lookout, stop).await;
                 drop((slot, seat));
             });
         }
