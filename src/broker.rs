@@ -19,7 +19,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use klamm_log::log_dir::LastShutdown;
 use klamm_metadata::controller::{Controller, ControllerSettings};
 use klamm_protocol::ids::BrokerId;
 use klamm_replication::quorum::{Address, Quorum, QuorumConfig, ReplicaKey, VoterSet};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
@@ -36,7 +37,8 @@ use tracing::{error, info};
 use crate::config::{BrokerConfig, Endpoint, NetworkConfig};
 use crate::controller::driver::{self, Driver};
 use crate::controller::metadata_log::{self, MetadataLog, MetadataLogError};
-use crate::controller::publisher::Publisher;
+use crate::controller::publisher::{Publications, Publisher};
+use crate::controller::quorum_peers::{QuorumClient, QuorumPeers};
 use crate::lifecycle::{self, AdvertisedListener, JoinError};
 use crate::net::connection::ConnectionLimits;
 use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas};
@@ -95,7 +97,14 @@ pub struct Broker {
     /// Ends what serves clients.
     stop: CancellationToken,
     tasks: TaskTracker,
-    metadata_thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Threads,
+}
+
+/// What runs outside the runtime.
+struct Threads {
+    metadata: JoinHandle<()>,
+    publisher: JoinHandle<()>,
+    publications: Arc<Publications>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -120,8 +129,9 @@ impl Broker {
             (listener.name().to_string(), address)
         });
         let addresses = addresses.collect();
-        let opened = tokio::task::spawn_blocking(move || open(config));
-        let (node, metadata_thread) = match opened.await {
+        let runtime = Handle::current();
+        let opened = tokio::task::spawn_blocking(move || open(config, runtime));
+        let (node, threads) = match opened.await {
             Ok(opened) => opened?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
@@ -134,7 +144,7 @@ impl Broker {
             advertised,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            metadata_thread: Mutex::new(Some(metadata_thread)),
+            threads,
         };
         broker.serve(listeners, &quotas);
         Ok(broker)
@@ -183,9 +193,8 @@ impl Broker {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
         }
-        let (node, epoch) = (self.node, self.epoch);
-        let thread = self.metadata_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let closed = tokio::task::spawn_blocking(move || close(&node, thread, epoch));
+        let (node, threads, epoch) = (self.node, self.threads, self.epoch);
+        let closed = tokio::task::spawn_blocking(move || close(&node, threads, epoch));
         if closed.await.is_err() {
             error!("closing the logs panicked: the next start verifies them");
         }
@@ -193,11 +202,15 @@ impl Broker {
     }
 }
 
-fn close(node: &Node, metadata_thread: Option<JoinHandle<()>>, epoch: i64) {
+fn close(node: &Node, threads: Threads, epoch: i64) {
     node.groups.shut_down();
     node.controller.stop();
-    if metadata_thread.is_some_and(|thread| thread.join().is_err()) {
+    if threads.metadata.join().is_err() {
         error!("the metadata thread panicked");
+    }
+    threads.publications.stop();
+    if threads.publisher.join().is_err() {
+        error!("the publisher panicked");
     }
     node.store.close(&node.partitions.all(), epoch);
 }
@@ -270,7 +283,7 @@ fn host_name() -> String {
 }
 
 /// Opens the directories, starts the quorum and, with it, everything that the metadata log says.
-fn open(config: BrokerConfig) -> Result<(Arc<Node>, JoinHandle<()>), StartError> {
+fn open(config: BrokerConfig, runtime: Handle) -> Result<(Arc<Node>, Threads), StartError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let recovery_threads =
         usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
@@ -319,23 +332,45 @@ fn open(config: BrokerConfig) -> Result<(Arc<Node>, JoinHandle<()>), StartError>
     settings.kraft_version = *opened.boot.membership.kraft_version.latest();
     // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
     settings.max_idle_interval_ms = 0;
-    let quorum_config = quorum_config(&config, local, listener, cluster_id.clone());
+    let quorum_config = quorum_config(&config, local, listener.clone(), cluster_id.clone());
     let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
-    let (handle, commands) = driver::channel();
+    let (handle, ends) = driver::channel();
     let node = Arc::new(Node::new(config, cluster_id, store, handle));
     node.groups.attach(&node);
+    let publications = Arc::new(Publications::default());
     let driver = Driver::new(
         quorum,
         opened.log,
         Controller::new(settings, newest),
         opened.loader,
-        Publisher::new(Arc::clone(&node)),
-        commands,
+        Arc::clone(&publications),
+        (ends, quorum_peers(&node, runtime, &listener)),
         &node.config.quorum,
+        listener,
     );
-    let failed = node.failed.clone();
-    let thread = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
-    Ok((node, thread))
+    let (failed, publishing_failed) = (node.failed.clone(), node.failed.clone());
+    let publisher = Publisher::new(Arc::clone(&node))
+        .start(Arc::clone(&publications), move || publishing_failed.cancel())
+        .map_err(StartError::Thread)?;
+    let metadata = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
+    Ok((node, Threads { metadata, publisher, publications }))
+}
+
+fn quorum_peers(node: &Node, runtime: Handle, listener: &ByteString) -> QuorumPeers {
+    let config = &node.config;
+    let client = QuorumClient {
+        controller: node.controller.clone(),
+        client_id: format!("raft-client-{}", config.node_id).into(),
+        cluster_id: node.cluster_id.clone(),
+        listener: listener.clone(),
+        request_timeout: millis(config.quorum.request_timeout_ms),
+    };
+    QuorumPeers::new(runtime, client)
+}
+
+/// A time of the configuration. The table refuses negative ones.
+fn millis(value: i32) -> Duration {
+    Duration::from_millis(u64::try_from(value).unwrap_or_default())
 }
 
 fn quorum_config(

@@ -18,7 +18,6 @@ use tracing::{debug, info, warn};
 use crate::cluster::Published;
 use crate::features;
 use crate::node::Node;
-use crate::random;
 
 /// How long a stop waits for the controller's leave, and how often it asks.
 const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,7 +61,7 @@ pub(crate) async fn join(
     let request = BrokerRegistrationRequest {
         broker_id: node.config.node_id,
         cluster_id: node.cluster_id.clone(),
-        incarnation_id: random::uuid(),
+        incarnation_id: node.incarnation_id,
         listeners: listeners
             .iter()
             .map(|listener| Listener {

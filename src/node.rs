@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytestring::ByteString;
 use klamm_metadata::config_def::BrokerConfigs;
-use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::PartitionIndex;
+use klamm_protocol::{ErrorCode, Uuid};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Published};
@@ -18,6 +18,7 @@ use crate::partition::handle::Partition;
 use crate::partition::store::{DirectoryStatus, LogStore};
 use crate::partition::table::{LookupError, PartitionTable};
 use crate::producer_ids::ProducerIds;
+use crate::random;
 
 /// One node, as handlers, publisher and background tasks see it. Each part guards itself.
 pub(crate) struct Node {
@@ -26,6 +27,8 @@ pub(crate) struct Node {
     /// In force: with the dynamic layers of the cluster image.
     configs: RwLock<Arc<BrokerConfigs>>,
     pub(crate) cluster_id: ByteString,
+    /// This life of the process, for its registrations.
+    pub(crate) incarnation_id: Uuid,
     pub(crate) cluster: Cluster,
     pub(crate) partitions: PartitionTable,
     pub(crate) store: LogStore,
@@ -48,6 +51,7 @@ impl Node {
         Self {
             configs: RwLock::new(Arc::new(config.configs.clone())),
             cluster_id,
+            incarnation_id: random::uuid(),
             cluster: Cluster::default(),
             partitions: PartitionTable::default(),
             store,

@@ -3,13 +3,20 @@
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use bytes::Bytes;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
-use klamm_replication::quorum::QuorumDescription;
-use tokio::sync::oneshot;
+use klamm_replication::quorum::message::{
+    FetchReply, FetchSnapshotReply, Inbound, Reply, Response,
+};
+use klamm_replication::quorum::wire::SnapshotPiece;
+use klamm_replication::quorum::{CorrelationId, QuorumDescription};
+use tokio::sync::{oneshot, watch};
+
+use super::channel::QuorumLeader;
 
 /// Decisions that may be queued: more are refused, so that a slow disk cannot fill the memory.
 pub(crate) const MAX_QUEUED_DECISIONS: usize = 1024;
@@ -60,9 +67,21 @@ type Decision = Box<
         + Send,
 >;
 
+/// What a replica of the metadata log is answered, with what was read for it.
+#[derive(Debug)]
+pub(crate) enum QuorumAnswer {
+    Plain(Reply),
+    Fetch(FetchReply, Bytes),
+    FetchSnapshot(FetchSnapshotReply, Result<SnapshotPiece, ErrorCode>),
+}
+
 /// What the controller's thread is asked for.
 pub(crate) enum Command {
     Decide(Decision),
+    /// Another replica of the metadata log asks.
+    Quorum(Inbound, oneshot::Sender<QuorumAnswer>),
+    /// Another replica has answered, or could not be reached.
+    Responded(CorrelationId, Response),
     DescribeQuorum(oneshot::Sender<Result<QuorumDescription, ErrorCode>>),
     Stop,
 }
@@ -71,11 +90,32 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub(crate) struct ControllerHandle {
     commands: SyncSender<Command>,
+    leader: watch::Receiver<QuorumLeader>,
 }
 
 impl ControllerHandle {
-    pub(super) fn new(commands: SyncSender<Command>) -> Self {
-        Self { commands }
+    pub(super) fn new(
+        commands: SyncSender<Command>,
+        leader: watch::Receiver<QuorumLeader>,
+    ) -> Self {
+        Self { commands, leader }
+    }
+
+    /// Who leads the metadata quorum, to be watched.
+    pub(crate) fn leader(&self) -> watch::Receiver<QuorumLeader> {
+        self.leader.clone()
+    }
+
+    /// Has the quorum answer another replica. A fetch may wait for records.
+    pub(crate) async fn quorum(&self, inbound: Inbound) -> Result<QuorumAnswer, ControllerError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Quorum(inbound, answer))?;
+        answered.await.map_err(|_| ControllerError::Stopping)
+    }
+
+    /// Brings another replica's answer. If the queue is full it is lost, as it may be on its way here.
+    pub(super) fn responded(&self, id: CorrelationId, response: Response) {
+        drop(self.send(Command::Responded(id, response)));
     }
 
     /// Has the controller decide, and waits until the decision holds and this node has applied it.
