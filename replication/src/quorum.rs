@@ -15,6 +15,7 @@ mod add_voter;
 mod control_batch;
 mod effect;
 mod election;
+mod evidence;
 mod fetching;
 mod inbound;
 mod jitter;
