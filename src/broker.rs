@@ -193,6 +193,7 @@ impl Broker {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
         }
+        self.node.replicas.stop().await;
         let (node, threads, epoch) = (self.node, self.threads, self.epoch);
         let closed = tokio::task::spawn_blocking(move || close(&node, threads, epoch));
         if closed.await.is_err() {
@@ -337,6 +338,7 @@ fn open(config: BrokerConfig, runtime: Handle) -> Result<(Arc<Node>, Threads), S
     let (handle, ends) = driver::channel();
     let node = Arc::new(Node::new(config, cluster_id, store, handle));
     node.groups.attach(&node);
+    node.replicas.attach(&node, &runtime);
     let publications = Arc::new(Publications::default());
     let driver = Driver::new(
         quorum,
