@@ -8,4 +8,5 @@ pub(crate) mod metadata_log;
 pub(crate) mod publisher;
 pub(crate) mod quorum_peers;
 pub(crate) mod requests;
+pub(crate) mod serving;
 pub(crate) mod snapshot_file;

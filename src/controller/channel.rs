@@ -12,7 +12,7 @@ use bytestring::ByteString;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
-use klamm_protocol::{ApiMessage, ErrorCode, Message};
+use klamm_protocol::{ApiMessage, EncodeError, ErrorCode, Message};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -32,6 +32,16 @@ pub(crate) struct QuorumLeader {
     pub(crate) id: Option<BrokerId>,
     /// Where it is reached over the controller listener; `None` until known.
     pub(crate) address: Option<PeerAddress>,
+    /// It is this node, and it decides: everything before its epoch is committed.
+    pub(crate) is_active_here: bool,
+}
+
+/// What became of a request that is for the active controller.
+#[derive(Debug)]
+pub(crate) enum Passed<R> {
+    Answered(R),
+    /// This node is the active controller.
+    Here,
 }
 
 /// A request that the active controller decides.
@@ -66,6 +76,8 @@ pub(crate) enum ChannelError {
     Remote { id: BrokerId, address: PeerAddress, source: PeerError },
     #[error("no controller answered within {} ms", .0.as_millis())]
     Timeout(Duration),
+    #[error("a request that cannot be written: {0}")]
+    Encode(EncodeError),
 }
 
 impl ChannelError {
@@ -75,13 +87,14 @@ impl ChannelError {
             Self::Local(error) => error.code(),
             Self::NoController | Self::Superseded => ErrorCode::NotController,
             Self::Remote { .. } | Self::Timeout(_) => ErrorCode::RequestTimedOut,
+            Self::Encode(_) => ErrorCode::UnknownServerError,
         }
     }
 
     /// Whether asking again cannot help.
     fn is_final(&self) -> bool {
         match self {
-            Self::Local(ControllerError::Stopping) | Self::Timeout(_) => true,
+            Self::Local(ControllerError::Stopping) | Self::Timeout(_) | Self::Encode(_) => true,
             Self::Remote { source, .. } => {
                 matches!(source, PeerError::Encode(_) | PeerError::UnsupportedVersion { .. })
             }
@@ -119,21 +132,13 @@ impl ControllerChannel {
         request: &Q,
         limit: Duration,
     ) -> Result<Q::Response, ChannelError> {
-        let deadline = Instant::now() + limit;
-        let mut leader = self.controller.leader();
+        let mut attempts = Attempts::new(&self.controller, limit);
         loop {
-            leader.mark_unchanged();
-            let asked = timeout_at(deadline, self.ask(request)).await;
-            match asked.map_err(|_| ChannelError::Timeout(limit))? {
+            let asked = timeout_at(attempts.deadline, self.ask(request)).await;
+            match asked.unwrap_or(Err(ChannelError::Timeout(limit))) {
                 Ok(response) => return Ok(response),
-                Err(error) if error.is_final() => return Err(error),
-                Err(error) => tracing::debug!("{}: {error}", self.client_id),
+                Err(error) => attempts.after(error).await?,
             }
-            if Instant::now() >= deadline {
-                return Err(ChannelError::Timeout(limit));
-            }
-            // A change of leader ends the pause; that there will be none any more does not matter.
-            drop(tokio::time::timeout(RETRY_BACKOFF, leader.changed()).await);
         }
     }
 
@@ -142,37 +147,67 @@ impl ControllerChannel {
         &self,
         request: &Q,
     ) -> Result<Q::Response, ChannelError> {
-        let mut watched = self.controller.leader();
-        let leader = watched.borrow_and_update().clone();
-        let id = leader.id.ok_or(ChannelError::NoController)?;
-        let response = if id == self.node_id {
-            let (request, version) = (request.clone(), *Q::VERSIONS.end());
-            self.controller
-                .decide(move |controller, context| request.decide(version, controller, context))
-                .await?
-        } else {
-            let address = leader.address.clone().ok_or(ChannelError::NoController)?;
-            tokio::select! {
-                answer = self.ask_remote(&address, request) => {
-                    answer.map_err(|source| ChannelError::Remote { id, address, source })?
-                }
-                () = superseded(&mut watched, &leader) => {
-                    return Err(ChannelError::Superseded);
-                }
+        let refuses = |response: &Q::Response| Q::error_of(response) == ErrorCode::NotController;
+        match self.pass_on_once(request, refuses).await? {
+            Passed::Answered(response) => Ok(response),
+            Passed::Here => {
+                let (request, version) = (request.clone(), *Q::VERSIONS.end());
+                let decide = move |controller: &mut Controller, context: &DecisionContext| {
+                    request.decide(version, controller, context)
+                };
+                Ok(self.controller.decide_committed(decide).await?)
             }
-        };
-        match Q::error_of(&response) {
-            ErrorCode::NotController => Err(ChannelError::NoController),
-            _ => Ok(response),
         }
     }
 
+    /// Sends a request to the active controller, wherever that is, for `limit` at most; `refuses` says of an answer
+    /// that it comes from a node that is not the controller (any more).
+    pub(crate) async fn pass_on<Q: ApiMessage + Sync, R: Message>(
+        &self,
+        request: &Q,
+        limit: Duration,
+        refuses: impl Fn(&R) -> bool,
+    ) -> Result<Passed<R>, ChannelError> {
+        let mut attempts = Attempts::new(&self.controller, limit);
+        loop {
+            let passed = timeout_at(attempts.deadline, self.pass_on_once(request, &refuses)).await;
+            match passed.unwrap_or(Err(ChannelError::Timeout(limit))) {
+                Ok(passed) => return Ok(passed),
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+    }
+
+    async fn pass_on_once<Q: ApiMessage, R: Message>(
+        &self,
+        request: &Q,
+        refuses: impl Fn(&R) -> bool,
+    ) -> Result<Passed<R>, ChannelError> {
+        let mut watched = self.controller.leader();
+        let leader = watched.borrow_and_update().clone();
+        if leader.is_active_here {
+            return Ok(Passed::Here);
+        }
+        let id = leader.id.filter(|id| *id != self.node_id).ok_or(ChannelError::NoController)?;
+        let address = leader.address.clone().ok_or(ChannelError::NoController)?;
+        let response = tokio::select! {
+            answer = self.send(&address, request) => {
+                answer.map_err(|source| ChannelError::Remote { id, address, source })?
+            }
+            () = superseded(&mut watched, &leader) => return Err(ChannelError::Superseded),
+        };
+        if refuses(&response) {
+            return Err(ChannelError::NoController);
+        }
+        Ok(Passed::Answered(response))
+    }
+
     /// A request that is dropped half way takes its connection along.
-    async fn ask_remote<Q: ControllerRequest>(
+    async fn send<Q: ApiMessage, R: Message>(
         &self,
         address: &PeerAddress,
         request: &Q,
-    ) -> Result<Q::Response, PeerError> {
+    ) -> Result<R, PeerError> {
         let mut connection = self.connection.lock().await;
         let mut peer = match connection.take() {
             Some((known, peer)) if known == *address => peer,
@@ -181,6 +216,35 @@ impl ControllerChannel {
         let response = peer.send(request, self.request_timeout).await?;
         *connection = Some((address.clone(), peer));
         Ok(response)
+    }
+}
+
+/// Asking until somebody answers or time is up.
+struct Attempts {
+    leader: watch::Receiver<QuorumLeader>,
+    limit: Duration,
+    deadline: Instant,
+}
+
+impl Attempts {
+    fn new(controller: &ControllerHandle, limit: Duration) -> Self {
+        let mut leader = controller.leader();
+        leader.mark_unchanged();
+        Self { leader, limit, deadline: Instant::now() + limit }
+    }
+
+    /// Pauses after a failure that another attempt may mend. A change of leader ends the pause.
+    async fn after(&mut self, error: ChannelError) -> Result<(), ChannelError> {
+        if error.is_final() {
+            return Err(error);
+        }
+        tracing::debug!("another attempt to reach the controller follows: {error}");
+        if Instant::now() >= self.deadline {
+            return Err(ChannelError::Timeout(self.limit));
+        }
+        // That there will be no leader any more does not matter here.
+        drop(tokio::time::timeout(RETRY_BACKOFF, self.leader.changed()).await);
+        Ok(())
     }
 }
 

@@ -29,7 +29,7 @@ use tracing::{debug, error, info, warn};
 use super::channel::QuorumLeader;
 use super::handle::{
     Command, Completion, ControllerError, ControllerHandle, Decided, DecisionContext,
-    MAX_QUEUED_DECISIONS, QuorumAnswer,
+    MAX_QUEUED_DECISIONS, QuorumAnswer, Settled,
 };
 use super::metadata_log::{MetadataLog, MetadataLogError};
 use super::publisher::Publications;
@@ -66,7 +66,7 @@ pub(crate) struct Driver {
     /// `metadata.max.retention.bytes`, of the log and its snapshots together.
     max_retention_bytes: u64,
     /// Decisions that are not committed yet, by the offset at which they will be.
-    uncommitted: VecDeque<(Offset, Completion)>,
+    uncommitted: VecDeque<(Offset, Settled, Completion)>,
 }
 
 /// The driver's ends of its queues.
@@ -228,22 +228,25 @@ impl Driver {
 
     fn append_outcome(&mut self, outcome: Outcome<()>) -> Result<(), MetadataLogError> {
         let Outcome { records, atomic, response: () } = outcome;
-        self.on_decided(Decided { records, atomic, completion: Box::new(|_| ()) })
+        let completion = Box::new(|_| ());
+        self.on_decided(Decided { records, atomic, settled: Settled::Committed, completion })
     }
 
     /// Appends what was decided. The answer waits for all that was decided before it as well: it
     /// may rest on that.
     fn on_decided(&mut self, decided: Decided) -> Result<(), MetadataLogError> {
-        let Decided { records, atomic, completion } = decided;
+        let Decided { records, atomic, settled, completion } = decided;
         let per_batch = if atomic { records.len().max(1) } else { MAX_RECORDS_PER_BATCH };
         for batch in records.chunks(per_batch) {
             self.append(batch)?;
         }
         let held_until = self.quorum.log().end_offset;
-        if self.loader.end_offset() >= held_until {
+        if self.loader.end_offset() < held_until {
+            self.uncommitted.push_back((held_until, settled, completion));
+        } else if settled == Settled::Published {
             self.publications.complete([completion]);
         } else {
-            self.uncommitted.push_back((held_until, completion));
+            completion(Ok(()));
         }
         Ok(())
     }
@@ -294,7 +297,9 @@ impl Driver {
                 info!("this node is the active controller in epoch {epoch}");
                 self.controller.reset(self.loader.clone());
                 let outcome = self.controller.on_elected(clock::now_ms());
-                self.append_outcome(outcome)
+                self.append_outcome(outcome)?;
+                self.leader.send_modify(|leader| leader.is_active_here = true);
+                Ok(())
             }
             Effect::Resigned { epoch } => {
                 info!("this node is no longer the controller of epoch {epoch}");
@@ -322,9 +327,10 @@ impl Driver {
     }
 
     fn resign(&mut self) {
+        self.leader.send_modify(|leader| leader.is_active_here = false);
         self.controller.on_resigned();
         self.controller.reset(self.loader.clone());
-        for (_, completion) in self.uncommitted.drain(..) {
+        for (_, _, completion) in self.uncommitted.drain(..) {
             completion(Err(ControllerError::NotController));
         }
     }
@@ -336,7 +342,7 @@ impl Driver {
             Some(id) => info!("node {id} leads the metadata quorum in epoch {epoch}"),
             None => debug!("nobody leads the metadata quorum in epoch {epoch}"),
         }
-        self.leader.send_replace(QuorumLeader { epoch, id, address });
+        self.leader.send_replace(QuorumLeader { epoch, id, address, is_active_here: false });
     }
 
     /// Answers a replica. What it asked to read is read now, from a log that only this thread changes.
@@ -382,8 +388,12 @@ impl Driver {
     fn on_committed(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
         self.log.replay(&mut self.loader, high_watermark)?;
         let mut completions = Vec::new();
-        while self.uncommitted.front().is_some_and(|(offset, _)| *offset <= high_watermark) {
-            completions.extend(self.uncommitted.pop_front().map(|(_, completion)| completion));
+        while self.uncommitted.front().is_some_and(|(offset, ..)| *offset <= high_watermark) {
+            match self.uncommitted.pop_front() {
+                Some((_, Settled::Published, completion)) => completions.push(completion),
+                Some((_, Settled::Committed, completion)) => completion(Ok(())),
+                None => unreachable!("there was a first one"),
+            }
         }
         self.publish(completions);
         self.maybe_snapshot()

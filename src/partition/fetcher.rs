@@ -29,7 +29,6 @@ use tracing::{debug, error, info};
 
 use self::session::{Session, Wanted};
 use super::handle::{Cut, Partition, Progress};
-use super::replicas::broker_epoch;
 use super::waiting::Countdown;
 use crate::config::ReplicationConfig;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
@@ -298,7 +297,7 @@ impl Fetcher {
         let config = &self.options.config;
         let id = self.node.config.node_id;
         let named_in_state = version >= FIRST_WITH_REPLICA_STATE;
-        let epoch = broker_epoch(&self.node);
+        let epoch = self.node.broker_epoch();
         let in_session = self.session.request(wanted);
         FetchRequest {
             replica_id: if named_in_state { -1 } else { id },

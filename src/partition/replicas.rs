@@ -70,7 +70,7 @@ impl Replicas {
         let (proposals, proposing) = (Arc::clone(&self.proposals), Arc::clone(node));
         let propose = async move {
             let channel = alter_partition_channel(&proposing);
-            let epoch = || broker_epoch(&proposing);
+            let epoch = || proposing.broker_epoch();
             proposals.run(proposing.config.node_id, &channel, epoch).await;
         };
         let checking = Arc::clone(node);
@@ -222,11 +222,6 @@ impl Replicas {
         self.tasks.spawn_on(run, runtime);
         sender
     }
-}
-
-/// This broker's epoch, as far as it has learnt of it; -1 before that.
-pub(super) fn broker_epoch(node: &Node) -> i64 {
-    node.cluster.image().brokers.get(node.config.node_id).map_or(-1, |own| own.epoch)
 }
 
 fn alter_partition_channel(node: &Node) -> ControllerChannel {
