@@ -144,16 +144,8 @@ impl ControllerHandle {
         self.decide_and(Settled::Published, decision).await
     }
 
-    /// Has the controller decide, and waits until the decision holds: for other nodes, which must not wait for
-    /// what this one does with it.
-    pub(crate) async fn decide_committed<R: Send + 'static>(
-        &self,
-        decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
-    ) -> Result<R, ControllerError> {
-        self.decide_and(Settled::Committed, decision).await
-    }
-
-    async fn decide_and<R: Send + 'static>(
+    /// Has the controller decide, and waits as long as `settled` says.
+    pub(crate) async fn decide_and<R: Send + 'static>(
         &self,
         settled: Settled,
         decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,

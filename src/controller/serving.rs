@@ -25,10 +25,9 @@ pub(crate) async fn decided<Q: ControllerRequest>(
 ) -> Result<Response, ConnectionError> {
     let body: Q = request.decode()?;
     let (asked, version) = (body.clone(), request.version);
-    let decided = context
-        .node
-        .controller
-        .decide_committed(move |controller, context| asked.decide(version, controller, context));
+    let decided = context.node.controller.decide_and(Q::SETTLED, move |controller, context| {
+        asked.decide(version, controller, context)
+    });
     let answer = decided.await.unwrap_or_else(|error| body.refused(error.code()));
     request.respond(&answer)
 }
