@@ -78,6 +78,7 @@ pub(crate) fn open(
     let (handle, ends) = driver::channel();
     let node = Arc::new(Node::new(config, cluster_id, store, handle));
     node.groups.attach(&node);
+    node.replicas.attach(&node, &runtime);
     let publications = Arc::new(Publications::default());
     let driver = Driver::new(
         quorum,

@@ -221,6 +221,7 @@ impl Broker {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
         }
+        self.node.replicas.stop().await;
         let (node, threads) = (self.node, self.threads);
         let closed = tokio::task::spawn_blocking(move || assembly::close(&node, threads));
         if closed.await.is_err() {
