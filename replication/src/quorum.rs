@@ -281,7 +281,8 @@ impl Quorum {
     /// and not be allowed to (Raft's dissertation, 4.2.2; Kafka stands still there).
     fn may_campaign(&self) -> bool {
         let voters = &self.membership.voters;
-        let uncommitted = voters.latest_offset() >= self.high_watermark;
+        let in_snapshot = self.log.latest_snapshot.map(|snapshot| snapshot.offset);
+        let uncommitted = voters.latest_offset() >= self.high_watermark.max(in_snapshot);
         let was_voter = voters.previous().is_some_and(|former| former.is_voter(&self.config.local));
         self.is_voter() || (uncommitted && was_voter)
     }

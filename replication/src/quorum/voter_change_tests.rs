@@ -652,6 +652,19 @@ fn a_voter_that_knows_its_removal_to_be_committed_campaigns_no_more() {
 }
 
 #[test]
+fn what_a_snapshot_says_of_the_voters_is_committed() {
+    let mut membership = static_voters(&[1, 2]);
+    membership.apply(9, ControlChange::KRaftVersion(1));
+    membership.apply(9, ControlChange::Voters(VoterSet::new([2, 3].map(voter))));
+    let mut log = LogPosition::default();
+    log.start_at_snapshot(OffsetAndEpoch::new(10, 5));
+    let boot = Boot { election: None, log, membership };
+    let mut quorum = Quorum::start(config(), boot, 0).0;
+    quorum.on_tick(100_000);
+    assert_eq!(quorum.role(), RoleName::Unattached);
+}
+
+#[test]
 fn an_observer_that_hears_nothing_of_its_leader_gives_pre_votes_for_it_may_be_a_voter() {
     let mut quorum = follower(config(), dynamic(&[2, 3]));
     answer_fetch(&mut quorum, 100);
