@@ -300,6 +300,7 @@ impl Quorum {
         }
         self.expire_voter_change(now_ms);
         while self.expire_role(now_ms) {}
+        self.announce_leadership();
         self.expire_parked_fetches(now_ms);
         self.flush_if_needed();
         self.send_requests(now_ms);

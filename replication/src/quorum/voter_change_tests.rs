@@ -629,9 +629,10 @@ fn a_leader_whose_own_removal_is_not_committed_campaigns_to_commit_it() {
     assert!(quorum.is_leader());
     flush(&mut quorum, deadline_ms);
     assert_eq!(quorum.high_watermark(), None, "it does not count itself");
-    fetch(&mut quorum, 2, deadline_ms);
+    let effects = fetch(&mut quorum, 2, deadline_ms);
     assert_eq!(quorum.role(), RoleName::Resigned);
     assert_eq!(quorum.high_watermark(), Some(2));
+    assert!(!effects.contains(&Effect::BecameLeader { epoch: quorum.epoch() }));
 }
 
 #[test]
