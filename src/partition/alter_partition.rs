@@ -99,7 +99,6 @@ fn request(
         let partition = PartitionData {
             partition_index: *index,
             leader_epoch: proposal.leader_epoch,
-            new_isr: proposal.new_isr.iter().map(|(broker, _)| *broker).collect(),
             new_isr_with_epochs: isr
                 .map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch })
                 .collect(),
