@@ -30,6 +30,7 @@ use tracing::{error, info};
 
 use crate::assembly::{self, Threads};
 use crate::config::{BrokerConfig, Endpoint, NetworkConfig};
+use crate::controller::lifelines;
 use crate::controller::metadata_log::MetadataLogError;
 use crate::dispatch::ListenerKind;
 use crate::lifecycle::{self, AdvertisedListener, JoinError};
@@ -150,6 +151,8 @@ impl Broker {
         if roles.controller {
             let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
             self.tasks.spawn(lifecycle::register_controller(node, controllers.to_vec(), stop));
+            let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
+            self.tasks.spawn(lifelines::run(node, stop));
         }
         if roles.broker {
             let joined = lifecycle::join(&self.node, &self.advertised);

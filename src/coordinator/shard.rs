@@ -309,7 +309,6 @@ fn send(waiting: &mut BTreeMap<RequestToken, oneshot::Sender<Response>>, replies
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use bytes::Bytes;
     use klamm_coordinator::group::JoinGroup;
