@@ -51,7 +51,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
         }
     };
     let fetch = Fetch { context: context.clone(), request: request.head(), options, session };
-    let round = fetch.read(None, true);
+    let round = fetch.read(None);
     if round.is_enough(&fetch.options) {
         return fetch.respond(round).map(Handled::Answered);
     }
@@ -173,8 +173,6 @@ struct Round {
     urgent: bool,
     /// Partitions whose logs were asked: without any there is nothing to wait for.
     logs: usize,
-    /// The first one of the request: what a follower fetches proves what it holds, once.
-    counts: bool,
 }
 
 impl Round {
@@ -192,7 +190,7 @@ impl Fetch {
         let waiter = FetchWaiter::new();
         loop {
             // Registered before it reads, a fetch cannot miss what comes after.
-            let round = self.read(Some(&waiter), false);
+            let round = self.read(Some(&waiter));
             if round.is_enough(&self.options) {
                 return self.respond(round);
             }
@@ -202,14 +200,13 @@ impl Fetch {
         }
     }
 
-    fn read(&self, waiter: Option<&Arc<FetchWaiter>>, counts: bool) -> Round {
+    fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
         let mut round = Round {
             image: self.context.node.cluster.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
             urgent: false,
             logs: 0,
-            counts,
         };
         for (key, target) in &self.session.targets {
             let read = match self.partition(&round.image, key) {
@@ -249,7 +246,6 @@ impl Fetch {
             min_one_batch: round.bytes == 0,
             reader: self.options.reader,
             log_start_offset: target.log_start_offset,
-            counts: round.counts,
             current_leader_epoch: target.current_leader_epoch,
             last_fetched_epoch: target.last_fetched_epoch,
         };
