@@ -334,7 +334,9 @@ impl Quorum {
     }
 
     fn fetch_deadline_ms(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_add(self.config.fetch_timeout_ms.into())
+        // The leader answers all followers at once, when it appends: they must not all miss it at once.
+        let turn_ms = if self.is_voter() { self.turn_ms(self.election.leader_id) } else { 0 };
+        now_ms.saturating_add(i64::from(self.config.fetch_timeout_ms) + turn_ms)
     }
 
     fn log_end(&self) -> OffsetAndEpoch {
