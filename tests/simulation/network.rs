@@ -1,0 +1,75 @@
+//! The network: while there are faults it loses, delays, doubles and reorders, and links fail one way.
+
+use crate::message::Address;
+use crate::random::Random;
+use klamm_protocol::ids::BrokerId;
+use std::collections::BTreeSet;
+
+/// In a hundred messages, how many come twice, and how many take long.
+const DOUBLED: u64 = 2;
+const SLOW: u64 = 3;
+const MAX_DELAY_MS: i64 = 8;
+const MAX_SLOW_DELAY_MS: i64 = 900;
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// In a hundred messages, how many are lost.
+    loss: u64,
+    faults: bool,
+    /// Directed links that carry nothing.
+    blocked: BTreeSet<(Address, Address)>,
+}
+
+impl Network {
+    pub(crate) fn new(loss: u64) -> Self {
+        Self { loss, faults: true, blocked: BTreeSet::new() }
+    }
+
+    /// When the copies of a message arrive: none, one or two.
+    pub(crate) fn delays(
+        &self,
+        from: Address,
+        to: Address,
+        random: &mut Random,
+    ) -> [Option<i64>; 2] {
+        if from == to {
+            return [Some(0), None];
+        }
+        let usual = random.between(1, MAX_DELAY_MS);
+        if !self.faults {
+            return [Some(usual), None];
+        }
+        if self.blocked.contains(&(from, to)) || random.chance(self.loss) {
+            return [None, None];
+        }
+        let slow_ms = random.between(1, MAX_SLOW_DELAY_MS);
+        let first = if random.chance(SLOW) { slow_ms } else { usual };
+        [Some(first), random.chance(DOUBLED).then_some(slow_ms)]
+    }
+
+    /// Cuts links between one node and the others, each way by chance.
+    pub(crate) fn cut(&mut self, victim: BrokerId, nodes: &[BrokerId], random: &mut Random) {
+        let victim = Address::Node(victim);
+        let (inwards, outwards) = (random.between(0, 100), random.between(0, 100));
+        for other in nodes.iter().map(|id| Address::Node(*id)).filter(|other| *other != victim) {
+            self.cut_link(other, victim, inwards, random);
+            self.cut_link(victim, other, outwards, random);
+        }
+    }
+
+    fn cut_link(&mut self, from: Address, to: Address, percent: i64, random: &mut Random) {
+        if random.between(0, 99) < percent {
+            self.blocked.insert((from, to));
+        }
+    }
+
+    pub(crate) fn mend(&mut self) {
+        self.blocked.clear();
+    }
+
+    /// From now on the network is a good one.
+    pub(crate) fn heal(&mut self) {
+        self.faults = false;
+        self.mend();
+    }
+}
