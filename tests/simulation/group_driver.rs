@@ -13,9 +13,9 @@ use crate::replica::{Replica, header};
 use klamm_coordinator::group::{GroupConfig, GroupLoader, GroupShard, JoinGroup};
 use klamm_coordinator::outcome::{Outcome, Reply, RequestToken, Response};
 use klamm_log::producer_state::AppendOrigin;
-use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::messages::offset_commit_response::OffsetCommitResponse;
+use klamm_protocol::{ErrorCode, Uuid};
 use std::collections::BTreeMap;
 
 /// What a version of JoinGroup, SyncGroup and OffsetCommit the members speak.
@@ -168,7 +168,8 @@ impl GroupDriver {
                 return step.answer(to, Message::GroupAnswer { call, answer });
             }
             GroupRequest::Join(join) => {
-                let join = JoinGroup { token, version: JOIN_VERSION, ..join };
+                let member_uuid = random_uuid(step);
+                let join = JoinGroup { token, version: JOIN_VERSION, member_uuid, ..join };
                 shard.on_join_group(&join, now_ms)
             }
             GroupRequest::Sync(request) => {
@@ -232,6 +233,13 @@ impl GroupDriver {
             step.answer(waiting.to, Message::GroupAnswer { call, answer });
         }
     }
+}
+
+fn random_uuid(step: &mut NodeStep<'_>) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&step.random.next().to_be_bytes());
+    bytes[8..].copy_from_slice(&step.random.next().to_be_bytes());
+    Uuid::from_bytes(bytes)
 }
 
 fn is_committed(response: &OffsetCommitResponse) -> bool {

@@ -119,7 +119,7 @@ impl Member {
 
     fn next_request(&mut self, call: CallId, step: &mut ClientStep<'_>) -> GroupRequest {
         match &self.state {
-            State::Joining => self.join(call, step),
+            State::Joining => self.join(call),
             State::Syncing(assignments) => GroupRequest::Sync(SyncGroupRequest {
                 group_id: group_id(),
                 generation_id: self.generation,
@@ -135,9 +135,8 @@ impl Member {
         }
     }
 
-    fn join(&self, call: CallId, step: &mut ClientStep<'_>) -> GroupRequest {
-        let mut uuid = [1; 16];
-        uuid[..8].copy_from_slice(&step.random.next().to_be_bytes());
+    /// The coordinator fills in what it is to decide: the token, the version, a new member's id.
+    fn join(&self, call: CallId) -> GroupRequest {
         let protocol =
             JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"m") };
         GroupRequest::Join(JoinGroup {
@@ -145,7 +144,7 @@ impl Member {
             version: 0,
             client_id: "member".into(),
             client_host: "/127.0.0.1".into(),
-            member_uuid: Uuid::from_bytes(uuid),
+            member_uuid: Uuid::ZERO,
             request: JoinGroupRequest {
                 group_id: group_id(),
                 session_timeout_ms: MEMBER_SESSION_MS,

@@ -3,7 +3,7 @@
 use crate::message::Address;
 use crate::random::Random;
 use klamm_protocol::ids::BrokerId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// In a hundred messages, how many come twice, and how many take long.
 const DOUBLED: u64 = 2;
@@ -18,11 +18,13 @@ pub(crate) struct Network {
     faults: bool,
     /// Directed links that carry nothing.
     blocked: BTreeSet<(Address, Address)>,
+    /// When the last message of a connection that keeps order was sent, and when it arrives.
+    connections: BTreeMap<(Address, Address), (i64, i64)>,
 }
 
 impl Network {
     pub(crate) fn new(loss: u64) -> Self {
-        Self { loss, faults: true, blocked: BTreeSet::new() }
+        Self { loss, faults: true, blocked: BTreeSet::new(), connections: BTreeMap::new() }
     }
 
     /// When the copies of a message arrive: none, one or two.
@@ -45,6 +47,25 @@ impl Network {
         let slow_ms = random.between(1, MAX_SLOW_DELAY_MS);
         let first = if random.chance(SLOW) { slow_ms } else { usual };
         [Some(first), random.chance(DOUBLED).then_some(slow_ms)]
+    }
+
+    /// When a message arrives on a connection that neither doubles nor reorders: a client that waits
+    /// for its coordinator relies on that. None for a copy.
+    pub(crate) fn in_order(
+        &mut self,
+        from: Address,
+        to: Address,
+        now_ms: i64,
+        delay_ms: i64,
+    ) -> Option<i64> {
+        let (sent_ms, arrives_ms) =
+            self.connections.get(&(from, to)).copied().unwrap_or((i64::MIN, i64::MIN));
+        if sent_ms == now_ms {
+            return None;
+        }
+        let arrives_ms = arrives_ms.max(now_ms + delay_ms);
+        self.connections.insert((from, to), (now_ms, arrives_ms));
+        Some(arrives_ms - now_ms)
     }
 
     /// Cuts links between one node and the others, each way by chance.

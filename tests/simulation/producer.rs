@@ -32,6 +32,8 @@ enum Sending {
 struct Batch {
     values: Vec<Value>,
     sending: Sending,
+    /// Whether all before it were acknowledged when it was last sent.
+    was_next: bool,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +73,7 @@ impl Producer {
                 .map(|sequence| Value { producer, sequence })
                 .collect();
             queue.next_sequence += i32::try_from(count).expect("few");
-            queue.window.push_back(Batch { values, sending: Sending::New });
+            queue.window.push_back(Batch { values, sending: Sending::New, was_next: false });
         }
         self.send(partition, leaders, step);
     }
@@ -93,13 +95,14 @@ impl Producer {
         let Queue { window, ever_acknowledged, .. } = &mut self.queues[partition];
         let repeats = window.iter().any(|batch| batch.sending == Sending::Again);
         let at_once = if repeats || !*ever_acknowledged { 1 } else { MAX_IN_FLIGHT };
-        for batch in window.iter_mut().take(at_once) {
+        for (place, batch) in window.iter_mut().take(at_once).enumerate() {
             if !matches!(batch.sending, Sending::New | Sending::Again) {
                 continue;
             }
             self.next_call += 1;
             let call = self.next_call;
             batch.sending = Sending::InFlight(call);
+            batch.was_next = place == 0;
             step.after(TIMEOUT_MS, ClientTimer::ProduceTimeout { partition, call });
             let batch = ProducedBatch { partition, values: batch.values.clone() };
             step.ask(Address::Node(leader), Message::Produce { call, batch });
@@ -144,8 +147,9 @@ impl Producer {
             }
             Err(error) => {
                 queue.window[place].sending = Sending::Again;
-                if error == ErrorCode::OutOfOrderSequenceNumber && place == 0 {
-                    let value = queue.window[0].values[0];
+                let batch = &queue.window[place];
+                if error == ErrorCode::OutOfOrderSequenceNumber && batch.was_next {
+                    let value = batch.values[0];
                     step.observe(Observation::SequenceRefused { partition, value });
                 }
                 step.after(RETRY_BACK_OFF_MS, ClientTimer::Retry(partition));

@@ -302,7 +302,7 @@ impl Replica {
         leader.check_min_isr().map_err(|error| error.code())?;
         header.base_offset = disk.log.end();
         header.partition_leader_epoch = leader.leader_epoch();
-        let repeated = self.producers.append(&header, origin).map_err(|error| error.code())?;
+        let repeated = self.producers.append(&header, origin).map_err(|error| {if std::env::var("DBG").is_ok() {eprintln!("DBG {:?} {} ep {} {error:?}", self.life, self.partition, header.partition_leader_epoch);} error.code()})?;
         if let Some(earlier) = repeated {
             let (first_offset, required_offset) =
                 (earlier.first_offset(), earlier.last_offset + 1);

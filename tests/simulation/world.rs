@@ -328,8 +328,14 @@ impl World {
 
     fn transmit(&mut self, from: Sender, sent: Vec<(Address, Option<u64>, Message)>) {
         for (to, life, message) in sent {
+            let ordered = matches!(message, Message::Group { .. });
             let delays = self.network.delays(from.address, to, &mut self.random);
             for delay_ms in delays.into_iter().flatten() {
+                let delay_ms = match ordered {
+                    true => self.network.in_order(from.address, to, self.now_ms, delay_ms),
+                    false => Some(delay_ms),
+                };
+                let Some(delay_ms) = delay_ms else { continue };
                 let message = message.clone();
                 self.schedule(delay_ms, Event::Deliver { from, to, life, message });
             }
