@@ -165,6 +165,10 @@ impl Broker {
             self.contact = None;
             match answer {
                 Ok(ControllerAnswer::Registered(Ok(epoch))) => self.epoch = Some(epoch),
+                // A registration of an earlier life came late and took this one's place.
+                Ok(ControllerAnswer::Heartbeat(answer)) if answer.error_code != 0 => {
+                    self.epoch = None;
+                }
                 Ok(ControllerAnswer::Heartbeat(answer)) => self.may_stop = answer.should_shut_down,
                 _ => {}
             }

@@ -117,20 +117,27 @@ impl Invariants {
         self.high_watermark.highest()
     }
 
+    /// A step has left this to be seen. Rules look at the state after the step, so what it has
+    /// committed of the metadata is taken in first.
     pub(crate) fn observe(
         &mut self,
-        seen: &Observation,
+        observed: &[Observation],
         cluster: &Cluster<'_>,
     ) -> Result<(), String> {
-        self.committed_metadata.observe(seen, &self.committed, cluster)?;
-        if let Observation::MetadataCommitted { batch, .. } = seen
-            && batch.base_offset == self.committed.end()
-        {
-            self.committed.push(batch);
+        for seen in observed {
+            self.committed_metadata.observe(seen, &self.committed, cluster)?;
+            if let Observation::MetadataCommitted { batch, .. } = seen
+                && batch.base_offset == self.committed.end()
+            {
+                self.committed.push(batch);
+            }
         }
+        for seen in observed {
 if std::env::var("DBG").is_ok() && !matches!(seen, Observation::MetadataCommitted{..}|Observation::MetadataApplied{..}|Observation::QuorumSilent{..}|Observation::Written{..}|Observation::Consumed{..}) {eprintln!("DBG SEEN {seen:?}");}
-        let (rules, committed) = self.rules();
-        rules.into_iter().try_for_each(|rule| rule.observe(seen, committed, cluster))
+            let (rules, committed) = self.rules();
+            rules.into_iter().try_for_each(|rule| rule.observe(seen, committed, cluster))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(&mut self, cluster: &Cluster<'_>) -> Result<(), String> {

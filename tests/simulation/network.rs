@@ -18,8 +18,8 @@ pub(crate) struct Network {
     faults: bool,
     /// Directed links that carry nothing.
     blocked: BTreeSet<(Address, Address)>,
-    /// When the last message of a connection that keeps order was sent, and when it arrives.
-    connections: BTreeMap<(Address, Address), (i64, i64)>,
+    /// When the last message of a connection that keeps order arrives.
+    connections: BTreeMap<(Address, Address), i64>,
 }
 
 impl Network {
@@ -49,23 +49,17 @@ impl Network {
         [Some(first), random.chance(DOUBLED).then_some(slow_ms)]
     }
 
-    /// When a message arrives on a connection that neither doubles nor reorders: a client that waits
-    /// for its coordinator relies on that. None for a copy.
+    /// How long a message takes that would take `delay_ms`, behind those before it.
     pub(crate) fn in_order(
         &mut self,
         from: Address,
         to: Address,
         now_ms: i64,
         delay_ms: i64,
-    ) -> Option<i64> {
-        let (sent_ms, arrives_ms) =
-            self.connections.get(&(from, to)).copied().unwrap_or((i64::MIN, i64::MIN));
-        if sent_ms == now_ms {
-            return None;
-        }
-        let arrives_ms = arrives_ms.max(now_ms + delay_ms);
-        self.connections.insert((from, to), (now_ms, arrives_ms));
-        Some(arrives_ms - now_ms)
+    ) -> i64 {
+        let last_ms = self.connections.entry((from, to)).or_insert(now_ms);
+        *last_ms = (*last_ms).max(now_ms + delay_ms);
+        *last_ms - now_ms
     }
 
     /// Cuts links between one node and the others, each way by chance.
