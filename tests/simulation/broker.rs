@@ -386,16 +386,12 @@ impl Broker {
     ) {
         let replica = self.replicas.get_mut(&id).expect("its leader proposes");
         let Some(leader) = replica.leader() else { return };
-        let followers = leader.followers().map(|(follower, _)| follower);
-        let registration = Registration {
+        let wished = CommittedIsr {
             leader_epoch: proposal.leader_epoch,
             partition_epoch: proposal.partition_epoch,
-            replicas: followers.chain([self.life.0]).collect(),
             isr: proposal.new_isr.iter().map(|(member, _)| *member).collect(),
         };
-        let known = leader.followers().filter_map(|(id, known)| Some((id, known.status?)));
-        let statuses = known.collect();
-        leader.on_registration(&registration, &statuses, step.now_ms);
+        leader.on_proposal_answered(proposal, Ok(wished), step.now_ms);
         replica.on_progress(&disk.partitions[&id], step);
     }
 

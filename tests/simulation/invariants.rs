@@ -65,7 +65,6 @@ impl Committed {
             None => self.loader.skip_to(batch.next_offset),
             Some(records) => {
                 for (record, offset) in records.iter().zip(batch.base_offset..) {
-if std::env::var("DBG").is_ok() {eprintln!("DBG META {offset} {record:?}");}
                     let replayed = self.loader.replay(record, offset);
                     replayed.expect("what is committed can be replayed");
                 }
@@ -133,7 +132,6 @@ impl Invariants {
             }
         }
         for seen in observed {
-if std::env::var("DBG").is_ok() && !matches!(seen, Observation::MetadataCommitted{..}|Observation::MetadataApplied{..}|Observation::QuorumSilent{..}|Observation::Written{..}|Observation::Consumed{..}) {eprintln!("DBG SEEN {seen:?}");}
             let (rules, committed) = self.rules();
             rules.into_iter().try_for_each(|rule| rule.observe(seen, committed, cluster))?;
         }

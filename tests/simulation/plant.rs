@@ -38,3 +38,22 @@ pub(crate) enum Plant {
     /// The group coordinator takes appended offsets for committed ones.
     OffsetsShownBeforeCommit,
 }
+
+/// Every bug there is.
+pub(crate) const ALL: [Plant; 15] = [
+    Plant::VoteNotPersisted,
+    Plant::MetadataCountedBeforeSync,
+    Plant::MetadataAppliedBeforeCommit,
+    Plant::NoCheckQuorum,
+    Plant::MinIsrIgnored,
+    Plant::TruncateToHighWatermark,
+    Plant::FollowerAcknowledgesUnsynced,
+    Plant::LeaderResumesItsEpoch,
+    Plant::DivergingFetchCounted,
+    Plant::ShrinkBeforeCommit,
+    Plant::LostAnswerTakenForRefusal,
+    Plant::BrokerEpochNotSent,
+    Plant::DuplicateDetectionLost,
+    Plant::AcknowledgedOnAppend,
+    Plant::OffsetsShownBeforeCommit,
+];

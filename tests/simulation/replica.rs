@@ -121,11 +121,13 @@ impl Replica {
         match &mut self.role {
             Role::Leader(leader) if here => {
                 let started = leader.on_registration(registration, &statuses, step.now_ms);
+                if leader.isr().pending().is_none() {
+                    self.proposal = None;
+                }
                 if let Some(start) = started {
                     disk.epochs.assign(registration.leader_epoch, start);
                     self.announce_leadership(registration.leader_epoch, step);
                 }
-                self.proposal = None;
                 self.on_progress(disk, step);
                 false
             }
@@ -302,7 +304,7 @@ impl Replica {
         leader.check_min_isr().map_err(|error| error.code())?;
         header.base_offset = disk.log.end();
         header.partition_leader_epoch = leader.leader_epoch();
-        let repeated = self.producers.append(&header, origin).map_err(|error| {if std::env::var("DBG").is_ok() {eprintln!("DBG {:?} {} ep {} {error:?}", self.life, self.partition, header.partition_leader_epoch);} error.code()})?;
+        let repeated = self.producers.append(&header, origin).map_err(|error| error.code())?;
         if let Some(earlier) = repeated {
             let (first_offset, required_offset) =
                 (earlier.first_offset(), earlier.last_offset + 1);

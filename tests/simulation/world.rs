@@ -64,7 +64,8 @@ pub(crate) struct World {
     violation: Option<String>,
     /// Everything that happened, if asked for: formatting takes most of a run.
     trace: Option<DefaultHasher>,
-    steps: u64,
+    /// Whether to tell what is observed.
+    is_verbose: bool,
 }
 
 impl World {
@@ -89,7 +90,7 @@ impl World {
             invariants: Invariants::default(),
             violation: None,
             trace: None,
-            steps: 0,
+            is_verbose: std::env::var_os("SIMULATION_VERBOSE").is_some(),
             scenario,
         };
         for id in world.scenario.nodes.clone() {
@@ -108,11 +109,6 @@ impl World {
 
     pub(crate) fn trace(&self) -> Option<u64> {
         self.trace.as_ref().map(DefaultHasher::finish)
-    }
-
-    /// How many events were handled.
-    pub(crate) fn steps(&self) -> u64 {
-        self.steps
     }
 
     /// Both phases, and what must hold at the end.
@@ -161,10 +157,6 @@ impl World {
         }
     }
 
-    pub(crate) fn scenario(&self) -> &Scenario {
-        &self.scenario
-    }
-
     fn run_until(&mut self, end_ms: i64) -> Result<(), String> {
         while let Some(entry) = self.events.first_entry() {
             if entry.key().0 > end_ms {
@@ -172,7 +164,6 @@ impl World {
             }
             let ((at_ms, _), event) = entry.remove_entry();
             self.now_ms = at_ms;
-            self.steps += 1;
             if let Some(trace) = &mut self.trace {
                 (at_ms, format!("{event:?}")).hash(trace);
             }
@@ -343,6 +334,9 @@ impl World {
     }
 
     fn observe(&mut self, observed: &[Observation]) {
+        if self.is_verbose {
+            observed.iter().for_each(|seen| eprintln!("{} ms: {seen:?}", self.now_ms));
+        }
         let cluster = Cluster { nodes: &self.nodes, scenario: &self.scenario };
         if let Err(violation) = self.invariants.observe(observed, &cluster) {
             self.violation.get_or_insert(violation);
