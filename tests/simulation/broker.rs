@@ -16,7 +16,9 @@ use crate::node::NodeTimer;
 use crate::observation::Life;
 use crate::plant::Plant;
 use crate::replica::Replica;
-use crate::scenario::{CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, LAG_MS, directory, supported_features};
+use crate::scenario::{
+    CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, LAG_MS, directory, supported_features,
+};
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
@@ -226,8 +228,7 @@ impl Broker {
     ) {
         let (life, min_insync_replicas) = (self.life, self.min_insync_replicas);
         let partition = disk.partitions.entry(id).or_default();
-        let replica =
-            self.replicas.entry(id).or_insert_with(|| Replica::open(life, id, partition));
+        let replica = self.replicas.entry(id).or_insert_with(|| Replica::open(life, id, partition));
         let changed = replica.on_metadata(
             leader_id,
             registration,
@@ -475,9 +476,10 @@ impl Broker {
         if self.sync_in_flight {
             return;
         }
-        let dirty = disk.partitions.iter().filter(|(_, partition)| {
-            partition.log.synced_end() < partition.log.end()
-        });
+        let dirty = disk
+            .partitions
+            .iter()
+            .filter(|(_, partition)| partition.log.synced_end() < partition.log.end());
         let marks: Vec<(PartitionId, SyncMark)> =
             dirty.map(|(id, partition)| (*id, partition.log.sync_mark())).collect();
         if marks.is_empty() {

@@ -16,7 +16,10 @@ pub(crate) enum ClientTimer {
     /// A producer's next batch.
     Produce,
     Retry(PartitionId),
-    ProduceTimeout { partition: PartitionId, call: CallId },
+    ProduceTimeout {
+        partition: PartitionId,
+        call: CallId,
+    },
     /// A member's or administrator's next turn.
     Poll,
     CallTimeout(CallId),

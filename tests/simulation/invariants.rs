@@ -31,7 +31,12 @@ pub(crate) struct Cluster<'w> {
 
 impl Cluster<'_> {
     /// Whether a node's disk has this batch, synced.
-    fn has_durably(&self, id: BrokerId, partition: PartitionId, batch: &Rc<PartitionBatch>) -> bool {
+    fn has_durably(
+        &self,
+        id: BrokerId,
+        partition: PartitionId,
+        batch: &Rc<PartitionBatch>,
+    ) -> bool {
         let disk = self.nodes.get(&id).and_then(|node| node.disk.partitions.get(&partition));
         let found = disk.and_then(|disk| disk.log.find_synced(batch.base_offset()));
         found.is_some_and(|found| Rc::ptr_eq(found, batch))

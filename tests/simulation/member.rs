@@ -130,7 +130,11 @@ impl Member {
             State::FetchingOffsets => self.fetch_offsets(step),
             State::Consuming => {
                 self.commits = !self.commits;
-                if self.commits && !self.positions.is_empty() { self.commit() } else { self.heartbeat() }
+                if self.commits && !self.positions.is_empty() {
+                    self.commit()
+                } else {
+                    self.heartbeat()
+                }
             }
         }
     }
@@ -167,14 +171,13 @@ impl Member {
     }
 
     fn commit(&self) -> GroupRequest {
-        let partitions = self.positions.iter().map(|(partition, offset)| {
-            OffsetCommitRequestPartition {
+        let partitions =
+            self.positions.iter().map(|(partition, offset)| OffsetCommitRequestPartition {
                 partition_index: index(*partition),
                 committed_offset: *offset,
                 committed_metadata: Some(ByteString::new()),
                 ..Default::default()
-            }
-        });
+            });
         let topic = OffsetCommitRequestTopic {
             name: DATA_TOPIC.into(),
             partitions: partitions.collect(),

@@ -43,9 +43,14 @@ pub(crate) enum ControllerRequest {
     Heartbeat(BrokerHeartbeatRequest),
     AlterPartition(AlterPartitionRequest),
     /// Creates the topics of the simulation, once all brokers are there.
-    CreateTopics { replicas: Vec<Vec<BrokerId>> },
+    CreateTopics {
+        replicas: Vec<Vec<BrokerId>>,
+    },
     /// Moves a partition to other replicas.
-    Reassign { partition: PartitionId, replicas: Vec<BrokerId> },
+    Reassign {
+        partition: PartitionId,
+        replicas: Vec<BrokerId>,
+    },
     /// Elects the preferred leaders.
     ElectPreferred,
 }
@@ -96,18 +101,53 @@ pub(crate) enum GroupAnswer {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
-    Quorum { id: CorrelationId, request: Request },
-    QuorumAnswer { id: CorrelationId, response: Response },
-    Controller { call: CallId, request: ControllerRequest },
-    ControllerAnswer { call: CallId, answer: Result<ControllerAnswer, ErrorCode> },
+    Quorum {
+        id: CorrelationId,
+        request: Request,
+    },
+    QuorumAnswer {
+        id: CorrelationId,
+        response: Response,
+    },
+    Controller {
+        call: CallId,
+        request: ControllerRequest,
+    },
+    ControllerAnswer {
+        call: CallId,
+        answer: Result<ControllerAnswer, ErrorCode>,
+    },
     Fetch(ReplicaFetch),
-    FetchAnswer { partition: PartitionId, fetched: FetchedPartition, batches: Vec<Rc<PartitionBatch>> },
-    Produce { call: CallId, batch: ProducedBatch },
-    ProduceAnswer { call: CallId, answer: Result<Offset, ErrorCode> },
-    Read { call: CallId, partition: PartitionId, offset: Offset },
-    ReadAnswer { call: CallId, answer: Result<Vec<(Offset, Option<Value>)>, ErrorCode> },
-    Group { call: CallId, request: GroupRequest },
-    GroupAnswer { call: CallId, answer: GroupAnswer },
+    FetchAnswer {
+        partition: PartitionId,
+        fetched: FetchedPartition,
+        batches: Vec<Rc<PartitionBatch>>,
+    },
+    Produce {
+        call: CallId,
+        batch: ProducedBatch,
+    },
+    ProduceAnswer {
+        call: CallId,
+        answer: Result<Offset, ErrorCode>,
+    },
+    Read {
+        call: CallId,
+        partition: PartitionId,
+        offset: Offset,
+    },
+    ReadAnswer {
+        call: CallId,
+        answer: Result<Vec<(Offset, Option<Value>)>, ErrorCode>,
+    },
+    Group {
+        call: CallId,
+        request: GroupRequest,
+    },
+    GroupAnswer {
+        call: CallId,
+        answer: GroupAnswer,
+    },
 }
 
 /// The group of the simulation.

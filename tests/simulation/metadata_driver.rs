@@ -5,9 +5,7 @@ use crate::batch::SnapshotFile;
 use crate::decision;
 use crate::disk::Disk;
 use crate::log::SyncMark;
-use crate::message::{
-    Address, CallId, ControllerAnswer, ControllerRequest, Message, Sender,
-};
+use crate::message::{Address, CallId, ControllerAnswer, ControllerRequest, Message, Sender};
 use crate::node::NodeTimer;
 use crate::observation::{Life, Observation};
 use crate::plant::Plant;
@@ -239,7 +237,9 @@ impl MetadataDriver {
         let effects = self.quorum.append(step.now_ms, epoch, count, bytes);
         self.effects.extend(effects.expect("an active controller leads the epoch it decides in"));
         for (record, offset) in records.iter().zip(offset..) {
-            self.controller.replay(record, offset).expect("a controller's decision can be replayed");
+            self.controller
+                .replay(record, offset)
+                .expect("a controller's decision can be replayed");
         }
     }
 

@@ -22,14 +22,26 @@ const SNAPSHOT_MS: i64 = 2_500;
 pub(crate) enum NodeTimer {
     /// Deadlines of quorum, controller and groups.
     Tick,
-    MetadataSynced { ticket: FlushTicket, mark: SyncMark },
+    MetadataSynced {
+        ticket: FlushTicket,
+        mark: SyncMark,
+    },
     DataSynced(Vec<(PartitionId, SyncMark)>),
     Contact,
     ContactTimeout(CallId),
     CheckIsr,
-    Fetch { partition: PartitionId, number: u64 },
-    SendProposal { partition: PartitionId, call: CallId },
-    ProposalTimeout { partition: PartitionId, call: CallId },
+    Fetch {
+        partition: PartitionId,
+        number: u64,
+    },
+    SendProposal {
+        partition: PartitionId,
+        call: CallId,
+    },
+    ProposalTimeout {
+        partition: PartitionId,
+        call: CallId,
+    },
     LoadGroups(u64),
     Checkpoint,
     TakeSnapshot,
@@ -95,12 +107,7 @@ impl Node {
         })
     }
 
-    pub(crate) fn on_message(
-        &mut self,
-        from: Sender,
-        message: Message,
-        step: &mut NodeStep<'_>,
-    ) {
+    pub(crate) fn on_message(&mut self, from: Sender, message: Message, step: &mut NodeStep<'_>) {
         if let Some(process) = &mut self.process {
             process.on_message(from, message, &mut self.disk, step);
             process.publish(&mut self.disk, step);

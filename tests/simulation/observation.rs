@@ -40,7 +40,13 @@ pub(crate) enum Observation {
     /// A node has read a partition's producers from the log again.
     ProducersRebuilt { life: Life, partition: PartitionId, equal: bool },
     /// A leader answers a produce with acks=all.
-    Acknowledged { life: Life, partition: PartitionId, epoch: LeaderEpoch, offset: Offset, value: Value },
+    Acknowledged {
+        life: Life,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
+        offset: Offset,
+        value: Value,
+    },
     /// A producer was told that its next sequence does not follow its last.
     SequenceRefused { partition: PartitionId, value: Value },
     /// A consumer was given a value.

@@ -29,8 +29,6 @@ pub(crate) enum Plant {
     ShrinkBeforeCommit,
     /// An AlterPartition that got no answer is taken for one that was refused.
     LostAnswerTakenForRefusal,
-    /// Fetches carry no broker epoch (before KIP-903).
-    BrokerEpochNotSent,
     /// A new leader begins without the state of its producers.
     DuplicateDetectionLost,
     /// acks=all is answered when the leader has appended.
@@ -38,22 +36,3 @@ pub(crate) enum Plant {
     /// The group coordinator takes appended offsets for committed ones.
     OffsetsShownBeforeCommit,
 }
-
-/// Every bug there is.
-pub(crate) const ALL: [Plant; 15] = [
-    Plant::VoteNotPersisted,
-    Plant::MetadataCountedBeforeSync,
-    Plant::MetadataAppliedBeforeCommit,
-    Plant::NoCheckQuorum,
-    Plant::MinIsrIgnored,
-    Plant::TruncateToHighWatermark,
-    Plant::FollowerAcknowledgesUnsynced,
-    Plant::LeaderResumesItsEpoch,
-    Plant::DivergingFetchCounted,
-    Plant::ShrinkBeforeCommit,
-    Plant::LostAnswerTakenForRefusal,
-    Plant::BrokerEpochNotSent,
-    Plant::DuplicateDetectionLost,
-    Plant::AcknowledgedOnAppend,
-    Plant::OffsetsShownBeforeCommit,
-];

@@ -132,9 +132,9 @@ impl Producer {
         let asked = |queue: &Queue| {
             queue.window.iter().position(|batch| batch.sending == Sending::InFlight(call))
         };
-        let found = self.queues.iter().enumerate();
-        let found = found.filter_map(|(partition, queue)| Some((partition, asked(queue)?)));
-        let Some((partition, place)) = found.last() else { return };
+        let mut queues = self.queues.iter().enumerate();
+        let found = queues.find_map(|(partition, queue)| Some((partition, asked(queue)?)));
+        let Some((partition, place)) = found else { return };
         let queue = &mut self.queues[partition];
         match answer {
             Ok(_) => {

@@ -17,8 +17,8 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    AcksState, BrokerStatus, FetchPosition, FetchedPartition, Follow, FollowerFetch,
-    FollowerState, IsrProposal, LeaderConfig, LeaderState, LogEnds, Registration, check_position,
+    AcksState, BrokerStatus, FetchPosition, FetchedPartition, Follow, FollowerFetch, FollowerState,
+    IsrProposal, LeaderConfig, LeaderState, LogEnds, Registration, check_position,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -306,8 +306,7 @@ impl Replica {
         header.partition_leader_epoch = leader.leader_epoch();
         let repeated = self.producers.append(&header, origin).map_err(|error| error.code())?;
         if let Some(earlier) = repeated {
-            let (first_offset, required_offset) =
-                (earlier.first_offset(), earlier.last_offset + 1);
+            let (first_offset, required_offset) = (earlier.first_offset(), earlier.last_offset + 1);
             return Ok(Appended { first_offset, required_offset });
         }
         let batch = Rc::new(PartitionBatch {
@@ -426,11 +425,10 @@ impl Replica {
         }
         let next = follower.next_fetch(disk.log.end(), &disk.epochs)?;
         self.latest_fetch = next.number;
-        let nameless = plant == Plant::BrokerEpochNotSent;
         let fetch = ReplicaFetch {
             partition: self.partition,
             follower: self.life.0,
-            broker_epoch: if nameless { -1 } else { broker_epoch },
+            broker_epoch,
             number: next.number,
             current_leader_epoch: next.current_leader_epoch,
             fetch_offset: next.fetch_offset,

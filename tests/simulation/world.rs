@@ -38,7 +38,7 @@ const FUSE_ODDS: u64 = 3_000;
 
 #[derive(Debug, Clone)]
 enum Event {
-    Deliver { from: Sender, to: Address, life: Option<u64>, message: Message },
+    Deliver { from: Sender, to: Address, life: Option<u64>, message: Box<Message> },
     Node { id: BrokerId, incarnation: u64, timer: NodeTimer },
     Client { index: usize, timer: ClientTimer },
     Crash,
@@ -114,7 +114,8 @@ impl World {
     /// Both phases, and what must hold at the end.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         // The cluster comes up before the first fault, or it would hardly ever have topics.
-        let (crash_ms, stop_ms) = (self.random.between(900, 2_500), self.random.between(900, 5_000));
+        let (crash_ms, stop_ms) =
+            (self.random.between(900, 2_500), self.random.between(900, 5_000));
         let cut_ms = self.random.between(900, 2_500);
         self.schedule(crash_ms, Event::Crash);
         self.schedule(stop_ms, Event::Stop);
@@ -183,7 +184,7 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to, life, message } => self.deliver(from, to, life, message),
+            Event::Deliver { from, to, life, message } => self.deliver(from, to, life, *message),
             Event::Node { id, incarnation, timer } => self.wake_node(id, incarnation, timer),
             Event::Client { index, timer } => {
                 self.step_client(index, |client, step| client.on_timer(timer, step));
@@ -218,7 +219,7 @@ impl World {
             && self.random.chance(70)
         {
             let response = Response::Failed(ErrorCode::BrokerNotAvailable);
-            let message = Message::QuorumAnswer { id, response };
+            let message = Box::new(Message::QuorumAnswer { id, response });
             let life = Some(from.incarnation);
             let from_node = Sender { address: to, incarnation: 0 };
             self.schedule(2, Event::Deliver { from: from_node, to: from.address, life, message });
@@ -282,11 +283,7 @@ impl World {
         }
     }
 
-    fn step_client(
-        &mut self,
-        index: usize,
-        act: impl FnOnce(&mut Client, &mut ClientStep<'_>),
-    ) {
+    fn step_client(&mut self, index: usize, act: impl FnOnce(&mut Client, &mut ClientStep<'_>)) {
         self.refresh_leaders(index);
         let mut step = Step {
             now_ms: self.now_ms,
@@ -327,7 +324,7 @@ impl World {
                 delays = [first.map(queued), None];
             }
             for delay_ms in delays.into_iter().flatten() {
-                let message = message.clone();
+                let message = Box::new(message.clone());
                 self.schedule(delay_ms, Event::Deliver { from, to, life, message });
             }
         }

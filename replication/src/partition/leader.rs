@@ -637,8 +637,7 @@ mod tests {
         let committed = CommittedIsr { leader_epoch: 5, partition_epoch: 8, isr: [1, 2].into() };
         leader.on_proposal_answered(&first, Ok(committed), 0);
         let second = leader.on_follower_fetch(fetch(3, 10)).unwrap().proposal.unwrap();
-        let repeated =
-            Registration { partition_epoch: 8, ..registration(&[1, 2, 3], &[1, 2]) };
+        let repeated = Registration { partition_epoch: 8, ..registration(&[1, 2, 3], &[1, 2]) };
         assert_eq!(leader.on_registration(&repeated, &statuses(), 0), None);
         assert_eq!(leader.isr().pending(), Some(&second));
         assert!(leader.isr().is_in_maximal_isr(3));

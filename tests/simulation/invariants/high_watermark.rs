@@ -34,7 +34,9 @@ impl HighWatermark {
             && before.offset > offset
         {
             let from = before.offset;
-            return Err(format!("{partition}: high watermark of {life:?} falls {from} -> {offset}"));
+            return Err(format!(
+                "{partition}: high watermark of {life:?} falls {from} -> {offset}"
+            ));
         }
         if self.latest.get(&partition).is_none_or(|before| before.epoch <= epoch) {
             self.latest.insert(partition, led);
