@@ -26,7 +26,7 @@ use crate::fetch_session::{
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::{Part, Response};
-use crate::partition::handle::{Partition, ReadOptions, ReadOutcome};
+use crate::partition::handle::{Partition, ReadOptions, ReadOutcome, Reader};
 use crate::partition::waiting::FetchWaiter;
 
 /// The first version with fetch sessions (KIP-227).
@@ -61,8 +61,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
 /// What holds for the request as a whole.
 #[derive(Debug, Clone, Copy)]
 struct Options {
-    replica_id: i32,
-    read_committed: bool,
+    reader: Reader,
     min_bytes: usize,
     max_bytes: usize,
     deadline: Option<Instant>,
@@ -73,13 +72,12 @@ impl Options {
         let count = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
         let max_bytes = count(body.max_bytes.min(broker_max_bytes));
         let wait = Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or_default());
-        let replica_id = match body.replica_id {
-            -1 => body.replica_state.replica_id,
-            id => id,
+        let sender = match body.replica_id {
+            -1 => (body.replica_state.replica_id, body.replica_state.replica_epoch),
+            id => (id, -1),
         };
         Self {
-            replica_id,
-            read_committed: body.isolation_level == 1,
+            reader: Reader::of(sender, body.isolation_level == 1, false),
             min_bytes: count(body.min_bytes).min(max_bytes),
             max_bytes,
             deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
@@ -235,7 +233,7 @@ impl Fetch {
     fn read_partition(
         &self,
         round: &mut Round,
-        partition: &Partition,
+        partition: &Arc<Partition>,
         target: &FetchTarget,
         waiter: Option<&Arc<FetchWaiter>>,
     ) -> (PartitionData, Vec<Part>) {
@@ -246,8 +244,8 @@ impl Fetch {
             max_bytes: usize::try_from(target.max_bytes).unwrap_or_default().min(left),
             // The first batch of an answer is sent whole, or a large one could never be read.
             min_one_batch: round.bytes == 0,
-            replica_id: self.options.replica_id,
-            read_committed: self.options.read_committed,
+            reader: self.options.reader,
+            log_start_offset: target.log_start_offset,
             current_leader_epoch: target.current_leader_epoch,
             last_fetched_epoch: target.last_fetched_epoch,
         };
@@ -256,7 +254,11 @@ impl Fetch {
             Ok(read) => {
                 round.bytes += read.len();
                 round.urgent |= read.diverging_epoch.is_some();
-                (answer(index, &read), read.parts)
+                let data = answer(index, &read);
+                if let Some(proposal) = read.proposal {
+                    self.context.node.replicas.propose(partition, proposal);
+                }
+                (data, read.parts)
             }
             Err(code) => {
                 round.urgent = true;

@@ -15,12 +15,13 @@ use klamm_log::meta_properties::MetaProperties;
 use klamm_log::open_files::OpenFiles;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use tracing::{error, info, warn};
 
 use super::flusher::Flusher;
-use super::handle::{Partition, PartitionConfig};
+use super::handle::{Cut, Partition, PartitionConfig};
 use crate::clock;
+use crate::config::BrokerConfig;
 use crate::controller::metadata_log::METADATA_LOG_DIR;
 
 /// Segment files that are held open for reading: what is not used lately is opened again.
@@ -49,6 +50,13 @@ pub enum StoreError {
         dir.display()
     )]
     NotADataDirectory { dir: PathBuf },
+    #[error(
+        "{} belongs to no cluster yet, and the configuration names other nodes: all of them need the same cluster id. \
+         Run klamm format -t <cluster id> -c <configuration file> on each, with one id from klamm random-uuid, or set \
+         CLUSTER_ID in the environment",
+        dir.display()
+    )]
+    NotFormatted { dir: PathBuf },
     #[error("cannot start a thread for {}: {source}", dir.display())]
     Thread { dir: PathBuf, source: std::io::Error },
 }
@@ -93,6 +101,8 @@ pub(crate) struct LogStore {
     places: Mutex<BTreeMap<(ByteString, PartitionIndex), usize>>,
     /// Directories of deleted partitions, to be removed after their delay.
     deleted: Mutex<Vec<(i64, usize, String)>>,
+    /// Held while checkpoints are taken and written: an older one must not replace a newer.
+    checkpoints: Mutex<()>,
     recovery_threads: usize,
 }
 
@@ -109,15 +119,12 @@ pub(crate) struct OpenError {
 }
 
 impl LogStore {
-    /// Locks and identifies the directories. A new one is formatted as part of `cluster_id`, or of
-    /// the cluster that the others belong to, or of a new one.
-    pub(crate) fn open(
-        disk: &Arc<dyn Disk>,
-        paths: &[PathBuf],
-        cluster_id: Option<&str>,
-        broker_id: BrokerId,
-        recovery_threads: usize,
-    ) -> Result<Self, StoreError> {
+    /// Locks and identifies the directories. A new one is formatted as part of the configured cluster, or of
+    /// the one that the others belong to, or, if the node is alone, of a new one.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, config: &BrokerConfig) -> Result<Self, StoreError> {
+        let (paths, broker_id) = (&config.storage.log_dirs, config.node_id);
+        let recovery_threads =
+            usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
         let files = OpenFiles::new(MAX_OPEN_SEGMENTS);
         let mut dirs = Vec::new();
         for path in paths {
@@ -126,10 +133,11 @@ impl LogStore {
             dirs.push((dir, properties));
         }
         let found = dirs.iter().find_map(|(_, properties)| properties.as_ref()?.cluster_id.clone());
-        let cluster_id = cluster_id
-            .map(str::to_owned)
-            .or(found)
-            .unwrap_or_else(|| crate::random::uuid().to_string());
+        let cluster_id = match config.cluster_id.clone().or(found) {
+            Some(cluster_id) => cluster_id,
+            None if config.is_alone() => crate::random::uuid().to_string(),
+            None => return Err(StoreError::NotFormatted { dir: paths[0].clone() }),
+        };
         let directories = dirs
             .into_iter()
             .map(|(dir, properties)| Directory::open(dir, properties, &cluster_id, broker_id))
@@ -140,6 +148,7 @@ impl LogStore {
             broker_id,
             places: Mutex::default(),
             deleted: Mutex::default(),
+            checkpoints: Mutex::default(),
             recovery_threads: recovery_threads.max(1),
         };
         store.find_partitions()?;
@@ -376,35 +385,67 @@ impl LogStore {
     /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
     /// has little to verify.
     pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
-        for (place, directory) in self.directories.iter().enumerate() {
-            let mut offsets: [PartitionOffsets; 3] = Default::default();
-            for partition in partitions {
-                let key = (partition.topic().clone(), partition.index());
-                if lock(&self.places).get(&key) != Some(&place) {
-                    continue;
-                }
-                let Ok(ends) = partition
-                    .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
-                else {
-                    continue;
-                };
-                for (offsets, end) in offsets.iter_mut().zip(ends) {
-                    offsets.insert((key.0.to_string(), key.1), end);
-                }
-            }
-            // A log start of 0 needs no entry.
-            offsets[2].retain(|_, start| *start > 0);
-            let names =
-                [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
-            for (name, offsets) in names.into_iter().zip(&offsets) {
-                if let Err(failure) = directory.dir.write_checkpoint(name, offsets) {
-                    error!(
-                        "{name} of {} is not written: {failure}",
-                        directory.dir.path().display()
-                    );
-                }
+        let _writing = lock(&self.checkpoints);
+        for place in 0..self.directories.len() {
+            if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
+                let path = self.directories[place].dir.path();
+                error!("the checkpoints of {} are not written: {failure}", path.display());
             }
         }
+    }
+
+    /// Cuts the log of a replica that follows in this epoch. Blocks for the disk.
+    ///
+    /// The recovery point on disk is lowered first: one above what is synced would be believed after a crash,
+    /// whatever has been appended behind the cut by then.
+    pub(crate) fn cut(
+        &self,
+        partitions: &[Arc<Partition>],
+        partition: &Partition,
+        epoch: LeaderEpoch,
+        cut: Cut,
+    ) -> Result<(), LogError> {
+        let _writing = lock(&self.checkpoints);
+        let key = (partition.topic().clone(), partition.index());
+        let place = lock(&self.places).get(&key).copied();
+        if let Some(place) = place {
+            self.write_checkpoints_of(place, partitions, Some((&key, cut.end())))?;
+        }
+        partition.cut(epoch, cut)
+    }
+
+    /// `lowered` is a partition whose recovery point is not to be above an offset.
+    fn write_checkpoints_of(
+        &self,
+        place: usize,
+        partitions: &[Arc<Partition>],
+        lowered: Option<(&(ByteString, PartitionIndex), Offset)>,
+    ) -> Result<(), LogError> {
+        let mut offsets: [PartitionOffsets; 3] = Default::default();
+        for partition in partitions {
+            let key = (partition.topic().clone(), partition.index());
+            if lock(&self.places).get(&key) != Some(&place) {
+                continue;
+            }
+            let Ok(mut ends) = partition
+                .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
+            else {
+                continue;
+            };
+            if let Some((_, end)) = lowered.filter(|(lowered, _)| **lowered == key) {
+                ends[0] = ends[0].min(end);
+            }
+            for (offsets, end) in offsets.iter_mut().zip(ends) {
+                offsets.insert((key.0.to_string(), key.1), end);
+            }
+        }
+        // A log start of 0 needs no entry.
+        offsets[2].retain(|_, start| *start > 0);
+        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+        for (name, offsets) in names.into_iter().zip(&offsets) {
+            self.directories[place].dir.write_checkpoint(name, offsets)?;
+        }
+        Ok(())
     }
 
     /// Closes all logs and marks the directories as left in order.
