@@ -39,6 +39,8 @@ pub struct Load {
     setup: LoadSetup,
     recording: Arc<Recording>,
     stop: Arc<AtomicBool>,
+    /// Nobody asks what became of the last records.
+    abandoned: Arc<AtomicBool>,
     sender: Option<JoinHandle<()>>,
 }
 
@@ -85,15 +87,17 @@ impl Load {
             .create_with_context(Deliveries(Arc::clone(&recording)))
             .expect("librdkafka knows these settings");
         let stop = Arc::new(AtomicBool::new(false));
+        let abandoned = Arc::new(AtomicBool::new(false));
         let sender = Sender {
             producer,
             topic: topic.to_owned(),
             setup,
             recording: Arc::clone(&recording),
             stop: Arc::clone(&stop),
+            abandoned: Arc::clone(&abandoned),
         };
         let sender = Some(std::thread::spawn(move || sender.run()));
-        Self { setup, recording, stop, sender }
+        Self { setup, recording, stop, abandoned, sender }
     }
 
     /// What it was started with.
@@ -124,6 +128,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
         self.join();
     }
 }
@@ -134,6 +139,7 @@ struct Sender {
     setup: LoadSetup,
     recording: Arc<Recording>,
     stop: Arc<AtomicBool>,
+    abandoned: Arc<AtomicBool>,
 }
 
 impl Sender {
@@ -144,10 +150,10 @@ impl Sender {
                 self.send_what_is_due(partition);
             }
         }
-        // A cluster that is gone when a test fails keeps nobody waiting.
-        let limit = if std::thread::panicking() { POLL } else { FLUSH_LIMIT };
-        let flushed = self.producer.flush(Timeout::After(limit));
-        flushed.expect("every record is acknowledged or given up in time");
+        if !self.abandoned.load(Ordering::Relaxed) {
+            let flushed = self.producer.flush(Timeout::After(FLUSH_LIMIT));
+            flushed.expect("every record is acknowledged or given up in time");
+        }
     }
 
     fn send_what_is_due(&self, partition: i32) {

@@ -244,6 +244,14 @@ impl Cluster {
         Ok(self.ask_any(state::metadata)?.1)
     }
 
+    /// The ids of the unfenced brokers as some awake broker sees them.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn unfenced(&self) -> io::Result<BTreeSet<i32>> {
+        Ok(self.ask_any(state::metadata)?.0)
+    }
+
     /// The partitions of one topic as some awake broker sees them; none while it knows no such topic.
     ///
     /// # Errors
