@@ -7,17 +7,15 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use klamm_metadata::controller::create_topics::CreateTopicsAccess;
-use klamm_metadata::random::Random;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use klamm_protocol::messages::create_topics_response::CreatableTopicResult;
 use tracing::{info, warn};
 
 use crate::config::BrokerConfig;
-use crate::controller::handle::ControllerError;
+use crate::controller::channel::ChannelError;
+use crate::internal_topics;
 use crate::node::Node;
-use crate::{internal_topics, random};
 
 /// Makes sure that an internal topic is there. When this returns, the image has it, and the
 /// partitions that this node leads have been opened.
@@ -33,7 +31,7 @@ pub(crate) async fn ensure_internal_topic(node: &Arc<Node>, name: &str) -> Resul
         return Ok(());
     }
     let topic = creatable(node, &ByteString::from(name));
-    let results = create(node, vec![topic]).await.map_err(ControllerError::code)?;
+    let results = create(node, vec![topic]).await.map_err(|error| error.code())?;
     match results.iter().find_map(failure) {
         None => Ok(()),
         Some(code) => Err(code),
@@ -52,13 +50,10 @@ pub(crate) async fn create_named(node: &Arc<Node>, names: &[ByteString]) {
 async fn create(
     node: &Arc<Node>,
     topics: Vec<CreatableTopic>,
-) -> Result<Vec<CreatableTopicResult>, ControllerError> {
+) -> Result<Vec<CreatableTopicResult>, ChannelError> {
     let request = CreateTopicsRequest { topics, ..Default::default() };
-    let mut random = Random::from_seed(random::bytes());
-    let created = node.controller.decide(move |controller, _| {
-        controller.on_create_topics(&request, CreateTopicsAccess::ALL, &mut random)
-    });
-    let results = created.await?.topics;
+    let channel = &node.channels.forwarding;
+    let results = channel.ask_within(&request, node.request_timeout()).await?.topics;
     for result in &results {
         match failure(result) {
             None => info!("created topic {} automatically", result.name),

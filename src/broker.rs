@@ -19,39 +19,31 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytestring::ByteString;
-use klamm_log::disk::{Disk, RealDisk};
-use klamm_log::log_dir::LastShutdown;
-use klamm_metadata::controller::{Controller, ControllerSettings};
 use klamm_protocol::ids::BrokerId;
-use klamm_replication::quorum::{Address, Quorum, QuorumConfig, ReplicaKey, VoterSet};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
+use crate::assembly::{self, Threads};
 use crate::config::{BrokerConfig, Endpoint, NetworkConfig};
-use crate::controller::driver::{self, Driver};
-use crate::controller::metadata_log::{self, MetadataLog, MetadataLogError};
-use crate::controller::publisher::Publisher;
+use crate::controller::metadata_log::MetadataLogError;
+use crate::dispatch::ListenerKind;
 use crate::lifecycle::{self, AdvertisedListener, JoinError};
+use crate::maintenance;
 use crate::net::connection::ConnectionLimits;
 use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas};
 use crate::net::listener::{Listener, ListenerOptions};
 use crate::node::Node;
-use crate::partition::store::{LogStore, StoreError};
-use crate::{clock, features, maintenance, random};
+use crate::partition::store::StoreError;
 
 /// The longest that a start waits to become part of the cluster.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long connections get to end by themselves on shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The controller's address where nothing else is configured.
-const DEFAULT_CONTROLLER: (&str, u16) = ("localhost", 9093);
-
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -89,13 +81,12 @@ impl From<MetadataLogError> for StartError {
 /// A running broker. Dropping it without [`Broker::shutdown`] leaves its directories as after a crash.
 pub struct Broker {
     node: Arc<Node>,
-    epoch: i64,
     addresses: Vec<(String, SocketAddr)>,
     advertised: Vec<AdvertisedListener>,
     /// Ends what serves clients.
     stop: CancellationToken,
     tasks: TaskTracker,
-    metadata_thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Threads,
 }
 
 impl std::fmt::Debug for Broker {
@@ -114,40 +105,74 @@ impl Broker {
     /// A port or a data directory that cannot be used; nothing runs then.
     pub async fn start(config: BrokerConfig) -> Result<Self, StartError> {
         let quotas = Arc::new(ConnectionQuotas::new(connection_quotas(&config.network).await?));
-        let (listeners, advertised) = bind(&config).await?;
-        let addresses = listeners.iter().map(|listener| {
+        let bound = Bound::bind(&config).await?;
+        let addresses = bound.listeners.iter().map(|listener| {
             let address = listener.local_addr().expect("a bound socket has an address");
             (listener.name().to_string(), address)
         });
         let addresses = addresses.collect();
-        let opened = tokio::task::spawn_blocking(move || open(config));
-        let (node, metadata_thread) = match opened.await {
+        let (runtime, controllers) = (Handle::current(), bound.controllers.clone());
+        let opened =
+            tokio::task::spawn_blocking(move || assembly::open(config, controllers, runtime));
+        let (node, threads) = match opened.await {
             Ok(opened) => opened?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        let joined = tokio::time::timeout(JOIN_TIMEOUT, lifecycle::join(&node, &advertised));
-        let epoch = joined.await.map_err(|_| StartError::JoinTimeout)??;
+        let (brokers, controllers): (Vec<_>, Vec<_>) = bound
+            .listeners
+            .into_iter()
+            .partition(|listener| listener.kind() == ListenerKind::Broker);
         let broker = Self {
             node,
-            epoch,
             addresses,
-            advertised,
+            advertised: bound.advertised,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            metadata_thread: Mutex::new(Some(metadata_thread)),
+            threads,
         };
-        broker.serve(listeners, &quotas);
-        Ok(broker)
+        // The quorum needs its controllers before there is a cluster to join.
+        broker.accept(controllers, &quotas);
+        match broker.join(&bound.controllers).await {
+            Ok(()) => {
+                broker.serve(brokers, &quotas);
+                Ok(broker)
+            }
+            Err(failure) => {
+                broker.end().await;
+                Err(failure)
+            }
+        }
     }
 
-    fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
+    /// Makes the node a member of its cluster.
+    async fn join(&self, controllers: &[AdvertisedListener]) -> Result<(), StartError> {
+        let roles = self.node.config.roles;
+        if roles.controller {
+            let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
+            self.tasks.spawn(lifecycle::register_controller(node, controllers.to_vec(), stop));
+        }
+        if roles.broker {
+            let joined = lifecycle::join(&self.node, &self.advertised);
+            let joined = tokio::time::timeout(JOIN_TIMEOUT, joined).await;
+            joined.map_err(|_| StartError::JoinTimeout)??;
+        }
+        Ok(())
+    }
+
+    fn accept(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         for listener in listeners {
             let (node, tasks) = (Arc::clone(&self.node), self.tasks.clone());
             self.tasks.spawn(listener.run(node, Arc::clone(quotas), tasks, self.stop.clone()));
         }
+    }
+
+    fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
+        self.accept(listeners, quotas);
         let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
         self.tasks.spawn(maintenance::run(Arc::clone(&node), stop.clone()));
-        self.tasks.spawn(lifecycle::keep_contact(node, self.epoch, stop));
+        if node.config.roles.broker {
+            self.tasks.spawn(lifecycle::keep_contact(node, stop));
+        }
     }
 
     /// The listeners' names and the addresses that they are bound to.
@@ -155,10 +180,12 @@ impl Broker {
         &self.addresses
     }
 
-    /// What clients use as `bootstrap.servers`: the first listener, as advertised.
+    /// What clients use as `bootstrap.servers`: the first listener, as advertised. Empty on a node that is a
+    /// controller only.
     pub fn bootstrap_servers(&self) -> String {
-        let first = self.advertised.first().expect("a broker has a listener");
-        format!("{}:{}", first.host, first.port)
+        self.advertised
+            .first()
+            .map_or_else(String::new, |first| format!("{}:{}", first.host, first.port))
     }
 
     pub fn node_id(&self) -> BrokerId {
@@ -177,64 +204,98 @@ impl Broker {
 
     /// Stops serving, syncs and closes everything, and leaves the directories in order.
     pub async fn shutdown(self) {
-        lifecycle::leave(&self.node, self.epoch).await;
+        if self.node.config.roles.broker {
+            lifecycle::leave(&self.node).await;
+        }
+        self.end().await;
+        info!("the broker is stopped");
+    }
+
+    /// Ends everything that runs and closes the logs.
+    async fn end(self) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
         }
-        let (node, epoch) = (self.node, self.epoch);
-        let thread = self.metadata_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let closed = tokio::task::spawn_blocking(move || close(&node, thread, epoch));
+        let (node, threads) = (self.node, self.threads);
+        let closed = tokio::task::spawn_blocking(move || assembly::close(&node, threads));
         if closed.await.is_err() {
             error!("closing the logs panicked: the next start verifies them");
         }
-        info!("the broker is stopped");
     }
 }
 
-fn close(node: &Node, metadata_thread: Option<JoinHandle<()>>, epoch: i64) {
-    node.groups.shut_down();
-    node.controller.stop();
-    if metadata_thread.is_some_and(|thread| thread.join().is_err()) {
-        error!("the metadata thread panicked");
-    }
-    node.store.close(&node.partitions.all(), epoch);
+/// The sockets of a node, and what others are told of them.
+struct Bound {
+    listeners: Vec<Listener>,
+    /// What clients and brokers are told.
+    advertised: Vec<AdvertisedListener>,
+    /// What other controllers, and brokers that look for one, are told.
+    controllers: Vec<AdvertisedListener>,
 }
 
-/// Binds the broker's listeners, so that a port of 0 is known before it is advertised.
-async fn bind(
-    config: &BrokerConfig,
-) -> Result<(Vec<Listener>, Vec<AdvertisedListener>), StartError> {
-    let mut listeners = Vec::new();
-    let mut advertised = Vec::new();
-    for endpoint in &config.listeners.broker {
+impl Bound {
+    /// Binds all listeners, so that a port of 0 is known before it is advertised.
+    async fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
+        let mut bound =
+            Self { listeners: Vec::new(), advertised: Vec::new(), controllers: Vec::new() };
+        let told = &config.listeners;
+        for endpoint in &told.broker {
+            let at = bound.listen(config, endpoint, ListenerKind::Broker).await?;
+            bound.advertised.extend(advertised(&told.advertised_broker, endpoint, at));
+        }
+        for endpoint in &told.controller {
+            let at = bound.listen(config, endpoint, ListenerKind::Controller).await?;
+            bound.controllers.extend(advertised(&told.advertised_controller, endpoint, at));
+        }
+        Ok(bound)
+    }
+
+    /// Binds one listener and says at which port.
+    async fn listen(
+        &mut self,
+        config: &BrokerConfig,
+        endpoint: &Endpoint,
+        kind: ListenerKind,
+    ) -> Result<u16, StartError> {
         let host = endpoint.host.clone().unwrap_or_default();
-        let options = listener_options(config, endpoint);
+        let options = listener_options(config, endpoint, kind);
         let listener = Listener::bind(&host, endpoint.port, options).await.map_err(|source| {
             let listener = endpoint.listener.clone();
             StartError::Bind { listener, host: host.clone(), port: endpoint.port, source }
         })?;
-        let told = config.listeners.advertised_broker.iter();
-        for told in told.filter(|told| told.listener == endpoint.listener) {
-            let bound = listener.local_addr().expect("a bound socket has an address").port();
-            advertised.push(AdvertisedListener {
-                name: told.listener.clone().into(),
-                host: told.host.clone().unwrap_or_else(host_name).into(),
-                port: if told.port == 0 { bound } else { told.port },
-                security_protocol: told.security_protocol.id(),
-            });
-        }
-        listeners.push(listener);
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        self.listeners.push(listener);
+        Ok(port)
     }
-    Ok((listeners, advertised))
 }
 
-fn listener_options(config: &BrokerConfig, endpoint: &Endpoint) -> ListenerOptions {
+/// What is told of a listener that is bound to `port`.
+fn advertised(
+    told: &[Endpoint],
+    endpoint: &Endpoint,
+    port: u16,
+) -> impl Iterator<Item = AdvertisedListener> {
+    let told = told.iter().filter(|told| told.listener == endpoint.listener);
+    told.map(move |told| AdvertisedListener {
+        name: told.listener.clone().into(),
+        host: told.host.clone().unwrap_or_else(host_name).into(),
+        port: if told.port == 0 { port } else { told.port },
+        security_protocol: told.security_protocol.id(),
+    })
+}
+
+fn listener_options(
+    config: &BrokerConfig,
+    endpoint: &Endpoint,
+    kind: ListenerKind,
+) -> ListenerOptions {
     let network = &config.network;
     let idle_ms = u64::try_from(network.connections_max_idle_ms);
     ListenerOptions {
         name: endpoint.listener.as_str().into(),
+        kind,
         connection: ConnectionLimits {
             max_frame_bytes: count(network.socket_request_max_bytes),
             max_idle: idle_ms
@@ -267,106 +328,4 @@ async fn connection_quotas(network: &NetworkConfig) -> Result<ConnectionQuotaLim
 /// The machine's own name, for clients where nothing is advertised.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Opens the directories, starts the quorum and, with it, everything that the metadata log says.
-fn open(config: BrokerConfig) -> Result<(Arc<Node>, JoinHandle<()>), StartError> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let recovery_threads =
-        usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
-    let store = LogStore::open(
-        &disk,
-        &config.storage.log_dirs,
-        config.cluster_id.as_deref(),
-        config.node_id,
-        recovery_threads,
-    )?;
-    let metadata_dir = config.storage.metadata_log_dir.clone();
-    let cluster_id = store.cluster_id().clone();
-    let local = ReplicaKey::new(config.node_id, store.directory_id_of(&metadata_dir));
-    let listener = controller_listener(&config);
-    let voters = VoterSet::from_static(&listener, [(config.node_id, controller_address(&config))]);
-    let clean = store.last_shutdown() != LastShutdown::Unclean;
-    let storage = store.storage_of(&metadata_dir);
-    let mut opened = MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
-    let mut newest = opened.loader.clone();
-    opened.log.replay(&mut newest, opened.boot.log.end_offset)?;
-    let bootstrap = match metadata_log::read_bootstrap(disk.as_ref(), &metadata_dir)? {
-        Some(records) => records,
-        None => {
-            let records = features::initial().bootstrap_records();
-            if newest.is_empty() {
-                let dirs = &config.storage.log_dirs;
-                metadata_log::write_bootstrap(disk.as_ref(), dirs, &records, clock::now_ms())?;
-            }
-            records
-        }
-    };
-    // What the first records of an empty log will finalize counts as well.
-    let mut known = newest.newest().clone();
-    if known.features.metadata_version().is_none() {
-        for record in &bootstrap {
-            known.replay(record).map_err(MetadataLogError::from)?;
-        }
-    }
-    let mut settings = ControllerSettings::single_node(
-        config.node_id,
-        cluster_id.clone(),
-        features::registered(&known),
-        bootstrap,
-        config.configs.clone(),
-    );
-    settings.kraft_version = *opened.boot.membership.kraft_version.latest();
-    // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
-    settings.max_idle_interval_ms = 0;
-    let quorum_config = quorum_config(&config, local, listener, cluster_id.clone());
-    let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
-    let (handle, commands) = driver::channel();
-    let node = Arc::new(Node::new(config, cluster_id, store, handle));
-    node.groups.attach(&node);
-    let driver = Driver::new(
-        quorum,
-        opened.log,
-        Controller::new(settings, newest),
-        opened.loader,
-        Publisher::new(Arc::clone(&node)),
-        commands,
-        &node.config.quorum,
-    );
-    let failed = node.failed.clone();
-    let thread = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
-    Ok((node, thread))
-}
-
-fn quorum_config(
-    config: &BrokerConfig,
-    local: ReplicaKey,
-    listener: ByteString,
-    cluster_id: ByteString,
-) -> QuorumConfig {
-    let ms = |value: i32| u32::try_from(value).unwrap_or_default();
-    QuorumConfig {
-        election_timeout_ms: ms(config.quorum.election_timeout_ms),
-        fetch_timeout_ms: ms(config.quorum.fetch_timeout_ms),
-        election_backoff_max_ms: ms(config.quorum.election_backoff_max_ms),
-        request_timeout_ms: ms(config.quorum.request_timeout_ms),
-        retry_backoff_ms: ms(config.quorum.retry_backoff_ms),
-        fetch_max_bytes: config.quorum.fetch_max_bytes,
-        fetch_snapshot_max_bytes: config.quorum.fetch_snapshot_max_bytes,
-        seed: u64::from_be_bytes(random::bytes()),
-        ..QuorumConfig::with_defaults(local, listener, cluster_id)
-    }
-}
-
-fn controller_listener(config: &BrokerConfig) -> ByteString {
-    let names = &config.listeners.controller_listener_names;
-    names.first().map_or_else(|| ByteString::from_static("CONTROLLER"), |name| name.clone().into())
-}
-
-fn controller_address(config: &BrokerConfig) -> Address {
-    let (host, port) = DEFAULT_CONTROLLER;
-    config.quorum_members.voters.get(&config.node_id).map_or_else(
-        || Address { host: host.into(), port },
-        |voter| Address { host: voter.host.clone().into(), port: voter.port },
-    )
 }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use klamm_metadata::config_def::host_port::HostPort;
 use klamm_metadata::config_def::{BrokerConfigs, ConfigDef, ConfigValueError, parse_value};
 use klamm_protocol::ids::BrokerId;
 
@@ -129,21 +130,14 @@ impl Loaded {
     pub fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
         let loaded = Self::for_format(sources)?;
         let config = &loaded.config;
-        roles::check_single_node(
-            &config.configs,
-            config.node_id,
-            config.roles,
-            &config.quorum_members,
-        )
-        .map_err(|source| {
+        roles::check(config.node_id, config.roles, &config.quorum_members).map_err(|source| {
             let origins = origins(&loaded.settings, source.keys());
             ConfigError::Roles { source, origins }
         })?;
         Ok(loaded)
     }
 
-    /// Like [`Loaded::from_sources`], and takes nodes of larger clusters too: their directories can
-    /// be formatted already.
+    /// Like [`Loaded::from_sources`], without a look at whether the node could take its place in its cluster.
     pub fn for_format(sources: &Sources) -> Result<Self, ConfigError> {
         let mut settings = Settings::default();
         if let Some(path) = &sources.file {
@@ -195,6 +189,20 @@ impl BrokerConfig {
         let overrides = pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         let sources = Sources { overrides, ..Sources::default() };
         Loaded::from_sources(&sources).map(|loaded| loaded.config)
+    }
+
+    /// Whether the configuration knows of no other node: an empty directory is then a new cluster of one.
+    pub(crate) fn is_alone(&self) -> bool {
+        let members = &self.quorum_members;
+        let own = |server: &HostPort| {
+            let told = self.listeners.advertised_controller.iter();
+            told.chain(&self.listeners.controller)
+                .any(|at| at.port == server.port && at.host.as_deref() == Some(&*server.host))
+        };
+        self.roles.broker
+            && self.roles.controller
+            && members.voters.keys().all(|id| *id == self.node_id)
+            && members.bootstrap_servers.iter().all(own)
     }
 
     fn from_settings(settings: &Settings, cluster_id: Option<String>) -> Result<Self, ConfigError> {
@@ -305,16 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_a_larger_cluster_can_be_formatted_but_not_run() {
-        let sources = Sources {
-            overrides: vec![
-                ("controller.quorum.voters".into(), "1@a:9093,2@b:9093".into()),
-                ("node.id".into(), "2".into()),
-            ],
-            ..Sources::default()
-        };
-        assert_eq!(Loaded::for_format(&sources).unwrap().config.node_id, 2);
-        assert!(matches!(Loaded::from_sources(&sources), Err(ConfigError::Roles { .. })));
+    fn a_node_is_alone_where_nothing_names_others() {
+        let alone =
+            |key: &str, value: &str| BrokerConfig::from_pairs([(key, value)]).unwrap().is_alone();
+        assert!(alone("controller.quorum.voters", "1@localhost:9093"));
+        assert!(alone("controller.quorum.bootstrap.servers", "localhost:9093"));
+        assert!(!alone("controller.quorum.voters", "1@localhost:9093,2@localhost:9193"));
+        assert!(!alone("controller.quorum.bootstrap.servers", "localhost:9093,b:9093"));
+        assert!(!alone("controller.quorum.bootstrap.servers", "other:9093"));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! The metadata quorum and the controller of this node: one thread that owns both.
 
+pub(crate) mod channel;
 pub(crate) mod deadline;
 pub(crate) mod driver;
 pub(crate) mod handle;
 pub(crate) mod metadata_log;
 pub(crate) mod publisher;
+pub(crate) mod quorum_peers;
+pub(crate) mod requests;
+pub(crate) mod serving;
 pub(crate) mod snapshot_file;

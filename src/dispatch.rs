@@ -9,12 +9,31 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::LazyLock;
 
+use klamm_protocol::messages::allocate_producer_ids_request::AllocateProducerIdsRequest;
+use klamm_protocol::messages::alter_configs_request::AlterConfigsRequest;
+use klamm_protocol::messages::alter_partition_request::AlterPartitionRequest;
+use klamm_protocol::messages::assign_replicas_to_dirs_request::AssignReplicasToDirsRequest;
+use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
+use klamm_protocol::messages::broker_registration_request::BrokerRegistrationRequest;
+use klamm_protocol::messages::controller_registration_request::ControllerRegistrationRequest;
+use klamm_protocol::messages::incremental_alter_configs_request::IncrementalAlterConfigsRequest;
 use klamm_protocol::messages::{self, Api};
 
+use crate::controller::serving;
+use crate::forwarding;
 use crate::handlers;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListenerKind {
+    /// Clients and other brokers.
+    Broker,
+    /// Controllers, and brokers that talk to the active one.
+    Controller,
+}
 
 pub(crate) const PRODUCE: i16 = 0;
 pub(crate) const API_VERSIONS: i16 = 18;
@@ -50,6 +69,8 @@ pub(crate) struct Row {
     /// The first version that ApiVersions names.
     pub(crate) advertised_from: i16,
     pub(crate) handler: Handler,
+    /// Only the active controller can answer it: a broker passes it on (KIP-590).
+    pub(crate) forwarded: bool,
 }
 
 impl Row {
@@ -60,11 +81,15 @@ impl Row {
             .expect("rows name APIs of the schemas");
         let (first, last) = schema.versions;
         let last = if schema.latest_unstable { last - 1 } else { last };
-        Self { schema, served: first..=last, advertised_from: first, handler }
+        Self { schema, served: first..=last, advertised_from: first, handler, forwarded: false }
     }
 
     fn advertised_from(self, version: i16) -> Self {
         Self { advertised_from: version, ..self }
+    }
+
+    fn forwarded(self) -> Self {
+        Self { forwarded: true, ..self }
     }
 }
 
@@ -74,7 +99,7 @@ macro_rules! exclusive {
     };
 }
 
-/// All APIs that are answered, in the order of their keys.
+/// All APIs that brokers answer, in the order of their keys.
 pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
     use Handler::{Now, Pipelined};
     vec![
@@ -92,8 +117,8 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(15, Now(handlers::describe_groups::handle)),
         Row::new(16, Now(handlers::list_groups::handle)),
         Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
-        Row::new(19, exclusive!(create_topics)),
-        Row::new(20, exclusive!(delete_topics)),
+        Row::new(19, exclusive!(create_topics)).forwarded(),
+        Row::new(20, exclusive!(delete_topics)).forwarded(),
         Row::new(21, Now(handlers::delete_records::handle)),
         Row::new(22, exclusive!(init_producer_id)),
         Row::new(23, Now(handlers::offset_for_leader_epoch::handle)),
@@ -101,31 +126,92 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(33, exclusive!(alter_configs)),
         Row::new(34, exclusive!(alter_replica_log_dirs)),
         Row::new(35, exclusive!(describe_log_dirs)),
-        Row::new(37, exclusive!(create_partitions)),
+        Row::new(37, exclusive!(create_partitions)).forwarded(),
         Row::new(42, exclusive!(delete_groups)),
-        Row::new(43, exclusive!(elect_leaders)),
+        Row::new(43, exclusive!(elect_leaders)).forwarded(),
         Row::new(44, exclusive!(incremental_alter_configs)),
-        Row::new(45, exclusive!(alter_partition_reassignments)),
-        Row::new(46, Now(handlers::list_partition_reassignments::handle)),
+        Row::new(45, exclusive!(alter_partition_reassignments)).forwarded(),
+        Row::new(46, Now(handlers::list_partition_reassignments::handle)).forwarded(),
         Row::new(47, exclusive!(offset_delete)),
-        Row::new(55, exclusive!(describe_quorum)),
-        Row::new(57, exclusive!(update_features)),
+        Row::new(55, exclusive!(describe_quorum)).forwarded(),
+        Row::new(57, exclusive!(update_features)).forwarded(),
         Row::new(60, Now(handlers::describe_cluster::handle)),
         Row::new(61, Now(handlers::describe_producers::handle)),
-        Row::new(64, exclusive!(unregister_broker)),
+        Row::new(64, exclusive!(unregister_broker)).forwarded(),
         Row::new(74, Now(handlers::list_config_resources::handle)),
         Row::new(75, Now(handlers::describe_topic_partitions::handle)),
     ]
 });
 
-/// The row of an API, if it is answered.
-pub(crate) fn api(key: i16) -> Option<&'static Row> {
-    TABLE.binary_search_by_key(&key, |row| row.schema.key).ok().map(|index| &TABLE[index])
+macro_rules! decided {
+    ($request:ty) => {
+        Handler::Exclusive(|context, request| {
+            Box::pin(serving::decided::<$request>(context, request))
+        })
+    };
+}
+
+macro_rules! replica {
+    ($api:ident) => {
+        Handler::Exclusive(|context, request| Box::pin(serving::$api(context, request)))
+    };
+}
+
+/// All APIs that controllers answer on their own listeners, in the order of their keys.
+pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    use Handler::Now;
+    vec![
+        Row::new(1, replica!(fetch)),
+        Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
+        Row::new(19, exclusive!(create_topics)).forwarded(),
+        Row::new(20, exclusive!(delete_topics)).forwarded(),
+        Row::new(33, decided!(AlterConfigsRequest)).forwarded(),
+        Row::new(37, exclusive!(create_partitions)).forwarded(),
+        Row::new(43, exclusive!(elect_leaders)).forwarded(),
+        Row::new(44, decided!(IncrementalAlterConfigsRequest)).forwarded(),
+        Row::new(45, exclusive!(alter_partition_reassignments)).forwarded(),
+        Row::new(46, Now(handlers::list_partition_reassignments::handle)).forwarded(),
+        Row::new(52, replica!(vote)),
+        Row::new(53, replica!(begin_quorum_epoch)),
+        Row::new(54, replica!(end_quorum_epoch)),
+        Row::new(55, exclusive!(describe_quorum)).forwarded(),
+        Row::new(56, decided!(AlterPartitionRequest)),
+        Row::new(57, exclusive!(update_features)).forwarded(),
+        Row::new(
+            58,
+            Handler::Exclusive(|context, request| {
+                Box::pin(forwarding::on_envelope(context, request))
+            }),
+        ),
+        Row::new(59, replica!(fetch_snapshot)),
+        Row::new(60, Now(handlers::describe_cluster::handle)),
+        Row::new(62, decided!(BrokerRegistrationRequest)),
+        Row::new(63, decided!(BrokerHeartbeatRequest)),
+        Row::new(64, exclusive!(unregister_broker)).forwarded(),
+        Row::new(67, decided!(AllocateProducerIdsRequest)),
+        Row::new(70, decided!(ControllerRegistrationRequest)),
+        Row::new(73, decided!(AssignReplicasToDirsRequest)),
+    ]
+});
+
+/// The APIs that are answered on a kind of listener.
+pub(crate) fn table(kind: ListenerKind) -> &'static [Row] {
+    match kind {
+        ListenerKind::Broker => &TABLE,
+        ListenerKind::Controller => &CONTROLLER_TABLE,
+    }
+}
+
+/// The row of an API, if it is answered on that kind of listener.
+pub(crate) fn api(kind: ListenerKind, key: i16) -> Option<&'static Row> {
+    let table = table(kind);
+    table.binary_search_by_key(&key, |row| row.schema.key).ok().map(|index| &table[index])
 }
 
 /// Finds out who answers a request, and begins to.
 pub(crate) fn handle(context: &Context, request: Request) -> Result<Handled, ConnectionError> {
-    let row = api(request.api_key).expect("a parsed request names an API of the table");
+    let row =
+        api(context.kind, request.api_key).expect("a parsed request names an API of the table");
     if !row.served.contains(&request.version) {
         // A client of the future asks ApiVersions first and must learn what it can fall back to.
         if request.api_key == API_VERSIONS {
@@ -134,6 +220,19 @@ pub(crate) fn handle(context: &Context, request: Request) -> Result<Handled, Con
         let (api, version) = (row.schema.name, request.version);
         return Err(ConnectionError::UnsupportedVersion { api, version });
     }
+    if row.forwarded && context.kind == ListenerKind::Broker && !context.node.is_active_controller()
+    {
+        return Ok(Handled::Waiting(Box::pin(forwarding::forward(context.clone(), request))));
+    }
+    begin(row, context, request)
+}
+
+/// Begins to answer a request here, whoever is the controller.
+pub(crate) fn begin(
+    row: &Row,
+    context: &Context,
+    request: Request,
+) -> Result<Handled, ConnectionError> {
     match row.handler {
         Handler::Now(handle) => handle(context, &request).map(Handled::Answered),
         Handler::Pipelined(handle) => handle(context, &request),
@@ -142,6 +241,7 @@ pub(crate) fn handle(context: &Context, request: Request) -> Result<Handled, Con
 }
 
 /// Whether the next request of a connection has to wait for the answer to this one.
-pub(crate) fn is_exclusive(api_key: i16) -> bool {
-    api(api_key).is_some_and(|row| matches!(row.handler, Handler::Exclusive(_)))
+pub(crate) fn is_exclusive(kind: ListenerKind, api_key: i16) -> bool {
+    api(kind, api_key)
+        .is_some_and(|row| row.forwarded || matches!(row.handler, Handler::Exclusive(_)))
 }

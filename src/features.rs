@@ -33,17 +33,41 @@ pub(crate) const SUPPORTED: &[SupportedFeature] = &[
     SupportedFeature { name: MetadataVersion::FEATURE_NAME, min: 7, max: 30, initial: 30 },
 ];
 
+/// Features without which a cluster of many nodes can hardly be found, and that make no difference to who does not use
+/// them: a client of such a group or transaction is told by this broker that it does not serve it.
+const TOLERATED: [&str; 2] = ["group.version", "transaction.version"];
+
+/// Whether brokers of this build can be part of a cluster of many nodes that has the feature at some level.
+pub(crate) fn may_be_finalized(name: &str) -> bool {
+    TOLERATED.contains(&name) || SUPPORTED.iter().any(|feature| feature.name == name)
+}
+
+/// The finalized features of a cluster of many nodes that keep this broker out: their coordinators could be
+/// looked for here. The answer is what to set to 0 first.
+pub(crate) fn obstacles(image: &ClusterImage) -> Vec<String> {
+    let known = registered(image, false);
+    let finalized = image.features.finalized();
+    finalized
+        .filter(|(name, level)| *level > 0 && !known.contains_key(*name))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
 /// What a broker says about itself when it registers.
 ///
 /// A directory that Apache Kafka has formatted may have features finalized that this build does not
-/// serve. Of one's own cluster of one node they are tolerated: nobody else relies on them, and
-/// clients find the APIs they would need not advertised.
-pub(crate) fn registered(image: &ClusterImage) -> BTreeMap<ByteString, VersionRange> {
+/// serve. In a cluster of its own (`is_alone`) they are tolerated: nobody else relies on them, and
+/// clients find the APIs they would need not advertised. Elsewhere only [`TOLERATED`] are.
+pub(crate) fn registered(
+    image: &ClusterImage,
+    is_alone: bool,
+) -> BTreeMap<ByteString, VersionRange> {
     let mut ranges: BTreeMap<_, _> = SUPPORTED
         .iter()
         .map(|feature| (ByteString::from_static(feature.name), range(feature.min, feature.max)))
         .collect();
-    for (name, level) in image.features.finalized() {
+    let tolerated = |name: &str| is_alone || TOLERATED.contains(&name);
+    for (name, level) in image.features.finalized().filter(|(name, _)| tolerated(name)) {
         ranges.entry(ByteString::from(name)).or_insert_with(|| range(0, level));
     }
     ranges

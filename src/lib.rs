@@ -9,6 +9,7 @@ pub mod config;
 pub mod logging;
 pub mod server;
 
+mod assembly;
 mod authorized_operations;
 mod auto_topics;
 mod clock;
@@ -19,6 +20,8 @@ mod dispatch;
 mod dynamic_configs;
 mod features;
 mod fetch_session;
+mod forwarding;
+
 mod handlers;
 mod internal_topics;
 mod lifecycle;

@@ -1,16 +1,20 @@
 //! A broker's life in its cluster: register, be unfenced, stay in contact (KIP-631).
 //!
-//! The controller is asked through its handle; with one node it runs in this process.
+//! The controller is asked through a channel; it may run in this process.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_log::log_dir::LastShutdown;
+use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_heartbeat_response::BrokerHeartbeatResponse;
 use klamm_protocol::messages::broker_registration_request::{
     BrokerRegistrationRequest, Feature, Listener,
+};
+use klamm_protocol::messages::controller_registration_request::{
+    self as controller, ControllerRegistrationRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -18,8 +22,17 @@ use tracing::{debug, info, warn};
 use crate::cluster::Published;
 use crate::features;
 use crate::node::Node;
-use crate::random;
 
+/// How long the active controller may take to answer a registration before the start fails.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause before a registration is tried again that an earlier life of the broker stands against.
+const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
+/// How long a heartbeat may take: another controller may have to be elected.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause before a controller registers again that was refused.
+const REGISTRATION_PAUSE: Duration = Duration::from_secs(5);
+/// How often the controller is asked whether the broker has caught up.
+const CATCH_UP_RETRY: Duration = Duration::from_millis(100);
 /// How long a stop waits for the controller's leave, and how often it asks.
 const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 const CONTROLLED_SHUTDOWN_RETRY: Duration = Duration::from_millis(20);
@@ -27,8 +40,15 @@ const CONTROLLED_SHUTDOWN_RETRY: Duration = Duration::from_millis(20);
 /// Why the broker did not become part of its cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    #[error("the controller refused the registration: {0}")]
-    Refused(String),
+    #[error("the controller refused the registration: {error}: {reason} (its log says more)")]
+    Refused { error: ErrorCode, reason: &'static str },
+    #[error(
+        "the cluster has finalized {}, whose coordinators this version of Klamm does not have; first run \
+         kafka-features.sh --bootstrap-server <a broker of the cluster> downgrade{}",
+        .obstacles.join(" and "),
+        .obstacles.iter().map(|name| format!(" --feature {name}=0")).collect::<String>()
+    )]
+    Features { obstacles: Vec<String> },
     #[error("the controller cannot be reached: {0}")]
     Unreachable(String),
 }
@@ -42,27 +62,26 @@ pub(crate) struct AdvertisedListener {
     pub(crate) security_protocol: i16,
 }
 
-/// Registers the broker and has it unfenced; returns its epoch.
+/// Registers the broker and has it unfenced.
 pub(crate) async fn join(
     node: &Arc<Node>,
     listeners: &[AdvertisedListener],
-) -> Result<i64, JoinError> {
+) -> Result<(), JoinError> {
     // A new cluster's features are known once the controller has written its first records.
     let is_begun = |image: &Arc<Published>| image.features.metadata_version().is_some();
     let image = node.cluster.wait_for(is_begun).await;
+    let is_alone = node.config.is_alone();
     let previous_broker_epoch = match node.store.last_shutdown() {
         LastShutdown::Clean { broker_epoch } => broker_epoch.unwrap_or(-1),
         LastShutdown::Unclean => -1,
     };
-    let features = features::registered(&image).into_iter().map(|(name, range)| Feature {
-        name,
-        min_supported_version: range.min,
-        max_supported_version: range.max,
+    let features = features::registered(&image, is_alone).into_iter().map(|(name, range)| {
+        Feature { name, min_supported_version: range.min, max_supported_version: range.max }
     });
     let request = BrokerRegistrationRequest {
         broker_id: node.config.node_id,
         cluster_id: node.cluster_id.clone(),
-        incarnation_id: random::uuid(),
+        incarnation_id: node.incarnation_id,
         listeners: listeners
             .iter()
             .map(|listener| Listener {
@@ -78,31 +97,120 @@ pub(crate) async fn join(
         previous_broker_epoch,
         ..Default::default()
     };
-    let registered = node
-        .controller
-        .decide(move |controller, context| {
-            let (next_offset, now_ms) = (context.next_offset, context.now_ms);
-            controller.on_broker_registration(&request, true, next_offset, now_ms)
-        })
-        .await
-        .map_err(|error| JoinError::Unreachable(error.to_string()))?
-        .map_err(|error| JoinError::Refused(error.to_string()))?;
-    let epoch = registered.broker_epoch;
-    heartbeat(node, epoch, false).await?;
+    let epoch = register(node, &request).await?;
+    debug!("registered with epoch {epoch}");
+    node.set_broker_epoch(epoch);
+    while !heartbeat(node, false).await?.is_caught_up_and_unfenced() {
+        // Unfenced once what the controller knew at the registration has been applied here.
+        let known = node.cluster.image().end_offset;
+        let applied = node.cluster.wait_for(|image| image.end_offset > known);
+        drop(tokio::time::timeout(CATCH_UP_RETRY, applied).await);
+    }
     node.cluster
         .wait_for(|image| image.brokers.get(node.config.node_id).is_some_and(|b| !b.fenced))
         .await;
     info!("broker {} is registered with epoch {epoch} and unfenced", node.config.node_id);
-    Ok(epoch)
+    Ok(())
+}
+
+/// Registers until a controller takes or refuses it. An earlier life of this broker that the cluster has not
+/// missed yet is waited for.
+async fn register(node: &Arc<Node>, request: &BrokerRegistrationRequest) -> Result<i64, JoinError> {
+    loop {
+        let asked = node.channels.lifecycle.ask_within(request, REGISTRATION_TIMEOUT).await;
+        let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
+        match ErrorCode::from_code(response.error_code) {
+            Some(ErrorCode::None) => return Ok(response.broker_epoch),
+            Some(ErrorCode::DuplicateBrokerRegistration) => {
+                info!("an earlier life of broker {} is still registered", request.broker_id);
+                tokio::time::sleep(DUPLICATE_RETRY).await;
+            }
+            error => {
+                let obstacles = features::obstacles(&node.cluster.image());
+                if error == Some(ErrorCode::UnsupportedVersion) && !obstacles.is_empty() {
+                    return Err(JoinError::Features { obstacles });
+                }
+                let error = error.unwrap_or(ErrorCode::UnknownServerError);
+                return Err(JoinError::Refused { error, reason: error.message() });
+            }
+        }
+    }
+}
+
+/// Makes a controller known to the cluster, so that others know what it supports (KIP-919). Done again whenever the
+/// cluster does not have it.
+pub(crate) async fn register_controller(
+    node: Arc<Node>,
+    listeners: Vec<AdvertisedListener>,
+    stop: CancellationToken,
+) {
+    loop {
+        let incarnation_id = node.incarnation_id;
+        let is_due = |image: &Arc<Published>| {
+            let version = image.metadata_version();
+            let known = image.controllers.get(node.config.node_id);
+            image.features.metadata_version().is_some()
+                && version.is_controller_registration_supported()
+                && known.is_none_or(|known| known.incarnation_id != incarnation_id)
+        };
+        let image = tokio::select! {
+            () = stop.cancelled() => return,
+            image = node.cluster.wait_for(is_due) => image,
+        };
+        let request = controller_registration(&node, &listeners, &image);
+        let asked = node.channels.registration.ask_within(&request, REGISTRATION_TIMEOUT);
+        let pause = tokio::select! {
+            () = stop.cancelled() => return,
+            asked = asked => match asked {
+                Ok(response) if response.error_code == ErrorCode::None.code() => CATCH_UP_RETRY,
+                Ok(response) => {
+                    let reason = response.error_message.unwrap_or_default();
+                    warn!("the controller registration is refused: {reason}");
+                    REGISTRATION_PAUSE
+                }
+                Err(error) => {
+                    debug!("the controller is not registered: {error}");
+                    CATCH_UP_RETRY
+                }
+            },
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn controller_registration(
+    node: &Node,
+    listeners: &[AdvertisedListener],
+    image: &Published,
+) -> ControllerRegistrationRequest {
+    let features = features::registered(image, node.config.is_alone());
+    let features = features.into_iter().map(|(name, range)| controller::Feature {
+        name,
+        min_supported_version: range.min,
+        max_supported_version: range.max,
+    });
+    let listeners = listeners.iter().map(|listener| controller::Listener {
+        name: listener.name.clone(),
+        host: listener.host.clone(),
+        port: listener.port,
+        security_protocol: listener.security_protocol,
+    });
+    ControllerRegistrationRequest {
+        controller_id: node.config.node_id,
+        incarnation_id: node.incarnation_id,
+        zk_migration_ready: false,
+        listeners: listeners.collect(),
+        features: features.collect(),
+    }
 }
 
 /// Asks the controller to move what this broker leads elsewhere, and waits for its leave to stop, for
 /// `CONTROLLED_SHUTDOWN_TIMEOUT` at most (KIP-631).
-pub(crate) async fn leave(node: &Arc<Node>, epoch: i64) {
+pub(crate) async fn leave(node: &Arc<Node>) {
     let granted = async {
         loop {
-            match heartbeat(node, epoch, true).await {
-                Ok(response) if response.should_shut_down => return,
+            match heartbeat(node, true).await {
+                Ok(Contact(response)) if response.should_shut_down => return,
                 Ok(_) => tokio::time::sleep(CONTROLLED_SHUTDOWN_RETRY).await,
                 Err(error) => {
                     return warn!("the broker stops without the controller's leave: {error}");
@@ -115,30 +223,38 @@ pub(crate) async fn leave(node: &Arc<Node>, epoch: i64) {
     }
 }
 
-async fn heartbeat(
-    node: &Arc<Node>,
-    epoch: i64,
-    want_shut_down: bool,
-) -> Result<BrokerHeartbeatResponse, JoinError> {
+async fn heartbeat(node: &Arc<Node>, want_shut_down: bool) -> Result<Contact, JoinError> {
     let request = BrokerHeartbeatRequest {
         broker_id: node.config.node_id,
-        broker_epoch: epoch,
+        broker_epoch: node.broker_epoch(),
         current_metadata_offset: node.cluster.image().end_offset - 1,
         want_fence: false,
         want_shut_down,
         ..Default::default()
     };
-    let response = node
-        .controller
-        .decide(move |controller, context| controller.on_broker_heartbeat(&request, context.now_ms))
-        .await
-        .map_err(|error| JoinError::Unreachable(error.to_string()))?;
+    let asked = node.channels.lifecycle.ask_within(&request, HEARTBEAT_TIMEOUT).await;
+    let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
     debug!("heartbeat answered: {response:?}");
-    Ok(response)
+    match ErrorCode::from_code(response.error_code) {
+        Some(ErrorCode::None) => Ok(Contact(response)),
+        error => {
+            let error = error.unwrap_or(ErrorCode::UnknownServerError);
+            Err(JoinError::Refused { error, reason: error.message() })
+        }
+    }
+}
+
+/// What the controller says of this broker.
+struct Contact(BrokerHeartbeatResponse);
+
+impl Contact {
+    fn is_caught_up_and_unfenced(&self) -> bool {
+        self.0.is_caught_up && !self.0.is_fenced
+    }
 }
 
 /// Stays in contact with the controller until `stop`.
-pub(crate) async fn keep_contact(node: Arc<Node>, epoch: i64, stop: CancellationToken) {
+pub(crate) async fn keep_contact(node: Arc<Node>, stop: CancellationToken) {
     let interval = u64::try_from(node.config.lifecycle.heartbeat_interval_ms).unwrap_or(2_000);
     let mut ticks = tokio::time::interval(Duration::from_millis(interval.max(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -147,7 +263,7 @@ pub(crate) async fn keep_contact(node: Arc<Node>, epoch: i64, stop: Cancellation
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = heartbeat(&node, epoch, false).await {
+        if let Err(error) = heartbeat(&node, false).await {
             warn!("no contact with the controller: {error}");
         }
     }

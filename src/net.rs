@@ -10,6 +10,7 @@ mod frame;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lookout;
+pub(crate) mod peer;
 pub(crate) mod request;
 pub(crate) mod response;
 mod write;

@@ -1,15 +1,18 @@
 //! What the parts of a running node share.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_metadata::config_def::BrokerConfigs;
-use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::PartitionIndex;
+use klamm_protocol::{ErrorCode, Uuid};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Published};
 use crate::config::BrokerConfig;
+use crate::controller::channel::ControllerChannel;
 use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
 use crate::dynamic_configs::{ALL_LOG_DIRS, CORDONED_LOG_DIRS};
@@ -18,6 +21,33 @@ use crate::partition::handle::Partition;
 use crate::partition::store::{DirectoryStatus, LogStore};
 use crate::partition::table::{LookupError, PartitionTable};
 use crate::producer_ids::ProducerIds;
+use crate::random;
+
+/// The ways to the active controller, apart where one must not wait for the other.
+pub(crate) struct Channels {
+    /// Registration and heartbeats.
+    pub(crate) lifecycle: ControllerChannel,
+    /// This node as a controller.
+    pub(crate) registration: ControllerChannel,
+    /// What clients ask for.
+    pub(crate) forwarding: ControllerChannel,
+}
+
+impl Channels {
+    fn new(config: &BrokerConfig, controller: &ControllerHandle) -> Self {
+        let timeout_ms = config.configs.int("controller.socket.timeout.ms");
+        let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default());
+        let channel = |purpose: &str| {
+            let client_id = format!("broker-{}-{purpose}", config.node_id).into();
+            ControllerChannel::new(config.node_id, client_id, controller.clone(), timeout)
+        };
+        Self {
+            lifecycle: channel("heartbeat"),
+            registration: channel("registration"),
+            forwarding: channel("forwarding"),
+        }
+    }
+}
 
 /// One node, as handlers, publisher and background tasks see it. Each part guards itself.
 pub(crate) struct Node {
@@ -26,6 +56,8 @@ pub(crate) struct Node {
     /// In force: with the dynamic layers of the cluster image.
     configs: RwLock<Arc<BrokerConfigs>>,
     pub(crate) cluster_id: ByteString,
+    /// This life of the process, for its registrations.
+    pub(crate) incarnation_id: Uuid,
     pub(crate) cluster: Cluster,
     pub(crate) partitions: PartitionTable,
     pub(crate) store: LogStore,
@@ -33,6 +65,9 @@ pub(crate) struct Node {
     pub(crate) groups: GroupCoordinators,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) channels: Channels,
+    /// Of this broker's registration; -1 before it.
+    broker_epoch: AtomicI64,
     /// Cancelled when the node cannot go on.
     pub(crate) failed: CancellationToken,
 }
@@ -44,10 +79,12 @@ impl Node {
         store: LogStore,
         controller: ControllerHandle,
     ) -> Self {
+        let channels = Channels::new(&config, &controller);
         let slots = config.replication.max_incremental_fetch_session_cache_slots;
         Self {
             configs: RwLock::new(Arc::new(config.configs.clone())),
             cluster_id,
+            incarnation_id: random::uuid(),
             cluster: Cluster::default(),
             partitions: PartitionTable::default(),
             store,
@@ -55,9 +92,30 @@ impl Node {
             groups: GroupCoordinators::new(&config),
             fetch_sessions: FetchSessions::new(usize::try_from(slots).unwrap_or_default()),
             producer_ids: ProducerIds::default(),
+            channels,
+            broker_epoch: AtomicI64::new(-1),
             failed: CancellationToken::new(),
             config,
         }
+    }
+
+    /// The epoch of this broker's registration; -1 before it.
+    pub(crate) fn broker_epoch(&self) -> i64 {
+        self.broker_epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_broker_epoch(&self, epoch: i64) {
+        self.broker_epoch.store(epoch, Ordering::Release);
+    }
+
+    pub(crate) fn is_active_controller(&self) -> bool {
+        self.controller.is_active()
+    }
+
+    /// `request.timeout.ms`: how long another node may take to answer.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        let ms = self.config.configs.int("request.timeout.ms");
+        Duration::from_millis(u64::try_from(ms).unwrap_or_default())
     }
 
     /// The configuration in force.

@@ -43,27 +43,20 @@ pub struct QuorumMembers {
 /// Why a node cannot take its place in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoleError {
+    #[error("process.roles is '{}'; a node is a broker, a controller or both", .0.name())]
+    NoRole(ProcessRoles),
     #[error(
-        "process.roles is '{}', and this version of Klamm runs combined nodes only; set process.roles=broker,controller",
-        .0.name()
+        "process.roles is broker, and nothing says where the controllers are; set controller.quorum.bootstrap.servers to their host:port"
     )]
-    NotCombined(ProcessRoles),
+    NoControllers,
     #[error(
-        "controller.quorum.voters names {count} nodes, and this version of Klamm runs a quorum of one; name this node only"
+        "node.id is {node_id}, which controller.quorum.voters names as a controller, and process.roles is broker; add controller to process.roles, or use another node.id"
     )]
-    ManyVoters { count: usize },
-    #[error(
-        "controller.quorum.bootstrap.servers names {count} controllers, and this version of Klamm runs a quorum of one; name this node only"
-    )]
-    ManyBootstrapServers { count: usize },
+    VoterWithoutRole { node_id: BrokerId },
     #[error(
         "node.id is {node_id}, which controller.quorum.voters does not have; a controller is one of the voters"
     )]
     NotAVoter { node_id: BrokerId },
-    #[error(
-        "controller.quorum.auto.join.enable is true, and this version of Klamm runs a quorum of one; set it to false"
-    )]
-    AutoJoin,
     #[error(
         "node.id is {node_id} and broker.id is {broker_id}; they are the same thing, set node.id"
     )]
@@ -76,11 +69,9 @@ impl RoleError {
     /// The keys that play a part, for pointing at where they are set.
     pub fn keys(&self) -> &'static [&'static str] {
         match self {
-            Self::NotCombined(_) => &["process.roles"],
-            Self::ManyVoters { .. } => &["controller.quorum.voters"],
-            Self::ManyBootstrapServers { .. } => &["controller.quorum.bootstrap.servers"],
+            Self::NoRole(_) | Self::NoControllers => &["process.roles"],
+            Self::VoterWithoutRole { .. } => &["process.roles", "controller.quorum.voters"],
             Self::NotAVoter { .. } => &["node.id", "broker.id", "controller.quorum.voters"],
-            Self::AutoJoin => &["controller.quorum.auto.join.enable"],
             Self::TwoIds { .. } | Self::NegativeId(_) => &["node.id", "broker.id"],
         }
     }
@@ -108,91 +99,77 @@ pub fn node_id(configs: &BrokerConfigs) -> Result<BrokerId, RoleError> {
     if node_id < 0 { Err(RoleError::NegativeId(node_id)) } else { Ok(node_id) }
 }
 
-/// Refuses what makes sense in a cluster of many nodes only. Formatting does not ask for this.
-pub fn check_single_node(
-    configs: &BrokerConfigs,
+/// Whether the node can take its place in its cluster. Formatting does not ask for this.
+pub fn check(
     node_id: BrokerId,
     roles: ProcessRoles,
     members: &QuorumMembers,
 ) -> Result<(), RoleError> {
-    if !(roles.broker && roles.controller) {
-        return Err(RoleError::NotCombined(roles));
+    let is_voter = members.voters.contains_key(&node_id);
+    match (roles.broker, roles.controller) {
+        (false, false) => Err(RoleError::NoRole(roles)),
+        (_, true) if !members.voters.is_empty() && !is_voter => {
+            Err(RoleError::NotAVoter { node_id })
+        }
+        (true, false) if is_voter => Err(RoleError::VoterWithoutRole { node_id }),
+        (true, false) if members.voters.is_empty() && members.bootstrap_servers.is_empty() => {
+            Err(RoleError::NoControllers)
+        }
+        _ => Ok(()),
     }
-    if !members.voters.is_empty() && !members.voters.contains_key(&node_id) {
-        return Err(RoleError::NotAVoter { node_id });
-    }
-    if members.voters.len() > 1 {
-        return Err(RoleError::ManyVoters { count: members.voters.len() });
-    }
-    if members.bootstrap_servers.len() > 1 {
-        return Err(RoleError::ManyBootstrapServers { count: members.bootstrap_servers.len() });
-    }
-    if configs.boolean("controller.quorum.auto.join.enable") {
-        return Err(RoleError::AutoJoin);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(pairs: &[(&str, &str)]) -> Result<BrokerId, RoleError> {
+    fn checked(pairs: &[(&str, &str)]) -> Result<BrokerId, RoleError> {
         let statics = pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
         let configs = BrokerConfigs::new(statics).unwrap();
         let id = node_id(&configs)?;
-        let (roles, members) = (ProcessRoles::new(&configs), QuorumMembers::new(&configs));
-        check_single_node(&configs, id, roles, &members).map(|()| id)
+        check(id, ProcessRoles::new(&configs), &QuorumMembers::new(&configs)).map(|()| id)
     }
 
     const COMBINED: (&str, &str) = ("process.roles", "broker, controller");
+    const BROKER: (&str, &str) = ("process.roles", "broker");
 
     #[test]
     fn one_combined_node_is_taken_in_all_its_spellings() {
-        assert_eq!(check(&[COMBINED, ("node.id", "1")]), Ok(1));
+        assert_eq!(checked(&[COMBINED, ("node.id", "1")]), Ok(1));
         assert_eq!(
-            check(&[COMBINED, ("broker.id", "2"), ("controller.quorum.voters", "2@a:9093")]),
+            checked(&[COMBINED, ("broker.id", "2"), ("controller.quorum.voters", "2@a:9093")]),
             Ok(2)
         );
+        let servers = ("controller.quorum.bootstrap.servers", "a:9093");
+        assert_eq!(checked(&[COMBINED, ("node.id", "0"), servers]), Ok(0));
+    }
+
+    #[test]
+    fn brokers_and_controllers_may_be_nodes_of_their_own() {
+        let voters = ("controller.quorum.voters", "1@a:1,2@b:1");
+        let servers = ("controller.quorum.bootstrap.servers", "a:1,b:1");
+        assert_eq!(checked(&[BROKER, ("node.id", "3"), voters]), Ok(3));
+        assert_eq!(checked(&[BROKER, ("node.id", "3"), servers]), Ok(3));
+        assert_eq!(checked(&[("process.roles", "controller"), ("node.id", "1"), voters]), Ok(1));
+    }
+
+    #[test]
+    fn a_broker_knows_where_its_controllers_are_and_is_none_of_them() {
+        assert_eq!(checked(&[BROKER, ("node.id", "1")]), Err(RoleError::NoControllers));
         assert_eq!(
-            check(&[COMBINED, ("node.id", "0"), ("controller.quorum.bootstrap.servers", "a:9093")]),
-            Ok(0)
+            checked(&[BROKER, ("node.id", "1"), ("controller.quorum.voters", "1@a:1,2@b:1")]),
+            Err(RoleError::VoterWithoutRole { node_id: 1 })
         );
     }
 
     #[test]
-    fn clusters_of_many_nodes_are_refused_for_now() {
-        let roles = ProcessRoles { broker: true, controller: false };
+    fn a_node_has_one_id_and_a_controller_is_a_voter() {
         assert_eq!(
-            check(&[("process.roles", "broker"), ("node.id", "1")]),
-            Err(RoleError::NotCombined(roles))
-        );
-        assert_eq!(
-            check(&[COMBINED, ("node.id", "1"), ("controller.quorum.voters", "1@a:1,2@b:1")]),
-            Err(RoleError::ManyVoters { count: 2 })
-        );
-        assert_eq!(
-            check(&[
-                COMBINED,
-                ("node.id", "1"),
-                ("controller.quorum.bootstrap.servers", "a:1,b:1")
-            ]),
-            Err(RoleError::ManyBootstrapServers { count: 2 })
-        );
-        assert_eq!(
-            check(&[COMBINED, ("node.id", "1"), ("controller.quorum.auto.join.enable", "true")]),
-            Err(RoleError::AutoJoin)
-        );
-    }
-
-    #[test]
-    fn a_node_has_one_id_and_is_a_voter() {
-        assert_eq!(
-            check(&[COMBINED, ("node.id", "1"), ("broker.id", "2")]),
+            checked(&[COMBINED, ("node.id", "1"), ("broker.id", "2")]),
             Err(RoleError::TwoIds { node_id: 1, broker_id: 2 })
         );
         assert_eq!(
-            check(&[COMBINED, ("node.id", "1"), ("controller.quorum.voters", "2@b:1")]),
+            checked(&[COMBINED, ("node.id", "1"), ("controller.quorum.voters", "2@b:1")]),
             Err(RoleError::NotAVoter { node_id: 1 })
         );
     }

@@ -1,34 +1,44 @@
 //! The thread of the metadata log: receives commands, lets the quorum and the controller decide,
-//! carries out what they ask for, publishes what is committed and answers.
+//! carries out what they ask for, and hands over what is committed for publication.
 //!
 //! Commands that are waiting share one sync of the log. A failure to write the metadata log or to
 //! replay it stops the node: it would no longer agree with the others.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::loader::MetadataLoader;
 use klamm_metadata::snapshot;
 use klamm_protocol::batch_builder::BatchBuilder;
-use klamm_protocol::ids::Offset;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
-use klamm_replication::quorum::{Effect, Quorum, membership_records};
+use klamm_replication::OffsetAndEpoch;
+use klamm_replication::quorum::message::{FetchReplyBody, Inbound, Reply};
+use klamm_replication::quorum::{Effect, Quorum, RequestId, membership_records};
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
+use super::channel::QuorumLeader;
 use super::handle::{
     Command, Completion, ControllerError, ControllerHandle, Decided, DecisionContext,
-    MAX_QUEUED_DECISIONS,
+    MAX_QUEUED_DECISIONS, QuorumAnswer, Settled,
 };
 use super::metadata_log::{MetadataLog, MetadataLogError};
-use super::publisher::Publisher;
+use super::publisher::Publications;
+use super::quorum_peers::QuorumPeers;
 use super::snapshot_file::{Snapshot, SnapshotSchedule};
 use crate::clock;
+use crate::cluster::Published;
 use crate::config::QuorumConfig;
+use crate::net::peer::PeerAddress;
 
 /// Commands that are taken together before the log is synced.
 const MAX_COMMANDS_PER_SYNC: usize = 256;
@@ -42,20 +52,34 @@ pub(crate) struct Driver {
     controller: Controller,
     /// Replays what is committed; what is published comes from here.
     loader: MetadataLoader,
-    publisher: Publisher,
+    publications: Arc<Publications>,
+    peers: QuorumPeers,
     commands: Receiver<Command>,
     effects: VecDeque<Effect>,
+    /// Inbound requests that are not answered yet.
+    inbound: BTreeMap<RequestId, oneshot::Sender<QuorumAnswer>>,
+    next_request_id: u64,
+    /// The listener over which controllers talk.
+    listener: ByteString,
+    leader: watch::Sender<QuorumLeader>,
     snapshots: SnapshotSchedule,
     /// `metadata.max.retention.bytes`, of the log and its snapshots together.
     max_retention_bytes: u64,
     /// Decisions that are not committed yet, by the offset at which they will be.
-    uncommitted: VecDeque<(Offset, Completion)>,
+    uncommitted: VecDeque<(Offset, Settled, Completion)>,
 }
 
-/// A queue to a driver that does not run yet.
-pub(crate) fn channel() -> (ControllerHandle, Receiver<Command>) {
-    let (sender, receiver): (SyncSender<Command>, _) = sync_channel(MAX_QUEUED_DECISIONS);
-    (ControllerHandle::new(sender), receiver)
+/// The driver's ends of its queues.
+pub(crate) struct DriverEnds {
+    commands: Receiver<Command>,
+    leader: watch::Sender<QuorumLeader>,
+}
+
+/// Queues to and from a driver that does not run yet.
+pub(crate) fn channel() -> (ControllerHandle, DriverEnds) {
+    let (sender, commands): (SyncSender<Command>, _) = sync_channel(MAX_QUEUED_DECISIONS);
+    let leader = watch::Sender::default();
+    (ControllerHandle::new(sender, leader.subscribe()), DriverEnds { commands, leader })
 }
 
 impl Driver {
@@ -64,9 +88,10 @@ impl Driver {
         log: MetadataLog,
         controller: Controller,
         loader: MetadataLoader,
-        publisher: Publisher,
-        commands: Receiver<Command>,
+        publications: Arc<Publications>,
+        (ends, peers): (DriverEnds, QuorumPeers),
         config: &QuorumConfig,
+        listener: ByteString,
     ) -> Self {
         let snapshots = SnapshotSchedule::new(
             config.metadata_log_max_record_bytes_between_snapshots,
@@ -82,8 +107,13 @@ impl Driver {
             log,
             controller,
             loader,
-            publisher,
-            commands,
+            publications,
+            peers,
+            commands: ends.commands,
+            inbound: BTreeMap::new(),
+            next_request_id: 0,
+            listener,
+            leader: ends.leader,
             effects: effects.into(),
             uncommitted: VecDeque::new(),
         }
@@ -144,6 +174,13 @@ impl Driver {
                     // Whoever asked may have gone away.
                     drop(answer.send(self.quorum.describe(clock::now_ms())));
                 }
+                Some(Command::Quorum(inbound, answer)) => self.on_inbound(inbound, answer),
+                Some(Command::Responded(id, response)) => {
+                    let effects = self.quorum.on_response(clock::now_ms(), id, response);
+                    self.effects.extend(effects);
+                    // What the answer brought must be in the log before anything else is said.
+                    self.settle()?;
+                }
                 Some(Command::Decide(decision)) => {
                     if !self.controller.is_active() {
                         decision(Err(ControllerError::NotController));
@@ -158,6 +195,15 @@ impl Driver {
             }
         }
         Ok(false)
+    }
+
+    fn on_inbound(&mut self, inbound: Inbound, answer: oneshot::Sender<QuorumAnswer>) {
+        let request_id = RequestId(self.next_request_id);
+        self.next_request_id += 1;
+        // Requests of peers that have gone away are answered for nobody.
+        self.inbound.retain(|_, waiting| !waiting.is_closed());
+        self.inbound.insert(request_id, answer);
+        self.effects.extend(self.quorum.on_request(clock::now_ms(), request_id, inbound));
     }
 
     fn context(&self) -> DecisionContext {
@@ -182,22 +228,25 @@ impl Driver {
 
     fn append_outcome(&mut self, outcome: Outcome<()>) -> Result<(), MetadataLogError> {
         let Outcome { records, atomic, response: () } = outcome;
-        self.on_decided(Decided { records, atomic, completion: Box::new(|_| ()) })
+        let completion = Box::new(|_| ());
+        self.on_decided(Decided { records, atomic, settled: Settled::Committed, completion })
     }
 
     /// Appends what was decided. The answer waits for all that was decided before it as well: it
     /// may rest on that.
     fn on_decided(&mut self, decided: Decided) -> Result<(), MetadataLogError> {
-        let Decided { records, atomic, completion } = decided;
+        let Decided { records, atomic, settled, completion } = decided;
         let per_batch = if atomic { records.len().max(1) } else { MAX_RECORDS_PER_BATCH };
         for batch in records.chunks(per_batch) {
             self.append(batch)?;
         }
         let held_until = self.quorum.log().end_offset;
-        if self.loader.end_offset() >= held_until {
-            completion(Ok(()));
+        if self.loader.end_offset() < held_until {
+            self.uncommitted.push_back((held_until, settled, completion));
+        } else if settled == Settled::Published {
+            self.publications.complete([completion]);
         } else {
-            self.uncommitted.push_back((held_until, completion));
+            completion(Ok(()));
         }
         Ok(())
     }
@@ -246,45 +295,117 @@ impl Driver {
             Effect::CommitTo { high_watermark } => self.on_committed(high_watermark),
             Effect::BecameLeader { epoch } => {
                 info!("this node is the active controller in epoch {epoch}");
+                self.controller.reset(self.loader.clone());
                 let outcome = self.controller.on_elected(clock::now_ms());
-                self.append_outcome(outcome)
+                self.append_outcome(outcome)?;
+                self.leader.send_modify(|leader| leader.is_active_here = true);
+                Ok(())
             }
             Effect::Resigned { epoch } => {
                 info!("this node is no longer the controller of epoch {epoch}");
-                self.controller.on_resigned();
-                self.controller.reset(self.loader.clone());
-                for (_, completion) in self.uncommitted.drain(..) {
-                    completion(Err(ControllerError::NotController));
-                }
+                self.resign();
                 Ok(())
             }
             Effect::LeaderChanged { epoch, leader_id } => {
-                debug!("leader of the metadata quorum in epoch {epoch}: {leader_id:?}");
+                self.on_leader(epoch, leader_id);
                 Ok(())
             }
             Effect::Anomaly(anomaly) => {
                 warn!("a peer of the metadata quorum contradicts itself: {anomaly:?}");
                 Ok(())
             }
-            Effect::Send { .. }
-            | Effect::Reply { .. }
-            | Effect::WriteSnapshotChunk { .. }
-            | Effect::LoadSnapshot { .. } => {
-                unreachable!("a quorum of one voter speaks to nobody: {effect:?}")
+            Effect::Send { correlation_id, to, request } => {
+                self.peers.send(correlation_id, to, request);
+                Ok(())
             }
+            Effect::Reply { request_id, reply } => self.reply(request_id, reply),
+            Effect::WriteSnapshotChunk { snapshot_id, position, bytes } => {
+                self.log.write_snapshot_chunk(snapshot_id, position, &bytes)
+            }
+            Effect::LoadSnapshot { snapshot_id } => self.load_snapshot(snapshot_id),
         }
+    }
+
+    fn resign(&mut self) {
+        self.leader.send_modify(|leader| leader.is_active_here = false);
+        self.controller.on_resigned();
+        self.controller.reset(self.loader.clone());
+        for (_, _, completion) in self.uncommitted.drain(..) {
+            completion(Err(ControllerError::NotController));
+        }
+    }
+
+    fn on_leader(&self, epoch: LeaderEpoch, id: Option<BrokerId>) {
+        let address = self.quorum.leader_endpoints().address(&self.listener);
+        let address = address.map(|at| PeerAddress { host: at.host.clone(), port: at.port });
+        match id {
+            Some(id) => info!("node {id} leads the metadata quorum in epoch {epoch}"),
+            None => debug!("nobody leads the metadata quorum in epoch {epoch}"),
+        }
+        self.leader.send_replace(QuorumLeader { epoch, id, address, is_active_here: false });
+    }
+
+    /// Answers a replica. What it asked to read is read now, from a log that only this thread changes.
+    fn reply(&mut self, request_id: RequestId, reply: Reply) -> Result<(), MetadataLogError> {
+        let Some(waiting) = self.inbound.remove(&request_id) else { return Ok(()) };
+        let answer = match reply {
+            Reply::Fetch(fetch) => {
+                let records = match fetch.body {
+                    FetchReplyBody::Records { offset, max_bytes } => {
+                        self.log.read(offset, max_bytes)?
+                    }
+                    FetchReplyBody::Empty
+                    | FetchReplyBody::Diverging(_)
+                    | FetchReplyBody::Snapshot(_) => Bytes::new(),
+                };
+                QuorumAnswer::Fetch(fetch, records)
+            }
+            Reply::FetchSnapshot(fetch) => {
+                let piece = self.log.read_snapshot_piece(
+                    fetch.snapshot_id,
+                    fetch.position,
+                    fetch.max_bytes,
+                )?;
+                QuorumAnswer::FetchSnapshot(fetch, piece)
+            }
+            plain => QuorumAnswer::Plain(plain),
+        };
+        // Whoever asked may have gone away.
+        drop(waiting.send(answer));
+        Ok(())
+    }
+
+    /// Begins anew with a snapshot that a leader has sent.
+    fn load_snapshot(&mut self, id: OffsetAndEpoch) -> Result<(), MetadataLogError> {
+        let (loader, membership) = self.log.load_snapshot(id, clock::now_ms())?;
+        self.loader = loader;
+        self.effects.extend(self.quorum.on_snapshot_loaded(clock::now_ms(), id, membership));
+        self.snapshots.on_taken(self.log.size(), clock::now_ms());
+        self.publish(Vec::new());
+        Ok(())
     }
 
     fn on_committed(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
         self.log.replay(&mut self.loader, high_watermark)?;
-        let kraft_version = *self.quorum.membership().kraft_version.latest();
-        self.publisher.publish(&self.loader, kraft_version);
-        while self.uncommitted.front().is_some_and(|(offset, _)| *offset <= high_watermark) {
-            if let Some((_, completion)) = self.uncommitted.pop_front() {
-                completion(Ok(()));
+        let mut completions = Vec::new();
+        while self.uncommitted.front().is_some_and(|(offset, ..)| *offset <= high_watermark) {
+            match self.uncommitted.pop_front() {
+                Some((_, Settled::Published, completion)) => completions.push(completion),
+                Some((_, Settled::Committed, completion)) => completion(Ok(())),
+                None => unreachable!("there was a first one"),
             }
         }
+        self.publish(completions);
         self.maybe_snapshot()
+    }
+
+    fn publish(&self, completions: Vec<Completion>) {
+        let published = Published {
+            image: self.loader.stable().clone(),
+            end_offset: self.loader.end_offset(),
+            kraft_version: *self.quorum.membership().kraft_version.latest(),
+        };
+        self.publications.publish(published, completions);
     }
 
     /// Takes a snapshot if one is due, and deletes what it makes superfluous.

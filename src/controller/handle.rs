@@ -3,13 +3,20 @@
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use bytes::Bytes;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
-use klamm_replication::quorum::QuorumDescription;
-use tokio::sync::oneshot;
+use klamm_replication::quorum::message::{
+    FetchReply, FetchSnapshotReply, Inbound, Reply, Response,
+};
+use klamm_replication::quorum::wire::SnapshotPiece;
+use klamm_replication::quorum::{CorrelationId, QuorumDescription};
+use tokio::sync::{oneshot, watch};
+
+use super::channel::QuorumLeader;
 
 /// Decisions that may be queued: more are refused, so that a slow disk cannot fill the memory.
 pub(crate) const MAX_QUEUED_DECISIONS: usize = 1024;
@@ -44,14 +51,25 @@ pub(crate) struct DecisionContext {
     pub(crate) now_ms: i64,
 }
 
-/// Called once the records of a decision are committed and published, or never will be.
+/// Called once the records of a decision are committed (and published, if that was asked for), or never
+/// will be.
 pub(crate) type Completion = Box<dyn FnOnce(Result<(), ControllerError>) + Send>;
 
 /// A decision that has been made.
 pub(crate) struct Decided {
     pub(crate) records: Vec<MetadataRecord>,
     pub(crate) atomic: bool,
+    pub(crate) settled: Settled,
     pub(crate) completion: Completion,
+}
+
+/// When a decision is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// As soon as its records are committed.
+    Committed,
+    /// When this node has applied them as well: a client finds here what it asked for.
+    Published,
 }
 
 /// Decides with the controller, or learns that it cannot.
@@ -60,9 +78,21 @@ type Decision = Box<
         + Send,
 >;
 
+/// What a replica of the metadata log is answered, with what was read for it.
+#[derive(Debug)]
+pub(crate) enum QuorumAnswer {
+    Plain(Reply),
+    Fetch(FetchReply, Bytes),
+    FetchSnapshot(FetchSnapshotReply, Result<SnapshotPiece, ErrorCode>),
+}
+
 /// What the controller's thread is asked for.
 pub(crate) enum Command {
     Decide(Decision),
+    /// Another replica of the metadata log asks.
+    Quorum(Inbound, oneshot::Sender<QuorumAnswer>),
+    /// Another replica has answered, or could not be reached.
+    Responded(CorrelationId, Response),
     DescribeQuorum(oneshot::Sender<Result<QuorumDescription, ErrorCode>>),
     Stop,
 }
@@ -71,16 +101,53 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub(crate) struct ControllerHandle {
     commands: SyncSender<Command>,
+    leader: watch::Receiver<QuorumLeader>,
 }
 
 impl ControllerHandle {
-    pub(super) fn new(commands: SyncSender<Command>) -> Self {
-        Self { commands }
+    pub(super) fn new(
+        commands: SyncSender<Command>,
+        leader: watch::Receiver<QuorumLeader>,
+    ) -> Self {
+        Self { commands, leader }
+    }
+
+    /// Who leads the metadata quorum, to be watched.
+    pub(crate) fn leader(&self) -> watch::Receiver<QuorumLeader> {
+        self.leader.clone()
+    }
+
+    /// Whether this node is the active controller.
+    pub(crate) fn is_active(&self) -> bool {
+        self.leader.borrow().is_active_here
+    }
+
+    /// Has the quorum answer another replica. A fetch may wait for records.
+    pub(crate) async fn quorum(&self, inbound: Inbound) -> Result<QuorumAnswer, ControllerError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Quorum(inbound, answer))?;
+        answered.await.map_err(|_| ControllerError::Stopping)
+    }
+
+    /// Brings another replica's answer. If the queue is full it is lost, as it may be on its way here.
+    pub(super) fn responded(&self, id: CorrelationId, response: Response) {
+        if let Err(error) = self.send(Command::Responded(id, response)) {
+            tracing::debug!("an answer of the metadata quorum is lost: {error}");
+        }
     }
 
     /// Has the controller decide, and waits until the decision holds and this node has applied it.
     pub(crate) async fn decide<R: Send + 'static>(
         &self,
+        decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
+    ) -> Result<R, ControllerError> {
+        self.decide_and(Settled::Published, decision).await
+    }
+
+    /// Has the controller decide, and waits as long as `settled` says.
+    pub(crate) async fn decide_and<R: Send + 'static>(
+        &self,
+        settled: Settled,
         decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
     ) -> Result<R, ControllerError> {
         let (answer, answered) = oneshot::channel::<Result<R, ControllerError>>();
@@ -97,7 +164,7 @@ impl ControllerHandle {
             let completion: Completion = Box::new(move |held| {
                 drop(answer.send(held.map(|()| response)));
             });
-            Some(Decided { records, atomic, completion })
+            Some(Decided { records, atomic, settled, completion })
         }));
         self.send(command)?;
         answered.await.unwrap_or(Err(ControllerError::Stopping))

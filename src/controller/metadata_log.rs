@@ -2,6 +2,7 @@
 //!
 //! The log is an ordinary log. What is read from it and not understood stops the node.
 
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ use klamm_protocol::control_record::ControlRecordError;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_protocol::record::RecordError;
-use klamm_protocol::{DecodeError, EncodeError, Uuid};
+use klamm_protocol::{DecodeError, EncodeError, ErrorCode, Uuid};
+use klamm_replication::quorum::wire::SnapshotPiece;
 use klamm_replication::quorum::{
     AppendBatch, Boot, ControlBatchError, LogPosition, Membership, StoredElection, VoteStoreError,
     VoterSet,
@@ -38,6 +40,8 @@ pub(crate) const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 const SNAPSHOT_SUFFIX: &str = ".checkpoint";
 /// No batch of the metadata log decompresses to more (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The most of a snapshot that is read at once.
+const MAX_SNAPSHOT_PIECE_BYTES: u64 = 8 * 1024 * 1024;
 /// How much of the log is read at once while it is replayed.
 const READ_BYTES: u64 = 1024 * 1024;
 
@@ -82,6 +86,8 @@ pub(crate) struct MetadataLog {
     log: Log,
     /// Oldest first, without the one of formatting.
     snapshots: Vec<OffsetAndEpoch>,
+    /// What holds of the quorum before the first record.
+    configured: Membership,
 }
 
 /// What is found on disk when the node starts.
@@ -122,7 +128,8 @@ impl MetadataLog {
             log.truncate_fully_and_start_at(latest.offset, now_ms)?;
         }
         log.flush()?;
-        let mut membership = Membership::new(configured);
+        let configured = Membership::new(configured);
+        let mut membership = configured.clone();
         let mut loader = MetadataLoader::default();
         for id in &snapshots {
             let records = read_snapshot(disk.as_ref(), &dir, *id, &mut membership)?;
@@ -132,7 +139,7 @@ impl MetadataLog {
             }
         }
         let snapshots = snapshots.into_iter().filter(|id| id.offset > 0).collect();
-        let this = Self { disk, dir, log, snapshots };
+        let this = Self { disk, dir, log, snapshots, configured };
         this.for_each_batch(this.log.log_start(), this.log.log_end(), |batch| {
             Ok(membership.apply_batch(batch)?)
         })?;
@@ -183,6 +190,7 @@ impl MetadataLog {
     ) -> Result<(), MetadataLogError> {
         let batch = match batch {
             AppendBatch::EpochStart(batch) => batch.encode(base_offset, epoch)?,
+            AppendBatch::Membership(batch) => batch.encode(base_offset, epoch)?,
             AppendBatch::Records(bytes) => RecordBatch::parse(&bytes)?,
             AppendBatch::Fetched(batches) => {
                 for batch in batches {
@@ -217,6 +225,84 @@ impl MetadataLog {
     /// Leaves the log in order: the next start has nothing to verify.
     pub(super) fn close(self) -> Result<(), MetadataLogError> {
         Ok(self.log.close()?)
+    }
+
+    /// Whole batches from `offset` on, committed or not: at least one, and as many as fit into `max_bytes`.
+    pub(super) fn read(&self, offset: Offset, max_bytes: i32) -> Result<Bytes, MetadataLogError> {
+        let spec = FetchSpec {
+            offset,
+            max_bytes: u64::try_from(max_bytes).unwrap_or(0).min(READ_BYTES),
+            min_one_message: true,
+            upper_bound: self.log.log_end(),
+        };
+        let Some(slice) = self.log.view().read(spec)?.records else { return Ok(Bytes::new()) };
+        let bytes = slice.read()?;
+        let whole = Batches::new(bytes.clone()).map_while(Result::ok);
+        let len: usize = whole.map(|batch| batch.bytes.len()).sum();
+        Ok(bytes.slice(..len))
+    }
+
+    /// A piece of a snapshot for another replica, or why there is none.
+    pub(super) fn read_snapshot_piece(
+        &self,
+        id: OffsetAndEpoch,
+        position: i64,
+        max_bytes: i32,
+    ) -> Result<Result<SnapshotPiece, ErrorCode>, MetadataLogError> {
+        if !self.snapshots.contains(&id) {
+            return Ok(Err(ErrorCode::SnapshotNotFound));
+        }
+        let file = self.disk.open(&self.dir.join(snapshot_name(id)), OpenMode::Read)?;
+        let size = file.size()?;
+        let Some(position) = u64::try_from(position).ok().filter(|position| *position < size)
+        else {
+            return Ok(Err(ErrorCode::PositionOutOfRange));
+        };
+        let wanted = u64::try_from(max_bytes).unwrap_or(0).clamp(1, MAX_SNAPSHOT_PIECE_BYTES);
+        let len = usize::try_from(wanted.min(size - position)).expect("a piece fits into memory");
+        let mut piece = vec![0; len];
+        let read = file.read_at(&mut piece, position)?;
+        piece.truncate(read);
+        let size = i64::try_from(size).expect("files are shorter than 2^63");
+        Ok(Ok(SnapshotPiece { size, bytes: piece.into() }))
+    }
+
+    /// Notes a piece of a snapshot that a leader sends, beside the log until it is whole.
+    pub(super) fn write_snapshot_chunk(
+        &self,
+        id: OffsetAndEpoch,
+        position: i64,
+        bytes: &[u8],
+    ) -> Result<(), MetadataLogError> {
+        let path = self.dir.join(part_name(id));
+        let mode = if position == 0 { OpenMode::Truncate } else { OpenMode::Write };
+        let file = self.disk.open(&path, mode)?;
+        let position = u64::try_from(position).expect("pieces follow each other from 0");
+        file.write_all_at(&mut [IoSlice::new(bytes)], position)?;
+        Ok(())
+    }
+
+    /// Takes a received snapshot into place and starts the log anew at its end.
+    pub(super) fn load_snapshot(
+        &mut self,
+        id: OffsetAndEpoch,
+        now_ms: i64,
+    ) -> Result<(MetadataLoader, Membership), MetadataLogError> {
+        let (part, path) = (self.dir.join(part_name(id)), self.dir.join(snapshot_name(id)));
+        self.disk.open(&part, OpenMode::Write)?.sync_data()?;
+        self.disk.rename(&part, &path)?;
+        self.disk.sync_dir(&self.dir)?;
+        let mut membership = self.configured.clone();
+        let records = read_snapshot(self.disk.as_ref(), &self.dir, id, &mut membership)?;
+        let loader = MetadataLoader::from_snapshot(&records, id.offset)?;
+        self.log.truncate_fully_and_start_at(id.offset, now_ms)?;
+        for older in std::mem::replace(&mut self.snapshots, vec![id]) {
+            if older != id {
+                self.disk.remove_file_if_exists(&self.dir.join(snapshot_name(older)))?;
+            }
+        }
+        info!("metadata snapshot at offset {} of the leader is loaded", id.offset);
+        Ok((loader, membership))
     }
 
     /// Bytes of the log.
@@ -345,6 +431,11 @@ fn snapshots(disk: &dyn Disk, dir: &Path) -> Result<Vec<OffsetAndEpoch>, Metadat
 fn snapshot_id(name: &str) -> Option<OffsetAndEpoch> {
     let (offset, epoch) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
     Some(OffsetAndEpoch { offset: offset.parse().ok()?, epoch: epoch.parse().ok()? })
+}
+
+/// The name of a snapshot that is not complete.
+fn part_name(id: OffsetAndEpoch) -> String {
+    format!("{}.part", snapshot_name(id))
 }
 
 fn snapshot_name(id: OffsetAndEpoch) -> String {

@@ -1,51 +1,144 @@
 //! Applies committed metadata to this broker, in this order: dynamic configuration, partitions, the
 //! image that everyone reads, coordinators.
 //!
-//! Runs on the metadata thread. A client that has been answered finds what it asked for done here.
+//! Runs on a thread of its own: opening logs takes its time, and the quorum must not wait for it. A client
+//! that has been answered finds what it asked for done here.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use klamm_metadata::config_def::BrokerConfigs;
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::{ConfigResource, ConfigResourceType};
-use klamm_metadata::loader::MetadataLoader;
 use klamm_replication::partition::Registration;
 use tracing::{error, warn};
 
+use super::handle::Completion;
 use crate::cluster::Published;
 use crate::node::Node;
 use crate::partition::settings::partition_config;
 
+/// What is committed and not yet applied, with those who wait for it. Images that come while one is being applied
+/// replace each other: only the newest counts.
+#[derive(Default)]
+pub(crate) struct Publications {
+    next: Mutex<Next>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Next {
+    published: Option<Published>,
+    completions: Vec<Completion>,
+    stopping: bool,
+}
+
+impl Publications {
+    /// Has an image applied and then those answered who wait for it.
+    pub(super) fn publish(
+        &self,
+        published: Published,
+        completions: impl IntoIterator<Item = Completion>,
+    ) {
+        let mut next = self.lock();
+        next.published = Some(published);
+        next.completions.extend(completions);
+        self.news.notify_one();
+    }
+
+    /// Answers those who wait for nothing but what has been published before.
+    pub(super) fn complete(&self, completions: impl IntoIterator<Item = Completion>) {
+        self.lock().completions.extend(completions);
+        self.news.notify_one();
+    }
+
+    /// Ends the thread once everything has been applied and answered.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+        self.news.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is to do; `None` at the end.
+    fn take(&self) -> Option<(Option<Published>, Vec<Completion>)> {
+        let mut next = self.lock();
+        loop {
+            if next.published.is_some() || !next.completions.is_empty() {
+                return Some((next.published.take(), std::mem::take(&mut next.completions)));
+            }
+            if next.stopping {
+                return None;
+            }
+            next = self.news.wait(next).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 /// Applies images to a node.
 pub(crate) struct Publisher {
     node: Arc<Node>,
-    published: Arc<Published>,
+    applied: Arc<Published>,
+    /// The images are as new as this process.
+    caught_up: bool,
 }
 
 impl Publisher {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, published: Arc::default() }
+        Self { node, applied: Arc::default(), caught_up: false }
     }
 
-    /// Publishes what the loader holds and what the quorum is at.
-    pub(crate) fn publish(&mut self, loader: &MetadataLoader, kraft_version: i16) {
-        let published = Arc::new(Published {
-            image: loader.stable().clone(),
-            end_offset: loader.end_offset(),
-            kraft_version,
-        });
-        let before = std::mem::replace(&mut self.published, Arc::clone(&published));
-        let delta = ImageDelta::between(&before.image, &published.image);
-        if delta.is_empty() {
-            self.node.cluster.publish(published);
-            return;
-        }
-        if before.end_offset == 0 {
+    /// Applies what comes until [`Publications::stop`]. A panic stops the node: what it serves would no longer
+    /// be what the cluster has agreed on.
+    pub(crate) fn start(
+        mut self,
+        publications: Arc<Publications>,
+        on_failure: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+            // Nothing of the publisher is used after a panic.
+            let run = AssertUnwindSafe(move || {
+                while let Some((published, completions)) = publications.take() {
+                    if let Some(published) = published {
+                        self.publish(published);
+                    }
+                    for completion in completions {
+                        completion(Ok(()));
+                    }
+                }
+            });
+            if std::panic::catch_unwind(run).is_err() {
+                error!("applying the metadata panicked, the node stops");
+                on_failure();
+            }
+        })
+    }
+
+    fn publish(&mut self, published: Published) {
+        let published = Arc::new(published);
+        if !self.caught_up {
+            // Older states name partitions that are long gone: their logs must not be taken for those of
+            // today. What holds this broker's own registration is as new as its start.
+            let own = published.image.brokers.get(self.node.config.node_id);
+            self.caught_up = own.is_some_and(|own| own.incarnation_id == self.node.incarnation_id);
+            if !self.caught_up {
+                self.node.cluster.publish(published);
+                return;
+            }
             let topics = &published.image.topics;
             self.node.store.set_strays_aside(|topic, index| {
                 topics.by_name(topic).is_some_and(|topic| topic.partition(index).is_some())
             });
+        }
+        let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
+        let delta = ImageDelta::between(&before.image, &published.image);
+        if delta.is_empty() {
+            self.node.cluster.publish(published);
+            return;
         }
         self.apply_configs(&delta, &published.image);
         self.apply_partitions(&delta, &published.image);

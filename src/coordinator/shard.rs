@@ -341,7 +341,8 @@ mod tests {
 
     fn partition() -> Arc<Partition> {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
-        let store = LogStore::open(&disk, &[PathBuf::from("/data")], None, 1, 1).unwrap();
+        let config = BrokerConfig::from_pairs([("log.dirs", "/data")]).unwrap();
+        let store = LogStore::open(&disk, &config).unwrap();
         let configs = BrokerConfigs::new(Configs::new()).unwrap();
         let config = partition_config(&configs, CONSUMER_OFFSETS, &Configs::new());
         let id = Uuid::from_bytes([3; 16]);

@@ -7,7 +7,7 @@ use klamm_protocol::messages::alter_configs_response::{
     AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
-use crate::controller::handle::ControllerError;
+use crate::controller::channel::ChannelError;
 use crate::dynamic_configs::{ChangeRefusal, check_change};
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
@@ -59,16 +59,13 @@ async fn decide(node: &Node, forwarded: AlterConfigsRequest) -> AlterConfigsResp
     if forwarded.resources.is_empty() {
         return AlterConfigsResponse::default();
     }
-    let asked = forwarded.clone();
-    let decided = node
-        .controller
-        .decide(move |controller, _| controller.on_alter_configs(&asked, true))
-        .await;
-    decided.unwrap_or_else(|error| refused(&forwarded, error))
+    let channel = &node.channels.forwarding;
+    let decided = channel.ask_within(&forwarded, node.request_timeout()).await;
+    decided.unwrap_or_else(|error| refused(&forwarded, &error))
 }
 
 /// The controller could not be asked: nothing has changed, and every resource is told why.
-fn refused(forwarded: &AlterConfigsRequest, error: ControllerError) -> AlterConfigsResponse {
+fn refused(forwarded: &AlterConfigsRequest, error: &ChannelError) -> AlterConfigsResponse {
     let responses = forwarded.resources.iter().map(|resource| AlterConfigsResourceResponse {
         error_code: error.code().code(),
         error_message: Some(error.to_string().into()),
@@ -89,8 +86,8 @@ mod tests {
     fn a_resource_learns_in_every_version_that_the_controller_is_busy() {
         let resource = AlterConfigsResource { resource_name: "t".into(), ..Default::default() };
         let body = AlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let response = refused(&body, ControllerError::Busy);
-        assert_eq!(response.responses[0].error_code, ControllerError::Busy.code().code());
+        let response = refused(&body, &ChannelError::NoController);
+        assert_eq!(response.responses[0].error_code, ChannelError::NoController.code().code());
         for version in AlterConfigsResponse::VERSIONS {
             response.encoded(version).unwrap();
         }

@@ -6,7 +6,7 @@ use klamm_protocol::messages::api_versions_response::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
 
-use crate::dispatch::{API_VERSIONS, Row, TABLE};
+use crate::dispatch::{API_VERSIONS, Row, TABLE, table};
 use crate::features::{self, KRAFT_VERSION};
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
@@ -42,7 +42,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
             min_version_level: level,
         });
     request.respond(&ApiVersionsResponse {
-        api_keys: TABLE.iter().map(advertised).collect(),
+        api_keys: table(context.kind).iter().map(advertised).collect(),
         supported_features: supported.collect(),
         finalized_features_epoch: image.end_offset - 1,
         finalized_features: finalized.collect(),

@@ -13,7 +13,7 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
-use crate::controller::handle::ControllerError;
+use crate::controller::channel::ChannelError;
 use crate::dynamic_configs::check_change;
 use crate::logging::loggers;
 use crate::net::connection::Context;
@@ -86,18 +86,15 @@ async fn decide(
     if forwarded.resources.is_empty() {
         return IncrementalAlterConfigsResponse::default();
     }
-    let asked = forwarded.clone();
-    let decided = node
-        .controller
-        .decide(move |controller, _| controller.on_incremental_alter_configs(&asked, true))
-        .await;
-    decided.unwrap_or_else(|error| refused(&forwarded, error))
+    let channel = &node.channels.forwarding;
+    let decided = channel.ask_within(&forwarded, node.request_timeout()).await;
+    decided.unwrap_or_else(|error| refused(&forwarded, &error))
 }
 
 /// The controller could not be asked: nothing has changed, and every resource is told why.
 fn refused(
     forwarded: &IncrementalAlterConfigsRequest,
-    error: ControllerError,
+    error: &ChannelError,
 ) -> IncrementalAlterConfigsResponse {
     let responses = forwarded.resources.iter().map(|resource| AlterConfigsResourceResponse {
         error_code: error.code().code(),
@@ -123,10 +120,10 @@ mod tests {
         };
         let resources = vec![resource("a"), resource("b")];
         let body = IncrementalAlterConfigsRequest { resources, validate_only: false };
-        let response = refused(&body, ControllerError::NotController);
+        let response = refused(&body, &ChannelError::NoController);
         let names: Vec<_> = response.responses.iter().map(|r| &*r.resource_name).collect();
         assert_eq!(names, ["a", "b"]);
-        let code = ControllerError::NotController.code().code();
+        let code = ChannelError::NoController.code().code();
         assert!(response.responses.iter().all(|r| r.error_code == code));
         for version in IncrementalAlterConfigsResponse::VERSIONS {
             response.encoded(version).unwrap();

@@ -50,7 +50,8 @@ async fn next_id(node: &Node) -> Result<ProducerId, ErrorCode> {
     let id = node.config.node_id;
     let image = node.cluster.image();
     let epoch = image.brokers.get(id).ok_or(ErrorCode::BrokerIdNotRegistered)?.epoch;
-    node.producer_ids.next(&node.controller, id, epoch).await
+    let limit = node.request_timeout();
+    node.producer_ids.next(&node.channels.forwarding, limit, id, epoch).await
 }
 
 fn answer(given: Result<ProducerId, ErrorCode>) -> InitProducerIdResponse {

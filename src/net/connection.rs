@@ -24,7 +24,7 @@ use super::lookout::Lookout;
 use super::request::{ConnectionError, Request};
 use super::response::Response;
 use super::write::WriteQueue;
-use crate::dispatch::{self, FutureAnswer, Handled};
+use crate::dispatch::{self, FutureAnswer, Handled, ListenerKind};
 use crate::node::Node;
 
 /// What a handler knows about the connection of its request.
@@ -34,6 +34,7 @@ pub(crate) struct Context {
     pub(crate) peer: SocketAddr,
     /// The name of the listener that the client came in by.
     pub(crate) listener: Arc<str>,
+    pub(crate) kind: ListenerKind,
 }
 
 /// What a listener grants its connections.
@@ -261,8 +262,8 @@ impl Connection {
         self.lookout.on_request(now - self.last_active);
         self.last_active = now;
         let request_bytes = frame.len();
-        let request = Request::parse(frame)?;
-        let exclusive = dispatch::is_exclusive(request.api_key);
+        let request = Request::parse(frame, self.context.kind)?;
+        let exclusive = dispatch::is_exclusive(self.context.kind, request.api_key);
         let answer = match dispatch::handle(&self.context, request)? {
             Handled::Unanswered => None,
             Handled::Answered(response) if self.pending.is_empty() => {

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::connection::{self, ConnectionLimits, Context};
 use super::connection_quotas::ConnectionQuotas;
 use super::descriptors;
+use crate::dispatch::ListenerKind;
 use crate::node::Node;
 
 /// Connections that the kernel holds until they are accepted.
@@ -27,6 +28,7 @@ const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerOptions {
     pub(crate) name: Arc<str>,
+    pub(crate) kind: ListenerKind,
     pub(crate) connection: ConnectionLimits,
 }
 
@@ -61,6 +63,10 @@ impl Listener {
         &self.options.name
     }
 
+    pub(crate) fn kind(&self) -> ListenerKind {
+        self.options.kind
+    }
+
     /// Accepts and serves connections until `stop`.
     pub(crate) async fn run(
         mut self,
@@ -78,8 +84,12 @@ impl Listener {
                 warn!("connection from {peer} refused: max.connections.per.ip is reached");
                 continue;
             };
-            let context =
-                Context { node: Arc::clone(&node), peer, listener: Arc::clone(&self.options.name) };
+            let context = Context {
+                node: Arc::clone(&node),
+                peer,
+                listener: Arc::clone(&self.options.name),
+                kind: self.options.kind,
+            };
             let (share, lookout) = (quotas.request_bytes(), quotas.lookout());
             let limits = self.options.connection.clone();
             let stop = stop.clone();
@@ -94,8 +104,12 @@ impl Listener {
     async fn accept(
         &mut self,
         quotas: &ConnectionQuotas,
-    ) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-        let slot = quotas.slot().await;
+    ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+        // Clients must not keep controllers from each other.
+        let slot = match self.options.kind {
+            ListenerKind::Broker => Some(quotas.slot().await),
+            ListenerKind::Controller => None,
+        };
         loop {
             if descriptors::are_scarce(&self.socket) {
                 self.starve("no file descriptors are left for connections").await;
@@ -172,7 +186,7 @@ mod tests {
     fn options() -> ListenerOptions {
         let connection =
             ConnectionLimits { max_frame_bytes: 1024, max_idle: Duration::from_secs(1) };
-        ListenerOptions { name: "PLAINTEXT".into(), connection }
+        ListenerOptions { name: "PLAINTEXT".into(), kind: ListenerKind::Broker, connection }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use klamm_protocol::decode::{DecodeError, Decoder};
 use klamm_protocol::{EncodeError, Message};
 
 use super::response::Response;
-use crate::dispatch;
+use crate::dispatch::{self, ListenerKind};
 
 /// Why a connection is closed without an answer. Logged once, where it is closed.
 #[derive(Debug, thiserror::Error)]
@@ -39,17 +39,19 @@ pub(crate) struct Request {
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<ByteString>,
     flexible_response: bool,
+    /// The request as it came, its header included.
+    frame: Bytes,
     body: Decoder,
 }
 
 impl Request {
     /// Reads the header of a frame (`RequestHeader`, v1 or v2 by the API and version).
-    pub(crate) fn parse(frame: Bytes) -> Result<Self, ConnectionError> {
-        let mut decoder = Decoder::new(frame);
+    pub(crate) fn parse(frame: Bytes, kind: ListenerKind) -> Result<Self, ConnectionError> {
+        let mut decoder = Decoder::new(frame.clone());
         let api_key = decoder.i16()?;
         let version = decoder.i16()?;
         let correlation_id = decoder.i32()?;
-        let api = dispatch::api(api_key).ok_or(ConnectionError::UnknownApi(api_key))?;
+        let api = dispatch::api(kind, api_key).ok_or(ConnectionError::UnknownApi(api_key))?;
         let client_id = decoder.nullable_string(false)?;
         if version >= api.schema.request_flexible_from {
             decoder.skip_tagged_fields()?;
@@ -61,6 +63,7 @@ impl Request {
             client_id,
             flexible_response: version >= api.schema.response_flexible_from
                 && api_key != dispatch::API_VERSIONS,
+            frame,
             body: decoder,
         })
     }
@@ -73,7 +76,12 @@ impl Request {
     /// The request without its body: what an answer that comes later needs. The received bytes are not
     /// kept for it.
     pub(crate) fn head(&self) -> Self {
-        Self { client_id: None, body: Decoder::new(Bytes::new()), ..*self }
+        Self { client_id: None, frame: Bytes::new(), body: Decoder::new(Bytes::new()), ..*self }
+    }
+
+    /// The request as it came, its header included, to be passed on.
+    pub(crate) fn frame(&self) -> &Bytes {
+        &self.frame
     }
 
     /// The client's name for itself, or an empty one.

@@ -40,6 +40,26 @@ impl Response {
         Self { parts: vec![Part::Memory(frame.freeze())] }
     }
 
+    /// A response that another node has made: its header and body.
+    pub(crate) fn passed_on(body: &[u8]) -> Self {
+        let mut frame = BytesMut::with_capacity(4 + body.len());
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(body);
+        Self::whole(frame)
+    }
+
+    /// Header and body, if all of it lies in memory.
+    pub(crate) fn into_body(self) -> Option<Bytes> {
+        let mut body = BytesMut::new();
+        for part in self.parts {
+            match part {
+                Part::Memory(bytes) => body.extend_from_slice(&bytes),
+                Part::File { .. } => return None,
+            }
+        }
+        Some(body.freeze().slice(4..))
+    }
+
     /// A response in several parts, the first of which lies in memory and begins with room for the
     /// length.
     pub(crate) fn parts(mut parts: Vec<Part>) -> Self {

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use super::flusher::Flusher;
 use super::handle::{Partition, PartitionConfig};
 use crate::clock;
+use crate::config::BrokerConfig;
 use crate::controller::metadata_log::METADATA_LOG_DIR;
 
 /// Segment files that are held open for reading: what is not used lately is opened again.
@@ -49,6 +50,13 @@ pub enum StoreError {
         dir.display()
     )]
     NotADataDirectory { dir: PathBuf },
+    #[error(
+        "{} belongs to no cluster yet, and the configuration names other nodes: all of them need the same cluster id. \
+         Run klamm format -t <cluster id> -c <configuration file> on each, with one id from klamm random-uuid, or set \
+         CLUSTER_ID in the environment",
+        dir.display()
+    )]
+    NotFormatted { dir: PathBuf },
     #[error("cannot start a thread for {}: {source}", dir.display())]
     Thread { dir: PathBuf, source: std::io::Error },
 }
@@ -109,15 +117,12 @@ pub(crate) struct OpenError {
 }
 
 impl LogStore {
-    /// Locks and identifies the directories. A new one is formatted as part of `cluster_id`, or of
-    /// the cluster that the others belong to, or of a new one.
-    pub(crate) fn open(
-        disk: &Arc<dyn Disk>,
-        paths: &[PathBuf],
-        cluster_id: Option<&str>,
-        broker_id: BrokerId,
-        recovery_threads: usize,
-    ) -> Result<Self, StoreError> {
+    /// Locks and identifies the directories. A new one is formatted as part of the configured cluster, or of
+    /// the one that the others belong to, or, if the node is alone, of a new one.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, config: &BrokerConfig) -> Result<Self, StoreError> {
+        let (paths, broker_id) = (&config.storage.log_dirs, config.node_id);
+        let recovery_threads =
+            usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
         let files = OpenFiles::new(MAX_OPEN_SEGMENTS);
         let mut dirs = Vec::new();
         for path in paths {
@@ -126,10 +131,11 @@ impl LogStore {
             dirs.push((dir, properties));
         }
         let found = dirs.iter().find_map(|(_, properties)| properties.as_ref()?.cluster_id.clone());
-        let cluster_id = cluster_id
-            .map(str::to_owned)
-            .or(found)
-            .unwrap_or_else(|| crate::random::uuid().to_string());
+        let cluster_id = match config.cluster_id.clone().or(found) {
+            Some(cluster_id) => cluster_id,
+            None if config.is_alone() => crate::random::uuid().to_string(),
+            None => return Err(StoreError::NotFormatted { dir: paths[0].clone() }),
+        };
         let directories = dirs
             .into_iter()
             .map(|(dir, properties)| Directory::open(dir, properties, &cluster_id, broker_id))

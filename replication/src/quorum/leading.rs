@@ -35,7 +35,7 @@ pub struct QuorumDescription {
     pub leader_epoch: LeaderEpoch,
     /// None until something has been committed in this epoch.
     pub high_watermark: Option<Offset>,
-    /// With this node, which has always caught up.
+    /// This node has always caught up. It is among the observers once it has been removed.
     pub voters: Vec<Progress>,
     pub observers: Vec<Progress>,
 }
@@ -74,16 +74,16 @@ impl Quorum {
             return Err(ErrorCode::NotLeaderOrFollower);
         };
         leader.forget_silent_observers(now_ms);
-        let voters = leader.voters().map(|progress| match progress.key.id == local.id {
+        let up_to_date = |progress: &Progress| match progress.key.id == local.id {
             true => progress.of_leader(now_ms, end_offset),
             false => *progress,
-        });
+        };
         Ok(QuorumDescription {
             leader_id: local.id,
             leader_epoch: leader.epoch,
             high_watermark: leader.high_watermark,
-            voters: voters.collect(),
-            observers: leader.observers().copied().collect(),
+            voters: leader.voters().map(up_to_date).collect(),
+            observers: leader.observers().map(up_to_date).collect(),
         })
     }
 
@@ -100,7 +100,7 @@ impl Quorum {
             membership: None,
         };
         if kraft_version > 0 {
-            let updated = self.voters_with_local_endpoints();
+            let updated = self.voters_with_local_voter();
             let unwritten = voters_offset == Some(super::Membership::BOOTSTRAP_OFFSET);
             if unwritten || updated != *self.voters() {
                 batch.membership = Some((kraft_version, updated));
@@ -118,19 +118,12 @@ impl Quorum {
         self.append_to_log(record_count, AppendBatch::EpochStart(batch));
     }
 
-    fn voters_with_local_endpoints(&self) -> super::VoterSet {
-        let mut voters = self.voters().clone();
-        if let Some(own) = voters.get(self.config.local.id)
-            && !self.config.local_endpoints.is_empty()
-        {
-            let endpoints = self.config.local_endpoints.clone();
-            let own = super::Voter { endpoints, ..own.clone() };
-            voters = voters.with_updated(own).unwrap_or(voters);
-        }
-        voters
+    fn voters_with_local_voter(&self) -> super::VoterSet {
+        let updated = self.voters().with_updated(self.local_voter());
+        updated.filter(|_| !self.config.local_endpoints.is_empty()).unwrap_or(self.voters().clone())
     }
 
-    fn append_to_log(&mut self, record_count: u32, batch: AppendBatch) {
+    pub(super) fn append_to_log(&mut self, record_count: u32, batch: AppendBatch) {
         let (base_offset, epoch) = (self.log.end_offset, self.election.epoch);
         self.log.append(epoch, base_offset + Offset::from(record_count));
         self.effects.push(Effect::Append { base_offset, epoch, batch });
@@ -154,6 +147,7 @@ impl Quorum {
         let (epoch, first) = (leader.epoch, !leader.announced);
         leader.announced = true;
         self.commit(high_watermark);
+        self.settle_voter_change(high_watermark);
         if first {
             self.effects.push(Effect::BecameLeader { epoch });
         }

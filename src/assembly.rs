@@ -1,0 +1,222 @@
+//! Puts a node together: opens its directories, starts the quorum and, with it, everything that the
+//! metadata log says; and takes it apart again.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use klamm_log::disk::{Disk, RealDisk};
+use klamm_log::log_dir::LastShutdown;
+use klamm_metadata::config_def::host_port::HostPort;
+use klamm_metadata::controller::{Controller, ControllerSettings};
+use klamm_protocol::metadata_record::MetadataRecord;
+use klamm_replication::quorum::{Address, Endpoints, Quorum, QuorumConfig, ReplicaKey, VoterSet};
+use tokio::runtime::Handle;
+use tracing::error;
+
+use crate::broker::StartError;
+use crate::config::BrokerConfig;
+use crate::controller::driver::{self, Driver};
+use crate::controller::metadata_log::{self, MetadataLog, MetadataLogError};
+use crate::controller::publisher::{Publications, Publisher};
+use crate::controller::quorum_peers::{QuorumClient, QuorumPeers};
+use crate::lifecycle::AdvertisedListener;
+use crate::node::Node;
+use crate::partition::store::LogStore;
+use crate::{clock, features, random};
+
+/// What runs outside the runtime.
+pub(crate) struct Threads {
+    metadata: JoinHandle<()>,
+    publisher: JoinHandle<()>,
+    publications: Arc<Publications>,
+}
+
+/// Opens a node. `controllers` are its own controller listeners, as others reach them.
+pub(crate) fn open(
+    config: BrokerConfig,
+    controllers: Vec<AdvertisedListener>,
+    runtime: Handle,
+) -> Result<(Arc<Node>, Threads), StartError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let store = LogStore::open(&disk, &config)?;
+    let metadata_dir = config.storage.metadata_log_dir.clone();
+    let cluster_id = store.cluster_id().clone();
+    let local = ReplicaKey::new(config.node_id, store.directory_id_of(&metadata_dir));
+    let identity = Identity { local, listener: controller_listener(&config), controllers };
+    let clean = store.last_shutdown() != LastShutdown::Unclean;
+    let storage = store.storage_of(&metadata_dir);
+    let voters = identity.configured_voters(&config);
+    let opened = MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
+    let mut log = opened.log;
+    let mut newest = opened.loader.clone();
+    log.replay(&mut newest, opened.boot.log.end_offset)?;
+    let bootstrap = bootstrap_records(disk.as_ref(), &config, newest.is_empty())?;
+    // What the first records of an empty log will finalize counts as well.
+    let mut known = newest.newest().clone();
+    if known.features.metadata_version().is_none() {
+        for record in &bootstrap {
+            known.replay(record).map_err(MetadataLogError::from)?;
+        }
+    }
+    let mut settings = ControllerSettings::single_node(
+        config.node_id,
+        cluster_id.clone(),
+        features::registered(&known, config.is_alone()),
+        bootstrap,
+        config.configs.clone(),
+    );
+    settings.kraft_version = *opened.boot.membership.kraft_version.latest();
+    settings.quorum_voters = opened.boot.membership.voters.latest().ids().collect();
+    if config.is_alone() {
+        // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
+        settings.max_idle_interval_ms = 0;
+    }
+    let quorum_config = identity.quorum_config(&config, cluster_id.clone());
+    let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
+    let (handle, ends) = driver::channel();
+    let node = Arc::new(Node::new(config, cluster_id, store, handle));
+    node.groups.attach(&node);
+    let publications = Arc::new(Publications::default());
+    let driver = Driver::new(
+        quorum,
+        log,
+        Controller::new(settings, newest),
+        opened.loader,
+        Arc::clone(&publications),
+        (ends, quorum_peers(&node, runtime, &identity.listener)),
+        &node.config.quorum,
+        identity.listener,
+    );
+    let (failed, publishing_failed) = (node.failed.clone(), node.failed.clone());
+    let publisher = Publisher::new(Arc::clone(&node))
+        .start(Arc::clone(&publications), move || publishing_failed.cancel())
+        .map_err(StartError::Thread)?;
+    let metadata = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
+    Ok((node, Threads { metadata, publisher, publications }))
+}
+
+/// Ends the threads, and closes the logs.
+pub(crate) fn close(node: &Node, threads: Threads) {
+    node.groups.shut_down();
+    node.controller.stop();
+    if threads.metadata.join().is_err() {
+        error!("the metadata thread panicked");
+    }
+    threads.publications.stop();
+    if threads.publisher.join().is_err() {
+        error!("the publisher panicked");
+    }
+    node.store.close(&node.partitions.all(), node.broker_epoch());
+}
+
+/// The records that a new cluster begins with: those that formatting has left, or Klamm's own. Of the features that
+/// formatting asks for, a cluster of many nodes gets only those with which brokers of this build can join.
+fn bootstrap_records(
+    disk: &dyn Disk,
+    config: &BrokerConfig,
+    is_new: bool,
+) -> Result<Vec<MetadataRecord>, MetadataLogError> {
+    let formatted = metadata_log::read_bootstrap(disk, &config.storage.metadata_log_dir)?;
+    if let Some(mut records) = formatted {
+        if !config.is_alone() {
+            records.retain(|record| match record {
+                MetadataRecord::FeatureLevel(feature) => features::may_be_finalized(&feature.name),
+                _ => true,
+            });
+        }
+        return Ok(records);
+    }
+    let records = features::initial().bootstrap_records();
+    if is_new && config.roles.controller {
+        let dirs = &config.storage.log_dirs;
+        metadata_log::write_bootstrap(disk, dirs, &records, clock::now_ms())?;
+    }
+    Ok(records)
+}
+
+/// The node in the quorum.
+struct Identity {
+    local: ReplicaKey,
+    /// The listener over which controllers talk.
+    listener: ByteString,
+    controllers: Vec<AdvertisedListener>,
+}
+
+impl Identity {
+    fn endpoints(&self) -> Endpoints {
+        Endpoints::new(
+            self.controllers.iter().map(|told| {
+                (told.name.clone(), Address { host: told.host.clone(), port: told.port })
+            }),
+        )
+    }
+
+    /// The voters where the metadata log names none: those of `controller.quorum.voters`; none where others are to
+    /// be asked; or this node, which is a cluster of its own.
+    fn configured_voters(&self, config: &BrokerConfig) -> VoterSet {
+        let members = &config.quorum_members;
+        if !members.voters.is_empty() {
+            let voters = members.voters.iter().map(|(id, at)| (*id, address(at)));
+            return VoterSet::from_static(&self.listener, voters);
+        }
+        let own = self.endpoints().address(&self.listener).cloned();
+        match own.filter(|_| config.is_alone()) {
+            Some(own) => VoterSet::from_static(&self.listener, [(config.node_id, own)]),
+            None => VoterSet::default(),
+        }
+    }
+
+    fn quorum_config(&self, config: &BrokerConfig, cluster_id: ByteString) -> QuorumConfig {
+        let ms = |value: i32| u32::try_from(value).unwrap_or_default();
+        let quorum = &config.quorum;
+        QuorumConfig {
+            local_endpoints: self.endpoints(),
+            can_become_voter: config.roles.controller,
+            bootstrap_servers: self.bootstrap_servers(config),
+            election_timeout_ms: ms(quorum.election_timeout_ms),
+            fetch_timeout_ms: ms(quorum.fetch_timeout_ms),
+            election_backoff_max_ms: ms(quorum.election_backoff_max_ms),
+            request_timeout_ms: ms(quorum.request_timeout_ms),
+            retry_backoff_ms: ms(quorum.retry_backoff_ms),
+            fetch_max_bytes: quorum.fetch_max_bytes,
+            fetch_snapshot_max_bytes: quorum.fetch_snapshot_max_bytes,
+            seed: u64::from_be_bytes(random::bytes()),
+            ..QuorumConfig::with_defaults(self.local, self.listener.clone(), cluster_id)
+        }
+    }
+
+    /// The others that can tell who leads.
+    fn bootstrap_servers(&self, config: &BrokerConfig) -> Vec<Address> {
+        let members = &config.quorum_members;
+        let own = self.endpoints();
+        let voters = members.voters.iter().filter(|(id, _)| **id != config.node_id);
+        let mut servers: Vec<Address> = voters.map(|(_, at)| address(at)).collect();
+        servers.extend(members.bootstrap_servers.iter().map(address));
+        servers.retain(|server| own.iter().all(|(_, at)| at != server));
+        servers
+    }
+}
+
+fn address(at: &HostPort) -> Address {
+    Address { host: at.host.clone().into(), port: at.port }
+}
+
+fn quorum_peers(node: &Node, runtime: Handle, listener: &ByteString) -> QuorumPeers {
+    let config = &node.config;
+    let timeout_ms = u64::try_from(config.quorum.request_timeout_ms).unwrap_or_default();
+    let client = QuorumClient {
+        controller: node.controller.clone(),
+        client_id: format!("raft-client-{}", config.node_id).into(),
+        cluster_id: node.cluster_id.clone(),
+        listener: listener.clone(),
+        request_timeout: Duration::from_millis(timeout_ms),
+    };
+    QuorumPeers::new(runtime, client)
+}
+
+fn controller_listener(config: &BrokerConfig) -> ByteString {
+    let names = &config.listeners.controller_listener_names;
+    names.first().map_or_else(|| ByteString::from_static("CONTROLLER"), |name| name.clone().into())
+}

@@ -1,0 +1,122 @@
+//! Requests of the metadata quorum on their way to other nodes: one task and connection for each
+//! of them, one request at a time (the quorum itself asks a node only one thing at once).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::BrokerId;
+use klamm_replication::quorum::message::{Request, Response};
+use klamm_replication::quorum::wire::{self, RequestMessage};
+use klamm_replication::quorum::{Address, CorrelationId, Destination};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::handle::ControllerHandle;
+use crate::net::peer::{Peer, PeerAddress, PeerError};
+
+/// Requests to one node that may wait: a request that the quorum has given up may still be under way.
+const MAX_QUEUED_REQUESTS: usize = 4;
+/// What a fetch may take longer than other requests: it waits for records.
+const FETCH_GRACE: Duration = Duration::from_secs(1);
+
+type Queued = (CorrelationId, Request);
+
+/// The ways to the other nodes of the quorum.
+pub(crate) struct QuorumPeers {
+    runtime: Handle,
+    client: QuorumClient,
+    queues: HashMap<BrokerId, (Address, mpsc::Sender<Queued>)>,
+}
+
+/// What every task needs.
+#[derive(Clone)]
+pub(crate) struct QuorumClient {
+    pub(crate) controller: ControllerHandle,
+    pub(crate) client_id: ByteString,
+    pub(crate) cluster_id: ByteString,
+    /// The listener over which controllers talk.
+    pub(crate) listener: ByteString,
+    /// `controller.quorum.request.timeout.ms`
+    pub(crate) request_timeout: Duration,
+}
+
+impl QuorumPeers {
+    /// Tasks run on `runtime`.
+    pub(crate) fn new(runtime: Handle, client: QuorumClient) -> Self {
+        Self { runtime, client, queues: HashMap::new() }
+    }
+
+    /// Sends a request; its answer, or failure, comes back as a command.
+    pub(crate) fn send(&mut self, id: CorrelationId, to: Destination, request: Request) {
+        let is_known = self.queues.get(&to.id).is_some_and(|(address, _)| *address == to.address);
+        if !is_known {
+            // The task to an earlier address ends with its queue.
+            let (queue, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
+            let address = PeerAddress { host: to.address.host.clone(), port: to.address.port };
+            self.runtime.spawn(run(self.client.clone(), address, requests));
+            self.queues.insert(to.id, (to.address, queue));
+        }
+        let (_, queue) = &self.queues[&to.id];
+        if queue.try_send((id, request)).is_err() {
+            let failed = Response::Failed(ErrorCode::BrokerNotAvailable);
+            self.client.controller.responded(id, failed);
+        }
+    }
+}
+
+async fn run(client: QuorumClient, address: PeerAddress, mut requests: mpsc::Receiver<Queued>) {
+    let mut connection = None;
+    while let Some((id, request)) = requests.recv().await {
+        let response = match exchange(&client, &address, &mut connection, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                debug!("{} to {address}: {error}", client.client_id);
+                Response::Failed(match error {
+                    PeerError::Encode(_) | PeerError::UnsupportedVersion { .. } => {
+                        ErrorCode::UnsupportedVersion
+                    }
+                    _ => ErrorCode::BrokerNotAvailable,
+                })
+            }
+        };
+        client.controller.responded(id, response);
+    }
+}
+
+/// Asks over the connection, which stays only if that went well.
+async fn exchange(
+    client: &QuorumClient,
+    address: &PeerAddress,
+    connection: &mut Option<Peer>,
+    request: Request,
+) -> Result<Response, PeerError> {
+    let limit = client.request_timeout;
+    let mut peer = match connection.take() {
+        Some(peer) => peer,
+        None => Peer::connect(address, client.client_id.clone(), limit).await?,
+    };
+    let listener = &client.listener;
+    let response = match wire::request_message(request, &client.cluster_id) {
+        RequestMessage::Vote(vote) => {
+            wire::read_vote_response(peer.send(&vote, limit).await?, listener)
+        }
+        RequestMessage::BeginQuorumEpoch(begin) => {
+            wire::read_begin_quorum_epoch_response(peer.send(&begin, limit).await?, listener)
+        }
+        RequestMessage::EndQuorumEpoch(end) => {
+            wire::read_end_quorum_epoch_response(peer.send(&end, limit).await?, listener)
+        }
+        RequestMessage::Fetch(fetch) => {
+            let limit = limit + FETCH_GRACE;
+            wire::read_fetch_response(peer.send(&fetch, limit).await?, listener)
+        }
+        RequestMessage::FetchSnapshot(fetch) => {
+            wire::read_fetch_snapshot_response(peer.send(&fetch, limit).await?, listener)
+        }
+    };
+    *connection = Some(peer);
+    Ok(response)
+}

@@ -1,0 +1,151 @@
+//! Requests that only the active controller can answer, on their way from the broker that got them (KIP-590): the
+//! request travels whole in an Envelope, with the client's name and address, and its answer comes back the same way.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::Message;
+use klamm_protocol::messages::default_principal_data::DefaultPrincipalData;
+use klamm_protocol::messages::envelope_request::EnvelopeRequest;
+use klamm_protocol::messages::envelope_response::EnvelopeResponse;
+use tracing::debug;
+
+use crate::controller::channel::{ChannelError, Passed};
+use crate::dispatch::{self, Handled, ListenerKind};
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+
+/// Whom requests come from while there is no authentication.
+const ANONYMOUS: (&str, &str) = ("User", "ANONYMOUS");
+
+/// Has the active controller answer a client's request, be it this node or another.
+pub(crate) async fn forward(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let limit = context.node.request_timeout();
+    match pass_on(&context, &request, limit).await {
+        Ok(Passed::Answered(answer)) => {
+            match (ErrorCode::from_code(answer.error_code), answer.response_data) {
+                (Some(ErrorCode::None), Some(data)) => return Ok(Response::passed_on(&data)),
+                (error, _) => debug!("the controller does not take an envelope: {error:?}"),
+            }
+        }
+        Ok(Passed::Here) => {}
+        Err(error) => debug!("a request could not be passed on: {error}"),
+    }
+    // Here it is decided, or refused in its own form.
+    answer_here(&context, request).await
+}
+
+async fn pass_on(
+    context: &Context,
+    request: &Request,
+    limit: Duration,
+) -> Result<Passed<EnvelopeResponse>, ChannelError> {
+    let envelope = EnvelopeRequest {
+        request_data: request.frame().clone(),
+        request_principal: Some(principal()?),
+        client_host_address: address(context.peer.ip()),
+    };
+    context
+        .node
+        .channels
+        .forwarding
+        .pass_on(&envelope, limit, |response: &EnvelopeResponse| {
+            response.error_code == ErrorCode::NotController.code()
+        })
+        .await
+}
+
+async fn answer_here(context: &Context, request: Request) -> Result<Response, ConnectionError> {
+    let row = dispatch::api(context.kind, request.api_key).expect("its row said to pass it on");
+    match dispatch::begin(row, context, request)? {
+        Handled::Answered(response) => Ok(response),
+        Handled::Waiting(answer) => answer.await,
+        Handled::Unanswered => unreachable!("only Produce goes unanswered"),
+    }
+}
+
+/// The client's name in Kafka's serialization: a version, then the message.
+fn principal() -> Result<Bytes, ChannelError> {
+    let (type_, name) = ANONYMOUS;
+    let data =
+        DefaultPrincipalData { type_: type_.into(), name: name.into(), token_authenticated: false };
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(0);
+    data.encode(&mut bytes, 0).map_err(ChannelError::Encode)?;
+    Ok(bytes.freeze())
+}
+
+fn address(ip: IpAddr) -> Bytes {
+    match ip {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
+    }
+}
+
+/// Envelope (key 58): a broker passes on what a client has asked it for.
+pub(crate) async fn on_envelope(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let envelope: EnvelopeRequest = request.decode()?;
+    request.respond(&match open(&context, envelope).await {
+        Ok(data) => EnvelopeResponse { response_data: Some(data), ..Default::default() },
+        Err(error) => EnvelopeResponse { error_code: error.code(), ..Default::default() },
+    })
+}
+
+async fn open(context: &Context, envelope: EnvelopeRequest) -> Result<Bytes, ErrorCode> {
+    if !context.node.is_active_controller() {
+        return Err(ErrorCode::NotController);
+    }
+    let mut client = context.clone();
+    client.peer.set_ip(client_ip(&envelope.client_host_address).ok_or(ErrorCode::InvalidRequest)?);
+    // What is inside is a request like any other: it may be malformed, and must not be an envelope again.
+    let invalid = |_: ConnectionError| ErrorCode::InvalidRequest;
+    let request =
+        Request::parse(envelope.request_data, ListenerKind::Controller).map_err(invalid)?;
+    let row = dispatch::api(ListenerKind::Controller, request.api_key)
+        .filter(|row| row.forwarded)
+        .ok_or(ErrorCode::InvalidRequest)?;
+    if !row.served.contains(&request.version) {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
+    let response = match dispatch::begin(row, &client, request).map_err(invalid)? {
+        Handled::Answered(response) => response,
+        Handled::Waiting(answer) => answer.await.map_err(invalid)?,
+        Handled::Unanswered => return Err(ErrorCode::InvalidRequest),
+    };
+    response.into_body().ok_or(ErrorCode::UnknownServerError)
+}
+
+fn client_ip(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_keeps_its_address_on_the_way() {
+        for text in ["10.1.2.3", "fe80::1"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(client_ip(&address(ip)), Some(ip));
+        }
+        assert_eq!(client_ip(b"abc"), None);
+    }
+
+    #[test]
+    fn a_name_is_a_version_and_a_message() {
+        assert_eq!(&principal().unwrap()[..], b"\0\0\x05User\x0aANONYMOUS\0\0");
+    }
+}

@@ -1,0 +1,286 @@
+//! This node as a client of another: one connection, one request at a time.
+//!
+//! The versions that both sides know are asked for when the connection is made (KIP-511). A connection on which
+//! anything has gone wrong, a deadline included, is of no further use: drop it and connect again.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
+use klamm_protocol::messages::api_versions_response::ApiVersionsResponse;
+use klamm_protocol::messages::{self, Api};
+use klamm_protocol::{ApiMessage, DecodeError, Decoder, EncodeError, ErrorCode, Message};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::dispatch::API_VERSIONS;
+
+/// The largest answer that is read: above what a fetch may ask for, and far below what would hurt.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+/// What a buffer grows by while an answer arrives: never by what a peer announces.
+const READ_BYTES: usize = 256 * 1024;
+/// The version of ApiVersions to begin with.
+const FIRST_API_VERSIONS: i16 = 4;
+
+/// Where a node is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PeerAddress {
+    pub(crate) host: ByteString,
+    pub(crate) port: u16,
+}
+
+impl std::fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Why a request has no answer. Whether the peer carried it out is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("an answer that cannot be read: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("a request that cannot be written: {0}")]
+    Encode(#[from] EncodeError),
+    #[error("an answer of {0} bytes")]
+    Length(i32),
+    #[error("an answer to request {got} where that to {expected} is due")]
+    Correlation { expected: i32, got: i32 },
+    #[error("the peer does not know its API versions: {0}")]
+    ApiVersions(ErrorCode),
+    #[error("the peer serves no version of {api} that this node speaks")]
+    UnsupportedVersion { api: &'static str },
+}
+
+impl PeerError {
+    /// Whether nobody listens at the address: the process behind it is gone.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+}
+
+/// A connection to another node.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    stream: TcpStream,
+    client_id: ByteString,
+    versions: HashMap<i16, RangeInclusive<i16>>,
+    next_correlation_id: i32,
+}
+
+impl Peer {
+    /// Connects and asks for versions, within `limit`.
+    pub(crate) async fn connect(
+        address: &PeerAddress,
+        client_id: ByteString,
+        limit: Duration,
+    ) -> Result<Self, PeerError> {
+        let connecting = async {
+            let stream = TcpStream::connect((&*address.host, address.port)).await?;
+            stream.set_nodelay(true)?;
+            let versions = HashMap::new();
+            let mut peer = Self { stream, client_id, versions, next_correlation_id: 0 };
+            peer.ask_versions().await?;
+            Ok(peer)
+        };
+        timeout(limit, connecting).await.unwrap_or(Err(PeerError::Timeout(limit)))
+    }
+
+    async fn ask_versions(&mut self) -> Result<(), PeerError> {
+        let request = ApiVersionsRequest {
+            client_software_name: "klamm".into(),
+            client_software_version: env!("CARGO_PKG_VERSION").into(),
+            ..Default::default()
+        };
+        let api = api_of(API_VERSIONS);
+        for version in [FIRST_API_VERSIONS, 3, 0] {
+            let body = self.exchange(api, version, request.encoded(version)?).await?;
+            // A peer that does not know the version answers in version 0.
+            let error = Decoder::new(body.clone()).i16()?;
+            if error == ErrorCode::UnsupportedVersion.code() {
+                continue;
+            }
+            let response = ApiVersionsResponse::decode(&mut Decoder::new(body), version)?;
+            if let Some(error) = ErrorCode::from_code(response.error_code)
+                && error != ErrorCode::None
+            {
+                return Err(PeerError::ApiVersions(error));
+            }
+            let known = response.api_keys.iter();
+            self.versions =
+                known.map(|api| (api.api_key, api.min_version..=api.max_version)).collect();
+            return Ok(());
+        }
+        Err(PeerError::ApiVersions(ErrorCode::UnsupportedVersion))
+    }
+
+    /// The newest version of a request that both sides speak, up to `newest`.
+    pub(crate) fn version_up_to<Q: ApiMessage>(&self, newest: i16) -> Result<i16, PeerError> {
+        let api = api_of(Q::API_KEY);
+        let unsupported = || PeerError::UnsupportedVersion { api: api.name };
+        let theirs = self.versions.get(&Q::API_KEY).ok_or_else(unsupported)?;
+        let newest = newest.min(last_stable(api)).min(*theirs.end());
+        let oldest = api.versions.0.max(*theirs.start());
+        if newest < oldest { Err(unsupported()) } else { Ok(newest) }
+    }
+
+    /// The newest version of a request that both sides speak.
+    pub(crate) fn version<Q: ApiMessage>(&self) -> Result<i16, PeerError> {
+        self.version_up_to::<Q>(i16::MAX)
+    }
+
+    /// Sends a request in the newest version that both sides speak and reads its answer, within `limit`.
+    pub(crate) async fn send<Q: ApiMessage, R: Message>(
+        &mut self,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<R, PeerError> {
+        let version = self.version::<Q>()?;
+        self.send_in(request, version, limit).await
+    }
+
+    /// As [`Self::send`], in a version of the caller's choice.
+    pub(crate) async fn send_in<Q: ApiMessage, R: Message>(
+        &mut self,
+        request: &Q,
+        version: i16,
+        limit: Duration,
+    ) -> Result<R, PeerError> {
+        let body = request.encoded(version)?;
+        let exchange = self.exchange(api_of(Q::API_KEY), version, body);
+        let answer = timeout(limit, exchange).await.unwrap_or(Err(PeerError::Timeout(limit)))?;
+        Ok(R::decode(&mut Decoder::new(answer), version)?)
+    }
+
+    /// One request and the body of its answer.
+    async fn exchange(&mut self, api: &Api, version: i16, body: Bytes) -> Result<Bytes, PeerError> {
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id = correlation_id.wrapping_add(1);
+        let mut frame = BytesMut::with_capacity(64 + self.client_id.len() + body.len());
+        frame.put_i32(0);
+        frame.put_i16(api.key);
+        frame.put_i16(version);
+        frame.put_i32(correlation_id);
+        let id_len = i16::try_from(self.client_id.len()).expect("client ids are short names");
+        frame.put_i16(id_len);
+        frame.put_slice(self.client_id.as_bytes());
+        if version >= api.request_flexible_from {
+            frame.put_u8(0);
+        }
+        frame.put_slice(&body);
+        let len =
+            i32::try_from(frame.len() - 4).expect("requests between nodes are far below 2 GiB");
+        frame[..4].copy_from_slice(&len.to_be_bytes());
+        self.stream.write_all(&frame).await?;
+        let mut answer = Decoder::new(self.read_frame().await?);
+        let got = answer.i32()?;
+        if got != correlation_id {
+            return Err(PeerError::Correlation { expected: correlation_id, got });
+        }
+        if version >= api.response_flexible_from && api.key != API_VERSIONS {
+            answer.skip_tagged_fields()?;
+        }
+        Ok(answer.into_rest())
+    }
+
+    async fn read_frame(&mut self) -> Result<Bytes, PeerError> {
+        let announced = self.stream.read_i32().await?;
+        let len = usize::try_from(announced).ok().filter(|len| *len <= MAX_RESPONSE_BYTES);
+        let len = len.ok_or(PeerError::Length(announced))?;
+        let mut frame = BytesMut::with_capacity(len.min(READ_BYTES));
+        while frame.len() < len {
+            let missing = len - frame.len();
+            if frame.capacity() == frame.len() {
+                frame.reserve(missing.min(READ_BYTES.max(frame.len())));
+            }
+            let mut limited = (&mut frame).limit(missing);
+            if self.stream.read_buf(&mut limited).await? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+        Ok(frame.freeze())
+    }
+}
+
+fn api_of(key: i16) -> &'static Api {
+    messages::APIS.iter().find(|api| api.key == key).expect("requests are of APIs of the schemas")
+}
+
+fn last_stable(api: &Api) -> i16 {
+    if api.latest_unstable { api.versions.1 - 1 } else { api.versions.1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::messages::metadata_request::MetadataRequest;
+    use klamm_protocol::messages::metadata_response::MetadataResponse;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::BrokerConfig;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    async fn listener() -> (TcpListener, PeerAddress) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, PeerAddress { host: "127.0.0.1".into(), port })
+    }
+
+    #[tokio::test]
+    async fn a_broker_answers_its_peer() {
+        let directory = crate::random::uuid().to_string();
+        let directory = std::env::temp_dir().join(format!("klamm-peer-{directory}"));
+        let config = BrokerConfig::from_pairs([
+            ("listeners", "PLAINTEXT://127.0.0.1:0"),
+            ("log.dirs", directory.to_str().unwrap()),
+        ]);
+        let broker = crate::Broker::start(config.unwrap()).await.unwrap();
+        let port = broker.addresses()[0].1.port();
+        let address = PeerAddress { host: "127.0.0.1".into(), port };
+        let mut peer = Peer::connect(&address, "test".into(), LIMIT).await.unwrap();
+        for _ in 0..2 {
+            let request = MetadataRequest::default();
+            let answer: MetadataResponse = peer.send(&request, LIMIT).await.unwrap();
+            assert_eq!(answer.brokers.len(), 1);
+        }
+        broker.shutdown().await;
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_absurd_length_reserves_nothing_and_is_refused() {
+        let (listener, address) = listener().await;
+        let connecting = Peer::connect(&address, "test".into(), LIMIT);
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&i32::MAX.to_be_bytes()).await.unwrap();
+            stream
+        };
+        let (peer, _stream) = tokio::join!(connecting, answering);
+        assert!(matches!(peer, Err(PeerError::Length(i32::MAX))));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_says_nothing_is_given_up() {
+        let (_listener, address) = listener().await;
+        let silent = Peer::connect(&address, "test".into(), Duration::from_millis(50)).await;
+        assert!(matches!(silent, Err(PeerError::Timeout(_))));
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_is_refused() {
+        let (listener, address) = listener().await;
+        drop(listener);
+        let refused = Peer::connect(&address, "test".into(), LIMIT).await;
+        assert!(refused.unwrap_err().is_refused());
+    }
+}
