@@ -174,6 +174,7 @@ impl Identity {
         QuorumConfig {
             local_endpoints: self.endpoints(),
             can_become_voter: config.roles.controller,
+            auto_join: config.configs.boolean("controller.quorum.auto.join.enable"),
             bootstrap_servers: self.bootstrap_servers(config),
             election_timeout_ms: ms(quorum.election_timeout_ms),
             fetch_timeout_ms: ms(quorum.fetch_timeout_ms),

@@ -116,6 +116,18 @@ async fn exchange(
         RequestMessage::FetchSnapshot(fetch) => {
             wire::read_fetch_snapshot_response(peer.send(&fetch, limit).await?, listener)
         }
+        RequestMessage::AddRaftVoter(add) => {
+            wire::read_add_raft_voter_response(peer.send(&add, limit).await?)
+        }
+        RequestMessage::RemoveRaftVoter(remove) => {
+            wire::read_remove_raft_voter_response(peer.send(&remove, limit).await?)
+        }
+        RequestMessage::UpdateRaftVoter(update) => {
+            wire::read_update_raft_voter_response(peer.send(&update, limit).await?, listener)
+        }
+        RequestMessage::ApiVersions => {
+            wire::read_api_versions_response(&peer.api_versions(limit).await?)
+        }
     };
     *connection = Some(peer);
     Ok(response)

@@ -4,10 +4,13 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::add_raft_voter_response::AddRaftVoterResponse;
 use klamm_protocol::messages::begin_quorum_epoch_response::BeginQuorumEpochResponse;
 use klamm_protocol::messages::end_quorum_epoch_response::EndQuorumEpochResponse;
 use klamm_protocol::messages::fetch_response::FetchResponse;
 use klamm_protocol::messages::fetch_snapshot_response::FetchSnapshotResponse;
+use klamm_protocol::messages::remove_raft_voter_response::RemoveRaftVoterResponse;
+use klamm_protocol::messages::update_raft_voter_response::UpdateRaftVoterResponse;
 use klamm_protocol::messages::vote_response::VoteResponse;
 use klamm_replication::quorum::message::{Inbound, Reply};
 use klamm_replication::quorum::wire;
@@ -118,5 +121,43 @@ pub(crate) async fn fetch_snapshot(
             wire::fetch_snapshot_response(&reply, piece, request.version, &listener)
         }
         other => FetchSnapshotResponse { error_code: refusal(other), ..Default::default() },
+    })
+}
+
+/// AddRaftVoter (key 80).
+pub(crate) async fn add_raft_voter(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let answer = ask(&context, Ok(wire::add_raft_voter_request(request.decode()?))).await;
+    request.respond(&match answer {
+        QuorumAnswer::Plain(Reply::AddVoter(reply)) => wire::add_raft_voter_response(&reply),
+        other => AddRaftVoterResponse { error_code: refusal(other), ..Default::default() },
+    })
+}
+
+/// RemoveRaftVoter (key 81).
+pub(crate) async fn remove_raft_voter(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let answer = ask(&context, Ok(wire::remove_raft_voter_request(request.decode()?))).await;
+    request.respond(&match answer {
+        QuorumAnswer::Plain(Reply::RemoveVoter(reply)) => wire::remove_raft_voter_response(&reply),
+        other => RemoveRaftVoterResponse { error_code: refusal(other), ..Default::default() },
+    })
+}
+
+/// UpdateRaftVoter (key 82).
+pub(crate) async fn update_raft_voter(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let answer = ask(&context, Ok(wire::update_raft_voter_request(request.decode()?))).await;
+    request.respond(&match answer {
+        QuorumAnswer::Plain(Reply::UpdateVoter(reply)) => {
+            wire::update_raft_voter_response(&reply, &listener(&context))
+        }
+        other => UpdateRaftVoterResponse { error_code: refusal(other), ..Default::default() },
     })
 }
