@@ -15,6 +15,7 @@ mod add_voter;
 mod control_batch;
 mod effect;
 mod election;
+mod evidence;
 mod fetching;
 mod inbound;
 mod jitter;
@@ -281,7 +282,8 @@ impl Quorum {
     /// and not be allowed to (Raft's dissertation, 4.2.2; Kafka stands still there).
     fn may_campaign(&self) -> bool {
         let voters = &self.membership.voters;
-        let uncommitted = voters.latest_offset() >= self.high_watermark;
+        let in_snapshot = self.log.latest_snapshot.map(|snapshot| snapshot.offset);
+        let uncommitted = voters.latest_offset() >= self.high_watermark.max(in_snapshot);
         let was_voter = voters.previous().is_some_and(|former| former.is_voter(&self.config.local));
         self.is_voter() || (uncommitted && was_voter)
     }
@@ -299,6 +301,7 @@ impl Quorum {
         }
         self.expire_voter_change(now_ms);
         while self.expire_role(now_ms) {}
+        self.announce_leadership();
         self.expire_parked_fetches(now_ms);
         self.flush_if_needed();
         self.send_requests(now_ms);

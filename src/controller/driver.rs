@@ -181,6 +181,9 @@ impl Driver {
                     // What the answer brought must be in the log before anything else is said.
                     self.settle()?;
                 }
+                Some(Command::ProcessGone(id)) => {
+                    self.effects.extend(self.quorum.on_process_gone(clock::now_ms(), id));
+                }
                 Some(Command::Decide(decision)) => {
                     if !self.controller.is_active() {
                         decision(Err(ControllerError::NotController));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::quorum::message::{
     FetchReply, FetchSnapshotReply, Inbound, Reply, Response,
@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Quorum(Inbound, oneshot::Sender<QuorumAnswer>),
     /// Another replica has answered, or could not be reached.
     Responded(CorrelationId, Response),
+    /// Nobody listens where another replica is reached.
+    ProcessGone(BrokerId),
     DescribeQuorum(oneshot::Sender<Result<QuorumDescription, ErrorCode>>),
     Stop,
 }
@@ -120,6 +122,13 @@ impl ControllerHandle {
     /// Whether this node is the active controller.
     pub(crate) fn is_active(&self) -> bool {
         self.leader.borrow().is_active_here
+    }
+
+    /// Tells the quorum that nobody listens where a replica is reached.
+    pub(super) fn process_gone(&self, id: BrokerId) {
+        if let Err(error) = self.send(Command::ProcessGone(id)) {
+            tracing::debug!("that node {id} is gone is not told: {error}");
+        }
     }
 
     /// Has the quorum answer another replica. A fetch may wait for records.

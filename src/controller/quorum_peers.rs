@@ -56,7 +56,7 @@ impl QuorumPeers {
             // The task to an earlier address ends with its queue.
             let (queue, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
             let address = PeerAddress { host: to.address.host.clone(), port: to.address.port };
-            self.runtime.spawn(run(self.client.clone(), address, requests));
+            self.runtime.spawn(run(self.client.clone(), (to.id, address), requests));
             self.queues.insert(to.id, (to.address, queue));
         }
         let (_, queue) = &self.queues[&to.id];
@@ -67,13 +67,20 @@ impl QuorumPeers {
     }
 }
 
-async fn run(client: QuorumClient, address: PeerAddress, mut requests: mpsc::Receiver<Queued>) {
+async fn run(
+    client: QuorumClient,
+    (node_id, address): (BrokerId, PeerAddress),
+    mut requests: mpsc::Receiver<Queued>,
+) {
     let mut connection = None;
     while let Some((id, request)) = requests.recv().await {
         let response = match exchange(&client, &address, &mut connection, request).await {
             Ok(response) => response,
             Err(error) => {
                 debug!("{} to {address}: {error}", client.client_id);
+                if error.is_refused() {
+                    client.controller.process_gone(node_id);
+                }
                 Response::Failed(match error {
                     PeerError::Encode(_) | PeerError::UnsupportedVersion { .. } => {
                         ErrorCode::UnsupportedVersion

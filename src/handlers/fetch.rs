@@ -26,7 +26,7 @@ use crate::fetch_session::{
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::{Part, Response};
-use crate::partition::handle::{Partition, ReadOptions, ReadOutcome};
+use crate::partition::handle::{Partition, ReadOptions, ReadOutcome, Reader};
 use crate::partition::waiting::FetchWaiter;
 
 /// The first version with fetch sessions (KIP-227).
@@ -51,7 +51,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
         }
     };
     let fetch = Fetch { context: context.clone(), request: request.head(), options, session };
-    let round = fetch.read(None);
+    let round = fetch.read(None, true);
     if round.is_enough(&fetch.options) {
         return fetch.respond(round).map(Handled::Answered);
     }
@@ -61,8 +61,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
 /// What holds for the request as a whole.
 #[derive(Debug, Clone, Copy)]
 struct Options {
-    replica_id: i32,
-    read_committed: bool,
+    reader: Reader,
     min_bytes: usize,
     max_bytes: usize,
     deadline: Option<Instant>,
@@ -73,13 +72,12 @@ impl Options {
         let count = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
         let max_bytes = count(body.max_bytes.min(broker_max_bytes));
         let wait = Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or_default());
-        let replica_id = match body.replica_id {
-            -1 => body.replica_state.replica_id,
-            id => id,
+        let sender = match body.replica_id {
+            -1 => (body.replica_state.replica_id, body.replica_state.replica_epoch),
+            id => (id, -1),
         };
         Self {
-            replica_id,
-            read_committed: body.isolation_level == 1,
+            reader: Reader::of(sender, body.isolation_level == 1, false),
             min_bytes: count(body.min_bytes).min(max_bytes),
             max_bytes,
             deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
@@ -175,6 +173,8 @@ struct Round {
     urgent: bool,
     /// Partitions whose logs were asked: without any there is nothing to wait for.
     logs: usize,
+    /// The first one of the request: what a follower fetches proves what it holds, once.
+    counts: bool,
 }
 
 impl Round {
@@ -192,7 +192,7 @@ impl Fetch {
         let waiter = FetchWaiter::new();
         loop {
             // Registered before it reads, a fetch cannot miss what comes after.
-            let round = self.read(Some(&waiter));
+            let round = self.read(Some(&waiter), false);
             if round.is_enough(&self.options) {
                 return self.respond(round);
             }
@@ -202,13 +202,14 @@ impl Fetch {
         }
     }
 
-    fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
+    fn read(&self, waiter: Option<&Arc<FetchWaiter>>, counts: bool) -> Round {
         let mut round = Round {
             image: self.context.node.cluster.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
             urgent: false,
             logs: 0,
+            counts,
         };
         for (key, target) in &self.session.targets {
             let read = match self.partition(&round.image, key) {
@@ -235,7 +236,7 @@ impl Fetch {
     fn read_partition(
         &self,
         round: &mut Round,
-        partition: &Partition,
+        partition: &Arc<Partition>,
         target: &FetchTarget,
         waiter: Option<&Arc<FetchWaiter>>,
     ) -> (PartitionData, Vec<Part>) {
@@ -246,8 +247,9 @@ impl Fetch {
             max_bytes: usize::try_from(target.max_bytes).unwrap_or_default().min(left),
             // The first batch of an answer is sent whole, or a large one could never be read.
             min_one_batch: round.bytes == 0,
-            replica_id: self.options.replica_id,
-            read_committed: self.options.read_committed,
+            reader: self.options.reader,
+            log_start_offset: target.log_start_offset,
+            counts: round.counts,
             current_leader_epoch: target.current_leader_epoch,
             last_fetched_epoch: target.last_fetched_epoch,
         };
@@ -256,7 +258,11 @@ impl Fetch {
             Ok(read) => {
                 round.bytes += read.len();
                 round.urgent |= read.diverging_epoch.is_some();
-                (answer(index, &read), read.parts)
+                let data = answer(index, &read);
+                if let Some(proposal) = read.proposal {
+                    self.context.node.replicas.propose(partition, proposal);
+                }
+                (data, read.parts)
             }
             Err(code) => {
                 round.urgent = true;

@@ -56,6 +56,12 @@ impl Controller {
         Outcome::spread(records, response)
     }
 
+    /// Nobody listens at the address that the broker has registered: unless it is heard from soon, it is fenced.
+    pub fn on_process_gone(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) -> Outcome<()> {
+        self.heartbeats_mut().on_process_gone(broker, epoch, now_ms);
+        Outcome::answer(())
+    }
+
     /// Whether a request comes from the broker's current life.
     pub(super) fn check_broker_epoch(
         &self,

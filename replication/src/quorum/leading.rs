@@ -142,17 +142,22 @@ impl Quorum {
 
     /// Tells the state machine, and the followers that wait, of a new high watermark.
     fn on_leader_high_watermark(&mut self) {
-        let Role::Leader(leader) = &mut self.role else { return };
+        let Role::Leader(leader) = &self.role else { return };
         let Some(high_watermark) = leader.high_watermark else { return };
-        let (epoch, first) = (leader.epoch, !leader.announced);
-        leader.announced = true;
         self.commit(high_watermark);
         self.settle_voter_change(high_watermark);
-        if first {
-            self.effects.push(Effect::BecameLeader { epoch });
-        }
         for parked in self.parked.take_all() {
             self.answer_parked_fetch(&parked);
+        }
+    }
+
+    /// The state machine may start once everything from before the epoch is committed, unless the
+    /// same event has ended the epoch: a leader that commits its own removal never starts it.
+    pub(super) fn announce_leadership(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.high_watermark.is_some() && !leader.announced {
+            leader.announced = true;
+            self.effects.push(Effect::BecameLeader { epoch: leader.epoch });
         }
     }
 

@@ -629,9 +629,10 @@ fn a_leader_whose_own_removal_is_not_committed_campaigns_to_commit_it() {
     assert!(quorum.is_leader());
     flush(&mut quorum, deadline_ms);
     assert_eq!(quorum.high_watermark(), None, "it does not count itself");
-    fetch(&mut quorum, 2, deadline_ms);
+    let effects = fetch(&mut quorum, 2, deadline_ms);
     assert_eq!(quorum.role(), RoleName::Resigned);
     assert_eq!(quorum.high_watermark(), Some(2));
+    assert!(!effects.contains(&Effect::BecameLeader { epoch: quorum.epoch() }));
 }
 
 #[test]
@@ -649,6 +650,19 @@ fn a_voter_that_knows_its_removal_to_be_committed_campaigns_no_more() {
     quorum.on_response(100, asked, Response::Fetch(response));
     quorum.on_tick(100_000);
     assert_eq!(quorum.role(), RoleName::Observer);
+}
+
+#[test]
+fn what_a_snapshot_says_of_the_voters_is_committed() {
+    let mut membership = static_voters(&[1, 2]);
+    membership.apply(9, ControlChange::KRaftVersion(1));
+    membership.apply(9, ControlChange::Voters(VoterSet::new([2, 3].map(voter))));
+    let mut log = LogPosition::default();
+    log.start_at_snapshot(OffsetAndEpoch::new(10, 5));
+    let boot = Boot { election: None, log, membership };
+    let mut quorum = Quorum::start(config(), boot, 0).0;
+    quorum.on_tick(100_000);
+    assert_eq!(quorum.role(), RoleName::Unattached);
 }
 
 #[test]
