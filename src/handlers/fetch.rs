@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytestring::ByteString;
 use indexmap::IndexMap;
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::topics::Topic;
+use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
 use klamm_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
@@ -31,6 +33,10 @@ use crate::partition::waiting::FetchWaiter;
 
 /// The first version with fetch sessions (KIP-227).
 const FIRST_WITH_SESSIONS: i16 = 7;
+/// The first version whose sender says where it is, and can be sent to another replica (KIP-392).
+const FIRST_WITH_RACKS: i16 = 11;
+/// The value of `replica.selector.class` with which it is.
+const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 /// The first version that names topics by id (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 /// The first version whose answers say where the leader is (KIP-951).
@@ -42,7 +48,10 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
         return unknown_isolation_level(request, body).map(Handled::Answered);
     }
     let node = &context.node;
-    let options = Options::of(&body, node.config.replication.consumer_fetch_max_bytes);
+    let from_followers = request.version >= FIRST_WITH_RACKS;
+    let max_bytes = node.config.replication.consumer_fetch_max_bytes;
+    let options = Options::of(&body, max_bytes, from_followers);
+    let rack = near_rack(context, &body, &options);
     let session = match node.fetch_sessions.begin(session_request(request, body), clock::now_ms()) {
         Ok(session) => session,
         Err(code) => {
@@ -50,7 +59,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
             return request.respond(&response).map(Handled::Answered);
         }
     };
-    let fetch = Fetch { context: context.clone(), request: request.head(), options, session };
+    let fetch = Fetch { context: context.clone(), request: request.head(), options, rack, session };
     let round = fetch.read(None);
     if round.is_enough(&fetch.options) {
         return fetch.respond(round).map(Handled::Answered);
@@ -68,7 +77,7 @@ struct Options {
 }
 
 impl Options {
-    fn of(body: &FetchRequest, broker_max_bytes: i32) -> Self {
+    fn of(body: &FetchRequest, broker_max_bytes: i32, from_followers: bool) -> Self {
         let count = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
         let max_bytes = count(body.max_bytes.min(broker_max_bytes));
         let wait = Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or_default());
@@ -77,12 +86,22 @@ impl Options {
             id => (id, -1),
         };
         Self {
-            reader: Reader::of(sender, body.isolation_level == 1, false),
+            reader: Reader::of(sender, body.isolation_level == 1, from_followers),
             min_bytes: count(body.min_bytes).min(max_bytes),
             max_bytes,
             deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
         }
     }
+}
+
+/// The rack of a consumer that is to be sent to a replica near to it.
+fn near_rack(context: &Context, body: &FetchRequest, options: &Options) -> Option<ByteString> {
+    if body.rack_id.is_empty() || !matches!(options.reader, Reader::Consumer { .. }) {
+        return None;
+    }
+    let selector = context.node.configs().string("replica.selector.class");
+    // The rack outlives the frame of the request.
+    (selector.as_deref() == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
 }
 
 fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
@@ -161,6 +180,8 @@ struct Fetch {
     context: Context,
     request: Request,
     options: Options,
+    /// Where a consumer is that may be sent to a replica near to it.
+    rack: Option<ByteString>,
     session: FetchContext,
 }
 
@@ -201,33 +222,46 @@ impl Fetch {
     }
 
     fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
+        let image = self.context.node.cluster.image();
         let mut round = Round {
-            image: self.context.node.cluster.image(),
+            image: Arc::clone(&image),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
             urgent: false,
             logs: 0,
         };
         for (key, target) in &self.session.targets {
-            let read = match self.partition(&round.image, key) {
+            let topic = match &key.topic {
+                TopicKey::Id(id) => image.topics.by_id(*id),
+                TopicKey::Name(name) => image.topics.by_name(name),
+            };
+            let read = match self.partition(topic, key) {
                 Ok(partition) => self.read_partition(&mut round, &partition, target, waiter),
-                Err(code) => (refusal(key.partition, code), Vec::new()),
+                Err(code) => (self.refused(topic, key.partition, code), Vec::new()),
             };
             round.reads.push(read);
         }
         round
     }
 
-    fn partition(&self, image: &ClusterImage, key: &FetchKey) -> Result<Arc<Partition>, ErrorCode> {
-        let topic = match &key.topic {
-            TopicKey::Id(id) => image.topics.by_id(*id).ok_or(ErrorCode::UnknownTopicId)?,
-            TopicKey::Name(name) => {
-                image.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?
-            }
-        };
+    fn partition(
+        &self,
+        topic: Option<&Topic>,
+        key: &FetchKey,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic = topic.ok_or(match &key.topic {
+            TopicKey::Id(_) => ErrorCode::UnknownTopicId,
+            TopicKey::Name(_) => ErrorCode::UnknownTopicOrPartition,
+        })?;
         topic.partition(key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let partitions = &self.context.node.partitions;
-        partitions.leader(topic.id, key.partition).map_err(|error| error.code())
+        let found = match self.options.reader {
+            Reader::Consumer { from_followers: true, .. } => {
+                partitions.replica(topic.id, key.partition)
+            }
+            _ => partitions.leader(topic.id, key.partition),
+        };
+        found.map_err(|error| error.code())
     }
 
     fn read_partition(
@@ -250,11 +284,19 @@ impl Fetch {
             last_fetched_epoch: target.last_fetched_epoch,
         };
         let index = partition.index();
+        let near = self.preferred_replica(&round.image, partition, target);
+        let options = match near {
+            Some(_) => ReadOptions { max_bytes: 0, min_one_batch: false, ..options },
+            None => options,
+        };
         match partition.read(&options, waiter) {
             Ok(read) => {
                 round.bytes += read.len();
-                round.urgent |= read.diverging_epoch.is_some();
-                let data = answer(index, &read);
+                round.urgent |= read.diverging_epoch.is_some() || near.is_some();
+                let data = PartitionData {
+                    preferred_read_replica: near.unwrap_or(-1),
+                    ..answer(index, &read)
+                };
                 if let Some(proposal) = read.proposal {
                     self.context.node.replicas.propose(partition, proposal);
                 }
@@ -262,33 +304,36 @@ impl Fetch {
             }
             Err(code) => {
                 round.urgent = true;
-                let current_leader = self.leader_hint(&round.image, partition, code);
-                let refusal = refusal(index, code);
-                (
-                    PartitionData { aborted_transactions: None, current_leader, ..refusal },
-                    Vec::new(),
-                )
+                let known = round.image.topics.by_id(partition.topic_id());
+                (self.refused(known, index, code), Vec::new())
             }
         }
     }
 
-    fn leader_hint(
+    /// Where a consumer had better read this partition.
+    fn preferred_replica(
         &self,
         image: &ClusterImage,
         partition: &Partition,
-        code: ErrorCode,
-    ) -> LeaderIdAndEpoch {
+        target: &FetchTarget,
+    ) -> Option<BrokerId> {
+        let rack_of = |id| image.brokers.get(id)?.rack.as_deref();
+        partition.preferred_read_replica(self.rack.as_deref()?, target.fetch_offset, rack_of)
+    }
+
+    /// The answer where there is no reading, with where the leader is if that helps.
+    fn refused(&self, topic: Option<&Topic>, index: i32, code: ErrorCode) -> PartitionData {
         let wanted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
-        // A follower of the single replica that there is must not be sent back to where it came from.
-        if self.request.version < FIRST_WITH_LEADER_HINTS || !wanted {
-            return LeaderIdAndEpoch::default();
-        }
-        let known = image.topics.by_id(partition.topic_id());
-        match known.and_then(|topic| topic.partition(partition.index())) {
-            Some(known) => {
-                LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
-            }
-            None => LeaderIdAndEpoch::default(),
+        let known = topic.and_then(|topic| topic.partition(index));
+        let known = known.filter(|_| wanted && self.request.version >= FIRST_WITH_LEADER_HINTS);
+        let current_leader = known.map_or_else(LeaderIdAndEpoch::default, |known| {
+            LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
+        });
+        let refusal = refusal(index, code);
+        // What is not known at all Kafka refuses before it comes to transactions.
+        match code {
+            ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition => refusal,
+            _ => PartitionData { aborted_transactions: None, current_leader, ..refusal },
         }
     }
 
