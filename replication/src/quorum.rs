@@ -155,6 +155,8 @@ pub struct Quorum {
     persisted: StoredElection,
     announced_leader: Option<(LeaderEpoch, Option<BrokerId>)>,
     leader_endpoints: Endpoints,
+    /// The leader that was followed last, if it fell silent.
+    lost_leader: Option<BrokerId>,
     role: Role,
     membership: Membership,
     log: LogPosition,
@@ -187,6 +189,7 @@ impl Quorum {
             persisted,
             announced_leader: None,
             leader_endpoints: Endpoints::default(),
+            lost_leader: None,
             role: Role::Unattached { election_deadline_ms: i64::MAX },
             membership: boot.membership,
             log: boot.log,
@@ -236,6 +239,11 @@ impl Quorum {
     /// counts: the epoch had no other.
     pub fn leader_id(&self) -> Option<BrokerId> {
         self.election.leader_id
+    }
+
+    /// The leader that this node followed before it campaigned, if it fell silent rather than resigned.
+    pub fn lost_leader(&self) -> Option<BrokerId> {
+        self.lost_leader
     }
 
     pub fn is_leader(&self) -> bool {

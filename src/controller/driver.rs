@@ -317,8 +317,12 @@ impl Driver {
                 info!("this node is the active controller in epoch {epoch}");
                 self.controller.reset(self.loader.clone());
                 self.active_epoch = Some(epoch);
-                let outcome = self.controller.on_elected(clock::now_ms());
+                let now_ms = clock::now_ms();
+                let outcome = self.controller.on_elected(now_ms);
                 self.append_outcome(outcome)?;
+                if let Some(lost) = self.quorum.lost_leader() {
+                    self.controller.on_node_lost(lost, now_ms);
+                }
                 self.leader.send_modify(|leader| leader.is_active_here = true);
                 Ok(())
             }

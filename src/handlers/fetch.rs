@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytestring::ByteString;
 use indexmap::IndexMap;
 use klamm_metadata::image::ClusterImage;
-use klamm_metadata::image::topics::Topic;
 use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
 use klamm_protocol::messages::fetch_response::{
@@ -39,6 +38,8 @@ const FIRST_WITH_RACKS: i16 = 11;
 const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 /// The first version that names topics by id (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// Versions up to this one do not know KAFKA_STORAGE_ERROR.
+const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
 /// The first version whose answers say where the leader is (KIP-951).
 const FIRST_WITH_LEADER_HINTS: i16 = 16;
 
@@ -52,7 +53,10 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
     let max_bytes = node.config.replication.consumer_fetch_max_bytes;
     let options = Options::of(&body, max_bytes, from_followers);
     let rack = near_rack(context, &body, &options);
-    let session = match node.fetch_sessions.begin(session_request(request, body), clock::now_ms()) {
+    let image = node.cluster.image();
+    let name_of = |id| image.topics.by_id(id).map(|topic| topic.name.clone());
+    let asked = session_request(request, body);
+    let session = match node.fetch_sessions.begin(asked, name_of, clock::now_ms()) {
         Ok(session) => session,
         Err(code) => {
             let response = FetchResponse { error_code: code.code(), ..Default::default() };
@@ -73,6 +77,7 @@ struct Options {
     reader: Reader,
     min_bytes: usize,
     max_bytes: usize,
+    negative_max_bytes: bool,
     deadline: Option<Instant>,
 }
 
@@ -89,6 +94,7 @@ impl Options {
             reader: Reader::of(sender, body.isolation_level == 1, from_followers),
             min_bytes: count(body.min_bytes).min(max_bytes),
             max_bytes,
+            negative_max_bytes: body.max_bytes < 0,
             deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
         }
     }
@@ -141,8 +147,10 @@ fn target(partition: &FetchPartition) -> FetchTarget {
         fetch_offset: partition.fetch_offset,
         log_start_offset: partition.log_start_offset,
         max_bytes: partition.partition_max_bytes,
-        current_leader_epoch: partition.current_leader_epoch,
-        last_fetched_epoch: partition.last_fetched_epoch,
+        // Every negative epoch means none.
+        current_leader_epoch: partition.current_leader_epoch.max(-1),
+        last_fetched_epoch: partition.last_fetched_epoch.max(-1),
+        resolved_name: None,
     }
 }
 
@@ -175,6 +183,21 @@ fn refusal(index: i32, code: ErrorCode) -> PartitionData {
     }
 }
 
+/// The topic to read, if the cluster knows it by the name under which it was asked for.
+fn known_topic(
+    image: &ClusterImage,
+    key: &FetchKey,
+    target: &FetchTarget,
+) -> Result<Uuid, ErrorCode> {
+    let name = match &key.topic {
+        TopicKey::Name(name) => name,
+        TopicKey::Id(_) => target.resolved_name.as_ref().ok_or(ErrorCode::UnknownTopicId)?,
+    };
+    let topic = image.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok(topic.id)
+}
+
 /// A fetch under way.
 struct Fetch {
     context: Context,
@@ -194,6 +217,8 @@ struct Round {
     urgent: bool,
     /// Partitions whose logs were asked: without any there is nothing to wait for.
     logs: usize,
+    /// Whether the fetch is one that waits.
+    waits: bool,
 }
 
 impl Round {
@@ -222,46 +247,46 @@ impl Fetch {
     }
 
     fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
-        let image = self.context.node.cluster.image();
         let mut round = Round {
-            image: Arc::clone(&image),
+            image: self.context.node.cluster.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
             urgent: false,
             logs: 0,
+            waits: waiter.is_some(),
         };
         for (key, target) in &self.session.targets {
-            let topic = match &key.topic {
-                TopicKey::Id(id) => image.topics.by_id(*id),
-                TopicKey::Name(name) => image.topics.by_name(name),
-            };
-            let read = match self.partition(topic, key) {
-                Ok(partition) => self.read_partition(&mut round, &partition, target, waiter),
-                Err(code) => (self.refused(topic, key.partition, code), Vec::new()),
+            let read = match known_topic(&round.image, key, target) {
+                Ok(topic) => self.read_topic(&mut round, topic, (key, target), waiter),
+                Err(code) => (refusal(key.partition, code), Vec::new()),
             };
             round.reads.push(read);
         }
         round
     }
 
-    fn partition(
+    fn read_topic(
         &self,
-        topic: Option<&Topic>,
-        key: &FetchKey,
-    ) -> Result<Arc<Partition>, ErrorCode> {
-        let topic = topic.ok_or(match &key.topic {
-            TopicKey::Id(_) => ErrorCode::UnknownTopicId,
-            TopicKey::Name(_) => ErrorCode::UnknownTopicOrPartition,
-        })?;
-        topic.partition(key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        round: &mut Round,
+        topic_id: Uuid,
+        (key, target): (&FetchKey, &FetchTarget),
+        waiter: Option<&Arc<FetchWaiter>>,
+    ) -> (PartitionData, Vec<Part>) {
+        round.logs += 1;
+        if matches!(key.topic, TopicKey::Id(wanted) if wanted != topic_id) {
+            return self.failure(round, topic_id, key.partition, ErrorCode::InconsistentTopicId);
+        }
         let partitions = &self.context.node.partitions;
         let found = match self.options.reader {
             Reader::Consumer { from_followers: true, .. } => {
-                partitions.replica(topic.id, key.partition)
+                partitions.replica(topic_id, key.partition)
             }
-            _ => partitions.leader(topic.id, key.partition),
+            _ => partitions.leader(topic_id, key.partition),
         };
-        found.map_err(|error| error.code())
+        match found {
+            Ok(partition) => self.read_partition(round, &partition, target, waiter),
+            Err(error) => self.failure(round, topic_id, key.partition, error.code()),
+        }
     }
 
     fn read_partition(
@@ -271,7 +296,6 @@ impl Fetch {
         target: &FetchTarget,
         waiter: Option<&Arc<FetchWaiter>>,
     ) -> (PartitionData, Vec<Part>) {
-        round.logs += 1;
         let left = self.options.max_bytes - round.bytes.min(self.options.max_bytes);
         let options = ReadOptions {
             fetch_offset: target.fetch_offset,
@@ -290,6 +314,13 @@ impl Fetch {
             None => options,
         };
         match partition.read(&options, waiter) {
+            // Kafka's log refuses to read a negative number of bytes, once there is something to read.
+            Ok(read)
+                if self.wants_less_than_nothing(target)
+                    && read.high_watermark > target.fetch_offset =>
+            {
+                self.failure(round, partition.topic_id(), index, ErrorCode::UnknownServerError)
+            }
             Ok(read) => {
                 round.bytes += read.len();
                 round.urgent |= read.diverging_epoch.is_some() || near.is_some();
@@ -302,11 +333,7 @@ impl Fetch {
                 }
                 (data, read.parts)
             }
-            Err(code) => {
-                round.urgent = true;
-                let known = round.image.topics.by_id(partition.topic_id());
-                (self.refused(known, index, code), Vec::new())
-            }
+            Err(code) => self.failure(round, partition.topic_id(), index, code),
         }
     }
 
@@ -321,24 +348,58 @@ impl Fetch {
         partition.preferred_read_replica(self.rack.as_deref()?, target.fetch_offset, rack_of)
     }
 
-    /// The answer where there is no reading, with where the leader is if that helps.
-    fn refused(&self, topic: Option<&Topic>, index: i32, code: ErrorCode) -> PartitionData {
-        let wanted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
-        let known = topic.and_then(|topic| topic.partition(index));
-        let known = known.filter(|_| wanted && self.request.version >= FIRST_WITH_LEADER_HINTS);
-        let current_leader = known.map_or_else(LeaderIdAndEpoch::default, |known| {
-            LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
-        });
+    fn wants_less_than_nothing(&self, target: &FetchTarget) -> bool {
+        target.max_bytes < 0 || self.options.negative_max_bytes
+    }
+
+    /// The answer for a partition whose log was asked in vain: nobody has to wait for the others.
+    fn failure(
+        &self,
+        round: &mut Round,
+        topic_id: Uuid,
+        index: i32,
+        code: ErrorCode,
+    ) -> (PartitionData, Vec<Part>) {
+        round.urgent = true;
+        let gone = || self.context.node.partitions.get(topic_id, index).is_none();
+        let code = match code {
+            // A fetch that waited is woken by a deletion before the image shows it.
+            ErrorCode::NotLeaderOrFollower if round.waits && gone() => {
+                ErrorCode::UnknownTopicOrPartition
+            }
+            ErrorCode::KafkaStorageError if self.request.version <= LAST_WITHOUT_STORAGE_ERROR => {
+                ErrorCode::NotLeaderOrFollower
+            }
+            code => code,
+        };
+        let current_leader = self.leader_hint(&round.image, topic_id, index, code);
         let refusal = refusal(index, code);
-        // What is not known at all Kafka refuses before it comes to transactions.
-        match code {
-            ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition => refusal,
-            _ => PartitionData { aborted_transactions: None, current_leader, ..refusal },
+        (PartitionData { aborted_transactions: None, current_leader, ..refusal }, Vec::new())
+    }
+
+    fn leader_hint(
+        &self,
+        image: &ClusterImage,
+        topic_id: Uuid,
+        index: i32,
+        code: ErrorCode,
+    ) -> LeaderIdAndEpoch {
+        let wanted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+        if self.request.version < FIRST_WITH_LEADER_HINTS || !wanted {
+            return LeaderIdAndEpoch::default();
+        }
+        match image.topics.by_id(topic_id).and_then(|topic| topic.partition(index)) {
+            Some(known) => {
+                LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
+            }
+            None => LeaderIdAndEpoch::default(),
         }
     }
 
     fn respond(self, round: Round) -> Result<Response, ConnectionError> {
-        let Self { context, request, session, .. } = self;
+        let Self { context, request, session, options, .. } = self;
+        // Only consumers are told addresses: a follower knows the brokers.
+        let is_follower = matches!(options.reader, Reader::Follower { .. });
         let mut parts = IndexMap::with_capacity(round.reads.len());
         let mut fetched = Vec::with_capacity(round.reads.len());
         let keys = session.targets.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
@@ -355,7 +416,9 @@ impl Fetch {
         let mut leaders = Vec::new();
         for Fetched { key, data, records_len } in answer.fetched {
             lens.push(records_len);
-            leaders.push(data.current_leader.leader_id);
+            if !is_follower {
+                leaders.push(data.current_leader.leader_id);
+            }
             if records_len > 0 {
                 records.push(parts.swap_remove(&key).expect("every target was read once"));
             }
