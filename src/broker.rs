@@ -81,7 +81,7 @@ impl From<MetadataLogError> for StartError {
 
 /// A running broker. Dropping it without [`Broker::shutdown`] leaves its directories as after a crash.
 pub struct Broker {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     addresses: Vec<(String, SocketAddr)>,
     advertised: Vec<AdvertisedListener>,
     /// Ends what serves clients.

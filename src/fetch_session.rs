@@ -38,7 +38,7 @@ pub(crate) struct FetchKey {
 }
 
 /// What is wanted of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchTarget {
     pub(crate) fetch_offset: i64,
     pub(crate) log_start_offset: i64,
@@ -47,6 +47,9 @@ pub(crate) struct FetchTarget {
     pub(crate) current_leader_epoch: i32,
     /// -1: not known.
     pub(crate) last_fetched_epoch: i32,
+    /// The name of a topic given by its id, as it was when this was asked for the first time: a
+    /// session goes on to fetch that name (`FetchSession.CachedPartition`).
+    pub(crate) resolved_name: Option<ByteString>,
 }
 
 /// A fetch request as far as sessions are concerned.
@@ -159,10 +162,12 @@ impl FetchSessions {
         Self { slots, sessions: Mutex::default() }
     }
 
-    /// Finds out what a request wants, given what is remembered of its session.
+    /// Finds out what a request wants, given what is remembered of its session. `name_of` says what
+    /// a topic id stands for now.
     pub(crate) fn begin(
         &self,
         request: SessionRequest,
+        name_of: impl Fn(Uuid) -> Option<ByteString>,
         now_ms: i64,
     ) -> Result<FetchContext, ErrorCode> {
         let id = request.session_id;
@@ -177,7 +182,9 @@ impl FetchSessions {
                     is_follower: request.is_follower,
                 },
             };
-            return Ok(FetchContext { kind, targets: request.targets.into_iter().collect() });
+            let targets =
+                request.targets.into_iter().map(|(key, target)| resolved(key, target, &name_of));
+            return Ok(FetchContext { kind, targets: targets.collect() });
         }
         let session = lock(&self.sessions).get(&id).map(Arc::clone);
         let session = session.ok_or(ErrorCode::FetchSessionIdNotFound)?;
@@ -188,24 +195,18 @@ impl FetchSessions {
         if open.uses_topic_ids != request.uses_topic_ids {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        for (key, target) in request.targets {
-            open.partitions
-                .entry(key)
-                .and_modify(|cached| cached.target = target)
-                .or_insert_with(|| CachedPartition::new(target));
-        }
-        for key in &request.forgotten {
-            open.partitions.shift_remove(key);
-        }
+        open.update(&request);
         open.last_used_ms = now_ms;
-        let targets: Vec<_> =
-            open.partitions.iter().map(|(key, cached)| (key.clone(), cached.target)).collect();
-        if targets.is_empty() {
+        if open.partitions.is_empty() {
             // The cache is always locked before its sessions.
             drop(open);
             lock(&self.sessions).remove(&id);
-            return Ok(FetchContext { kind: Kind::Sessionless, targets });
+            // What was named only to be forgotten is answered all the same.
+            let targets =
+                request.targets.into_iter().map(|(key, target)| resolved(key, target, &name_of));
+            return Ok(FetchContext { kind: Kind::Sessionless, targets: targets.collect() });
         }
+        let targets = open.targets(&name_of);
         open.epoch = next_epoch(open.epoch);
         let epoch = open.epoch;
         drop(open);
@@ -244,7 +245,7 @@ impl FetchSessions {
                 let mut session = lock(&session);
                 if session.epoch != epoch {
                     let error = ErrorCode::InvalidFetchSessionEpoch;
-                    return SessionAnswer { session_id: NO_SESSION, error, fetched: Vec::new() };
+                    return SessionAnswer { session_id: id, error, fetched: Vec::new() };
                 }
                 answer(id, session.keep_news(fetched))
             }
@@ -267,7 +268,51 @@ impl FetchSessions {
     }
 }
 
+/// A partition to fetch, with the name of its topic if that is known.
+fn resolved(
+    key: FetchKey,
+    mut target: FetchTarget,
+    name_of: impl Fn(Uuid) -> Option<ByteString>,
+) -> (FetchKey, FetchTarget) {
+    if let (TopicKey::Id(id), None) = (&key.topic, &target.resolved_name) {
+        target.resolved_name = name_of(*id);
+    }
+    (key, target)
+}
+
 impl Session {
+    /// Takes over what a request says of its partitions, and drops those it forgets.
+    fn update(&mut self, request: &SessionRequest) {
+        for (key, target) in &request.targets {
+            match self.partitions.get_mut(key) {
+                Some(cached) => {
+                    let resolved_name = cached.target.resolved_name.take();
+                    cached.target = FetchTarget { resolved_name, ..target.clone() };
+                }
+                None => {
+                    let cached = CachedPartition::new(target.clone());
+                    self.partitions.insert(key.clone(), cached);
+                }
+            }
+        }
+        for key in &request.forgotten {
+            self.partitions.shift_remove(key);
+        }
+    }
+
+    /// Everything to fetch, in order; names that were not known before are remembered.
+    fn targets(
+        &mut self,
+        name_of: impl Fn(Uuid) -> Option<ByteString>,
+    ) -> Vec<(FetchKey, FetchTarget)> {
+        let targets = self.partitions.iter_mut().map(|(key, cached)| {
+            let target = resolved(key.clone(), cached.target.clone(), &name_of);
+            cached.target.resolved_name.clone_from(&target.1.resolved_name);
+            target
+        });
+        targets.collect()
+    }
+
     /// Drops what the client knows already. Partitions with records move to the end of the session,
     /// so that the others come first next time.
     fn keep_news(&mut self, fetched: Vec<Fetched>) -> Vec<Fetched> {
@@ -325,7 +370,12 @@ mod tests {
         max_bytes: 100,
         current_leader_epoch: -1,
         last_fetched_epoch: -1,
+        resolved_name: None,
     };
+
+    fn unknown(_: Uuid) -> Option<ByteString> {
+        None
+    }
 
     fn key(partition: i32) -> FetchKey {
         FetchKey { topic: TopicKey::Name("t".into()), partition }
@@ -353,7 +403,7 @@ mod tests {
     }
 
     fn open(sessions: &FetchSessions, partitions: &[i32], now_ms: i64) -> i32 {
-        let context = sessions.begin(request(0, 0, partitions), now_ms).unwrap();
+        let context = sessions.begin(request(0, 0, partitions), unknown, now_ms).unwrap();
         let answers = partitions.iter().map(|p| fetched(*p, 0, 0)).collect();
         sessions.answer(context, answers, now_ms).session_id
     }
@@ -362,7 +412,7 @@ mod tests {
     fn an_incremental_answer_leaves_out_what_is_known() {
         let sessions = FetchSessions::new(10);
         let id = open(&sessions, &[0, 1], 0);
-        let context = sessions.begin(request(id, 1, &[]), 0).unwrap();
+        let context = sessions.begin(request(id, 1, &[]), unknown, 0).unwrap();
         assert_eq!(context.targets.len(), 2);
         let answer = sessions.answer(context, vec![fetched(0, 0, 0), fetched(1, 5, 0)], 0);
         assert_eq!(answer.session_id, id);
@@ -374,9 +424,9 @@ mod tests {
     fn a_wrong_epoch_leaves_the_session_alive() {
         let sessions = FetchSessions::new(10);
         let id = open(&sessions, &[0], 0);
-        let refused = sessions.begin(request(id, 5, &[]), 0).unwrap_err();
+        let refused = sessions.begin(request(id, 5, &[]), unknown, 0).unwrap_err();
         assert_eq!(refused, ErrorCode::InvalidFetchSessionEpoch);
-        assert!(sessions.begin(request(id, 1, &[]), 0).is_ok());
+        assert!(sessions.begin(request(id, 1, &[]), unknown, 0).is_ok());
     }
 
     #[test]
@@ -384,10 +434,54 @@ mod tests {
         let sessions = FetchSessions::new(10);
         let id = open(&sessions, &[0], 0);
         let forget = SessionRequest { forgotten: vec![key(0)], ..request(id, 1, &[]) };
-        let context = sessions.begin(forget, 0).unwrap();
+        let context = sessions.begin(forget, unknown, 0).unwrap();
         assert_eq!(sessions.answer(context, Vec::new(), 0).session_id, 0);
-        let refused = sessions.begin(request(id, 2, &[]), 0).unwrap_err();
+        let refused = sessions.begin(request(id, 2, &[]), unknown, 0).unwrap_err();
         assert_eq!(refused, ErrorCode::FetchSessionIdNotFound);
+    }
+
+    #[test]
+    fn what_is_named_and_forgotten_at_once_is_answered_when_nothing_else_is_left() {
+        let sessions = FetchSessions::new(10);
+        let id = open(&sessions, &[0], 0);
+        let both = SessionRequest { forgotten: vec![key(0)], ..request(id, 1, &[0]) };
+        let context = sessions.begin(both, unknown, 0).unwrap();
+        assert_eq!(context.targets, [(key(0), TARGET)]);
+        let answer = sessions.answer(context, vec![fetched(0, 0, 0)], 0);
+        assert_eq!((answer.session_id, answer.fetched.len()), (0, 1));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_next_request_names_the_session() {
+        let sessions = FetchSessions::new(10);
+        let id = open(&sessions, &[0], 0);
+        let late = sessions.begin(request(id, 1, &[]), unknown, 0).unwrap();
+        sessions.begin(request(id, 2, &[]), unknown, 0).unwrap();
+        let answer = sessions.answer(late, vec![fetched(0, 0, 0)], 0);
+        assert_eq!((answer.session_id, answer.error), (id, ErrorCode::InvalidFetchSessionEpoch));
+    }
+
+    #[test]
+    fn the_name_of_an_id_stays_with_the_session_once_it_is_known() {
+        let sessions = FetchSessions::new(10);
+        let by_id = FetchKey { topic: TopicKey::Id(Uuid::from_bytes([7; 16])), partition: 0 };
+        let first = SessionRequest {
+            uses_topic_ids: true,
+            targets: [(by_id.clone(), TARGET)].into_iter().collect(),
+            ..request(0, 0, &[])
+        };
+        let context = sessions.begin(first, unknown, 0).unwrap();
+        assert_eq!(context.targets[0].1.resolved_name, None);
+        let data = PartitionData::default();
+        let fetched = vec![Fetched { key: by_id, data, records_len: 0 }];
+        let id = sessions.answer(context, fetched, 0).session_id;
+        let name_at = |epoch, name: Option<&'static str>| {
+            let next = SessionRequest { uses_topic_ids: true, ..request(id, epoch, &[]) };
+            let context = sessions.begin(next, |_| name.map(ByteString::from), 0).unwrap();
+            context.targets[0].1.resolved_name.clone()
+        };
+        assert_eq!(name_at(1, Some("t")).as_deref(), Some("t"));
+        assert_eq!(name_at(2, None).as_deref(), Some("t"), "the topic was deleted meanwhile");
     }
 
     #[test]
@@ -395,7 +489,10 @@ mod tests {
         let sessions = FetchSessions::new(10);
         let id = open(&sessions, &[0], 0);
         let by_id = SessionRequest { uses_topic_ids: true, ..request(id, 1, &[]) };
-        assert_eq!(sessions.begin(by_id, 0).unwrap_err(), ErrorCode::FetchSessionTopicIdError);
+        assert_eq!(
+            sessions.begin(by_id, unknown, 0).unwrap_err(),
+            ErrorCode::FetchSessionTopicIdError
+        );
     }
 
     #[test]
@@ -403,7 +500,7 @@ mod tests {
         let sessions = FetchSessions::new(10);
         let id = open(&sessions, &[0], 0);
         for epoch in 1..4 {
-            let context = sessions.begin(request(id, epoch, &[]), 0).unwrap();
+            let context = sessions.begin(request(id, epoch, &[]), unknown, 0).unwrap();
             let mut failed = fetched(0, -1, 0);
             failed.data.error_code = ErrorCode::UnknownTopicOrPartition.code();
             assert_eq!(sessions.answer(context, vec![failed], 0).fetched.len(), 1);
@@ -416,7 +513,7 @@ mod tests {
         let first = open(&sessions, &[0, 1], 0);
         assert_eq!(open(&sessions, &[0, 1, 2], 1), 0, "the holder is too young");
         let later = MIN_EVICTION_MS + 1;
-        sessions.begin(request(first, 1, &[]), later).unwrap();
+        sessions.begin(request(first, 1, &[]), unknown, later).unwrap();
         assert_eq!(open(&sessions, &[0], later), 0, "the newcomer is smaller");
         assert_ne!(open(&sessions, &[0, 1, 2], later), 0);
     }

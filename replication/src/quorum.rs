@@ -155,6 +155,8 @@ pub struct Quorum {
     persisted: StoredElection,
     announced_leader: Option<(LeaderEpoch, Option<BrokerId>)>,
     leader_endpoints: Endpoints,
+    /// The leader that was followed last, if it fell silent.
+    lost_leader: Option<BrokerId>,
     role: Role,
     membership: Membership,
     log: LogPosition,
@@ -187,6 +189,7 @@ impl Quorum {
             persisted,
             announced_leader: None,
             leader_endpoints: Endpoints::default(),
+            lost_leader: None,
             role: Role::Unattached { election_deadline_ms: i64::MAX },
             membership: boot.membership,
             log: boot.log,
@@ -236,6 +239,11 @@ impl Quorum {
     /// counts: the epoch had no other.
     pub fn leader_id(&self) -> Option<BrokerId> {
         self.election.leader_id
+    }
+
+    /// The leader that this node followed before it campaigned, if it fell silent rather than resigned.
+    pub fn lost_leader(&self) -> Option<BrokerId> {
+        self.lost_leader
     }
 
     pub fn is_leader(&self) -> bool {
@@ -334,7 +342,9 @@ impl Quorum {
     }
 
     fn fetch_deadline_ms(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_add(self.config.fetch_timeout_ms.into())
+        // The leader answers all followers at once, when it appends: they must not all miss it at once.
+        let turn_ms = if self.is_voter() { self.turn_ms(self.election.leader_id) } else { 0 };
+        now_ms.saturating_add(i64::from(self.config.fetch_timeout_ms) + turn_ms)
     }
 
     fn log_end(&self) -> OffsetAndEpoch {

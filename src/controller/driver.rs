@@ -59,6 +59,8 @@ pub(crate) struct Driver {
     /// Inbound requests that are not answered yet.
     inbound: BTreeMap<RequestId, oneshot::Sender<QuorumAnswer>>,
     next_request_id: u64,
+    /// The epoch in which the controller is active.
+    active_epoch: Option<LeaderEpoch>,
     /// The listener over which controllers talk.
     listener: ByteString,
     leader: watch::Sender<QuorumLeader>,
@@ -112,6 +114,7 @@ impl Driver {
             commands: ends.commands,
             inbound: BTreeMap::new(),
             next_request_id: 0,
+            active_epoch: None,
             listener,
             leader: ends.leader,
             effects: effects.into(),
@@ -185,7 +188,7 @@ impl Driver {
                     self.effects.extend(self.quorum.on_process_gone(clock::now_ms(), id));
                 }
                 Some(Command::Decide(decision)) => {
-                    if !self.controller.is_active() {
+                    if !self.decides() {
                         decision(Err(ControllerError::NotController));
                         continue;
                     }
@@ -217,10 +220,18 @@ impl Driver {
         }
     }
 
+    /// Whether the controller may decide: it is active, and the quorum has not moved on since, which the effects in the
+    /// queue are about to say.
+    fn decides(&self) -> bool {
+        self.controller.is_active()
+            && self.quorum.is_leader()
+            && self.active_epoch == Some(self.quorum.epoch())
+    }
+
     fn on_tick(&mut self) -> Result<(), MetadataLogError> {
         let now_ms = clock::now_ms();
         self.effects.extend(self.quorum.on_tick(now_ms));
-        if self.controller.is_active() {
+        if self.decides() {
             // What is due is taken one by one: each decision sees the records of the one before.
             while let Some(outcome) = self.controller.on_tick(now_ms) {
                 self.append_outcome(outcome)?;
@@ -296,11 +307,22 @@ impl Driver {
                 Ok(())
             }
             Effect::CommitTo { high_watermark } => self.on_committed(high_watermark),
+            // Of an epoch that has ended meanwhile, the queue holds the end as well.
+            Effect::BecameLeader { epoch }
+                if self.quorum.epoch() != epoch || !self.quorum.is_leader() =>
+            {
+                Ok(())
+            }
             Effect::BecameLeader { epoch } => {
                 info!("this node is the active controller in epoch {epoch}");
                 self.controller.reset(self.loader.clone());
-                let outcome = self.controller.on_elected(clock::now_ms());
+                self.active_epoch = Some(epoch);
+                let now_ms = clock::now_ms();
+                let outcome = self.controller.on_elected(now_ms);
                 self.append_outcome(outcome)?;
+                if let Some(lost) = self.quorum.lost_leader() {
+                    self.controller.on_node_lost(lost, now_ms);
+                }
                 self.leader.send_modify(|leader| leader.is_active_here = true);
                 Ok(())
             }
@@ -331,6 +353,7 @@ impl Driver {
 
     fn resign(&mut self) {
         self.leader.send_modify(|leader| leader.is_active_here = false);
+        self.active_epoch = None;
         self.controller.on_resigned();
         self.controller.reset(self.loader.clone());
         for (_, _, completion) in self.uncommitted.drain(..) {

@@ -309,7 +309,6 @@ fn send(waiting: &mut BTreeMap<RequestToken, oneshot::Sender<Response>>, replies
 
 #[cfg(test)]
 mod tests {
-
     use bytes::Bytes;
     use klamm_coordinator::group::JoinGroup;
     use klamm_log::disk::{Disk, MemoryDisk};

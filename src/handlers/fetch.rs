@@ -33,6 +33,8 @@ use crate::partition::waiting::FetchWaiter;
 const FIRST_WITH_SESSIONS: i16 = 7;
 /// The first version that names topics by id (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// Versions up to this one do not know KAFKA_STORAGE_ERROR.
+const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
 /// The first version whose answers say where the leader is (KIP-951).
 const FIRST_WITH_LEADER_HINTS: i16 = 16;
 
@@ -43,7 +45,10 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
     }
     let node = &context.node;
     let options = Options::of(&body, node.config.replication.consumer_fetch_max_bytes);
-    let session = match node.fetch_sessions.begin(session_request(request, body), clock::now_ms()) {
+    let image = node.cluster.image();
+    let name_of = |id| image.topics.by_id(id).map(|topic| topic.name.clone());
+    let asked = session_request(request, body);
+    let session = match node.fetch_sessions.begin(asked, name_of, clock::now_ms()) {
         Ok(session) => session,
         Err(code) => {
             let response = FetchResponse { error_code: code.code(), ..Default::default() };
@@ -51,7 +56,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
         }
     };
     let fetch = Fetch { context: context.clone(), request: request.head(), options, session };
-    let round = fetch.read(None, true);
+    let round = fetch.read(None);
     if round.is_enough(&fetch.options) {
         return fetch.respond(round).map(Handled::Answered);
     }
@@ -64,6 +69,7 @@ struct Options {
     reader: Reader,
     min_bytes: usize,
     max_bytes: usize,
+    negative_max_bytes: bool,
     deadline: Option<Instant>,
 }
 
@@ -80,6 +86,7 @@ impl Options {
             reader: Reader::of(sender, body.isolation_level == 1, false),
             min_bytes: count(body.min_bytes).min(max_bytes),
             max_bytes,
+            negative_max_bytes: body.max_bytes < 0,
             deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
         }
     }
@@ -122,8 +129,10 @@ fn target(partition: &FetchPartition) -> FetchTarget {
         fetch_offset: partition.fetch_offset,
         log_start_offset: partition.log_start_offset,
         max_bytes: partition.partition_max_bytes,
-        current_leader_epoch: partition.current_leader_epoch,
-        last_fetched_epoch: partition.last_fetched_epoch,
+        // Every negative epoch means none.
+        current_leader_epoch: partition.current_leader_epoch.max(-1),
+        last_fetched_epoch: partition.last_fetched_epoch.max(-1),
+        resolved_name: None,
     }
 }
 
@@ -156,6 +165,21 @@ fn refusal(index: i32, code: ErrorCode) -> PartitionData {
     }
 }
 
+/// The topic to read, if the cluster knows it by the name under which it was asked for.
+fn known_topic(
+    image: &ClusterImage,
+    key: &FetchKey,
+    target: &FetchTarget,
+) -> Result<Uuid, ErrorCode> {
+    let name = match &key.topic {
+        TopicKey::Name(name) => name,
+        TopicKey::Id(_) => target.resolved_name.as_ref().ok_or(ErrorCode::UnknownTopicId)?,
+    };
+    let topic = image.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok(topic.id)
+}
+
 /// A fetch under way.
 struct Fetch {
     context: Context,
@@ -173,8 +197,8 @@ struct Round {
     urgent: bool,
     /// Partitions whose logs were asked: without any there is nothing to wait for.
     logs: usize,
-    /// The first one of the request: what a follower fetches proves what it holds, once.
-    counts: bool,
+    /// Whether the fetch is one that waits.
+    waits: bool,
 }
 
 impl Round {
@@ -192,7 +216,7 @@ impl Fetch {
         let waiter = FetchWaiter::new();
         loop {
             // Registered before it reads, a fetch cannot miss what comes after.
-            let round = self.read(Some(&waiter), false);
+            let round = self.read(Some(&waiter));
             if round.is_enough(&self.options) {
                 return self.respond(round);
             }
@@ -202,18 +226,18 @@ impl Fetch {
         }
     }
 
-    fn read(&self, waiter: Option<&Arc<FetchWaiter>>, counts: bool) -> Round {
+    fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
         let mut round = Round {
             image: self.context.node.cluster.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
             urgent: false,
             logs: 0,
-            counts,
+            waits: waiter.is_some(),
         };
         for (key, target) in &self.session.targets {
-            let read = match self.partition(&round.image, key) {
-                Ok(partition) => self.read_partition(&mut round, &partition, target, waiter),
+            let read = match known_topic(&round.image, key, target) {
+                Ok(topic) => self.read_topic(&mut round, topic, (key, target), waiter),
                 Err(code) => (refusal(key.partition, code), Vec::new()),
             };
             round.reads.push(read);
@@ -221,16 +245,21 @@ impl Fetch {
         round
     }
 
-    fn partition(&self, image: &ClusterImage, key: &FetchKey) -> Result<Arc<Partition>, ErrorCode> {
-        let topic = match &key.topic {
-            TopicKey::Id(id) => image.topics.by_id(*id).ok_or(ErrorCode::UnknownTopicId)?,
-            TopicKey::Name(name) => {
-                image.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?
-            }
-        };
-        topic.partition(key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let partitions = &self.context.node.partitions;
-        partitions.leader(topic.id, key.partition).map_err(|error| error.code())
+    fn read_topic(
+        &self,
+        round: &mut Round,
+        topic_id: Uuid,
+        (key, target): (&FetchKey, &FetchTarget),
+        waiter: Option<&Arc<FetchWaiter>>,
+    ) -> (PartitionData, Vec<Part>) {
+        round.logs += 1;
+        if matches!(key.topic, TopicKey::Id(wanted) if wanted != topic_id) {
+            return self.failure(round, topic_id, key.partition, ErrorCode::InconsistentTopicId);
+        }
+        match self.context.node.partitions.leader(topic_id, key.partition) {
+            Ok(partition) => self.read_partition(round, &partition, target, waiter),
+            Err(error) => self.failure(round, topic_id, key.partition, error.code()),
+        }
     }
 
     fn read_partition(
@@ -240,7 +269,6 @@ impl Fetch {
         target: &FetchTarget,
         waiter: Option<&Arc<FetchWaiter>>,
     ) -> (PartitionData, Vec<Part>) {
-        round.logs += 1;
         let left = self.options.max_bytes - round.bytes.min(self.options.max_bytes);
         let options = ReadOptions {
             fetch_offset: target.fetch_offset,
@@ -249,12 +277,18 @@ impl Fetch {
             min_one_batch: round.bytes == 0,
             reader: self.options.reader,
             log_start_offset: target.log_start_offset,
-            counts: round.counts,
             current_leader_epoch: target.current_leader_epoch,
             last_fetched_epoch: target.last_fetched_epoch,
         };
         let index = partition.index();
         match partition.read(&options, waiter) {
+            // Kafka's log refuses to read a negative number of bytes, once there is something to read.
+            Ok(read)
+                if self.wants_less_than_nothing(target)
+                    && read.high_watermark > target.fetch_offset =>
+            {
+                self.failure(round, partition.topic_id(), index, ErrorCode::UnknownServerError)
+            }
             Ok(read) => {
                 round.bytes += read.len();
                 round.urgent |= read.diverging_epoch.is_some();
@@ -264,31 +298,51 @@ impl Fetch {
                 }
                 (data, read.parts)
             }
-            Err(code) => {
-                round.urgent = true;
-                let current_leader = self.leader_hint(&round.image, partition, code);
-                let refusal = refusal(index, code);
-                (
-                    PartitionData { aborted_transactions: None, current_leader, ..refusal },
-                    Vec::new(),
-                )
-            }
+            Err(code) => self.failure(round, partition.topic_id(), index, code),
         }
+    }
+
+    fn wants_less_than_nothing(&self, target: &FetchTarget) -> bool {
+        target.max_bytes < 0 || self.options.negative_max_bytes
+    }
+
+    /// The answer for a partition whose log was asked in vain: nobody has to wait for the others.
+    fn failure(
+        &self,
+        round: &mut Round,
+        topic_id: Uuid,
+        index: i32,
+        code: ErrorCode,
+    ) -> (PartitionData, Vec<Part>) {
+        round.urgent = true;
+        let gone = || self.context.node.partitions.get(topic_id, index).is_none();
+        let code = match code {
+            // A fetch that waited is woken by a deletion before the image shows it.
+            ErrorCode::NotLeaderOrFollower if round.waits && gone() => {
+                ErrorCode::UnknownTopicOrPartition
+            }
+            ErrorCode::KafkaStorageError if self.request.version <= LAST_WITHOUT_STORAGE_ERROR => {
+                ErrorCode::NotLeaderOrFollower
+            }
+            code => code,
+        };
+        let current_leader = self.leader_hint(&round.image, topic_id, index, code);
+        let refusal = refusal(index, code);
+        (PartitionData { aborted_transactions: None, current_leader, ..refusal }, Vec::new())
     }
 
     fn leader_hint(
         &self,
         image: &ClusterImage,
-        partition: &Partition,
+        topic_id: Uuid,
+        index: i32,
         code: ErrorCode,
     ) -> LeaderIdAndEpoch {
         let wanted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
-        // A follower of the single replica that there is must not be sent back to where it came from.
         if self.request.version < FIRST_WITH_LEADER_HINTS || !wanted {
             return LeaderIdAndEpoch::default();
         }
-        let known = image.topics.by_id(partition.topic_id());
-        match known.and_then(|topic| topic.partition(partition.index())) {
+        match image.topics.by_id(topic_id).and_then(|topic| topic.partition(index)) {
             Some(known) => {
                 LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
             }
@@ -297,7 +351,9 @@ impl Fetch {
     }
 
     fn respond(self, round: Round) -> Result<Response, ConnectionError> {
-        let Self { context, request, session, .. } = self;
+        let Self { context, request, session, options } = self;
+        // Only consumers are told addresses: a follower knows the brokers.
+        let is_follower = options.replica_id >= 0;
         let mut parts = IndexMap::with_capacity(round.reads.len());
         let mut fetched = Vec::with_capacity(round.reads.len());
         let keys = session.targets.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
@@ -314,7 +370,9 @@ impl Fetch {
         let mut leaders = Vec::new();
         for Fetched { key, data, records_len } in answer.fetched {
             lens.push(records_len);
-            leaders.push(data.current_leader.leader_id);
+            if !is_follower {
+                leaders.push(data.current_leader.leader_id);
+            }
             if records_len > 0 {
                 records.push(parts.swap_remove(&key).expect("every target was read once"));
             }

@@ -44,6 +44,7 @@ fn refused(error: ErrorCode, member_id: ByteString) -> JoinGroupResponse {
     JoinGroupResponse {
         error_code: error.code(),
         member_id: if is_invalid { member_id } else { ByteString::new() },
+        protocol_name: None,
         ..Default::default()
     }
 }
@@ -89,6 +90,13 @@ mod tests {
                 assert!(lower(answer.clone(), version).encoded(version).is_ok(), "{version}");
             }
         }
+    }
+
+    #[test]
+    fn a_refused_member_is_told_no_protocol() {
+        let refused = refused(ErrorCode::InvalidGroupId, "m".into());
+        assert_eq!(lower(refused.clone(), 9).protocol_name, None);
+        assert_eq!(lower(refused, 6).protocol_name.as_deref(), Some(""));
     }
 
     #[test]

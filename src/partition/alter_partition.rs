@@ -17,13 +17,15 @@ use klamm_protocol::messages::alter_partition_response::{self, AlterPartitionRes
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::{CommittedIsr, IsrProposal, ProposalOutcome};
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::handle::Partition;
 use crate::controller::channel::{ChannelError, ControllerChannel};
 
 /// The pause before the controller is asked again (`DefaultAlterPartitionManager`).
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
+/// An election of a controller takes a few attempts, which are nobody's business.
+const FAILURES_UNTIL_TOLD: u64 = 100;
 
 type Key = (Uuid, PartitionIndex);
 
@@ -71,6 +73,7 @@ impl AlterPartitions {
         channel: &ControllerChannel,
         epoch: impl Fn() -> i64,
     ) {
+        let mut failures = 0_u64;
         loop {
             let proposed = self.take();
             if proposed.is_empty() {
@@ -79,6 +82,15 @@ impl AlterPartitions {
             }
             let request = request(broker_id, epoch(), &proposed);
             let answered = channel.ask(&request).await;
+            failures = match &answered {
+                Ok(_) => 0,
+                Err(error) => {
+                    if failures == FAILURES_UNTIL_TOLD {
+                        warn!("changes of in-sync replicas have no answer: {error}");
+                    }
+                    failures + 1
+                }
+            };
             let unanswered = on_answered(proposed, answered);
             if !unanswered.is_empty() {
                 self.put_back(unanswered);
@@ -99,7 +111,6 @@ fn request(
         let partition = PartitionData {
             partition_index: *index,
             leader_epoch: proposal.leader_epoch,
-            new_isr: proposal.new_isr.iter().map(|(broker, _)| *broker).collect(),
             new_isr_with_epochs: isr
                 .map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch })
                 .collect(),
@@ -125,10 +136,7 @@ fn on_answered(
             warn!("the controller refuses AlterPartition: {}", error_of(response.error_code));
             return proposed;
         }
-        Err(error) => {
-            debug!("AlterPartition has no answer: {error}");
-            return proposed;
-        }
+        Err(_) => return proposed,
     };
     let mut again = BTreeMap::new();
     for topic in response.topics {

@@ -339,3 +339,6 @@ fn tell_statuses(node: &Node, delta: &ImageDelta, statuses: &BrokerStatuses) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

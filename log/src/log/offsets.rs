@@ -3,7 +3,7 @@
 use crate::error::ReadError;
 use crate::log_reader::LogView;
 use crate::segment::{BatchAt, BatchScan, Segment};
-use klamm_protocol::batch::TimestampType;
+use klamm_protocol::batch::{NO_TIMESTAMP, TimestampType};
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
 /// A timestamp of a ListOffsets request.
@@ -114,12 +114,22 @@ impl LogView {
                 largest = Some((segment, candidate.timestamp, candidate.offset));
             }
         }
-        let Some((segment, timestamp, offset)) = largest else { return Ok(None) };
+        let Some((segment, timestamp, offset)) = largest else {
+            return self.first_without_timestamp();
+        };
         let Some(batch) = segment.find(offset, segment.size())? else { return Ok(None) };
         if batch.header.timestamp_type() == TimestampType::LogAppendTime {
             return Ok(Some(found(&batch, timestamp, batch.header.base_offset)));
         }
         first_record(segment, &batch, timestamp, batch.header.base_offset)
+    }
+
+    /// Where no record has a timestamp, the first one of the log has the largest, which is none.
+    fn first_without_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
+        let Some(segment) = self.segments.iter().next() else { return Ok(None) };
+        let batch = segment.find(segment.base_offset(), segment.size())?;
+        let batch = batch.filter(|batch| batch.header.max_timestamp == NO_TIMESTAMP);
+        Ok(batch.map(|batch| found(&batch, NO_TIMESTAMP, batch.header.base_offset)))
     }
 }
 

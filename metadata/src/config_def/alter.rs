@@ -57,6 +57,12 @@ pub enum AlterError {
         "Dynamic thread count update validation failed for {name}={value}, value should {bound}"
     )]
     ThreadCount { name: &'static str, value: i32, bound: ThreadBound },
+    /// A limit that would leave no connection at all.
+    #[error("Invalid {name} {value}")]
+    NoConnections { name: ByteString, value: i32 },
+    /// There are no plug-ins here.
+    #[error("Class {class} not found for configuration {name}")]
+    UnknownClass { name: &'static str, class: String },
     /// A value that its key does not accept, on a broker: Kafka answers it as a bad request.
     #[error(transparent)]
     BrokerValue(ConfigValueError),
@@ -65,6 +71,8 @@ pub enum AlterError {
 /// Which bound a change of a thread count oversteps (`DynamicThreadPool`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ThreadBound {
+    #[error("be at least 1")]
+    One,
     #[error("be at least half the current value {0}")]
     Half(i32),
     #[error("not be greater than double the current value {0}")]
@@ -79,9 +87,11 @@ impl AlterError {
             | Self::UnknownBrokerKey { .. }
             | Self::BrokerKeyNotAList { .. } => ErrorCode::InvalidConfig,
             // KAFKA-13609: Kafka knows that this should be another code, and keeps it.
-            Self::Dynamic { .. } | Self::ThreadCount { .. } | Self::BrokerValue(_) => {
-                ErrorCode::InvalidRequest
-            }
+            Self::Dynamic { .. }
+            | Self::ThreadCount { .. }
+            | Self::NoConnections { .. }
+            | Self::UnknownClass { .. }
+            | Self::BrokerValue(_) => ErrorCode::InvalidRequest,
         }
     }
 }
@@ -201,7 +211,35 @@ pub fn validate_broker_change(
     for name in THREAD_COUNTS {
         validate_thread_count(name, broker.int(name), changed.int(name))?;
     }
+    proposed.iter().try_for_each(|(name, text)| validate_connection_limit(name, text))?;
+    validate_metric_reporters(proposed)?;
     Ok(changed)
+}
+
+/// A listener has to admit somebody (`ConnectionQuotas.ListenerConnectionQuota`).
+fn validate_connection_limit(name: &ByteString, text: &str) -> Result<(), AlterError> {
+    let base = strip_for_validation(name);
+    if !matches!(base, "max.connections" | "max.connection.creation.rate") {
+        return Ok(());
+    }
+    let value: i32 = text.trim().parse().expect("values are checked against their types first");
+    if value <= 0 {
+        return Err(AlterError::NoConnections { name: name.clone(), value });
+    }
+    Ok(())
+}
+
+const METRIC_REPORTERS: &str = "metric.reporters";
+/// The only metric reporter that may be named.
+const JMX_REPORTER: &str = "org.apache.kafka.common.metrics.JmxReporter";
+
+/// Reporters are classes, which Kafka loads when they are named (`DynamicMetricsReporters`).
+fn validate_metric_reporters(proposed: &Configs) -> Result<(), AlterError> {
+    let classes = proposed.get(METRIC_REPORTERS).map(|text| text.split(',').map(str::trim));
+    let unknown = classes.into_iter().flatten().find(|class| !matches!(*class, "" | JMX_REPORTER));
+    unknown.map_or(Ok(()), |class| {
+        Err(AlterError::UnknownClass { name: METRIC_REPORTERS, class: class.to_owned() })
+    })
 }
 
 /// Keys of `DynamicThreadPool`, `SocketServer` and `LogCleaner`.
@@ -220,7 +258,9 @@ pub fn validate_thread_count(
     current: i32,
     value: i32,
 ) -> Result<(), AlterError> {
-    let bound = if value < current / 2 {
+    let bound = if value < 1 && current >= 1 {
+        ThreadBound::One
+    } else if value < current / 2 {
         ThreadBound::Half(current)
     } else if value > current.saturating_mul(2) {
         ThreadBound::Double(current)
@@ -367,6 +407,24 @@ mod tests {
         assert_eq!(change("num.io.threads", "16"), Ok(16));
         assert!(matches!(change("num.io.threads", "17"), Err(AlterError::ThreadCount { .. })));
         assert!(matches!(change("node.id", "2"), Err(AlterError::Dynamic { .. })));
+    }
+
+    #[test]
+    fn limits_that_admit_nobody_and_classes_that_nobody_has_are_refused() {
+        let broker = BrokerConfigs::new(Configs::new()).unwrap();
+        let change = |name: &str, text: &str| {
+            validate_broker_change(&broker, &configs(&[(name, text)]), false).err()
+        };
+        for name in ["max.connections", "listener.name.plaintext.max.connection.creation.rate"] {
+            assert!(matches!(change(name, "0"), Some(AlterError::NoConnections { .. })), "{name}");
+            assert_eq!(change(name, "1"), None, "{name}");
+        }
+        assert_eq!(change("max.connections.per.ip", "0"), None);
+        assert!(matches!(change(METRIC_REPORTERS, "x.Y"), Some(AlterError::UnknownClass { .. })));
+        assert_eq!(change(METRIC_REPORTERS, JMX_REPORTER), None);
+        let one_cleaner = configs(&[("log.cleaner.threads", "0")]);
+        let refused = validate_broker_change(&broker, &one_cleaner, false).unwrap_err();
+        assert!(refused.to_string().ends_with("value should be at least 1"), "{refused}");
     }
 
     #[test]

@@ -17,20 +17,25 @@ impl Quorum {
     /// Nobody listens where node `id` is reached: its process is gone.
     pub fn on_process_gone(&mut self, now_ms: i64, id: BrokerId) -> Vec<Effect> {
         self.assert_not_loading();
-        let before_me = self.voters().ids().filter(|voter| *voter != id);
-        let turn = before_me.take_while(|voter| *voter != self.config.local.id).count();
+        let turn_ms = self.turn_ms(Some(id));
         let may_campaign = self.may_campaign();
         let followed = self.election.leader_id == Some(id);
         if let Role::Follower(follower) = &mut self.role
             && may_campaign
             && followed
         {
-            let turn = i64::try_from(turn).expect("voters are few");
-            let deadline_ms = now_ms.saturating_add(GRACE_MS + turn * TURN_MS);
+            let deadline_ms = now_ms.saturating_add(GRACE_MS + turn_ms);
             follower.fetch_deadline_ms = follower.fetch_deadline_ms.min(deadline_ms);
             // The others may campaign as well.
             follower.has_fetched_from_leader = false;
         }
         self.proceed(now_ms)
+    }
+
+    /// How much longer this voter waits than the first of those who lose the leader at once.
+    pub(super) fn turn_ms(&self, leader_id: Option<BrokerId>) -> i64 {
+        let others = self.voters().ids().filter(|voter| Some(*voter) != leader_id);
+        let turn = others.take_while(|voter| *voter != self.config.local.id).count();
+        i64::try_from(turn).expect("voters are few") * TURN_MS
     }
 }

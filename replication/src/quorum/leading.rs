@@ -8,6 +8,7 @@ use super::log_position::FetchPosition;
 use super::message::{FetchReply, FetchReplyBody, FetchRequest, Reply};
 use super::parked_fetch::ParkedFetch;
 use super::role::Role;
+use super::voters::VoterSet;
 use super::{Anomaly, AppendBatch, Effect, Quorum, RequestId};
 use bytes::Bytes;
 use klamm_protocol::ErrorCode;
@@ -38,6 +39,8 @@ pub struct QuorumDescription {
     /// This node has always caught up. It is among the observers once it has been removed.
     pub voters: Vec<Progress>,
     pub observers: Vec<Progress>,
+    /// The voters in force, with where they are reached.
+    pub voter_set: VoterSet,
 }
 
 impl Quorum {
@@ -70,6 +73,7 @@ impl Quorum {
     pub fn describe(&mut self, now_ms: i64) -> Result<QuorumDescription, ErrorCode> {
         let local = self.config.local;
         let end_offset = self.log.end_offset;
+        let voter_set = self.voters().clone();
         let Role::Leader(leader) = &mut self.role else {
             return Err(ErrorCode::NotLeaderOrFollower);
         };
@@ -84,6 +88,7 @@ impl Quorum {
             high_watermark: leader.high_watermark,
             voters: leader.voters().map(up_to_date).collect(),
             observers: leader.observers().map(up_to_date).collect(),
+            voter_set,
         })
     }
 
@@ -118,7 +123,7 @@ impl Quorum {
         self.append_to_log(record_count, AppendBatch::EpochStart(batch));
     }
 
-    fn voters_with_local_voter(&self) -> super::VoterSet {
+    fn voters_with_local_voter(&self) -> VoterSet {
         let updated = self.voters().with_updated(self.local_voter());
         updated.filter(|_| !self.config.local_endpoints.is_empty()).unwrap_or(self.voters().clone())
     }

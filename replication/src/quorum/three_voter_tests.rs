@@ -760,3 +760,20 @@ fn voters_that_lose_their_leader_at_once_campaign_one_after_the_other() {
     // This node is voter 1: the first of the others in one set, the second in the other.
     assert!(due([0, 1, 2]) > due([1, 2, 3]));
 }
+
+#[test]
+fn a_leader_that_fell_silent_is_remembered_until_another_is_followed() {
+    let mut quorum = follower();
+    assert_eq!(quorum.lost_leader(), None);
+    quorum.on_process_gone(0, 2);
+    tick(&mut quorum);
+    assert_eq!((quorum.role(), quorum.lost_leader()), (RoleName::Prospective, Some(2)));
+    let request = Request::BeginQuorumEpoch(BeginQuorumEpochRequest {
+        leader_id: 3,
+        leader_epoch: EPOCH + 1,
+        voter: None,
+        leader_endpoints: endpoints(3),
+    });
+    quorum.on_request(100, RequestId(1), Inbound { cluster_id: None, request });
+    assert_eq!((quorum.role(), quorum.lost_leader()), (RoleName::Follower, None));
+}

@@ -69,6 +69,7 @@ impl Quorum {
                 self.become_prospective(now_ms);
             }
             Role::Follower(follower) if may_campaign && follower.fetch_deadline_ms <= now_ms => {
+                self.lost_leader = self.election.leader_id;
                 self.become_prospective(now_ms);
             }
             Role::Prospective { election_deadline_ms, .. } if *election_deadline_ms <= now_ms => {
@@ -132,6 +133,7 @@ impl Quorum {
         let voted = if same_epoch { self.election.voted } else { None };
         let election = Election { epoch, leader_id: Some(leader_id), voted };
         let role = self.follower_role(now_ms);
+        self.lost_leader = None;
         self.enter(election, endpoints, role);
     }
 

@@ -95,8 +95,23 @@ impl AppendFailure {
         Self::new(error.code(), log_start)
     }
 
+    /// Kafka leaves the log start offset out where the log itself failed, or the batch did not fit
+    /// (`ReplicaManager.appendRecordsToLeader`).
     fn refused(error: &AppendError, log_start: Offset) -> Self {
-        Self::new(error.code(), log_start)
+        let log_start_offset = match error {
+            AppendError::Storage(_)
+            | AppendError::LargerThanSegment { .. }
+            | AppendError::CorruptBatch { .. } => -1,
+            AppendError::OutOfOrderSequence { .. }
+            | AppendError::InvalidProducerEpoch { .. }
+            | AppendError::TransactionCoordinatorFenced { .. }
+            | AppendError::ExpectedTransactional { .. }
+            | AppendError::NotInTransaction { .. }
+            | AppendError::UnexpectedOffset { .. }
+            | AppendError::OutOfOrderOffsets { .. }
+            | AppendError::WrongLeaderEpoch { .. } => log_start,
+        };
+        Self::new(error.code(), log_start_offset)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading a partition: for fetches of consumers and of followers, and where listings of offsets end.
 //!
-//! Only the leader answers followers; what one of them has fetched so far is told to the role.
+//! Only the leader answers followers. Each reading for a follower's fetch tells the role where the follower is:
+//! a fetch that waits here is as good a proof as one that comes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,10 +48,6 @@ impl Reader {
             _ => Self::Consumer { read_committed, from_followers },
         }
     }
-
-    pub(crate) fn is_follower(self) -> bool {
-        matches!(self, Self::Follower { .. })
-    }
 }
 
 /// A fetch that may read up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
@@ -65,8 +62,6 @@ pub(crate) struct ReadOptions {
     pub(crate) reader: Reader,
     /// Where a follower's log starts.
     pub(crate) log_start_offset: Offset,
-    /// The first reading for this request: it proves what a follower holds.
-    pub(crate) counts: bool,
     pub(crate) current_leader_epoch: LeaderEpoch,
     pub(crate) last_fetched_epoch: LeaderEpoch,
 }
@@ -149,9 +144,6 @@ impl Partition {
         else {
             return Ok((view, None, None));
         };
-        if !options.counts {
-            return Ok((view, None, None));
-        }
         if !(view.log_start()..=view.log_end()).contains(&options.fetch_offset) {
             return Err(ErrorCode::OffsetOutOfRange);
         }

@@ -98,10 +98,12 @@ impl Partition {
         true
     }
 
-    /// A broker's registration has changed, or is gone.
+    /// A broker's registration has changed, or is gone. If it fetches here it may join the ISR now.
     pub(crate) fn on_broker_status(&self, id: BrokerId, status: Option<BrokerStatus>) {
-        if let Some(leader) = self.lock().leader_mut() {
+        let mut state = self.lock();
+        if let Some(leader) = state.leader_mut() {
             leader.on_broker_status(id, status);
+            state.followers.wake();
         }
     }
 
@@ -125,6 +127,8 @@ impl Partition {
         let Some(leader) = state.leader_mut() else { return ProposalOutcome::Superseded };
         let (outcome, moved) = leader.on_proposal_answered(proposal, answer, clock::now_ms());
         let moved = state.on_high_watermark(moved);
+        // Another follower that waits here may be the next to join.
+        state.followers.wake();
         drop(state);
         self.announce(moved);
         outcome

@@ -143,6 +143,22 @@ fn offsets_are_found_by_timestamp() {
 }
 
 #[test]
+fn without_any_timestamp_the_first_record_has_the_largest() {
+    let mut log = open(&MemoryDisk::default(), small_segments());
+    let largest = |log: &Log| {
+        let found = log.view().offset_for(OffsetTarget::MaxTimestamp).unwrap();
+        found.map(|found| (found.timestamp, found.offset))
+    };
+    assert_eq!(largest(&log), None);
+    (0..40).for_each(|_| {
+        append(&mut log, batch(2, -1));
+    });
+    assert_eq!(largest(&log), Some((-1, 0)));
+    append(&mut log, batch(2, 5));
+    assert_eq!(largest(&log), Some((5, 80)));
+}
+
+#[test]
 fn idle_segments_are_closed_and_opened_again() {
     let disk = MemoryDisk::default();
     let storage = LogStorage { files: OpenFiles::new(4), ..storage(&disk) };
