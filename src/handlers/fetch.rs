@@ -353,7 +353,7 @@ impl Fetch {
     fn respond(self, round: Round) -> Result<Response, ConnectionError> {
         let Self { context, request, session, options } = self;
         // Only consumers are told addresses: a follower knows the brokers.
-        let is_follower = options.replica_id >= 0;
+        let is_follower = matches!(options.reader, Reader::Follower { .. });
         let mut parts = IndexMap::with_capacity(round.reads.len());
         let mut fetched = Vec::with_capacity(round.reads.len());
         let keys = session.targets.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use klamm_protocol::messages::fetch_request::{FetchRequest, ReplicaState};
@@ -359,7 +358,7 @@ impl Fetcher {
             let (topic, index) = (partition.topic(), partition.index());
             debug!("{topic}-{index} of broker {}: {}", self.options.leader_id, answer.error);
         }
-        let mut progress = partition.on_fetched(&answer, data.records.unwrap_or_else(Bytes::new));
+        let mut progress = partition.on_fetched(&answer, data.records.unwrap_or_default());
         if progress == Progress::FindLeaderRange {
             progress = match self.leader_range(partition, &due.fetch).await {
                 Ok(range) => partition.on_leader_range(due.fetch.current_leader_epoch, range),
