@@ -78,6 +78,7 @@ pub(crate) fn open(
     let (handle, ends) = driver::channel();
     let node = Arc::new(Node::new(config, cluster_id, store, handle));
     node.groups.attach(&node);
+    node.replicas.attach(&node, &runtime);
     let publications = Arc::new(Publications::default());
     let driver = Driver::new(
         quorum,
@@ -87,7 +88,6 @@ pub(crate) fn open(
         Arc::clone(&publications),
         (ends, quorum_peers(&node, runtime, &identity.listener)),
         &node.config.quorum,
-        identity.listener,
     );
     let (failed, publishing_failed) = (node.failed.clone(), node.failed.clone());
     let publisher = Publisher::new(Arc::clone(&node))
@@ -171,12 +171,14 @@ impl Identity {
     fn quorum_config(&self, config: &BrokerConfig, cluster_id: ByteString) -> QuorumConfig {
         let ms = |value: i32| u32::try_from(value).unwrap_or_default();
         let quorum = &config.quorum;
+        let silence_ms = config.configs.int("failover.quorum.silence.ms");
         QuorumConfig {
             local_endpoints: self.endpoints(),
             can_become_voter: config.roles.controller,
+            auto_join: config.configs.boolean("controller.quorum.auto.join.enable"),
             bootstrap_servers: self.bootstrap_servers(config),
             election_timeout_ms: ms(quorum.election_timeout_ms),
-            fetch_timeout_ms: ms(quorum.fetch_timeout_ms),
+            fetch_timeout_ms: ms(quorum.fetch_timeout_ms.min(silence_ms)),
             election_backoff_max_ms: ms(quorum.election_backoff_max_ms),
             request_timeout_ms: ms(quorum.request_timeout_ms),
             retry_backoff_ms: ms(quorum.retry_backoff_ms),

@@ -29,6 +29,7 @@ use tracing::{error, info};
 
 use crate::assembly::{self, Threads};
 use crate::config::{BrokerConfig, Endpoint};
+use crate::controller::lifelines;
 use crate::controller::metadata_log::MetadataLogError;
 use crate::dispatch::ListenerKind;
 use crate::lifecycle::{self, AdvertisedListener, JoinError};
@@ -79,7 +80,7 @@ impl From<MetadataLogError> for StartError {
 
 /// A running broker. Dropping it without [`Broker::shutdown`] leaves its directories as after a crash.
 pub struct Broker {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     addresses: Vec<(String, SocketAddr)>,
     advertised: Vec<AdvertisedListener>,
     /// Ends what serves clients.
@@ -152,6 +153,8 @@ impl Broker {
         if roles.controller {
             let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
             self.tasks.spawn(lifecycle::register_controller(node, controllers.to_vec(), stop));
+            let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
+            self.tasks.spawn(lifelines::run(node, stop));
         }
         if roles.broker {
             let joined = lifecycle::join(&self.node, &self.advertised);
@@ -222,6 +225,7 @@ impl Broker {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
         }
+        self.node.replicas.stop().await;
         let (node, threads) = (self.node, self.threads);
         let closed = tokio::task::spawn_blocking(move || assembly::close(&node, threads));
         if closed.await.is_err() {

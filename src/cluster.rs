@@ -40,6 +40,11 @@ impl Cluster {
         Arc::clone(&self.published.borrow())
     }
 
+    /// The newest image, to be watched.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
     pub(crate) fn publish(&self, published: Arc<Published>) {
         self.published.send_replace(published);
     }

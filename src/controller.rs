@@ -4,6 +4,7 @@ pub(crate) mod channel;
 pub(crate) mod deadline;
 pub(crate) mod driver;
 pub(crate) mod handle;
+pub(crate) mod lifelines;
 pub(crate) mod metadata_log;
 pub(crate) mod publisher;
 pub(crate) mod quorum_peers;

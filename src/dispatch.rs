@@ -99,6 +99,20 @@ macro_rules! exclusive {
     };
 }
 
+macro_rules! decided {
+    ($request:ty) => {
+        Handler::Exclusive(|context, request| {
+            Box::pin(serving::decided::<$request>(context, request))
+        })
+    };
+}
+
+macro_rules! replica {
+    ($api:ident) => {
+        Handler::Exclusive(|context, request| Box::pin(serving::$api(context, request)))
+    };
+}
+
 /// All APIs that brokers answer, in the order of their keys.
 pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
     use Handler::{Now, Pipelined};
@@ -140,22 +154,10 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(64, exclusive!(unregister_broker)).forwarded(),
         Row::new(74, Now(handlers::list_config_resources::handle)),
         Row::new(75, Now(handlers::describe_topic_partitions::handle)),
+        Row::new(80, exclusive!(add_raft_voter)).forwarded(),
+        Row::new(81, exclusive!(remove_raft_voter)).forwarded(),
     ]
 });
-
-macro_rules! decided {
-    ($request:ty) => {
-        Handler::Exclusive(|context, request| {
-            Box::pin(serving::decided::<$request>(context, request))
-        })
-    };
-}
-
-macro_rules! replica {
-    ($api:ident) => {
-        Handler::Exclusive(|context, request| Box::pin(serving::$api(context, request)))
-    };
-}
 
 /// All APIs that controllers answer on their own listeners, in the order of their keys.
 pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
@@ -165,6 +167,7 @@ pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
         Row::new(19, exclusive!(create_topics)).forwarded(),
         Row::new(20, exclusive!(delete_topics)).forwarded(),
+        Row::new(32, exclusive!(describe_configs)),
         Row::new(33, decided!(AlterConfigsRequest)).forwarded(),
         Row::new(37, exclusive!(create_partitions)).forwarded(),
         Row::new(43, exclusive!(elect_leaders)).forwarded(),
@@ -191,6 +194,9 @@ pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(67, decided!(AllocateProducerIdsRequest)),
         Row::new(70, decided!(ControllerRegistrationRequest)),
         Row::new(73, decided!(AssignReplicasToDirsRequest)),
+        Row::new(80, exclusive!(add_raft_voter)).forwarded(),
+        Row::new(81, exclusive!(remove_raft_voter)).forwarded(),
+        Row::new(82, replica!(update_raft_voter)),
     ]
 });
 

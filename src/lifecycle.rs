@@ -255,7 +255,9 @@ impl Contact {
 
 /// Stays in contact with the controller until `stop`.
 pub(crate) async fn keep_contact(node: Arc<Node>, stop: CancellationToken) {
-    let interval = u64::try_from(node.config.lifecycle.heartbeat_interval_ms).unwrap_or(2_000);
+    let quick_ms = node.config.configs.int("failover.heartbeat.interval.ms");
+    let interval_ms = node.config.lifecycle.heartbeat_interval_ms.min(quick_ms);
+    let interval = u64::try_from(interval_ms).unwrap_or_default();
     let mut ticks = tokio::time::interval(Duration::from_millis(interval.max(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

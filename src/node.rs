@@ -19,6 +19,7 @@ use crate::coordinator::GroupCoordinators;
 use crate::dynamic_configs::{ALL_LOG_DIRS, CORDONED_LOG_DIRS};
 use crate::fetch_session::FetchSessions;
 use crate::partition::handle::Partition;
+use crate::partition::replicas::Replicas;
 use crate::partition::store::{DirectoryStatus, LogStore};
 use crate::partition::table::{LookupError, PartitionTable};
 use crate::producer_ids::ProducerIds;
@@ -63,6 +64,7 @@ pub(crate) struct Node {
     pub(crate) incarnation_id: Uuid,
     pub(crate) cluster: Cluster,
     pub(crate) partitions: PartitionTable,
+    pub(crate) replicas: Replicas,
     pub(crate) store: LogStore,
     pub(crate) controller: ControllerHandle,
     pub(crate) groups: GroupCoordinators,
@@ -93,6 +95,7 @@ impl Node {
             incarnation_id: random::uuid(),
             cluster: Cluster::default(),
             partitions: PartitionTable::default(),
+            replicas: Replicas::default(),
             store,
             controller,
             groups: GroupCoordinators::new(&config),

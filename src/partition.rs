@@ -1,7 +1,11 @@
-//! The partitions that this broker holds: their logs, who leads them, and who waits for them.
+//! The partitions that this broker holds: their logs, who leads them, who follows whom, and who waits for
+//! them.
 
+pub(crate) mod alter_partition;
+pub(crate) mod fetcher;
 pub(crate) mod flusher;
 pub(crate) mod handle;
+pub(crate) mod replicas;
 pub(crate) mod settings;
 pub(crate) mod store;
 pub(crate) mod table;

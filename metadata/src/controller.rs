@@ -41,7 +41,7 @@ use bytestring::ByteString;
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 
-use self::heartbeats::BrokerHeartbeats;
+use self::heartbeats::{BrokerHeartbeats, SessionTimeouts};
 use crate::config_def::BrokerConfigs;
 use crate::image::ClusterImage;
 use crate::image::brokers::VersionRange;
@@ -69,8 +69,8 @@ pub struct ControllerSettings {
     pub bootstrap_records: Vec<MetadataRecord>,
     /// This node's static configuration.
     pub static_configs: BrokerConfigs,
-    /// `broker.session.timeout.ms`: a broker not heard from for this long is fenced.
-    pub session_timeout_ms: i64,
+    /// When a broker that is not heard from is fenced.
+    pub session_timeouts: SessionTimeouts,
     /// `metadata.max.idle.interval.ms`: how often a NoOpRecord is written; 0 for never.
     pub max_idle_interval_ms: i64,
     /// `leader.imbalance.check.interval.seconds`, in milliseconds; 0 with
@@ -101,7 +101,11 @@ impl ControllerSettings {
             kraft_version: 0,
             supported_features,
             bootstrap_records,
-            session_timeout_ms: i64::from(configs.int("broker.session.timeout.ms")),
+            session_timeouts: SessionTimeouts {
+                session_ms: i64::from(configs.int("broker.session.timeout.ms")),
+                silence_ms: i64::from(configs.int("failover.broker.silence.ms")),
+                grace_ms: i64::from(configs.int("failover.broker.grace.ms")),
+            },
             max_idle_interval_ms: i64::from(configs.int("metadata.max.idle.interval.ms")),
             leader_imbalance_check_interval_ms: imbalance_check_ms,
             unclean_leader_election_interval_ms: configs
@@ -156,6 +160,13 @@ impl Controller {
     /// Gives up leading. The caller resets the state if uncommitted records are cut off.
     pub fn on_resigned(&mut self) {
         self.active = None;
+    }
+
+    /// The quorum itself has changed: its voters, or kraft.version.
+    pub fn on_quorum(&mut self, kraft_version: i16, voters: impl Iterator<Item = BrokerId>) {
+        self.settings.kraft_version = kraft_version;
+        self.settings.quorum_voters.clear();
+        self.settings.quorum_voters.extend(voters);
     }
 
     /// Whether this controller leads.

@@ -11,25 +11,33 @@
 //! - nothing is committed that a majority of the voters does not hold on disk;
 //! - the log is never cut below the high watermark.
 
+mod add_voter;
 mod control_batch;
 mod effect;
 mod election;
+mod evidence;
 mod fetching;
 mod inbound;
 mod jitter;
+mod joining;
+mod kraft_upgrade;
 mod leader;
 mod leading;
 mod log_history;
 mod log_position;
 pub mod message;
 mod parked_fetch;
+mod remove_voter;
 mod requests;
 mod responses;
 mod role;
 mod sending;
 mod snapshot;
 mod transition;
+mod update_voter;
 mod vote_store;
+mod voter_change;
+mod voter_change_error;
 mod voters;
 pub mod wire;
 
@@ -37,12 +45,15 @@ pub mod wire;
 mod single_voter_tests;
 #[cfg(test)]
 mod three_voter_tests;
+#[cfg(test)]
+mod voter_change_tests;
 
-pub use control_batch::{ControlBatchError, EpochStartBatch, membership_records};
+pub use control_batch::{ControlBatchError, EpochStartBatch, MembershipBatch, membership_records};
 pub use effect::{
     Anomaly, AppendBatch, CorrelationId, Destination, Effect, FlushTicket, RequestId,
 };
 pub use election::Election;
+pub use kraft_upgrade::KRaftUpgradeError;
 pub use leader::{MAX_OBSERVERS, OBSERVER_SESSION_TIMEOUT_MS, Progress};
 pub use leading::{NotLeader, QuorumDescription};
 pub use log_history::{ControlChange, LogHistory, Membership};
@@ -73,6 +84,9 @@ pub struct QuorumConfig {
     pub cluster_id: ByteString,
     /// Whether this node has the controller role, and so must sync what it fetches.
     pub can_become_voter: bool,
+    /// `controller.quorum.auto.join.enable`: an observer that can become a voter makes itself one
+    /// (KIP-1186).
+    pub auto_join: bool,
     /// The others that can tell who leads: `controller.quorum.bootstrap.servers`, or the
     /// addresses in `controller.quorum.voters`, without this node.
     pub bootstrap_servers: Vec<Address>,
@@ -103,6 +117,7 @@ impl QuorumConfig {
             listener,
             cluster_id,
             can_become_voter: true,
+            auto_join: false,
             bootstrap_servers: Vec::new(),
             election_timeout_ms: 1_000,
             fetch_timeout_ms: 2_000,
@@ -140,6 +155,8 @@ pub struct Quorum {
     persisted: StoredElection,
     announced_leader: Option<(LeaderEpoch, Option<BrokerId>)>,
     leader_endpoints: Endpoints,
+    /// The leader that was followed last, if it fell silent.
+    lost_leader: Option<BrokerId>,
     role: Role,
     membership: Membership,
     log: LogPosition,
@@ -172,6 +189,7 @@ impl Quorum {
             persisted,
             announced_leader: None,
             leader_endpoints: Endpoints::default(),
+            lost_leader: None,
             role: Role::Unattached { election_deadline_ms: i64::MAX },
             membership: boot.membership,
             log: boot.log,
@@ -194,7 +212,7 @@ impl Quorum {
 
     /// When `on_tick` must be called next; `i64::MAX` if only an event can change anything.
     pub fn next_deadline_ms(&self) -> i64 {
-        let mut deadline_ms = self.role.next_deadline_ms(self.is_voter());
+        let mut deadline_ms = self.role.next_deadline_ms(self.may_campaign());
         for other in [self.requests.next_deadline_ms(), self.parked.next_deadline_ms()] {
             deadline_ms = deadline_ms.min(other.unwrap_or(i64::MAX));
         }
@@ -221,6 +239,11 @@ impl Quorum {
     /// counts: the epoch had no other.
     pub fn leader_id(&self) -> Option<BrokerId> {
         self.election.leader_id
+    }
+
+    /// The leader that this node followed before it campaigned, if it fell silent rather than resigned.
+    pub fn lost_leader(&self) -> Option<BrokerId> {
+        self.lost_leader
     }
 
     pub fn is_leader(&self) -> bool {
@@ -261,6 +284,18 @@ impl Quorum {
         self.voters().is_voter(&self.config.local)
     }
 
+    /// Whether this node stands for election when it hears of no leader: as a voter, or while its
+    /// own removal may still have to be committed by it. A leader that had appended its removal,
+    /// and then lost its leadership, could otherwise be the only one with a log long enough to win
+    /// and not be allowed to (Raft's dissertation, 4.2.2; Kafka stands still there).
+    fn may_campaign(&self) -> bool {
+        let voters = &self.membership.voters;
+        let in_snapshot = self.log.latest_snapshot.map(|snapshot| snapshot.offset);
+        let uncommitted = voters.latest_offset() >= self.high_watermark.max(in_snapshot);
+        let was_voter = voters.previous().is_some_and(|former| former.is_voter(&self.config.local));
+        self.is_voter() || (uncommitted && was_voter)
+    }
+
     /// Roles and log offsets that change while the log is being replaced would contradict it.
     fn assert_not_loading(&self) {
         assert!(self.loading_snapshot.is_none(), "on_snapshot_loaded follows LoadSnapshot at once");
@@ -272,7 +307,9 @@ impl Quorum {
         if self.loading_snapshot.is_some() {
             return std::mem::take(&mut self.effects);
         }
+        self.expire_voter_change(now_ms);
         while self.expire_role(now_ms) {}
+        self.announce_leadership();
         self.expire_parked_fetches(now_ms);
         self.flush_if_needed();
         self.send_requests(now_ms);
@@ -305,7 +342,9 @@ impl Quorum {
     }
 
     fn fetch_deadline_ms(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_add(self.config.fetch_timeout_ms.into())
+        // The leader answers all followers at once, when it appends: they must not all miss it at once.
+        let turn_ms = if self.is_voter() { self.turn_ms(self.election.leader_id) } else { 0 };
+        now_ms.saturating_add(i64::from(self.config.fetch_timeout_ms) + turn_ms)
     }
 
     fn log_end(&self) -> OffsetAndEpoch {

@@ -16,7 +16,7 @@ use klamm_protocol::{ApiMessage, EncodeError, ErrorCode, Message};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::handle::{ControllerError, ControllerHandle, DecisionContext};
+use super::handle::{ControllerError, ControllerHandle, DecisionContext, Settled};
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 
 /// How long a connection to a controller may take to come about.
@@ -47,6 +47,10 @@ pub(crate) enum Passed<R> {
 /// A request that the active controller decides.
 pub(crate) trait ControllerRequest: ApiMessage + Clone + Send + Sync + 'static {
     type Response: Message + Send + 'static;
+
+    /// When it is answered. Other nodes must not wait for what this one does with a decision; a client that asked this
+    /// node finds here what it asked for.
+    const SETTLED: Settled = Settled::Committed;
 
     /// Decides it, as a request of this version.
     fn decide(
@@ -155,7 +159,7 @@ impl ControllerChannel {
                 let decide = move |controller: &mut Controller, context: &DecisionContext| {
                     request.decide(version, controller, context)
                 };
-                Ok(self.controller.decide_committed(decide).await?)
+                Ok(self.controller.decide_and(Q::SETTLED, decide).await?)
             }
         }
     }

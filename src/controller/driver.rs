@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::loader::MetadataLoader;
@@ -22,7 +21,7 @@ use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::OffsetAndEpoch;
 use klamm_replication::quorum::message::{FetchReplyBody, Inbound, Reply};
-use klamm_replication::quorum::{Effect, Quorum, RequestId, membership_records};
+use klamm_replication::quorum::{Effect, KRaftUpgradeError, Quorum, RequestId, membership_records};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
@@ -59,8 +58,8 @@ pub(crate) struct Driver {
     /// Inbound requests that are not answered yet.
     inbound: BTreeMap<RequestId, oneshot::Sender<QuorumAnswer>>,
     next_request_id: u64,
-    /// The listener over which controllers talk.
-    listener: ByteString,
+    /// The epoch in which the controller is active.
+    active_epoch: Option<LeaderEpoch>,
     leader: watch::Sender<QuorumLeader>,
     snapshots: SnapshotSchedule,
     /// `metadata.max.retention.bytes`, of the log and its snapshots together.
@@ -91,7 +90,6 @@ impl Driver {
         publications: Arc<Publications>,
         (ends, peers): (DriverEnds, QuorumPeers),
         config: &QuorumConfig,
-        listener: ByteString,
     ) -> Self {
         let snapshots = SnapshotSchedule::new(
             config.metadata_log_max_record_bytes_between_snapshots,
@@ -112,7 +110,7 @@ impl Driver {
             commands: ends.commands,
             inbound: BTreeMap::new(),
             next_request_id: 0,
-            listener,
+            active_epoch: None,
             leader: ends.leader,
             effects: effects.into(),
             uncommitted: VecDeque::new(),
@@ -181,8 +179,15 @@ impl Driver {
                     // What the answer brought must be in the log before anything else is said.
                     self.settle()?;
                 }
+                Some(Command::UpgradeKRaftVersion { to, validate_only, answer }) => {
+                    // Whoever asked may have gone away.
+                    drop(answer.send(self.upgrade_kraft_version(to, validate_only)));
+                }
+                Some(Command::ProcessGone(id)) => {
+                    self.effects.extend(self.quorum.on_process_gone(clock::now_ms(), id));
+                }
                 Some(Command::Decide(decision)) => {
-                    if !self.controller.is_active() {
+                    if !self.decides() {
                         decision(Err(ControllerError::NotController));
                         continue;
                     }
@@ -206,6 +211,18 @@ impl Driver {
         self.effects.extend(self.quorum.on_request(clock::now_ms(), request_id, inbound));
     }
 
+    fn upgrade_kraft_version(
+        &mut self,
+        to: i16,
+        validate_only: bool,
+    ) -> Result<(), KRaftUpgradeError> {
+        let epoch = self.quorum.epoch();
+        let upgraded =
+            self.quorum.upgrade_kraft_version(clock::now_ms(), epoch, to, validate_only)?;
+        self.effects.extend(upgraded);
+        Ok(())
+    }
+
     fn context(&self) -> DecisionContext {
         DecisionContext {
             next_offset: self.quorum.log().end_offset,
@@ -214,10 +231,18 @@ impl Driver {
         }
     }
 
+    /// Whether the controller may decide: it is active, and the quorum has not moved on since, which the effects in the
+    /// queue are about to say.
+    fn decides(&self) -> bool {
+        self.controller.is_active()
+            && self.quorum.is_leader()
+            && self.active_epoch == Some(self.quorum.epoch())
+    }
+
     fn on_tick(&mut self) -> Result<(), MetadataLogError> {
         let now_ms = clock::now_ms();
         self.effects.extend(self.quorum.on_tick(now_ms));
-        if self.controller.is_active() {
+        if self.decides() {
             // What is due is taken one by one: each decision sees the records of the one before.
             while let Some(outcome) = self.controller.on_tick(now_ms) {
                 self.append_outcome(outcome)?;
@@ -293,11 +318,23 @@ impl Driver {
                 Ok(())
             }
             Effect::CommitTo { high_watermark } => self.on_committed(high_watermark),
+            // Of an epoch that has ended meanwhile, the queue holds the end as well.
+            Effect::BecameLeader { epoch }
+                if self.quorum.epoch() != epoch || !self.quorum.is_leader() =>
+            {
+                Ok(())
+            }
             Effect::BecameLeader { epoch } => {
                 info!("this node is the active controller in epoch {epoch}");
                 self.controller.reset(self.loader.clone());
-                let outcome = self.controller.on_elected(clock::now_ms());
+                self.tell_membership();
+                self.active_epoch = Some(epoch);
+                let now_ms = clock::now_ms();
+                let outcome = self.controller.on_elected(now_ms);
                 self.append_outcome(outcome)?;
+                if let Some(lost) = self.quorum.lost_leader() {
+                    self.controller.on_node_lost(lost, now_ms);
+                }
                 self.leader.send_modify(|leader| leader.is_active_here = true);
                 Ok(())
             }
@@ -328,6 +365,7 @@ impl Driver {
 
     fn resign(&mut self) {
         self.leader.send_modify(|leader| leader.is_active_here = false);
+        self.active_epoch = None;
         self.controller.on_resigned();
         self.controller.reset(self.loader.clone());
         for (_, _, completion) in self.uncommitted.drain(..) {
@@ -336,7 +374,7 @@ impl Driver {
     }
 
     fn on_leader(&self, epoch: LeaderEpoch, id: Option<BrokerId>) {
-        let address = self.quorum.leader_endpoints().address(&self.listener);
+        let address = self.quorum.leader_endpoints().address(self.peers.listener());
         let address = address.map(|at| PeerAddress { host: at.host.clone(), port: at.port });
         match id {
             Some(id) => info!("node {id} leads the metadata quorum in epoch {epoch}"),
@@ -387,6 +425,7 @@ impl Driver {
 
     fn on_committed(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
         self.log.replay(&mut self.loader, high_watermark)?;
+        self.tell_membership();
         let mut completions = Vec::new();
         while self.uncommitted.front().is_some_and(|(offset, ..)| *offset <= high_watermark) {
             match self.uncommitted.pop_front() {
@@ -397,6 +436,13 @@ impl Driver {
         }
         self.publish(completions);
         self.maybe_snapshot()
+    }
+
+    /// The controller goes by the quorum of the moment.
+    fn tell_membership(&mut self) {
+        let membership = self.quorum.membership();
+        let kraft_version = *membership.kraft_version.latest();
+        self.controller.on_quorum(kraft_version, membership.voters.latest().ids());
     }
 
     fn publish(&self, completions: Vec<Completion>) {

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::quorum::message::{
     FetchReply, FetchSnapshotReply, Inbound, Reply, Response,
 };
 use klamm_replication::quorum::wire::SnapshotPiece;
-use klamm_replication::quorum::{CorrelationId, QuorumDescription};
+use klamm_replication::quorum::{CorrelationId, KRaftUpgradeError, QuorumDescription};
 use tokio::sync::{oneshot, watch};
 
 use super::channel::QuorumLeader;
@@ -93,6 +93,14 @@ pub(crate) enum Command {
     Quorum(Inbound, oneshot::Sender<QuorumAnswer>),
     /// Another replica has answered, or could not be reached.
     Responded(CorrelationId, Response),
+    /// Raises kraft.version, or says whether it could be raised.
+    UpgradeKRaftVersion {
+        to: i16,
+        validate_only: bool,
+        answer: oneshot::Sender<Result<(), KRaftUpgradeError>>,
+    },
+    /// Nobody listens where another replica is reached.
+    ProcessGone(BrokerId),
     DescribeQuorum(oneshot::Sender<Result<QuorumDescription, ErrorCode>>),
     Stop,
 }
@@ -122,6 +130,13 @@ impl ControllerHandle {
         self.leader.borrow().is_active_here
     }
 
+    /// Tells the quorum that nobody listens where a replica is reached.
+    pub(super) fn process_gone(&self, id: BrokerId) {
+        if let Err(error) = self.send(Command::ProcessGone(id)) {
+            tracing::debug!("that node {id} is gone is not told: {error}");
+        }
+    }
+
     /// Has the quorum answer another replica. A fetch may wait for records.
     pub(crate) async fn quorum(&self, inbound: Inbound) -> Result<QuorumAnswer, ControllerError> {
         let (answer, answered) = oneshot::channel();
@@ -144,16 +159,8 @@ impl ControllerHandle {
         self.decide_and(Settled::Published, decision).await
     }
 
-    /// Has the controller decide, and waits until the decision holds: for other nodes, which must not wait for
-    /// what this one does with it.
-    pub(crate) async fn decide_committed<R: Send + 'static>(
-        &self,
-        decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
-    ) -> Result<R, ControllerError> {
-        self.decide_and(Settled::Committed, decision).await
-    }
-
-    async fn decide_and<R: Send + 'static>(
+    /// Has the controller decide, and waits as long as `settled` says.
+    pub(crate) async fn decide_and<R: Send + 'static>(
         &self,
         settled: Settled,
         decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
@@ -176,6 +183,17 @@ impl ControllerHandle {
         }));
         self.send(command)?;
         answered.await.unwrap_or(Err(ControllerError::Stopping))
+    }
+
+    /// Raises kraft.version, or with `validate_only` says whether it could be raised.
+    pub(crate) async fn upgrade_kraft_version(
+        &self,
+        to: i16,
+        validate_only: bool,
+    ) -> Result<Result<(), KRaftUpgradeError>, ControllerError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::UpgradeKRaftVersion { to, validate_only, answer })?;
+        answered.await.map_err(|_| ControllerError::Stopping)
     }
 
     /// The state of the quorum's replicas.

@@ -190,6 +190,7 @@ impl MetadataLog {
     ) -> Result<(), MetadataLogError> {
         let batch = match batch {
             AppendBatch::EpochStart(batch) => batch.encode(base_offset, epoch)?,
+            AppendBatch::Membership(batch) => batch.encode(base_offset, epoch)?,
             AppendBatch::Records(bytes) => RecordBatch::parse(&bytes)?,
             AppendBatch::Fetched(batches) => {
                 for batch in batches {

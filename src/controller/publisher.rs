@@ -9,10 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use klamm_metadata::config_def::BrokerConfigs;
-use klamm_metadata::delta::{ImageDelta, PartitionDelta};
+use klamm_metadata::delta::ImageDelta;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::{ConfigResource, ConfigResourceType};
-use klamm_replication::partition::Registration;
 use tracing::{error, warn};
 
 use super::handle::Completion;
@@ -129,9 +128,10 @@ impl Publisher {
                 self.node.cluster.publish(published);
                 return;
             }
-            let topics = &published.image.topics;
+            let (topics, node_id) = (&published.image.topics, self.node.config.node_id);
             self.node.store.set_strays_aside(|topic, index| {
-                topics.by_name(topic).is_some_and(|topic| topic.partition(index).is_some())
+                let known = topics.by_name(topic).and_then(|topic| topic.partition(index));
+                known.is_some_and(|partition| partition.replicas.contains(&node_id))
             });
         }
         let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
@@ -141,7 +141,7 @@ impl Publisher {
             return;
         }
         self.apply_configs(&delta, &published.image);
-        self.apply_partitions(&delta, &published.image);
+        self.node.replicas.on_published(&self.node, &delta, &published.image);
         self.node.cluster.publish(Arc::clone(&published));
         self.node.groups.on_published(&delta, &published.image);
     }
@@ -184,57 +184,5 @@ impl Publisher {
             warn!("dynamic broker configurations without effect here: {}", ignored.join(", "));
         }
         self.node.set_configs(configs);
-    }
-
-    fn apply_partitions(&self, delta: &ImageDelta, image: &ClusterImage) {
-        for topic in &delta.deleted_topics {
-            for (index, _) in topic.partitions() {
-                if let Some(partition) = self.node.partitions.remove(topic.id, index) {
-                    self.node.store.delete(&partition);
-                }
-            }
-        }
-        let here = |change: &&PartitionDelta| change.is_replica(self.node.config.node_id);
-        let mut opened = Vec::new();
-        for change in delta.changed_partitions.iter().filter(here) {
-            if self.node.partitions.get(change.topic.id, change.index).is_none() {
-                opened.push(change);
-            }
-        }
-        self.open(&opened, image);
-        for change in delta.changed_partitions.iter().filter(here) {
-            self.take_role(change);
-        }
-    }
-
-    fn open(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
-        let configs = self.node.configs();
-        let wanted = changes.iter().map(|change| {
-            let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
-            let config = partition_config(&configs, &change.topic.name, overrides);
-            (change.topic.name.clone(), change.topic.id, change.index, config)
-        });
-        for opened in self.node.store.open_all(wanted.collect()) {
-            match opened {
-                Ok(partition) => self.node.partitions.insert(partition),
-                Err(failure) => error!("{failure}"),
-            }
-        }
-    }
-
-    fn take_role(&self, change: &PartitionDelta) {
-        let Some(partition) = self.node.partitions.get(change.topic.id, change.index) else {
-            return;
-        };
-        if change.after.leader != self.node.config.node_id {
-            partition.follow();
-            return;
-        }
-        partition.lead(&Registration {
-            leader_epoch: change.after.leader_epoch,
-            partition_epoch: change.after.partition_epoch,
-            replicas: change.after.replicas.clone(),
-            isr: change.after.isr.clone(),
-        });
     }
 }

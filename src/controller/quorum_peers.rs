@@ -49,6 +49,11 @@ impl QuorumPeers {
         Self { runtime, client, queues: HashMap::new() }
     }
 
+    /// The listener over which controllers talk.
+    pub(crate) fn listener(&self) -> &ByteString {
+        &self.client.listener
+    }
+
     /// Sends a request; its answer, or failure, comes back as a command.
     pub(crate) fn send(&mut self, id: CorrelationId, to: Destination, request: Request) {
         let is_known = self.queues.get(&to.id).is_some_and(|(address, _)| *address == to.address);
@@ -56,7 +61,7 @@ impl QuorumPeers {
             // The task to an earlier address ends with its queue.
             let (queue, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
             let address = PeerAddress { host: to.address.host.clone(), port: to.address.port };
-            self.runtime.spawn(run(self.client.clone(), address, requests));
+            self.runtime.spawn(run(self.client.clone(), (to.id, address), requests));
             self.queues.insert(to.id, (to.address, queue));
         }
         let (_, queue) = &self.queues[&to.id];
@@ -67,13 +72,20 @@ impl QuorumPeers {
     }
 }
 
-async fn run(client: QuorumClient, address: PeerAddress, mut requests: mpsc::Receiver<Queued>) {
+async fn run(
+    client: QuorumClient,
+    (node_id, address): (BrokerId, PeerAddress),
+    mut requests: mpsc::Receiver<Queued>,
+) {
     let mut connection = None;
     while let Some((id, request)) = requests.recv().await {
         let response = match exchange(&client, &address, &mut connection, request).await {
             Ok(response) => response,
             Err(error) => {
                 debug!("{} to {address}: {error}", client.client_id);
+                if error.is_refused() {
+                    client.controller.process_gone(node_id);
+                }
                 Response::Failed(match error {
                     PeerError::Encode(_) | PeerError::UnsupportedVersion { .. } => {
                         ErrorCode::UnsupportedVersion
@@ -115,6 +127,18 @@ async fn exchange(
         }
         RequestMessage::FetchSnapshot(fetch) => {
             wire::read_fetch_snapshot_response(peer.send(&fetch, limit).await?, listener)
+        }
+        RequestMessage::AddRaftVoter(add) => {
+            wire::read_add_raft_voter_response(peer.send(&add, limit).await?)
+        }
+        RequestMessage::RemoveRaftVoter(remove) => {
+            wire::read_remove_raft_voter_response(peer.send(&remove, limit).await?)
+        }
+        RequestMessage::UpdateRaftVoter(update) => {
+            wire::read_update_raft_voter_response(peer.send(&update, limit).await?, listener)
+        }
+        RequestMessage::ApiVersions => {
+            wire::read_api_versions_response(&peer.api_versions(limit).await?)
         }
     };
     *connection = Some(peer);

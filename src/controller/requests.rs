@@ -30,7 +30,7 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
 use tracing::{info, warn};
 
 use super::channel::ControllerRequest;
-use super::handle::DecisionContext;
+use super::handle::{DecisionContext, Settled};
 use crate::random;
 
 /// The first version of BrokerRegistration that says whether the broker had stopped cleanly (KIP-966).
@@ -198,6 +198,8 @@ impl ControllerRequest for AssignReplicasToDirsRequest {
 impl ControllerRequest for CreateTopicsRequest {
     type Response = CreateTopicsResponse;
 
+    const SETTLED: Settled = Settled::Published;
+
     fn decide(
         &self,
         _: i16,
@@ -225,6 +227,8 @@ impl ControllerRequest for CreateTopicsRequest {
 
 impl ControllerRequest for IncrementalAlterConfigsRequest {
     type Response = IncrementalAlterConfigsResponse;
+
+    const SETTLED: Settled = Settled::Published;
 
     fn decide(
         &self,
@@ -254,6 +258,8 @@ impl ControllerRequest for IncrementalAlterConfigsRequest {
 
 impl ControllerRequest for AlterConfigsRequest {
     type Response = AlterConfigsResponse;
+
+    const SETTLED: Settled = Settled::Published;
 
     fn decide(
         &self,

@@ -8,6 +8,7 @@ use klamm_protocol::messages::begin_quorum_epoch_response::BeginQuorumEpochRespo
 use klamm_protocol::messages::end_quorum_epoch_response::EndQuorumEpochResponse;
 use klamm_protocol::messages::fetch_response::FetchResponse;
 use klamm_protocol::messages::fetch_snapshot_response::FetchSnapshotResponse;
+use klamm_protocol::messages::update_raft_voter_response::UpdateRaftVoterResponse;
 use klamm_protocol::messages::vote_response::VoteResponse;
 use klamm_replication::quorum::message::{Inbound, Reply};
 use klamm_replication::quorum::wire;
@@ -25,16 +26,15 @@ pub(crate) async fn decided<Q: ControllerRequest>(
 ) -> Result<Response, ConnectionError> {
     let body: Q = request.decode()?;
     let (asked, version) = (body.clone(), request.version);
-    let decided = context
-        .node
-        .controller
-        .decide_committed(move |controller, context| asked.decide(version, controller, context));
+    let decided = context.node.controller.decide_and(Q::SETTLED, move |controller, context| {
+        asked.decide(version, controller, context)
+    });
     let answer = decided.await.unwrap_or_else(|error| body.refused(error.code()));
     request.respond(&answer)
 }
 
 /// Asks the quorum; what cannot be asked is refused as a whole.
-async fn ask(context: &Context, inbound: Result<Inbound, ErrorCode>) -> QuorumAnswer {
+pub(crate) async fn ask(context: &Context, inbound: Result<Inbound, ErrorCode>) -> QuorumAnswer {
     let answer = match inbound {
         Ok(inbound) => context.node.controller.quorum(inbound).await.map_err(ControllerError::code),
         Err(error) => Err(error),
@@ -47,7 +47,7 @@ fn listener(context: &Context) -> ByteString {
 }
 
 /// The error of an answer that refuses the request as a whole. The quorum answers a request in its kind or refuses it.
-fn refusal(answer: QuorumAnswer) -> i16 {
+pub(crate) fn refusal(answer: QuorumAnswer) -> i16 {
     match answer {
         QuorumAnswer::Plain(Reply::Refused(error)) => error.code(),
         _ => ErrorCode::UnknownServerError.code(),
@@ -119,5 +119,19 @@ pub(crate) async fn fetch_snapshot(
             wire::fetch_snapshot_response(&reply, piece, request.version, &listener)
         }
         other => FetchSnapshotResponse { error_code: refusal(other), ..Default::default() },
+    })
+}
+
+/// UpdateRaftVoter (key 82).
+pub(crate) async fn update_raft_voter(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let answer = ask(&context, Ok(wire::update_raft_voter_request(request.decode()?))).await;
+    request.respond(&match answer {
+        QuorumAnswer::Plain(Reply::UpdateVoter(reply)) => {
+            wire::update_raft_voter_response(&reply, &listener(&context))
+        }
+        other => UpdateRaftVoterResponse { error_code: refusal(other), ..Default::default() },
     })
 }

@@ -309,8 +309,6 @@ fn send(waiting: &mut BTreeMap<RequestToken, oneshot::Sender<Response>>, replies
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use bytes::Bytes;
     use klamm_coordinator::group::JoinGroup;
     use klamm_log::disk::{Disk, MemoryDisk};
@@ -334,10 +332,15 @@ mod tests {
     use crate::config::BrokerConfig;
     use crate::coordinator::Pending;
     use crate::internal_topics::CONSUMER_OFFSETS;
+    use crate::partition::handle::BrokerStatuses;
     use crate::partition::settings::partition_config;
     use crate::partition::store::LogStore;
 
     const TOPIC_ID: Uuid = Uuid::from_bytes([7; 16]);
+
+    fn registration() -> Registration {
+        Registration { leader_epoch: 1, partition_epoch: 1, replicas: vec![1], isr: vec![1] }
+    }
 
     fn partition() -> Arc<Partition> {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
@@ -348,12 +351,7 @@ mod tests {
         let id = Uuid::from_bytes([3; 16]);
         let opened = store.open_all(vec![(CONSUMER_OFFSETS.into(), id, 0, config)]);
         let partition = opened.into_iter().next().unwrap().unwrap();
-        partition.lead(&Registration {
-            leader_epoch: 1,
-            partition_epoch: 1,
-            replicas: vec![1],
-            isr: vec![1],
-        });
+        partition.lead(&registration(), &BrokerStatuses::new());
         partition
     }
 
@@ -533,7 +531,7 @@ mod tests {
     async fn a_partition_that_is_no_longer_led_refuses_commits() {
         let partition = partition();
         let coordinator = loaded(&partition).await;
-        partition.follow();
+        partition.follow(2, &registration());
         let error = commit_error(commit(&coordinator, 5)).await;
         assert_eq!(error, ErrorCode::NotCoordinator.code());
     }

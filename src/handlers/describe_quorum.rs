@@ -2,15 +2,13 @@
 
 use bytestring::ByteString;
 use klamm_metadata::topic_name::CLUSTER_METADATA_TOPIC;
-use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::describe_quorum_request::DescribeQuorumRequest;
 use klamm_protocol::messages::describe_quorum_response::{
     DescribeQuorumResponse, Listener, Node as QuorumNode, PartitionData, ReplicaState, TopicData,
 };
 use klamm_protocol::{ErrorCode, Uuid};
-use klamm_replication::quorum::{Progress, QuorumDescription};
+use klamm_replication::quorum::{Address, Progress, QuorumDescription, VoterSet};
 
-use crate::config::BrokerConfig;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -27,7 +25,7 @@ pub(crate) async fn handle(
         return request.respond(&unknown_partitions(&body));
     }
     let mut answer = match context.node.controller.describe_quorum().await {
-        Ok(quorum) => describe(&quorum, nodes(&context.node.config, &quorum)),
+        Ok(quorum) => describe(&quorum),
         Err(code) => metadata_topic(refused(0, code), Vec::new()),
     };
     lower(&mut answer, request.version);
@@ -44,7 +42,7 @@ fn is_about_metadata(body: &DescribeQuorumRequest) -> bool {
     }
 }
 
-fn describe(quorum: &QuorumDescription, nodes: Vec<QuorumNode>) -> DescribeQuorumResponse {
+fn describe(quorum: &QuorumDescription) -> DescribeQuorumResponse {
     let partition = PartitionData {
         partition_index: 0,
         error_code: ErrorCode::None.code(),
@@ -55,7 +53,7 @@ fn describe(quorum: &QuorumDescription, nodes: Vec<QuorumNode>) -> DescribeQuoru
         observers: quorum.observers.iter().map(replica).collect(),
         ..Default::default()
     };
-    metadata_topic(partition, nodes)
+    metadata_topic(partition, nodes(&quorum.voter_set))
 }
 
 fn replica(progress: &Progress) -> ReplicaState {
@@ -68,26 +66,20 @@ fn replica(progress: &Progress) -> ReplicaState {
     }
 }
 
-/// The voters and where they are reached, as far as this node was told.
-fn nodes(config: &BrokerConfig, quorum: &QuorumDescription) -> Vec<QuorumNode> {
-    let Some(name) = config.listeners.controller_listener_names.first() else { return Vec::new() };
-    let ids = quorum.voters.iter().map(|voter| voter.key.id);
-    ids.filter_map(|node_id| {
-        let (host, port) = address(config, node_id)?;
-        let name = name.as_str().into();
-        Some(QuorumNode { node_id, listeners: vec![Listener { name, host: host.into(), port }] })
-    })
-    .collect()
-}
-
-/// `controller.quorum.voters` says where a controller is; of itself a node knows it without, too.
-fn address(config: &BrokerConfig, node_id: BrokerId) -> Option<(&str, u16)> {
-    if let Some(voter) = config.quorum_members.voters.get(&node_id) {
-        return Some((&voter.host, voter.port));
-    }
-    let own =
-        config.listeners.advertised_controller.first().filter(|_| node_id == config.node_id)?;
-    Some((own.host.as_deref()?, own.port))
+/// Where the voters are reached, as the voter set in force has it.
+fn nodes(voters: &VoterSet) -> Vec<QuorumNode> {
+    let listener = |(name, address): (&ByteString, &Address)| Listener {
+        name: name.clone(),
+        host: address.host.clone(),
+        port: address.port,
+    };
+    voters
+        .iter()
+        .map(|voter| QuorumNode {
+            node_id: voter.key.id,
+            listeners: voter.endpoints.iter().map(listener).collect(),
+        })
+        .collect()
 }
 
 fn metadata_topic(partition: PartitionData, nodes: Vec<QuorumNode>) -> DescribeQuorumResponse {
@@ -170,17 +162,6 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_was_told_nothing_of_the_quorum_knows_its_own_address() {
-        let config =
-            |pairs: &[(&str, &str)]| BrokerConfig::from_pairs(pairs.iter().copied()).unwrap();
-        let untold = config(&[]);
-        assert_eq!(address(&untold, 1), Some(("localhost", 9093)));
-        assert_eq!(address(&untold, 2), None);
-        let told = config(&[("controller.quorum.voters", "1@there:9095")]);
-        assert_eq!(address(&told, 1), Some(("there", 9095)));
-    }
-
-    #[test]
     fn every_version_carries_the_answer() {
         let quorum = QuorumDescription {
             leader_id: 1,
@@ -188,12 +169,20 @@ mod tests {
             high_watermark: None,
             voters: Vec::new(),
             observers: Vec::new(),
+            voter_set: VoterSet::from_static(
+                &"CONTROLLER".into(),
+                [(1, Address { host: "there".into(), port: 9095 })],
+            ),
         };
         let directory = Uuid::from_bytes([7; 16]);
         let voter = ReplicaState { replica_directory_id: directory, ..Default::default() };
         for version in DescribeQuorumResponse::VERSIONS {
-            let node = QuorumNode { node_id: 1, listeners: vec![Listener::default()] };
-            let mut answer = describe(&quorum, vec![node]);
+            let mut answer = describe(&quorum);
+            let listener = &answer.nodes[0].listeners[0];
+            assert_eq!(
+                (&*listener.name, &*listener.host, listener.port),
+                ("CONTROLLER", "there", 9095)
+            );
             answer.topics[0].partitions[0].current_voters = vec![voter.clone()];
             lower(&mut answer, version);
             answer.encoded(version).unwrap();

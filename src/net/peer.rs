@@ -94,11 +94,18 @@ impl Peer {
         timeout(limit, connecting).await.unwrap_or(Err(PeerError::Timeout(limit)))
     }
 
-    async fn ask_versions(&mut self) -> Result<(), PeerError> {
+    /// Asks, within `limit`, what the other node supports.
+    pub(crate) async fn api_versions(
+        &mut self,
+        limit: Duration,
+    ) -> Result<ApiVersionsResponse, PeerError> {
+        timeout(limit, self.ask_versions()).await.unwrap_or(Err(PeerError::Timeout(limit)))
+    }
+
+    async fn ask_versions(&mut self) -> Result<ApiVersionsResponse, PeerError> {
         let request = ApiVersionsRequest {
             client_software_name: "klamm".into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
-            ..Default::default()
         };
         let api = api_of(API_VERSIONS);
         for version in [FIRST_API_VERSIONS, 3, 0] {
@@ -117,7 +124,7 @@ impl Peer {
             let known = response.api_keys.iter();
             self.versions =
                 known.map(|api| (api.api_key, api.min_version..=api.max_version)).collect();
-            return Ok(());
+            return Ok(response);
         }
         Err(PeerError::ApiVersions(ErrorCode::UnsupportedVersion))
     }

@@ -1,15 +1,20 @@
-//! One partition as its users see it: append, read, wait.
+//! One partition as its users see it: append, read, wait, follow.
 //!
-//! The log and the leader's state have one owner, whoever holds the short lock of [`Partition`]; it is
+//! The log and this broker's role have one owner, whoever holds the short lock of [`Partition`]; it is
 //! never held across an await or a sync. Everything read-only goes through a [`LogView`].
 
 mod append;
+mod follow;
+mod preferred_replica;
 mod read;
+mod role;
 
 pub(crate) use append::{AppendFailure, AppendOptions, Appended};
-pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome};
+pub(crate) use follow::{Cut, Progress};
+pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
+pub(crate) use role::BrokerStatuses;
+use role::Role;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -21,13 +26,11 @@ use klamm_log::log_reader::LogView;
 use klamm_protocol::compression::Codec;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use klamm_protocol::{ErrorCode, Uuid};
-use klamm_replication::partition::{
-    LeaderConfig, LeaderState, LogEnds, Registration, check_leader_epoch,
-};
+use klamm_replication::partition::{LeaderConfig, LeaderState, check_leader_epoch};
 use tokio::sync::watch;
 
 use super::flusher::Flusher;
-use super::waiting::{FetchWaiters, ProduceWaiters};
+use super::waiting::{FetchWaiters, OffsetWaiters};
 use crate::clock;
 
 /// What the topic's configuration asks of this partition.
@@ -66,16 +69,36 @@ impl PartitionConfig {
 struct State {
     /// `None` once the log has been closed or deleted.
     log: Option<Log>,
-    leader: Option<LeaderState>,
-    producers: ProduceWaiters,
-    fetches: FetchWaiters,
+    role: Role,
+    /// acks=all: they wait for the high watermark.
+    producers: OffsetWaiters,
+    /// Fetchers of this broker: they wait for the disk.
+    flushes: OffsetWaiters,
+    /// They wait for the high watermark or for the last stable offset.
+    consumers: FetchWaiters,
+    /// They wait for records, committed or not.
+    followers: FetchWaiters,
 }
 
 impl State {
     fn log_and_leader(&mut self) -> Result<(&mut Log, &mut LeaderState), ErrorCode> {
-        match (&mut self.log, &mut self.leader) {
-            (Some(log), Some(leader)) => Ok((log, leader)),
+        match (&mut self.log, &mut self.role) {
+            (Some(log), Role::Leader(leader)) => Ok((log, leader)),
             _ => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    fn leader(&self) -> Option<&LeaderState> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::None | Role::Follower(_) => None,
+        }
+    }
+
+    fn leader_mut(&mut self) -> Option<&mut LeaderState> {
+        match &mut self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::None | Role::Follower(_) => None,
         }
     }
 
@@ -84,9 +107,21 @@ impl State {
         let high_watermark = high_watermark?;
         let log = self.log.as_mut()?;
         log.set_high_watermark(high_watermark);
-        self.producers.on_high_watermark(high_watermark);
-        self.fetches.wake();
+        self.producers.on_reached(high_watermark);
+        self.consumers.wake();
         Some(high_watermark)
+    }
+
+    /// Whatever is waited for here will not come, or not here.
+    fn give_up_waiting(&mut self) {
+        self.producers.give_up();
+        self.flushes.give_up();
+        self.wake_fetches();
+    }
+
+    fn wake_fetches(&mut self) {
+        self.consumers.wake();
+        self.followers.wake();
     }
 }
 
@@ -119,9 +154,11 @@ impl Partition {
         let high_watermark = watch::Sender::new(log.high_watermark());
         let state = State {
             log: Some(log),
-            leader: None,
-            producers: ProduceWaiters::default(),
-            fetches: FetchWaiters::default(),
+            role: Role::None,
+            producers: OffsetWaiters::default(),
+            flushes: OffsetWaiters::default(),
+            consumers: FetchWaiters::default(),
+            followers: FetchWaiters::default(),
         };
         Arc::new(Self {
             topic,
@@ -157,7 +194,7 @@ impl Partition {
 
     /// Whether an acknowledgement takes more than this broker.
     pub(crate) fn has_followers(&self) -> bool {
-        self.lock().leader.as_ref().is_some_and(|leader| leader.followers().next().is_some())
+        self.lock().leader().is_some_and(|leader| leader.followers().next().is_some())
     }
 
     /// Its log directory has failed.
@@ -182,51 +219,11 @@ impl Partition {
         if let Some(log) = &mut state.log {
             log.set_config(log_config);
         }
-        if let Some(leader) = &mut state.leader {
+        if let Some(leader) = state.leader_mut() {
             let moved = leader.on_config(leader_config, clock::now_ms());
             let moved = state.on_high_watermark(moved);
             self.announce(moved);
         }
-    }
-
-    /// The cluster metadata says that this broker leads the partition.
-    pub(crate) fn lead(self: &Arc<Self>, registration: &Registration) {
-        let now_ms = clock::now_ms();
-        let config = self.config().leader_config(self.broker_id);
-        let statuses = BTreeMap::new();
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let Some(log) = &mut state.log else { return };
-        let is_new_epoch = match &mut state.leader {
-            Some(leader) => leader.on_registration(registration, &statuses, now_ms).is_some(),
-            none => {
-                let ends =
-                    LogEnds { log_end_offset: log.log_end(), flushed_offset: log.flushed_offset() };
-                let known = log.high_watermark();
-                *none =
-                    Some(LeaderState::new(config, registration, ends, known, &statuses, now_ms));
-                true
-            }
-        };
-        if is_new_epoch {
-            log.assign_epoch(registration.leader_epoch);
-        }
-        let moved = state.leader.as_ref().map(LeaderState::high_watermark);
-        let moved = state.on_high_watermark(moved);
-        drop(guard);
-        self.announce(moved);
-        self.leads.store(true, Ordering::Release);
-        // The start of the epoch has to be on disk before long.
-        self.request_flush();
-    }
-
-    /// The cluster metadata says that this broker does not lead the partition (any longer).
-    pub(crate) fn follow(&self) {
-        self.leads.store(false, Ordering::Release);
-        let mut state = self.lock();
-        state.leader = None;
-        state.producers.give_up();
-        state.fetches.wake();
     }
 
     /// The log as it is now; `None` when it has been closed.
@@ -242,7 +239,7 @@ impl Partition {
     /// The leader's epoch, after comparing it with the one that a request names (-1 for none).
     pub(crate) fn check_epoch(&self, requested: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
         let state = self.lock();
-        let leader = state.leader.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let leader = state.leader().ok_or(ErrorCode::NotLeaderOrFollower)?;
         check_leader_epoch(requested, leader.leader_epoch())?;
         Ok(leader.leader_epoch())
     }
@@ -255,7 +252,7 @@ impl Partition {
         let mut state = self.lock();
         let log = state.log.as_mut().ok_or(ErrorCode::NotLeaderOrFollower)?;
         let result = change(log);
-        state.fetches.wake();
+        state.wake_fetches();
         drop(state);
         Ok(result)
     }
@@ -317,8 +314,9 @@ impl Partition {
         log.on_flushed(&ticket);
         let flushed = log.flushed_offset();
         let now_ms = clock::now_ms();
-        let moved = state.leader.as_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
+        let moved = state.leader_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
         let moved = state.on_high_watermark(moved);
+        state.flushes.on_reached(flushed);
         drop(state);
         self.announce(moved);
         Ok(())
@@ -327,19 +325,16 @@ impl Partition {
     /// The log directory has failed: nobody is kept waiting for it.
     pub(crate) fn fail(&self) {
         self.offline.store(true, Ordering::Release);
-        let mut state = self.lock();
-        state.producers.give_up();
-        state.fetches.wake();
+        self.lock().give_up_waiting();
     }
 
     /// Gives the partition up: its log is returned to be closed or deleted.
     pub(crate) fn stop(&self) -> Option<Log> {
         self.leads.store(false, Ordering::Release);
         let mut state = self.lock();
-        state.leader = None;
+        state.role = Role::None;
         let log = state.log.take();
-        state.producers.give_up();
-        state.fetches.wake();
+        state.give_up_waiting();
         log
     }
 }

@@ -15,11 +15,11 @@ use klamm_log::meta_properties::MetaProperties;
 use klamm_log::open_files::OpenFiles;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use tracing::{error, info, warn};
 
 use super::flusher::Flusher;
-use super::handle::{Partition, PartitionConfig};
+use super::handle::{Cut, Partition, PartitionConfig};
 use crate::clock;
 use crate::config::BrokerConfig;
 use crate::controller::metadata_log::METADATA_LOG_DIR;
@@ -101,6 +101,8 @@ pub(crate) struct LogStore {
     places: Mutex<BTreeMap<(ByteString, PartitionIndex), usize>>,
     /// Directories of deleted partitions, to be removed after their delay.
     deleted: Mutex<Vec<(i64, usize, String)>>,
+    /// Held while checkpoints are taken and written: an older one must not replace a newer.
+    checkpoints: Mutex<()>,
     recovery_threads: usize,
 }
 
@@ -146,6 +148,7 @@ impl LogStore {
             broker_id,
             places: Mutex::default(),
             deleted: Mutex::default(),
+            checkpoints: Mutex::default(),
             recovery_threads: recovery_threads.max(1),
         };
         store.find_partitions()?;
@@ -382,35 +385,67 @@ impl LogStore {
     /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
     /// has little to verify.
     pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
-        for (place, directory) in self.directories.iter().enumerate() {
-            let mut offsets: [PartitionOffsets; 3] = Default::default();
-            for partition in partitions {
-                let key = (partition.topic().clone(), partition.index());
-                if lock(&self.places).get(&key) != Some(&place) {
-                    continue;
-                }
-                let Ok(ends) = partition
-                    .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
-                else {
-                    continue;
-                };
-                for (offsets, end) in offsets.iter_mut().zip(ends) {
-                    offsets.insert((key.0.to_string(), key.1), end);
-                }
-            }
-            // A log start of 0 needs no entry.
-            offsets[2].retain(|_, start| *start > 0);
-            let names =
-                [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
-            for (name, offsets) in names.into_iter().zip(&offsets) {
-                if let Err(failure) = directory.dir.write_checkpoint(name, offsets) {
-                    error!(
-                        "{name} of {} is not written: {failure}",
-                        directory.dir.path().display()
-                    );
-                }
+        let _writing = lock(&self.checkpoints);
+        for place in 0..self.directories.len() {
+            if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
+                let path = self.directories[place].dir.path();
+                error!("the checkpoints of {} are not written: {failure}", path.display());
             }
         }
+    }
+
+    /// Cuts the log of a replica that follows in this epoch. Blocks for the disk.
+    ///
+    /// The recovery point on disk is lowered first: one above what is synced would be believed after a crash,
+    /// whatever has been appended behind the cut by then.
+    pub(crate) fn cut(
+        &self,
+        partitions: &[Arc<Partition>],
+        partition: &Partition,
+        epoch: LeaderEpoch,
+        cut: Cut,
+    ) -> Result<(), LogError> {
+        let _writing = lock(&self.checkpoints);
+        let key = (partition.topic().clone(), partition.index());
+        let place = lock(&self.places).get(&key).copied();
+        if let Some(place) = place {
+            self.write_checkpoints_of(place, partitions, Some((&key, cut.end())))?;
+        }
+        partition.cut(epoch, cut)
+    }
+
+    /// `lowered` is a partition whose recovery point is not to be above an offset.
+    fn write_checkpoints_of(
+        &self,
+        place: usize,
+        partitions: &[Arc<Partition>],
+        lowered: Option<(&(ByteString, PartitionIndex), Offset)>,
+    ) -> Result<(), LogError> {
+        let mut offsets: [PartitionOffsets; 3] = Default::default();
+        for partition in partitions {
+            let key = (partition.topic().clone(), partition.index());
+            if lock(&self.places).get(&key) != Some(&place) {
+                continue;
+            }
+            let Ok(mut ends) = partition
+                .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
+            else {
+                continue;
+            };
+            if let Some((_, end)) = lowered.filter(|(lowered, _)| **lowered == key) {
+                ends[0] = ends[0].min(end);
+            }
+            for (offsets, end) in offsets.iter_mut().zip(ends) {
+                offsets.insert((key.0.to_string(), key.1), end);
+            }
+        }
+        // A log start of 0 needs no entry.
+        offsets[2].retain(|_, start| *start > 0);
+        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+        for (name, offsets) in names.into_iter().zip(&offsets) {
+            self.directories[place].dir.write_checkpoint(name, offsets)?;
+        }
+        Ok(())
     }
 
     /// Closes all logs and marks the directories as left in order.

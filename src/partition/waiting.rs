@@ -1,6 +1,7 @@
-//! Who waits for a partition to move: acks=all producers for its high watermark, fetches for records.
+//! Who waits for a partition to move: acks=all producers for its high watermark, fetchers for its disk,
+//! fetches for records.
 //!
-//! An append or a flush that moves the high watermark wakes them directly; no thread polls.
+//! What moves the partition, an append, a flush or a follower's fetch, wakes them directly; no thread polls.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,22 +50,22 @@ impl Countdown {
     }
 }
 
-/// The producers that wait for one partition, in the order of their offsets.
+/// Those who wait for one partition to reach an offset, in the order of the offsets.
 #[derive(Debug, Default)]
-pub(crate) struct ProduceWaiters {
+pub(crate) struct OffsetWaiters {
     queue: VecDeque<(Offset, Arc<Countdown>)>,
 }
 
-impl ProduceWaiters {
-    /// Waits for the high watermark to reach `offset`. Offsets never fall from call to call: they
-    /// are log end offsets, taken under the partition's lock.
+impl OffsetWaiters {
+    /// Waits for `offset` to be reached. Offsets never fall from call to call: they are log end offsets,
+    /// taken under the partition's lock, and a truncation ends all waiting.
     pub(crate) fn add(&mut self, offset: Offset, countdown: &Arc<Countdown>) {
         countdown.add();
         self.queue.push_back((offset, Arc::clone(countdown)));
     }
 
-    pub(crate) fn on_high_watermark(&mut self, high_watermark: Offset) {
-        while self.queue.front().is_some_and(|(offset, _)| *offset <= high_watermark) {
+    pub(crate) fn on_reached(&mut self, reached: Offset) {
+        while self.queue.front().is_some_and(|(offset, _)| *offset <= reached) {
             if let Some((_, countdown)) = self.queue.pop_front() {
                 countdown.finish_one();
             }
@@ -73,7 +74,7 @@ impl ProduceWaiters {
 
     /// Nobody needs to wait any longer: the partition has failed, moved or gone.
     pub(crate) fn give_up(&mut self) {
-        self.on_high_watermark(Offset::MAX);
+        self.on_reached(Offset::MAX);
     }
 }
 
@@ -127,13 +128,13 @@ mod tests {
     #[test]
     fn a_countdown_ends_when_it_is_sealed_and_every_partition_got_there() {
         let countdown = Countdown::new();
-        let mut waiters = ProduceWaiters::default();
+        let mut waiters = OffsetWaiters::default();
         waiters.add(5, &countdown);
         waiters.add(7, &countdown);
-        waiters.on_high_watermark(6);
+        waiters.on_reached(6);
         countdown.seal();
         assert!(!countdown.is_over());
-        waiters.on_high_watermark(7);
+        waiters.on_reached(7);
         assert!(countdown.is_over());
     }
 

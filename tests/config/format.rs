@@ -19,12 +19,22 @@ struct Node {
 
 impl Node {
     fn new(stem: &str, quorum: &str) -> Self {
+        Self::with_role(stem, (1, "broker,controller"), quorum)
+    }
+
+    fn with_role(stem: &str, (id, role): (i32, &str), quorum: &str) -> Self {
+        let listeners = [
+            ("broker", "PLAINTEXT://localhost:9092"),
+            ("controller", "CONTROLLER://localhost:9093"),
+        ];
+        let listeners = listeners.iter().filter(|(of_role, _)| role.contains(of_role));
+        let listeners: Vec<&str> = listeners.map(|(_, listener)| *listener).collect();
         let directory = Directory::new(stem);
         let dirs = ["a", "b"].map(|name| directory.path().join(name).display().to_string());
         let lines = [
-            "process.roles=broker,controller".to_owned(),
-            "node.id=1".to_owned(),
-            "listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093".to_owned(),
+            format!("process.roles={role}"),
+            format!("node.id={id}"),
+            format!("listeners={}", listeners.join(",")),
             "controller.listener.names=CONTROLLER".to_owned(),
             format!("log.dirs={}", dirs.join(",")),
             quorum.to_owned(),
@@ -97,7 +107,12 @@ fn timeless(line: &str) -> String {
 
 /// Formats with both programs and compares every file.
 fn assert_same_files(quorum: &str, flags: &[&str]) {
-    let (ours, kafkas) = (Node::new("format-klamm", quorum), Node::new("format-kafka", quorum));
+    assert_same_files_of((1, "broker,controller"), quorum, flags);
+}
+
+fn assert_same_files_of(node: (i32, &str), quorum: &str, flags: &[&str]) {
+    let ours = Node::with_role("format-klamm", node, quorum);
+    let kafkas = Node::with_role("format-kafka", node, quorum);
     ours.format(flags).ok();
     kafkas.format_with_kafka(flags).ok();
     assert_eq!(ours.files(), kafkas.files());
@@ -132,6 +147,37 @@ fn named_voters_are_written_as_kafka_writes_them() {
 fn a_quorum_that_is_decided_later_is_formatted_as_kafka_formats_it() {
     let quorum = "controller.quorum.bootstrap.servers=localhost:9093";
     assert_same_files(quorum, &["--no-initial-controllers", "--release-version", "3.9"]);
+}
+
+/// A controller that is one of three voters, or that joins them later, and a broker beside them.
+const NODES_OF_A_CLUSTER: [(i32, &str); 4] =
+    [(1, "broker,controller"), (2, "controller"), (9, "controller"), (7, "broker")];
+
+#[test]
+fn every_node_of_a_cluster_with_three_named_voters_is_formatted_as_kafka_formats_it() {
+    let servers = "localhost:9093,node2.example:9093,node3.example:9093";
+    let quorum = format!("controller.quorum.bootstrap.servers={servers}");
+    let voters = "1@localhost:9093:JEXY6aqzQY-32P5TStzaFg,\
+         2@node2.example:9093:MvDxzVmcRsaTz33bUuRU6A,3@node3.example:9093:07R5amHmR32VDA6jHkGbTA";
+    for node in NODES_OF_A_CLUSTER {
+        assert_same_files_of(node, &quorum, &["--initial-controllers", voters]);
+    }
+}
+
+#[test]
+fn every_node_of_a_cluster_with_three_static_voters_is_formatted_as_kafka_formats_it() {
+    let voters = "1@localhost:9093,2@node2.example:9093,9@node3.example:9093";
+    let quorum = format!("controller.quorum.voters={voters}");
+    for node in NODES_OF_A_CLUSTER {
+        assert_same_files_of(node, &quorum, &[]);
+    }
+}
+
+#[test]
+fn nodes_that_join_a_cluster_are_formatted_as_kafka_formats_them() {
+    let quorum = "controller.quorum.bootstrap.servers=node2.example:9093,node3.example:9093";
+    assert_same_files_of((9, "controller"), quorum, &["--no-initial-controllers"]);
+    assert_same_files_of((7, "broker"), quorum, &[]);
 }
 
 #[test]

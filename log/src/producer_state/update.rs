@@ -108,6 +108,27 @@ impl ProducerState {
         Ok(())
     }
 
+    /// Checks a batch of data outside of transactions, with its final offset, and takes it in: what an
+    /// append to a log does, for those who keep a log of another kind (the cluster simulation).
+    /// Returns the earlier append if a client repeats it; then nothing is changed.
+    pub fn append(
+        &mut self,
+        header: &BatchHeader,
+        origin: AppendOrigin,
+    ) -> Result<Option<BatchMetadata>, AppendError> {
+        if origin == AppendOrigin::Client
+            && let Some(earlier) = self.duplicate_of(header)
+        {
+            return Ok(Some(earlier));
+        }
+        let mut pending = PendingUpdates::default();
+        let check = Check { origin, guard: None, verify_transactions: false };
+        self.prepare(&mut pending, header, None, check)?;
+        self.apply(&pending);
+        self.set_end_offset(header.next_offset());
+        Ok(None)
+    }
+
     /// Makes the changes. Transactions in `completed` are still to be completed, in order.
     pub(crate) fn apply(&mut self, pending: &PendingUpdates) {
         for entry in &pending.entries {

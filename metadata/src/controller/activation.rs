@@ -49,7 +49,7 @@ impl Controller {
     /// node's own: it speaks for itself soon, and after a crash its former life must not keep it
     /// from registering for the length of a session.
     pub fn on_elected(&mut self, now_ms: i64) -> Outcome<()> {
-        let mut heartbeats = BrokerHeartbeats::new(self.settings.session_timeout_ms);
+        let mut heartbeats = BrokerHeartbeats::new(self.settings.session_timeouts);
         for broker in self.image().brokers.iter().filter(|broker| !broker.fenced) {
             if broker.id != self.settings.node_id {
                 heartbeats.on_contact(broker.id, broker.epoch, now_ms);

@@ -56,6 +56,19 @@ impl Controller {
         Outcome::spread(records, response)
     }
 
+    /// Nobody listens at the address that the broker has registered: unless it is heard from soon, it is fenced.
+    pub fn on_process_gone(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) -> Outcome<()> {
+        self.heartbeats_mut().on_process_gone(broker, epoch, now_ms);
+        Outcome::answer(())
+    }
+
+    /// The node that led the quorum before has fallen silent: if it is a broker as well, it has to be heard from soon.
+    pub fn on_node_lost(&mut self, id: BrokerId, now_ms: i64) {
+        if let Some(epoch) = self.image().brokers.get(id).map(|broker| broker.epoch) {
+            self.heartbeats_mut().on_process_gone(id, epoch, now_ms);
+        }
+    }
+
     /// Whether a request comes from the broker's current life.
     pub(super) fn check_broker_epoch(
         &self,

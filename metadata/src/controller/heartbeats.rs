@@ -10,8 +10,19 @@ use klamm_protocol::ids::{BrokerId, Offset};
 /// What is known of the sessions of brokers that have sent heartbeats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerHeartbeats {
-    session_timeout_ms: i64,
+    timeouts: SessionTimeouts,
     sessions: BTreeMap<BrokerId, Session>,
+}
+
+/// When a broker counts as lost, in ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionTimeouts {
+    /// `broker.session.timeout.ms`: silence of any broker.
+    pub session_ms: i64,
+    /// `failover.broker.silence.ms`: silence of a broker whose heartbeats come quickly.
+    pub silence_ms: i64,
+    /// `failover.broker.grace.ms`: from when its process was seen to be gone.
+    pub grace_ms: i64,
 }
 
 /// One broker's session.
@@ -19,14 +30,20 @@ pub struct BrokerHeartbeats {
 struct Session {
     epoch: i64,
     last_contact_ms: i64,
+    /// Its heartbeats come so quickly that their absence tells soon.
+    is_quick: bool,
+    /// When nobody was found to listen at its address, unless it was heard from since.
+    gone_since_ms: Option<i64>,
+    /// It was heard from although nobody seemed to listen at its address: that proves nothing about this broker.
+    is_falsely_gone: bool,
     metadata_offset: Offset,
     controlled_shutdown_offset: Option<Offset>,
 }
 
 impl BrokerHeartbeats {
     /// Nobody has been heard from.
-    pub fn new(session_timeout_ms: i64) -> Self {
-        Self { session_timeout_ms, sessions: BTreeMap::new() }
+    pub fn new(timeouts: SessionTimeouts) -> Self {
+        Self { timeouts, sessions: BTreeMap::new() }
     }
 
     /// A sign of life. Another epoch starts another session.
@@ -34,6 +51,9 @@ impl BrokerHeartbeats {
         let fresh = Session {
             epoch,
             last_contact_ms: now_ms,
+            is_quick: false,
+            gone_since_ms: None,
+            is_falsely_gone: false,
             metadata_offset: -1,
             controlled_shutdown_offset: None,
         };
@@ -41,7 +61,22 @@ impl BrokerHeartbeats {
         if session.epoch != epoch {
             *session = fresh;
         }
+        let gap_ms = now_ms.saturating_sub(session.last_contact_ms);
+        // Three heartbeats in the time of silence: one that is late is no silence.
+        session.is_quick = gap_ms > 0 && gap_ms.saturating_mul(3) <= self.timeouts.silence_ms;
+        session.is_falsely_gone |= session.gone_since_ms.take().is_some();
         session.last_contact_ms = now_ms;
+    }
+
+    /// Nobody listens at the address of the broker's registration: its process is likely gone. It counts as lost if it
+    /// is not heard from within the grace.
+    pub fn on_process_gone(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) {
+        if let Some(session) = self.sessions.get_mut(&broker)
+            && session.epoch == epoch
+            && !session.is_falsely_gone
+        {
+            session.gone_since_ms.get_or_insert(now_ms);
+        }
     }
 
     /// Notes how far a broker has read.
@@ -80,7 +115,7 @@ impl BrokerHeartbeats {
     pub fn has_valid_session(&self, broker: BrokerId, epoch: i64, now_ms: i64) -> bool {
         self.sessions
             .get(&broker)
-            .is_some_and(|session| session.epoch == epoch && !self.is_expired(session, now_ms))
+            .is_some_and(|session| session.epoch == epoch && now_ms < self.expiry_ms(session))
     }
 
     /// The broker whose session expired first, if any has, among those that `counts`.
@@ -91,8 +126,8 @@ impl BrokerHeartbeats {
     ) -> Option<(BrokerId, i64)> {
         self.sessions
             .iter()
-            .filter(|(id, session)| counts(**id) && self.is_expired(session, now_ms))
-            .min_by_key(|(_, session)| session.last_contact_ms)
+            .filter(|(id, session)| counts(**id) && self.expiry_ms(session) <= now_ms)
+            .min_by_key(|(_, session)| self.expiry_ms(session))
             .map(|(id, session)| (*id, session.epoch))
     }
 
@@ -111,12 +146,17 @@ impl BrokerHeartbeats {
         self.sessions
             .iter()
             .filter(|(id, _)| counts(**id))
-            .map(|(_, session)| session.last_contact_ms.saturating_add(self.session_timeout_ms))
+            .map(|(_, session)| self.expiry_ms(session))
             .min()
     }
 
-    fn is_expired(&self, session: &Session, now_ms: i64) -> bool {
-        now_ms.saturating_sub(session.last_contact_ms) >= self.session_timeout_ms
+    /// When the session ends if nothing more is heard.
+    fn expiry_ms(&self, session: &Session) -> i64 {
+        let SessionTimeouts { session_ms, silence_ms, grace_ms } = self.timeouts;
+        let silence_ms = if session.is_quick { silence_ms.min(session_ms) } else { session_ms };
+        let expiry_ms = session.last_contact_ms.saturating_add(silence_ms);
+        let gone_ms = session.gone_since_ms.map(|since_ms| since_ms.saturating_add(grace_ms));
+        expiry_ms.min(gone_ms.unwrap_or(i64::MAX))
     }
 }
 
@@ -124,9 +164,51 @@ impl BrokerHeartbeats {
 mod tests {
     use super::*;
 
+    fn heartbeats(session_ms: i64) -> BrokerHeartbeats {
+        BrokerHeartbeats::new(SessionTimeouts { session_ms, silence_ms: 1_200, grace_ms: 100 })
+    }
+
+    #[test]
+    fn quick_heartbeats_make_silence_tell_soon_and_slow_ones_do_not() {
+        let mut heartbeats = heartbeats(9_000);
+        heartbeats.on_contact(1, 5, 0);
+        heartbeats.on_contact(2, 5, 0);
+        heartbeats.on_contact(1, 5, 200);
+        heartbeats.on_contact(2, 5, 2_000);
+        assert_eq!(heartbeats.first_expired(1_399, |_| true), None);
+        assert_eq!(heartbeats.first_expired(1_400, |_| true), Some((1, 5)));
+        assert_eq!(heartbeats.next_expiry_ms(|id| id == 2), Some(11_000));
+    }
+
+    #[test]
+    fn a_broker_whose_process_is_gone_is_lost_after_the_grace() {
+        let mut heartbeats = heartbeats(9_000);
+        heartbeats.on_contact(1, 5, 0);
+        heartbeats.on_process_gone(1, 4, 10);
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(9_000));
+        heartbeats.on_process_gone(1, 5, 20);
+        heartbeats.on_process_gone(1, 5, 90);
+        assert!(heartbeats.has_valid_session(1, 5, 119));
+        assert_eq!(heartbeats.first_expired(120, |_| true), Some((1, 5)));
+    }
+
+    #[test]
+    fn evidence_against_a_broker_that_is_heard_from_counts_no_more() {
+        let mut heartbeats = heartbeats(9_000);
+        heartbeats.on_contact(1, 5, 0);
+        heartbeats.on_process_gone(1, 5, 20);
+        heartbeats.on_contact(1, 5, 1_000);
+        heartbeats.on_process_gone(1, 5, 1_100);
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(10_000));
+        // Its next life starts without the prejudice.
+        heartbeats.on_contact(1, 6, 2_000);
+        heartbeats.on_process_gone(1, 6, 2_000);
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(2_100));
+    }
+
     #[test]
     fn a_session_lasts_for_the_timeout_after_the_last_contact() {
-        let mut heartbeats = BrokerHeartbeats::new(9_000);
+        let mut heartbeats = heartbeats(9_000);
         assert!(!heartbeats.has_valid_session(1, 5, 0));
         heartbeats.on_contact(1, 5, 1_000);
         assert!(heartbeats.has_valid_session(1, 5, 9_999));
@@ -140,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_longest_silence_expires_first() {
-        let mut heartbeats = BrokerHeartbeats::new(10);
+        let mut heartbeats = heartbeats(10);
         heartbeats.on_contact(1, 5, 3);
         heartbeats.on_contact(2, 6, 2);
         assert_eq!(heartbeats.first_expired(20, |_| true), Some((2, 6)));
@@ -148,7 +230,7 @@ mod tests {
 
     #[test]
     fn brokers_that_shut_down_do_not_hold_the_lowest_offset_back() {
-        let mut heartbeats = BrokerHeartbeats::new(10);
+        let mut heartbeats = heartbeats(10);
         assert_eq!(heartbeats.lowest_offset(|_| true), Offset::MAX);
         for (id, offset) in [(1, 30), (2, 20)] {
             heartbeats.on_contact(id, 5, 0);
@@ -165,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_new_epoch_forgets_the_old_session() {
-        let mut heartbeats = BrokerHeartbeats::new(10);
+        let mut heartbeats = heartbeats(10);
         heartbeats.on_contact(1, 5, 0);
         heartbeats.on_metadata_offset(1, 7);
         heartbeats.on_controlled_shutdown(1, 9);

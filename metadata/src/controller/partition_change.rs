@@ -149,7 +149,9 @@ impl<'a> PartitionChange<'a> {
     }
 
     /// Whoever leaves an ISR that is below min.insync.replicas still holds every committed record,
-    /// because nothing is committed below it; unless it lost its disk's unsynced writes.
+    /// because nothing is committed below it; unless it lost its disk's unsynced writes. Whoever is
+    /// no replica any more can never lead, so unlike Kafka's it is not eligible either: as the only
+    /// one it would keep everybody else from being elected.
     fn update_target_elr(&mut self) {
         if !self.context.elr_enabled {
             return;
@@ -162,7 +164,8 @@ impl<'a> PartitionChange<'a> {
             self.elr.iter().chain(&self.partition.isr).copied().collect();
         self.elr = candidates
             .into_iter()
-            .filter(|id| !self.isr.contains(id) && !self.unclean_shutdown_replicas.contains(id))
+            .filter(|id| self.replicas.contains(id) && !self.isr.contains(id))
+            .filter(|id| !self.unclean_shutdown_replicas.contains(id))
             .collect();
     }
 

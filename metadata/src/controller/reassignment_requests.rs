@@ -142,12 +142,14 @@ impl Controller {
                     if plan.replicas != partition.replicas {
                         change.replicas = plan.replicas;
                     }
-                    if !plan.removing.is_empty() {
-                        change.removing = plan.removing;
-                    }
                     if !plan.adding.is_empty() {
                         change.adding = plan.adding;
                     }
+                    // Kafka keeps what an unfinished move adds and removes. A replica that joins
+                    // and leaves at once can never be in sync as both ask for it: the move would
+                    // never end. One that is wanted again would be taken away.
+                    change.adding.retain(|id| !plan.removing.contains(id));
+                    change.removing = plan.removing;
                 }))
             }
         }

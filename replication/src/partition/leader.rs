@@ -59,14 +59,16 @@ impl LeaderState {
     /// The metadata has something newer about the partition, which this broker still leads.
     /// Returns the start offset if the epoch is new: it belongs into the log's epochs.
     ///
-    /// An older registration than what the controller has answered already is passed over.
+    /// A registration that the controller has answered already, or an older one, is passed over: it
+    /// says nothing about the proposal that may have been made since. (Kafka takes the answered one
+    /// in once more and forgets the proposal, though the controller may be committing it.)
     pub fn on_registration(
         &mut self,
         registration: &Registration,
         statuses: &BTreeMap<BrokerId, BrokerStatus>,
         now_ms: i64,
     ) -> Option<Offset> {
-        if registration.partition_epoch < self.partition_epoch {
+        if registration.partition_epoch <= self.partition_epoch {
             return None;
         }
         self.partition_epoch = registration.partition_epoch;
@@ -625,6 +627,20 @@ mod tests {
         leader.on_proposal_answered(&proposal, Ok(committed), 0);
         assert_eq!(leader.on_registration(&registration(&[1, 2], &[1]), &statuses(), 0), None);
         assert_eq!(leader.isr().isr().len(), 2);
+    }
+
+    #[test]
+    fn metadata_that_repeat_an_answer_do_not_forget_the_next_proposal() {
+        // Found by the cluster simulation: the high watermark passed a replica that was joining.
+        let mut leader = leader_of(&[1, 2, 3], &[1], 10);
+        let first = leader.on_follower_fetch(fetch(2, 10)).unwrap().proposal.unwrap();
+        let committed = CommittedIsr { leader_epoch: 5, partition_epoch: 8, isr: [1, 2].into() };
+        leader.on_proposal_answered(&first, Ok(committed), 0);
+        let second = leader.on_follower_fetch(fetch(3, 10)).unwrap().proposal.unwrap();
+        let repeated = Registration { partition_epoch: 8, ..registration(&[1, 2, 3], &[1, 2]) };
+        assert_eq!(leader.on_registration(&repeated, &statuses(), 0), None);
+        assert_eq!(leader.isr().pending(), Some(&second));
+        assert!(leader.isr().is_in_maximal_isr(3));
     }
 
     #[test]

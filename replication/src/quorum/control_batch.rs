@@ -29,6 +29,14 @@ pub struct EpochStartBatch {
     pub membership: Option<(i16, VoterSet)>,
 }
 
+/// A change of the voter set, of kraft.version, or of both: what a leader appends for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MembershipBatch {
+    pub kraft_version: Option<i16>,
+    pub voters: Option<VoterSet>,
+    pub timestamp_ms: i64,
+}
+
 /// Why a control batch of the quorum cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlBatchError {
@@ -63,6 +71,27 @@ impl EpochStartBatch {
     }
 }
 
+impl MembershipBatch {
+    /// What the batch changes, one record at an offset.
+    pub fn changes(&self, base_offset: Offset) -> Vec<(Offset, ControlChange)> {
+        let level = self.kraft_version.map(ControlChange::KRaftVersion);
+        let voters = self.voters.clone().map(ControlChange::Voters);
+        (base_offset..).zip(level.into_iter().chain(voters)).collect()
+    }
+
+    /// The batch as it is appended.
+    pub fn encode(
+        &self,
+        base_offset: Offset,
+        epoch: LeaderEpoch,
+    ) -> Result<RecordBatch, ControlRecordError> {
+        let level = self.kraft_version.map(kraft_version_record);
+        let voters = self.voters.as_ref().map(VoterSet::to_record).map(ControlRecord::KRaftVoters);
+        let records: Vec<ControlRecord> = level.into_iter().chain(voters).collect();
+        quorum_batch(base_offset, epoch, self.timestamp_ms, &records)
+    }
+}
+
 impl Membership {
     /// Takes in a batch of the log, if it is a control batch: to be called for every batch when
     /// the log is recovered.
@@ -92,8 +121,11 @@ pub fn membership_records(level: i16, voters: &VoterSet) -> Vec<ControlRecord> {
     if level == 0 {
         return Vec::new();
     }
-    let version = KRaftVersionRecord { version: 0, k_raft_version: level };
-    vec![ControlRecord::KRaftVersion(version), ControlRecord::KRaftVoters(voters.to_record())]
+    vec![kraft_version_record(level), ControlRecord::KRaftVoters(voters.to_record())]
+}
+
+fn kraft_version_record(level: i16) -> ControlRecord {
+    ControlRecord::KRaftVersion(KRaftVersionRecord { version: 0, k_raft_version: level })
 }
 
 /// Whole batches that a leader has sent, checked and read for what they change. A batch that is
@@ -266,6 +298,17 @@ mod tests {
         assert_eq!(membership.voters.latest(), &voters());
         assert_eq!(membership.voters.latest_offset(), Some(12));
         assert_eq!(membership.kraft_version.latest_offset(), Some(11));
+    }
+
+    #[test]
+    fn a_change_of_membership_is_read_back_as_it_was_written() {
+        let cases = [(None, Some(voters())), (Some(1), Some(voters())), (Some(1), None)];
+        for (kraft_version, voters) in cases {
+            let change = MembershipBatch { kraft_version, voters, timestamp_ms: 5 };
+            let batch = change.encode(10, 3).unwrap();
+            assert!(batch.header.is_control());
+            assert_eq!(control_changes(&batch).unwrap(), change.changes(10));
+        }
     }
 
     #[test]

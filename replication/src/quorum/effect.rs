@@ -50,6 +50,8 @@ pub enum Effect {
 pub enum AppendBatch {
     /// The first batch of this node's epoch: build it with [`super::EpochStartBatch::encode`].
     EpochStart(super::EpochStartBatch),
+    /// Another voter set, or kraft.version: build it with [`super::MembershipBatch::encode`].
+    Membership(super::MembershipBatch),
     /// A batch of the state machine, built for `base_offset` and `epoch`.
     Records(Bytes),
     /// Batches of a leader, to be written byte for byte.

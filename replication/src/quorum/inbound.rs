@@ -2,12 +2,15 @@
 //! (Kafka: `handleVoteRequest`, `handleBeginQuorumEpochRequest`, `handleEndQuorumEpochRequest`.)
 
 use super::message::{
-    BeginQuorumEpochRequest, EndQuorumEpochRequest, Inbound, LeaderInfo, QuorumEpochResponse,
-    Reply, Request, VoteRequest, VoteResponse,
+    ApiVersionsResponse, BeginQuorumEpochRequest, EndQuorumEpochRequest, Inbound, LeaderInfo,
+    QuorumEpochResponse, Reply, Request, VoteRequest, VoteResponse,
 };
 use super::role::Role;
-use super::voters::{Endpoints, ReplicaKey};
+use super::voter_change::reply_to;
+use super::voter_change_error::{Change, VoterChangeError};
+use super::voters::{Endpoints, KRaftVersionRange, ReplicaKey};
 use super::{Anomaly, Effect, Quorum, RequestId};
+use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 
@@ -21,9 +24,10 @@ impl Quorum {
         inbound: Inbound,
     ) -> Vec<Effect> {
         self.assert_not_loading();
-        let foreign = |id| id != self.config.cluster_id;
-        if inbound.cluster_id.is_some_and(foreign) {
-            self.reply(request_id, Reply::Refused(ErrorCode::InconsistentClusterId));
+        let foreign = inbound.cluster_id.filter(|id| *id != self.config.cluster_id);
+        if let Some(given) = foreign {
+            let reply = self.foreign_reply(&inbound.request, given);
+            self.reply(request_id, reply);
             return self.proceed(now_ms);
         }
         match inbound.request {
@@ -48,8 +52,41 @@ impl Quorum {
                 let reply = self.on_fetch_snapshot_request(now_ms, &fetch);
                 self.reply(request_id, Reply::FetchSnapshot(reply));
             }
+            Request::AddVoter(add) => self.on_add_voter(now_ms, request_id, add),
+            Request::RemoveVoter(remove) => self.on_remove_voter(now_ms, request_id, &remove),
+            Request::UpdateVoter(update) => {
+                let error = self.on_update_voter(now_ms, update);
+                let leader = self.leader_info();
+                let response = QuorumEpochResponse { error, leader };
+                self.reply(request_id, Reply::UpdateVoter(response));
+            }
+            Request::ApiVersions => {
+                let kraft_version = Some(KRaftVersionRange::SUPPORTED);
+                let response = ApiVersionsResponse { error: ErrorCode::None, kraft_version };
+                self.reply(request_id, Reply::ApiVersions(response));
+            }
         }
         self.proceed(now_ms)
+    }
+
+    /// The answer to a node of another cluster, in the form that its request expects.
+    fn foreign_reply(&self, request: &Request, given: ByteString) -> Reply {
+        let cluster_id = self.config.cluster_id.clone();
+        let change = VoterChangeError::InconsistentClusterId { given, cluster_id };
+        match request {
+            Request::AddVoter(_) => reply_to(Change::Add, change.response()),
+            Request::RemoveVoter(_) => reply_to(Change::Remove, change.response()),
+            Request::UpdateVoter(_) => {
+                let leader = self.leader_info();
+                Reply::UpdateVoter(QuorumEpochResponse { error: change.code(), leader })
+            }
+            Request::Vote(_)
+            | Request::BeginQuorumEpoch(_)
+            | Request::EndQuorumEpoch(_)
+            | Request::Fetch(_)
+            | Request::FetchSnapshot(_)
+            | Request::ApiVersions => Reply::Refused(change.code()),
+        }
     }
 
     pub(super) fn reply(&mut self, request_id: RequestId, reply: Reply) {
@@ -86,7 +123,7 @@ impl Quorum {
             self.become_unattached(now_ms, vote.replica_epoch, None);
         }
         self.check_voter_key(vote.voter.as_ref())?;
-        let granted = self.can_grant_vote(vote);
+        let granted = self.can_grant_vote(now_ms, vote);
         if granted && !vote.pre_vote && self.election.voted.is_none() {
             self.record_vote(now_ms, vote.replica);
         }
@@ -94,8 +131,9 @@ impl Quorum {
     }
 
     /// The rules of each role (KIP-996). A leader that is followed is not voted against, unless it
-    /// has not been reached in this epoch at all.
-    fn can_grant_vote(&self, vote: &VoteRequest) -> bool {
+    /// has not been reached in this epoch at all, or not for so long that a voter would campaign: an
+    /// observer may be a voter by a record that it has not got yet.
+    fn can_grant_vote(&self, now_ms: i64, vote: &VoteRequest) -> bool {
         if vote.replica.id == self.config.local.id {
             return false;
         }
@@ -103,7 +141,9 @@ impl Quorum {
         match &self.role {
             Role::Leader(_) => false,
             Role::Follower(follower) => {
-                vote.pre_vote && log_up_to_date && !follower.has_fetched_from_leader
+                let silent = now_ms >= follower.fetch_deadline_ms;
+                let stands_by_leader = follower.has_fetched_from_leader && !silent;
+                vote.pre_vote && log_up_to_date && !stands_by_leader
             }
             Role::Candidate { .. } | Role::Resigned(_) => vote.pre_vote && log_up_to_date,
             Role::Unattached { .. } | Role::Prospective { .. } if vote.pre_vote => log_up_to_date,

@@ -5,6 +5,7 @@
 //! then it never falls. Only bytes on disk count: a follower's fetch offset (it syncs before it
 //! fetches on) and this node's own flushed offset, not its log end.
 
+use super::voter_change::PendingChange;
 use super::voters::{ReplicaKey, VoterSet};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,13 @@ pub(super) struct LeaderState {
     pub(super) announced: bool,
     pub(super) begin_quorum_epoch_deadline_ms: i64,
     pub(super) check_quorum_deadline_ms: i64,
+    /// The change of the voter set that is under way.
+    pub(super) pending_change: Option<PendingChange>,
+    /// Whether this node has been removed from the voters, for good: then it must resign.
+    pub(super) removed: bool,
+    /// Before kraft.version 1: the voters, as far as they have said it, with directories and what
+    /// they support.
+    pub(super) volatile_voters: Option<VoterSet>,
     local: ReplicaKey,
     voters: BTreeMap<BrokerId, Progress>,
     observers: BTreeMap<ReplicaKey, Progress>,
@@ -94,6 +102,9 @@ impl LeaderState {
             announced: false,
             begin_quorum_epoch_deadline_ms: now_ms,
             check_quorum_deadline_ms: i64::MAX,
+            pending_change: None,
+            removed: false,
+            volatile_voters: None,
             local,
             voters: BTreeMap::new(),
             observers: BTreeMap::new(),
@@ -169,6 +180,10 @@ impl LeaderState {
         self.voters.values().filter(|progress| progress.key.id != self.local.id)
     }
 
+    pub(super) fn observer(&self, key: &ReplicaKey) -> Option<&Progress> {
+        self.observers.get(key)
+    }
+
     pub(super) fn observers(&self) -> impl Iterator<Item = &Progress> {
         self.observers.values()
     }
@@ -185,10 +200,20 @@ impl LeaderState {
     }
 
     pub(super) fn forget_silent_observers(&mut self, now_ms: i64) {
-        self.observers.retain(|_, progress| {
+        let local = self.local;
+        self.observers.retain(|key, progress| {
             let silent_ms = progress.last_fetch_ms.map(|last| now_ms.saturating_sub(last));
-            silent_ms.is_some_and(|silent_ms| silent_ms < OBSERVER_SESSION_TIMEOUT_MS)
+            *key == local
+                || silent_ms.is_some_and(|silent_ms| silent_ms < OBSERVER_SESSION_TIMEOUT_MS)
         });
+    }
+
+    pub(super) fn next_deadline_ms(&self) -> i64 {
+        let change_ms = self.pending_change.as_ref().map_or(i64::MAX, |change| change.deadline_ms);
+        if self.is_only_voter() {
+            return change_ms;
+        }
+        self.begin_quorum_epoch_deadline_ms.min(self.check_quorum_deadline_ms).min(change_ms)
     }
 
     fn progress_mut(&mut self, replica: ReplicaKey) -> &mut Progress {

@@ -8,6 +8,7 @@ use super::log_position::FetchPosition;
 use super::message::{FetchReply, FetchReplyBody, FetchRequest, Reply};
 use super::parked_fetch::ParkedFetch;
 use super::role::Role;
+use super::voters::VoterSet;
 use super::{Anomaly, AppendBatch, Effect, Quorum, RequestId};
 use bytes::Bytes;
 use klamm_protocol::ErrorCode;
@@ -35,9 +36,11 @@ pub struct QuorumDescription {
     pub leader_epoch: LeaderEpoch,
     /// None until something has been committed in this epoch.
     pub high_watermark: Option<Offset>,
-    /// With this node, which has always caught up.
+    /// This node has always caught up. It is among the observers once it has been removed.
     pub voters: Vec<Progress>,
     pub observers: Vec<Progress>,
+    /// The voters in force, with where they are reached.
+    pub voter_set: VoterSet,
 }
 
 impl Quorum {
@@ -70,20 +73,22 @@ impl Quorum {
     pub fn describe(&mut self, now_ms: i64) -> Result<QuorumDescription, ErrorCode> {
         let local = self.config.local;
         let end_offset = self.log.end_offset;
+        let voter_set = self.voters().clone();
         let Role::Leader(leader) = &mut self.role else {
             return Err(ErrorCode::NotLeaderOrFollower);
         };
         leader.forget_silent_observers(now_ms);
-        let voters = leader.voters().map(|progress| match progress.key.id == local.id {
+        let up_to_date = |progress: &Progress| match progress.key.id == local.id {
             true => progress.of_leader(now_ms, end_offset),
             false => *progress,
-        });
+        };
         Ok(QuorumDescription {
             leader_id: local.id,
             leader_epoch: leader.epoch,
             high_watermark: leader.high_watermark,
-            voters: voters.collect(),
-            observers: leader.observers().copied().collect(),
+            voters: leader.voters().map(up_to_date).collect(),
+            observers: leader.observers().map(up_to_date).collect(),
+            voter_set,
         })
     }
 
@@ -100,7 +105,7 @@ impl Quorum {
             membership: None,
         };
         if kraft_version > 0 {
-            let updated = self.voters_with_local_endpoints();
+            let updated = self.voters_with_local_voter();
             let unwritten = voters_offset == Some(super::Membership::BOOTSTRAP_OFFSET);
             if unwritten || updated != *self.voters() {
                 batch.membership = Some((kraft_version, updated));
@@ -118,19 +123,12 @@ impl Quorum {
         self.append_to_log(record_count, AppendBatch::EpochStart(batch));
     }
 
-    fn voters_with_local_endpoints(&self) -> super::VoterSet {
-        let mut voters = self.voters().clone();
-        if let Some(own) = voters.get(self.config.local.id)
-            && !self.config.local_endpoints.is_empty()
-        {
-            let endpoints = self.config.local_endpoints.clone();
-            let own = super::Voter { endpoints, ..own.clone() };
-            voters = voters.with_updated(own).unwrap_or(voters);
-        }
-        voters
+    fn voters_with_local_voter(&self) -> VoterSet {
+        let updated = self.voters().with_updated(self.local_voter());
+        updated.filter(|_| !self.config.local_endpoints.is_empty()).unwrap_or(self.voters().clone())
     }
 
-    fn append_to_log(&mut self, record_count: u32, batch: AppendBatch) {
+    pub(super) fn append_to_log(&mut self, record_count: u32, batch: AppendBatch) {
         let (base_offset, epoch) = (self.log.end_offset, self.election.epoch);
         self.log.append(epoch, base_offset + Offset::from(record_count));
         self.effects.push(Effect::Append { base_offset, epoch, batch });
@@ -149,16 +147,22 @@ impl Quorum {
 
     /// Tells the state machine, and the followers that wait, of a new high watermark.
     fn on_leader_high_watermark(&mut self) {
-        let Role::Leader(leader) = &mut self.role else { return };
+        let Role::Leader(leader) = &self.role else { return };
         let Some(high_watermark) = leader.high_watermark else { return };
-        let (epoch, first) = (leader.epoch, !leader.announced);
-        leader.announced = true;
         self.commit(high_watermark);
-        if first {
-            self.effects.push(Effect::BecameLeader { epoch });
-        }
+        self.settle_voter_change(high_watermark);
         for parked in self.parked.take_all() {
             self.answer_parked_fetch(&parked);
+        }
+    }
+
+    /// The state machine may start once everything from before the epoch is committed, unless the
+    /// same event has ended the epoch: a leader that commits its own removal never starts it.
+    pub(super) fn announce_leadership(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.high_watermark.is_some() && !leader.announced {
+            leader.announced = true;
+            self.effects.push(Effect::BecameLeader { epoch: leader.epoch });
         }
     }
 

@@ -36,6 +36,12 @@ impl<T> LogHistory<T> {
         self.by_offset.last_key_value().map(|(offset, _)| *offset)
     }
 
+    /// The value in force before the latest record; None if the log has no such record.
+    pub fn previous(&self) -> Option<&T> {
+        let (latest_offset, _) = self.by_offset.last_key_value()?;
+        Some(self.at(latest_offset - 1))
+    }
+
     /// The value that held after the record at `offset`.
     pub fn at(&self, offset: Offset) -> &T {
         self.by_offset.range(..=offset).next_back().map_or(&self.initial, |(_, value)| value)
@@ -114,10 +120,12 @@ mod tests {
             (*history.latest(), *history.at(8), *history.at(4)),
             ("nine", "five", "configured")
         );
+        assert_eq!(history.previous(), Some(&"five"));
         history.truncate_from_end(9);
-        assert_eq!(*history.latest(), "five");
+        assert_eq!((*history.latest(), history.previous()), ("five", Some(&"configured")));
         history.truncate_from_end(5);
         assert_eq!((*history.latest(), history.latest_offset()), ("configured", None));
+        assert_eq!(history.previous(), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Kafka's messages; nothing else in the quorum knows that versions exist.
 
 use super::log_history::ControlChange;
-use super::voters::{Endpoints, ReplicaKey};
+use super::voters::{Endpoints, KRaftVersionRange, ReplicaKey};
 use crate::OffsetAndEpoch;
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -17,6 +17,11 @@ pub enum Request {
     EndQuorumEpoch(EndQuorumEpochRequest),
     Fetch(FetchRequest),
     FetchSnapshot(FetchSnapshotRequest),
+    AddVoter(AddVoterRequest),
+    RemoveVoter(RemoveVoterRequest),
+    UpdateVoter(UpdateVoterRequest),
+    /// Asks a node that is to become a voter which levels of kraft.version it can run at.
+    ApiVersions,
 }
 
 /// A request as it came in, with the cluster that its sender believes to be in.
@@ -85,6 +90,36 @@ pub struct FetchSnapshotRequest {
     pub max_bytes: i32,
 }
 
+/// Asks the leader to make an observer a voter (KIP-853).
+#[derive(Debug, Clone, PartialEq)]
+pub struct AddVoterRequest {
+    /// How long the sender waits. For the wire only: a leader gives every change
+    /// `controller.quorum.request.timeout.ms`.
+    pub timeout_ms: i32,
+    /// With a directory id, or it is refused.
+    pub voter: ReplicaKey,
+    /// Its controller listeners.
+    pub endpoints: Endpoints,
+    /// Whether to answer once the change is committed, or as soon as it is appended (KIP-1186).
+    pub ack_when_committed: bool,
+}
+
+/// Asks the leader to take a voter out of the voter set (KIP-853).
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoveVoterRequest {
+    /// With a directory id, or it is refused.
+    pub voter: ReplicaKey,
+}
+
+/// A voter tells the leader where it is reached now, and what it supports (KIP-853).
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateVoterRequest {
+    pub leader_epoch: LeaderEpoch,
+    pub voter: ReplicaKey,
+    pub endpoints: Endpoints,
+    pub supported_kraft_version: KRaftVersionRange,
+}
+
 /// The leader as the answering replica knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaderInfo {
@@ -102,6 +137,10 @@ pub enum Response {
     EndQuorumEpoch(QuorumEpochResponse),
     Fetch(FetchResponse),
     FetchSnapshot(FetchSnapshotResponse),
+    AddVoter(VoterChangeResponse),
+    RemoveVoter(VoterChangeResponse),
+    UpdateVoter(QuorumEpochResponse),
+    ApiVersions(ApiVersionsResponse),
     /// The request failed as a whole: a top-level error, no connection, no answer in time
     /// (BROKER_NOT_AVAILABLE, or whatever the receiver said).
     Failed(ErrorCode),
@@ -114,11 +153,27 @@ pub struct VoteResponse {
     pub vote_granted: bool,
 }
 
-/// The answer to BeginQuorumEpoch and to EndQuorumEpoch.
+/// The answer to BeginQuorumEpoch, EndQuorumEpoch and UpdateVoter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuorumEpochResponse {
     pub error: ErrorCode,
     pub leader: LeaderInfo,
+}
+
+/// The answer to AddVoter and RemoveVoter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VoterChangeResponse {
+    pub error: ErrorCode,
+    /// For people, in Kafka's words.
+    pub message: Option<String>,
+}
+
+/// What the quorum needs to know of an answer to ApiVersions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiVersionsResponse {
+    pub error: ErrorCode,
+    /// The range of the feature kraft.version; None when it is not named.
+    pub kraft_version: Option<KRaftVersionRange>,
 }
 
 /// What a fetch returned.
@@ -208,6 +263,10 @@ pub enum Reply {
     EndQuorumEpoch(QuorumEpochResponse),
     Fetch(FetchReply),
     FetchSnapshot(FetchSnapshotReply),
+    AddVoter(VoterChangeResponse),
+    RemoveVoter(VoterChangeResponse),
+    UpdateVoter(QuorumEpochResponse),
+    ApiVersions(ApiVersionsResponse),
     /// The request is refused as a whole, by a top-level error code.
     Refused(ErrorCode),
 }

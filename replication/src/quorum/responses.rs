@@ -1,7 +1,9 @@
 //! Answers of other replicas: the dispatch, what they say of the leader, and votes.
 //! (Kafka: `maybeHandleCommonResponse`, `handleVoteResponse`.)
 
-use super::message::{LeaderInfo, QuorumEpochResponse, Response, VoteResponse};
+use super::message::{
+    ApiVersionsResponse, LeaderInfo, QuorumEpochResponse, Response, VoteResponse,
+};
 use super::role::Role;
 use super::{CorrelationId, Effect, Quorum};
 use klamm_protocol::ErrorCode;
@@ -31,7 +33,17 @@ impl Quorum {
             Response::EndQuorumEpoch(end) => self.on_end_quorum_epoch_response(now_ms, from, &end),
             Response::Fetch(fetch) => self.on_fetch_response(now_ms, fetch),
             Response::FetchSnapshot(fetch) => self.on_fetch_snapshot_response(now_ms, fetch),
-            Response::Failed(error) => self.on_failure(now_ms, error),
+            Response::AddVoter(add) => {
+                self.on_join_response(now_ms, &add, ErrorCode::DuplicateVoter)
+            }
+            Response::RemoveVoter(remove) => {
+                self.on_join_response(now_ms, &remove, ErrorCode::VoterNotFound)
+            }
+            Response::UpdateVoter(update) => self.on_update_voter_response(now_ms, &update),
+            Response::ApiVersions(versions) => {
+                self.on_api_versions_response(now_ms, from, &versions)
+            }
+            Response::Failed(error) => self.on_failure(now_ms, from, error),
         };
         let news = accepted || self.election != election;
         if !news && self.requests.is_ready(from) {
@@ -103,8 +115,14 @@ impl Quorum {
         accepted
     }
 
-    /// A voter that does not know pre-votes must be asked for a real one.
-    fn on_failure(&mut self, now_ms: i64, error: ErrorCode) -> bool {
+    /// A voter that does not know pre-votes must be asked for a real one. A new voter that cannot
+    /// be asked what it supports is not added.
+    fn on_failure(&mut self, now_ms: i64, from: BrokerId, error: ErrorCode) -> bool {
+        if self.is_leader() {
+            let failed = ApiVersionsResponse { error, kraft_version: None };
+            self.on_api_versions_response(now_ms, from, &failed);
+            return false;
+        }
         let no_pre_vote = error == ErrorCode::UnsupportedVersion;
         if no_pre_vote && matches!(self.role, Role::Prospective { .. }) {
             self.become_candidate(now_ms);

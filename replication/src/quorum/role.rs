@@ -44,6 +44,10 @@ pub(super) struct FollowerState {
     /// another, for the leader may be unreachable for everyone.
     pub(super) has_fetched_from_leader: bool,
     pub(super) snapshot: Option<FetchingSnapshot>,
+    /// When this node may next ask the leader about its place in the voter set.
+    pub(super) voter_request_deadline_ms: i64,
+    /// Whether the leader has been told where this voter is reached (before kraft.version 1).
+    pub(super) has_updated_leader: bool,
 }
 
 /// A snapshot on its way here, and how many bytes of it have come.
@@ -93,17 +97,14 @@ impl Role {
     }
 
     /// When time alone changes the role, or makes it send.
-    pub(super) fn next_deadline_ms(&self, is_voter: bool) -> i64 {
+    pub(super) fn next_deadline_ms(&self, may_campaign: bool) -> i64 {
         match self {
-            Self::Unattached { election_deadline_ms } if is_voter => *election_deadline_ms,
-            Self::Follower(follower) if is_voter => follower.fetch_deadline_ms,
+            Self::Unattached { election_deadline_ms } if may_campaign => *election_deadline_ms,
+            Self::Follower(follower) if may_campaign => follower.fetch_deadline_ms,
             Self::Unattached { .. } | Self::Follower(_) => i64::MAX,
             Self::Prospective { election_deadline_ms, .. }
             | Self::Candidate { election_deadline_ms, .. } => *election_deadline_ms,
-            Self::Leader(leader) if leader.is_only_voter() => i64::MAX,
-            Self::Leader(leader) => {
-                leader.begin_quorum_epoch_deadline_ms.min(leader.check_quorum_deadline_ms)
-            }
+            Self::Leader(leader) => leader.next_deadline_ms(),
             Self::Resigned(resigned) => resigned.election_deadline_ms,
         }
     }

@@ -40,7 +40,7 @@ impl Quorum {
         }
     }
 
-    fn send(&mut self, now_ms: i64, to: Destination, request: Request) {
+    pub(super) fn send(&mut self, now_ms: i64, to: Destination, request: Request) {
         let correlation_id = self.requests.sent(to.id, now_ms);
         self.effects.push(Effect::Send { correlation_id, to, request });
     }
@@ -107,18 +107,15 @@ impl Quorum {
         }
     }
 
-    /// One fetch at a time, and none before what the last one brought is on disk: the fetch offset
+    /// One request at a time. No fetch before what the last one brought is on disk: the fetch offset
     /// acknowledges it.
     fn send_follower_fetch(&mut self, now_ms: i64) {
-        let Role::Follower(follower) = &self.role else { return };
         if self.requests.any_in_flight() || self.loading_snapshot.is_some() {
             return;
         }
-        let request = match follower.snapshot {
-            Some(snapshot) => self.fetch_snapshot_request(snapshot),
-            None if self.must_flush_before_fetch() => return,
-            None => self.fetch_request(),
-        };
+        let voter_request = self.due_voter_request(now_ms);
+        let is_voter_request = voter_request.is_some();
+        let Some(request) = voter_request.or_else(|| self.next_fetch()) else { return };
         let leader_id = self.election.leader_id.expect("a follower has a leader");
         if self.requests.is_backing_off(leader_id) {
             self.send_fetch_to_bootstrap(now_ms);
@@ -127,8 +124,20 @@ impl Quorum {
         if let Some(address) = self.leader_endpoints.address(&self.config.listener) {
             let to = Destination { id: leader_id, address: address.clone() };
             self.send(now_ms, to, request);
+            if is_voter_request {
+                self.restart_voter_request_period(now_ms);
+            }
         } else {
             self.send_fetch_to_bootstrap(now_ms);
+        }
+    }
+
+    fn next_fetch(&self) -> Option<Request> {
+        let Role::Follower(follower) = &self.role else { return None };
+        match follower.snapshot {
+            Some(snapshot) => Some(self.fetch_snapshot_request(snapshot)),
+            None if self.must_flush_before_fetch() => None,
+            None => Some(self.fetch_request()),
         }
     }
 

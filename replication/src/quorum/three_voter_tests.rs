@@ -733,3 +733,47 @@ fn illegal_transitions_are_broken_invariants() {
     let observer = start_with(Election::unknown_leader(EPOCH), [2, 3, 4]);
     assert!(transition_panics(observer, prospective_now));
 }
+
+#[test]
+fn a_follower_campaigns_soon_when_the_process_of_its_leader_is_gone() {
+    let mut quorum = follower();
+    let patient = deadline(&quorum);
+    quorum.on_process_gone(0, 3);
+    assert_eq!(deadline(&quorum), patient);
+    quorum.on_process_gone(0, 2);
+    let soon = deadline(&quorum);
+    assert!(soon < patient / 10, "{soon}");
+    // What is learnt again puts nothing off.
+    quorum.on_process_gone(20, 2);
+    assert_eq!(deadline(&quorum), soon);
+    quorum.on_tick(soon);
+    assert_eq!(quorum.role(), RoleName::Prospective);
+}
+
+#[test]
+fn voters_that_lose_their_leader_at_once_campaign_one_after_the_other() {
+    let due = |voters: [BrokerId; 3]| {
+        let mut quorum = start_with(Election::elected(EPOCH, 2), voters);
+        quorum.on_process_gone(0, 2);
+        deadline(&quorum)
+    };
+    // This node is voter 1: the first of the others in one set, the second in the other.
+    assert!(due([0, 1, 2]) > due([1, 2, 3]));
+}
+
+#[test]
+fn a_leader_that_fell_silent_is_remembered_until_another_is_followed() {
+    let mut quorum = follower();
+    assert_eq!(quorum.lost_leader(), None);
+    quorum.on_process_gone(0, 2);
+    tick(&mut quorum);
+    assert_eq!((quorum.role(), quorum.lost_leader()), (RoleName::Prospective, Some(2)));
+    let request = Request::BeginQuorumEpoch(BeginQuorumEpochRequest {
+        leader_id: 3,
+        leader_epoch: EPOCH + 1,
+        voter: None,
+        leader_endpoints: endpoints(3),
+    });
+    quorum.on_request(100, RequestId(1), Inbound { cluster_id: None, request });
+    assert_eq!((quorum.role(), quorum.lost_leader()), (RoleName::Follower, None));
+}

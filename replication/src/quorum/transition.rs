@@ -6,6 +6,7 @@
 use super::election::{Ballot, Election};
 use super::leader::LeaderState;
 use super::role::{FollowerState, ResignedState, Role};
+use super::voter_change_error::VoterChangeError;
 use super::voters::{Endpoints, ReplicaKey};
 use super::{Effect, Quorum, StoredElection};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
@@ -23,7 +24,7 @@ impl Quorum {
         if leader_id == Some(local.id) {
             self.leader_endpoints = self.config.local_endpoints.clone();
             self.role = self.resigned_role(Vec::new(), election_deadline_ms);
-        } else if leader_id.is_none() && own_vote {
+        } else if leader_id.is_none() && own_vote && self.may_campaign() {
             let ballot = Ballot::with_own_vote(self.voters(), &local);
             self.role = Role::Candidate { ballot, election_deadline_ms };
         } else {
@@ -60,14 +61,15 @@ impl Quorum {
 
     /// Does what the passing of time calls for. Returns whether the role changed.
     pub(super) fn expire_role(&mut self, now_ms: i64) -> bool {
-        let is_voter = self.is_voter();
+        let may_campaign = self.may_campaign();
         match &self.role {
             Role::Unattached { election_deadline_ms }
-                if is_voter && *election_deadline_ms <= now_ms =>
+                if may_campaign && *election_deadline_ms <= now_ms =>
             {
                 self.become_prospective(now_ms);
             }
-            Role::Follower(follower) if is_voter && follower.fetch_deadline_ms <= now_ms => {
+            Role::Follower(follower) if may_campaign && follower.fetch_deadline_ms <= now_ms => {
+                self.lost_leader = self.election.leader_id;
                 self.become_prospective(now_ms);
             }
             Role::Prospective { election_deadline_ms, .. } if *election_deadline_ms <= now_ms => {
@@ -76,6 +78,7 @@ impl Quorum {
             Role::Candidate { election_deadline_ms, .. } if *election_deadline_ms <= now_ms => {
                 self.become_prospective(now_ms);
             }
+            Role::Leader(leader) if leader.removed => self.become_resigned(now_ms),
             Role::Leader(leader)
                 if !leader.is_only_voter() && leader.check_quorum_deadline_ms <= now_ms =>
             {
@@ -130,11 +133,12 @@ impl Quorum {
         let voted = if same_epoch { self.election.voted } else { None };
         let election = Election { epoch, leader_id: Some(leader_id), voted };
         let role = self.follower_role(now_ms);
+        self.lost_leader = None;
         self.enter(election, endpoints, role);
     }
 
     pub(super) fn become_prospective(&mut self, now_ms: i64) {
-        assert!(self.is_voter(), "only a voter campaigns");
+        assert!(self.may_campaign(), "only a voter campaigns");
         let legal = !matches!(self.role, Role::Leader(_) | Role::Prospective { .. });
         assert!(legal, "a leader or a prospective node starts no pre-vote");
         let ballot = Ballot::with_own_vote(self.voters(), &self.config.local);
@@ -148,7 +152,7 @@ impl Quorum {
     }
 
     pub(super) fn become_candidate(&mut self, now_ms: i64) {
-        assert!(self.is_voter(), "only a voter campaigns");
+        assert!(self.may_campaign(), "only a voter campaigns");
         let legal = matches!(self.role, Role::Prospective { .. });
         assert!(legal, "an election starts with a pre-vote");
         let local = self.config.local;
@@ -174,6 +178,9 @@ impl Quorum {
         let start_offset = self.log.end_offset;
         let mut leader = LeaderState::new(local, epoch, start_offset, self.voters(), now_ms);
         leader.check_quorum_deadline_ms = self.check_quorum_deadline_ms(now_ms);
+        if *self.membership.kraft_version.latest() == 0 {
+            leader.volatile_voters = self.voters().with_updated_id(self.local_voter());
+        }
         let endpoints = self.config.local_endpoints.clone();
         self.enter(Election::elected(epoch, local.id), endpoints, Role::Leader(leader));
         self.append_epoch_start(now_ms, granting);
@@ -223,6 +230,8 @@ impl Quorum {
         self.requests.reset_all();
         self.persist_election();
         if let Role::Leader(leader) = left {
+            let lost = Err(VoterChangeError::LeadershipLost);
+            self.effects.extend(leader.pending_change.and_then(|change| change.answer(lost)));
             self.effects.push(Effect::Resigned { epoch: leader.epoch });
             self.refuse_parked_fetches();
         }
@@ -251,7 +260,7 @@ impl Quorum {
     }
 
     fn unattached_role(&self, election_deadline_ms: i64) -> Role {
-        let observer = !self.is_voter();
+        let observer = !self.may_campaign();
         Role::Unattached {
             election_deadline_ms: if observer { i64::MAX } else { election_deadline_ms },
         }
@@ -262,6 +271,8 @@ impl Quorum {
             fetch_deadline_ms: self.fetch_deadline_ms(now_ms),
             has_fetched_from_leader: false,
             snapshot: None,
+            voter_request_deadline_ms: self.fetch_deadline_ms(now_ms),
+            has_updated_leader: false,
         })
     }
 

@@ -35,10 +35,12 @@ impl ReplicaKey {
 }
 
 impl fmt::Display for ReplicaKey {
+    /// As Kafka's messages have it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReplicaKey(id={}, directoryId=", self.id)?;
         match self.directory_id {
-            Some(directory_id) => write!(f, "{}-{directory_id}", self.id),
-            None => write!(f, "{}", self.id),
+            Some(directory_id) => write!(f, "{directory_id})"),
+            None => f.write_str("<undefined>)"),
         }
     }
 }
@@ -80,11 +82,33 @@ impl Endpoints {
     }
 }
 
+impl fmt::Display for Endpoints {
+    /// As Kafka's messages have it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Endpoints(endpoints={")?;
+        for (index, (name, address)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            let Address { host, port } = address;
+            write!(f, "{separator}ListenerName({name})={host}/<unresolved>:{port}")?;
+        }
+        f.write_str("})")
+    }
+}
+
 /// The levels of the feature `kraft.version` that a node can run at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KRaftVersionRange {
     pub min: i16,
     pub max: i16,
+}
+
+impl KRaftVersionRange {
+    /// What this implementation can run at: static voters (0) and KIP-853 (1).
+    pub const SUPPORTED: Self = Self { min: 0, max: 1 };
+
+    pub const fn contains(&self, level: i16) -> bool {
+        self.min <= level && level <= self.max
+    }
 }
 
 /// One voter: its key, where to reach it, and what it supports.
@@ -136,6 +160,12 @@ impl VoterSet {
         self.0.is_empty()
     }
 
+    /// The voters' keys as Kafka's messages have them.
+    pub fn display_keys(&self) -> String {
+        let keys: Vec<String> = self.iter().map(|voter| voter.key.to_string()).collect();
+        format!("[{}]", keys.join(", "))
+    }
+
     /// How many voters are more than half of them.
     pub fn majority(&self) -> usize {
         self.0.len() / 2 + 1
@@ -147,6 +177,40 @@ impl VoterSet {
 
     pub fn is_only_voter(&self, key: &ReplicaKey) -> bool {
         self.0.len() == 1 && self.is_voter(key)
+    }
+
+    /// The set with one more voter; None if a voter has that id already.
+    pub fn with_added(&self, voter: Voter) -> Option<Self> {
+        if self.0.contains_key(&voter.key.id) {
+            return None;
+        }
+        let mut voters = self.0.clone();
+        voters.insert(voter.key.id, voter);
+        Some(Self(voters))
+    }
+
+    /// The set without the voter of exactly this key; None if there is none, or no other.
+    pub fn without(&self, key: &ReplicaKey) -> Option<Self> {
+        let voter = self.0.get(&key.id)?;
+        if voter.key != *key || self.0.len() == 1 {
+            return None;
+        }
+        let mut voters = self.0.clone();
+        voters.remove(&key.id);
+        Some(Self(voters))
+    }
+
+    /// Whether what the set says of this voter is out of date.
+    pub fn needs_update(&self, voter: &Voter) -> bool {
+        self.is_voter(&voter.key) && self.0.get(&voter.key.id) != Some(voter)
+    }
+
+    /// The set with `voter` in the place of the voter of the same id, whatever its directory;
+    /// None if there is none. For the time before kraft.version 1, which knows no directories.
+    pub fn with_updated_id(&self, voter: Voter) -> Option<Self> {
+        let mut voters = self.0.clone();
+        voters.insert(voter.key.id, voter)?;
+        Some(Self(voters))
     }
 
     /// The set with `voter` in the place of the voter of the same key; None if there is none.
@@ -184,6 +248,36 @@ mod tests {
         assert!(!known.matches(&unknown));
         assert!(!known.matches(&ReplicaKey::new(1, directory(8))));
         assert!(!unknown.matches(&ReplicaKey::new(2, Uuid::ZERO)));
+    }
+
+    fn voter(id: BrokerId, byte: u8) -> Voter {
+        Voter {
+            key: ReplicaKey::new(id, directory(byte)),
+            endpoints: Endpoints::default(),
+            supported_kraft_version: KRaftVersionRange::SUPPORTED,
+        }
+    }
+
+    #[test]
+    fn one_voter_at_a_time_comes_goes_or_moves() {
+        let two = VoterSet::new([voter(1, 1), voter(2, 2)]);
+        assert_eq!(two.with_added(voter(2, 9)), None);
+        let three = two.with_added(voter(3, 3)).unwrap();
+        assert_eq!(three.without(&voter(3, 3).key), Some(two.clone()));
+        assert_eq!(three.without(&voter(3, 9).key), None);
+        let one = two.without(&voter(2, 2).key).unwrap();
+        assert_eq!(one.without(&voter(1, 1).key), None, "the last voter stays");
+
+        let moved = Voter {
+            endpoints: Endpoints::single("A".into(), Address { host: "b".into(), port: 1 }),
+            ..voter(2, 2)
+        };
+        assert!(two.needs_update(&moved) && !two.needs_update(&voter(2, 2)));
+        assert!(!two.needs_update(&voter(2, 9)));
+        assert_eq!(two.with_updated(moved.clone()).unwrap().get(2), Some(&moved));
+        assert_eq!(two.with_updated(voter(2, 9)), None);
+        assert_eq!(two.with_updated_id(voter(2, 9)).unwrap().get(2), Some(&voter(2, 9)));
+        assert_eq!(two.with_updated_id(voter(3, 3)), None);
     }
 
     #[test]

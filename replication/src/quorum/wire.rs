@@ -41,6 +41,7 @@ macro_rules! listeners {
 
 mod inbound;
 mod outbound;
+mod voters;
 
 pub use inbound::{
     SnapshotPiece, begin_quorum_epoch_request, begin_quorum_epoch_response,
@@ -50,6 +51,12 @@ pub use inbound::{
 pub use outbound::{
     RequestMessage, read_begin_quorum_epoch_response, read_end_quorum_epoch_response,
     read_fetch_response, read_fetch_snapshot_response, read_vote_response, request_message,
+};
+pub use voters::{
+    add_raft_voter_request, add_raft_voter_response, read_add_raft_voter_response,
+    read_api_versions_response, read_remove_raft_voter_response, read_update_raft_voter_response,
+    remove_raft_voter_request, remove_raft_voter_response, update_raft_voter_request,
+    update_raft_voter_response,
 };
 
 use super::message::LeaderInfo;

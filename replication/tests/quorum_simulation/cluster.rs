@@ -7,8 +7,8 @@ use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::OffsetAndEpoch;
 use klamm_replication::quorum::message::{
-    FetchBody, FetchReply, FetchReplyBody, FetchResponse, FetchSnapshotResponse, FetchedBatch,
-    Inbound, Reply, Request, Response,
+    AddVoterRequest, FetchBody, FetchReply, FetchReplyBody, FetchResponse, FetchSnapshotResponse,
+    FetchedBatch, Inbound, RemoveVoterRequest, Reply, Request, Response,
 };
 use klamm_replication::quorum::{
     Address, Anomaly, AppendBatch, ControlChange, CorrelationId, Effect, Endpoints, FlushTicket,
@@ -35,6 +35,7 @@ enum Event {
     Flushed { node: (BrokerId, u64), ticket: FlushTicket, dates_from: u64 },
     ClientAppend,
     TakeSnapshot,
+    ChangeVoters,
     Crash,
     Restart(BrokerId),
     Partition,
@@ -44,6 +45,8 @@ enum Event {
 #[derive(Debug)]
 struct Node {
     quorum: Option<Quorum>,
+    /// Another one after its disk was replaced.
+    key: ReplicaKey,
     disk: Disk,
     incarnation: u64,
     applied: Offset,
@@ -58,9 +61,17 @@ pub(crate) struct Cluster {
     sequence: u64,
     events: BTreeMap<(i64, u64), Event>,
     nodes: BTreeMap<BrokerId, Node>,
-    voter_count: usize,
+    /// Whether voters come and go (kraft.version 1), or are as configured until an upgrade.
+    dynamic: bool,
+    auto_join: bool,
     blocked: BTreeSet<(BrokerId, BrokerId)>,
     requests: BTreeMap<RequestId, (BrokerId, u64, CorrelationId)>,
+    /// Changes of the voter set that were asked for from outside, and not answered yet.
+    operator_requests: BTreeSet<RequestId>,
+    /// How many of them were carried out.
+    pub(crate) changes: u64,
+    /// How many disks have been replaced.
+    generation: u8,
     faults: bool,
     /// Everything that was done, if asked for: formatting takes most of a run.
     trace: Option<DefaultHasher>,
@@ -108,10 +119,12 @@ impl Cluster {
         let mut random = Random::new(seed);
         let voter_count = [1, 3, 3, 5][usize::try_from(random.below(4)).expect("an index")];
         let ids: Vec<BrokerId> = (1..=voter_count).collect();
-        let observers = BrokerId::from(random.chance(50));
-        let membership = initial_membership(&ids, random.chance(50));
-        let node = |_| Node {
+        let dynamic = random.chance(60);
+        let observers = BrokerId::from(random.chance(50)) * if dynamic { 2 } else { 1 };
+        let membership = initial_membership(&ids, dynamic);
+        let node = |id| Node {
             quorum: None,
+            key: key(id),
             disk: Disk::new(membership.clone()),
             incarnation: 0,
             applied: 0,
@@ -125,9 +138,13 @@ impl Cluster {
             sequence: 0,
             events: BTreeMap::new(),
             nodes: (1..=voter_count + observers).map(|id| (id, node(id))).collect(),
-            voter_count: ids.len(),
+            dynamic,
+            auto_join: false,
             blocked: BTreeSet::new(),
             requests: BTreeMap::new(),
+            operator_requests: BTreeSet::new(),
+            changes: 0,
+            generation: 0,
             faults: true,
             trace: None,
             next_value: 0,
@@ -137,6 +154,7 @@ impl Cluster {
             snapshots: BTreeMap::new(),
             violation: None,
         };
+        cluster.auto_join = dynamic && cluster.random.chance(40);
         for id in cluster.nodes.keys().copied().collect::<Vec<_>>() {
             cluster.restart(id);
         }
@@ -152,11 +170,29 @@ impl Cluster {
         self.trace.as_ref().map(DefaultHasher::finish)
     }
 
+    /// How many nodes have come back with another disk and become voters again by themselves.
+    pub(crate) fn rejoined(&self) -> usize {
+        let is_voter = |(id, node): &(&BrokerId, &Node)| {
+            let quorum = node.quorum.as_ref();
+            node.key != key(**id)
+                && quorum
+                    .is_some_and(|quorum| quorum.membership().voters.latest().is_voter(&node.key))
+        };
+        self.nodes.iter().filter(is_voter).count()
+    }
+
+    /// Whether voters that were static are written down now.
+    pub(crate) fn has_upgraded(&self) -> bool {
+        let mut quorums = self.nodes.values().filter_map(|node| node.quorum.as_ref());
+        !self.dynamic && quorums.all(|quorum| *quorum.membership().kraft_version.latest() == 1)
+    }
+
     pub(crate) fn run_with_faults(&mut self, duration_ms: i64) -> Result<(), String> {
         self.schedule(100, Event::ClientAppend);
         self.schedule(500, Event::Crash);
         self.schedule(700, Event::Partition);
         self.schedule(2_000, Event::TakeSnapshot);
+        self.schedule(1_000, Event::ChangeVoters);
         self.run_until(self.now_ms + duration_ms)
     }
 
@@ -174,7 +210,14 @@ impl Cluster {
         let before = self.committed.len();
         self.run_until(self.now_ms + duration_ms)?;
         if self.committed.len() <= before {
-            return Err(format!("nothing was committed in {duration_ms} ms without faults"));
+            let nodes = self.nodes.values().map(|node| {
+                let quorum = node.quorum.as_ref().expect("all are up");
+                let voters = quorum.membership().voters.latest();
+                let (role, epoch, end) = (quorum.role(), quorum.epoch(), quorum.log().end());
+                format!("{} is {role} in {epoch}, at {end:?}, {}", node.key, voters.display_keys())
+            });
+            let nodes: Vec<String> = nodes.collect();
+            return Err(format!("nothing committed in {duration_ms} ms: {}", nodes.join("; ")));
         }
         let furthest = i64::try_from(self.committed.len()).expect("a short log");
         for (id, node) in &self.nodes {
@@ -218,6 +261,7 @@ impl Cluster {
             Event::Flushed { node, ticket, dates_from } => self.flushed(node, ticket, dates_from),
             Event::ClientAppend => self.client_append(),
             Event::TakeSnapshot => self.take_snapshot(),
+            Event::ChangeVoters => self.change_voters(),
             Event::Crash => self.crash_someone(),
             Event::Restart(id) => self.restart(id),
             Event::Partition => self.partition(),
@@ -289,6 +333,70 @@ impl Cluster {
         node.disk.take_snapshot(snapshot);
     }
 
+    /// Someone asks the leader for another voter set, or a whole quorum of static voters for
+    /// kraft.version 1; now and then a voter's disk is replaced instead.
+    fn change_voters(&mut self) {
+        let delay_ms = self.random.between(100, 1_500);
+        self.schedule(delay_ms, Event::ChangeVoters);
+        let leading = self.nodes.iter().find_map(|(id, node)| {
+            let quorum = node.quorum.as_ref().filter(|quorum| quorum.is_leader())?;
+            Some((*id, quorum.epoch(), quorum.membership().voters.latest().clone()))
+        });
+        let Some((leader, epoch, voters)) = leading.filter(|_| self.faults) else { return };
+        let target = self.any_node();
+        if !self.dynamic {
+            self.step(leader, None, |quorum, now_ms| {
+                quorum.upgrade_kraft_version(now_ms, epoch, 1, false).unwrap_or_default()
+            });
+        } else if self.auto_join && self.random.chance(25) {
+            self.replace_disk(target);
+        } else {
+            self.ask_for_change(leader, target, &voters);
+        }
+    }
+
+    fn ask_for_change(&mut self, leader: BrokerId, target: BrokerId, voters: &VoterSet) {
+        // Who takes a good voter out while another has lost its disk has lost the quorum.
+        if voters.iter().any(|voter| self.nodes[&voter.key.id].key != voter.key) {
+            return;
+        }
+        let request = match voters.get(target) {
+            Some(voter) => Request::RemoveVoter(RemoveVoterRequest { voter: voter.key }),
+            None => Request::AddVoter(AddVoterRequest {
+                timeout_ms: 0,
+                voter: self.nodes[&target].key,
+                endpoints: endpoints(target),
+                ack_when_committed: true,
+            }),
+        };
+        self.sequence += 1;
+        let request_id = RequestId(self.sequence);
+        self.operator_requests.insert(request_id);
+        let inbound = Inbound { cluster_id: None, request };
+        self.step(leader, None, |quorum, now_ms| quorum.on_request(now_ms, request_id, inbound));
+    }
+
+    /// The node comes back as another replica that knows nothing. Only if all the other voters are
+    /// what they were: KIP-853 survives the loss of a minority, as everything does.
+    fn replace_disk(&mut self, id: BrokerId) {
+        let intact = |voters: &VoterSet| {
+            voters.len() > 2
+                && voters.iter().all(|voter| self.nodes[&voter.key.id].key == voter.key)
+        };
+        let known = self.nodes.values().map(|node| node.quorum.as_ref());
+        let mut known =
+            known.map(|quorum| quorum.map(|quorum| quorum.membership().voters.latest()));
+        if !known.all(|voters| voters.is_some_and(intact)) {
+            return;
+        }
+        self.crash(id);
+        self.generation += 1;
+        let directory_id = Uuid::from_bytes([100 + self.generation; 16]);
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.key = ReplicaKey::new(id, directory_id);
+        node.disk = Disk::new(Membership::new(VoterSet::default()));
+    }
+
     fn crash_someone(&mut self) {
         let delay_ms = self.random.between(200, 3_000);
         self.schedule(delay_ms, Event::Crash);
@@ -316,15 +424,13 @@ impl Cluster {
         if self.nodes[&id].quorum.is_some() {
             return;
         }
-        let voter_count = BrokerId::try_from(self.voter_count).expect("few voters");
-        let local = key(id);
+        let local = self.nodes[&id].key;
+        let others = self.nodes.keys().filter(|other| **other != id);
         let config = QuorumConfig {
             local_endpoints: endpoints(id),
-            can_become_voter: id <= voter_count,
-            bootstrap_servers: (1..=voter_count)
-                .filter(|other| *other != id)
-                .map(address)
-                .collect(),
+            can_become_voter: self.dynamic || self.random.chance(50),
+            auto_join: self.auto_join,
+            bootstrap_servers: others.copied().map(address).collect(),
             // Kafka's divided by ten and more, against delays that are not: more happens at once.
             election_timeout_ms: 100,
             fetch_timeout_ms: 200,
@@ -446,6 +552,9 @@ impl Cluster {
             Effect::LoadSnapshot { snapshot_id } => self.load_snapshot(id, snapshot_id),
             // A fetch that was delayed or sent twice arrives after a later one.
             Effect::Anomaly(Anomaly::FetchOffsetWentBack { .. }) => {}
+            // Leaders are known by id: who led with another disk is told that it still does.
+            Effect::Anomaly(Anomaly::ConflictingLeader { claimed, .. })
+                if claimed == id && node.key != key(id) => {}
             Effect::Anomaly(anomaly) => {
                 self.violation = Some(format!("node {id} met {anomaly:?} among correct nodes"));
             }
@@ -466,6 +575,14 @@ impl Cluster {
                     offset = batch.next_offset;
                     node.disk.append(batch.clone());
                 }
+            }
+            AppendBatch::Membership(change) => {
+                let changes = change.changes(base);
+                let bytes = Bytes::from(format!("epoch {epoch} has {changes:?}"));
+                let (base_offset, next_offset) = (base, end);
+                let batch = FetchedBatch { base_offset, next_offset, epoch, changes, bytes };
+                node.disk.append(batch.clone());
+                self.written.insert((base, batch.bytes.clone()), batch);
             }
             AppendBatch::Records(bytes) => {
                 let (base_offset, next_offset, changes) = (base, end, Vec::new());
@@ -515,6 +632,7 @@ impl Cluster {
             self.violation = Some(format!("the high watermark of {id} fell to {high_watermark}"));
             return;
         }
+        let before = self.committed.len();
         for offset in node.applied..high_watermark {
             let Some(record) = node.disk.record(offset) else {
                 self.violation = Some(format!("node {id} applies {offset}, which it lacks"));
@@ -531,21 +649,32 @@ impl Cluster {
             }
         }
         node.applied = node.applied.max(high_watermark);
-        self.check_durable(high_watermark);
+        if self.committed.len() > before {
+            self.check_durable(id, high_watermark);
+        }
     }
 
-    /// What is committed for the first time is on disk at a majority of the voters.
-    fn check_durable(&mut self, high_watermark: Offset) {
+    /// What is committed for the first time is on disk at a majority of the voters that the
+    /// committing leader knows.
+    fn check_durable(&mut self, leader: BrokerId, high_watermark: Offset) {
         let last = usize::try_from(high_watermark - 1).expect("an offset");
-        if last + 1 != self.committed.len() || self.plant != Plant::None {
+        if self.plant != Plant::None {
             return;
         }
         let record = &self.committed[last];
-        let voters = self.nodes.values().take(self.voter_count);
-        let holders = voters.filter(|node| node.disk.holds_durably(high_watermark - 1, record));
+        let quorum = self.nodes[&leader].quorum.as_ref().expect("it commits");
+        let voters = quorum.membership().voters.latest();
+        let nodes = voters.iter().map(|voter| (voter, &self.nodes[&voter.key.id]));
+        // What a disk that has been replaced had held, nobody knows.
+        let holders = nodes.filter(|(voter, node)| {
+            !voter.key.matches(&node.key) || node.disk.holds_durably(high_watermark - 1, record)
+        });
         let count = holders.count();
-        if count < self.voter_count / 2 + 1 {
-            self.violation = Some(format!("{last} is committed but on {count} disks only"));
+        if count < voters.majority() {
+            self.violation = Some(format!(
+                "{leader} commits {last}, which is on {count} disks of {} only",
+                voters.display_keys()
+            ));
         }
     }
 
@@ -560,6 +689,10 @@ impl Cluster {
     }
 
     fn reply(&mut self, from: BrokerId, request_id: RequestId, reply: Reply) {
+        if self.operator_requests.remove(&request_id) {
+            self.check_change(from, &reply);
+            return;
+        }
         let Some((to, incarnation, id)) = self.requests.remove(&request_id) else {
             self.violation = Some(format!("{from} answers {request_id:?} twice"));
             return;
@@ -569,8 +702,29 @@ impl Cluster {
         self.transmit(from, to, event);
     }
 
+    /// A change that is said to be done is committed.
+    fn check_change(&mut self, leader: BrokerId, reply: &Reply) {
+        let (Reply::AddVoter(answer) | Reply::RemoveVoter(answer)) = reply else {
+            self.violation = Some(format!("{leader} answers a change of voters by {reply:?}"));
+            return;
+        };
+        if answer.error != ErrorCode::None {
+            return;
+        }
+        self.changes += 1;
+        let quorum = self.nodes[&leader].quorum.as_ref().expect("it answers");
+        let voters_offset = quorum.membership().voters.latest_offset().expect("it was written");
+        if voters_offset >= i64::try_from(self.committed.len()).expect("a short log") {
+            self.violation = Some(format!("the voters at {voters_offset} are not committed"));
+        }
+    }
+
     fn response(&mut self, from: BrokerId, reply: Reply) -> Response {
         match reply {
+            Reply::AddVoter(add) => Response::AddVoter(add),
+            Reply::RemoveVoter(remove) => Response::RemoveVoter(remove),
+            Reply::UpdateVoter(update) => Response::UpdateVoter(update),
+            Reply::ApiVersions(versions) => Response::ApiVersions(versions),
             Reply::Vote(vote) => Response::Vote(vote),
             Reply::BeginQuorumEpoch(begin) => Response::BeginQuorumEpoch(begin),
             Reply::EndQuorumEpoch(end) => Response::EndQuorumEpoch(end),

@@ -1,5 +1,5 @@
 //! Quorums of one, three and five voters on a network that loses, delays, duplicates and partitions, on
-//! machines that lose power: whatever happens, an epoch has one leader, what is committed is the same
+//! machines that lose power, while voters are added, removed and replaced: whatever happens, an epoch has one leader, what is committed is the same
 //! everywhere and stays, and once the faults end the quorum commits again.
 //!
 //! Everything follows from the seed; a failure prints it. `QUORUM_SEED=<n>` runs that one,
@@ -49,6 +49,17 @@ fn equal_seeds_give_equal_runs() {
         assert!(runs[0].trace().is_some());
         assert_eq!(runs[0].trace(), runs[1].trace());
     }
+}
+
+#[test]
+fn voters_come_and_go_in_the_midst_of_faults() {
+    let mut clusters: Vec<Cluster> = (0..60).map(|seed| Cluster::new(seed, Plant::None)).collect();
+    for cluster in &mut clusters {
+        assert_eq!(drive(cluster), Ok(()));
+    }
+    assert!(clusters.iter().map(|cluster| cluster.changes).sum::<u64>() > 20);
+    assert!(clusters.iter().map(Cluster::rejoined).sum::<usize>() > 3);
+    assert!(clusters.iter().filter(|cluster| cluster.has_upgraded()).count() > 3);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use klamm_log::producer_state::AppendOrigin as LogOrigin;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
-use klamm_replication::partition::NotEnoughReplicas;
+use klamm_replication::partition::{AcksState, NotEnoughReplicas};
 
 use super::{Partition, PartitionConfig};
 use crate::clock;
@@ -191,9 +191,11 @@ impl Partition {
             || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
         let moved = leader.on_appended(log.log_end(), clock::now_ms());
         let required_offset = info.last_offset + 1;
+        let waits = moved.unwrap_or(leader.high_watermark()) < required_offset;
         let moved = state.on_high_watermark(moved);
+        state.followers.wake();
         if let Some(countdown) = options.countdown
-            && state.leader.as_ref().is_some_and(|l| l.high_watermark() < required_offset)
+            && waits
         {
             state.producers.add(required_offset, countdown);
         }
@@ -227,7 +229,11 @@ impl Partition {
             return Err(ErrorCode::KafkaStorageError);
         }
         let state = self.lock();
-        let leader = state.leader.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        Ok(leader.high_watermark() >= required)
+        let leader = state.leader().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        match leader.acks_state(required) {
+            AcksState::Waiting => Ok(false),
+            AcksState::Replicated => Ok(true),
+            AcksState::NotEnoughReplicas => Err(ErrorCode::NotEnoughReplicasAfterAppend),
+        }
     }
 }

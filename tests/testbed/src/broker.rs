@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::place::Directory;
 use crate::process::Process;
+use crate::program::signal;
 use crate::setup::{Flavour, Setup};
 use crate::tool::{Tool, tool};
 use crate::wait::until_true;
@@ -26,13 +27,27 @@ pub struct Broker {
     process: Option<Process>,
     data: PathBuf,
     bootstrap: String,
+    namespace: Option<String>,
     home: Directory,
 }
 
 impl Broker {
     /// A stopped node whose `server.properties` are in `home`.
     pub(crate) fn stopped(home: Directory, bootstrap: String) -> Self {
-        Self { process: None, data: home.path().join("data"), bootstrap, home }
+        let data = home.path().join("data");
+        Self { process: None, data, bootstrap, namespace: None, home }
+    }
+
+    /// The node keeps its log directory elsewhere than below its home.
+    pub(crate) fn with_data(mut self, data: PathBuf) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// The node runs in a network namespace.
+    pub(crate) fn in_namespace(mut self, namespace: String) -> Self {
+        self.namespace = Some(namespace);
+        self
     }
 
     /// A node of the broker under test, of the test's own.
@@ -52,7 +67,7 @@ impl Broker {
         &SHARED
     }
 
-    /// `host:port` of the client listener.
+    /// `host:port` of the client listener; of the controller listener where there is no other.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
@@ -112,16 +127,63 @@ impl Broker {
     /// # Panics
     /// When it does not start.
     pub fn start_as(&mut self, flavour: Flavour) {
+        self.spawn_as(flavour);
+        self.until_answers();
+    }
+
+    /// Starts the stopped node again without waiting for anything.
+    pub(crate) fn spawn_as(&mut self, flavour: Flavour) {
         assert!(self.process.is_none(), "the node runs already");
-        let properties = self.properties();
+        let mut command = flavour.command(&self.properties());
+        if let Some(namespace) = &self.namespace {
+            let mut inside = Command::new("ip");
+            // It replaces itself by the program: the process id is the node's.
+            inside.args(["netns", "exec", namespace]).arg(command.get_program());
+            inside.args(command.get_args());
+            command = inside;
+        }
         let log = self.home.path().join("log");
-        let mut process = Process::spawn(flavour.command(&properties), log, self.home.path());
+        self.process = Some(Process::spawn(command, log, self.home.path()));
+    }
+
+    /// Waits until the node answers requests.
+    pub(crate) fn until_answers(&mut self) {
         let address = self.bootstrap.parse().expect("an address and a port");
-        until_true(&format!("{flavour:?} to answer"), START_LIMIT, || {
+        let process = self.process.as_mut().expect("the node was started");
+        until_true("the node to answer", START_LIMIT, || {
             process.assert_alive();
             answers(address)
         });
-        self.process = Some(process);
+    }
+
+    /// Freezes the node (SIGSTOP): its connections stay open and nothing answers.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub fn pause(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// Lets a frozen node go on (SIGCONT).
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub fn resume(&self) {
+        signal(self.pid(), "CONT");
+    }
+
+    /// [`kill`](Self::kill), if it runs.
+    pub(crate) fn end(&mut self) {
+        self.process = None;
+    }
+
+    /// What the node has written to its standard output and error, over all its starts.
+    ///
+    /// # Panics
+    /// When it was never started.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.home.path().join("log")).expect("a started node has a log");
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Starts the stopped node again as the broker under test.

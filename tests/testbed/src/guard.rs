@@ -1,4 +1,5 @@
-//! A watcher that ends a process, and removes its directory, when the test process is gone without having done so.
+//! A watcher that ends a process and removes its directory, or clears up otherwise, when the test process is gone without having
+//! done so.
 //!
 //! Tests end in many ways (a panic while panicking, Ctrl-C, SIGKILL, statics that are never dropped), and brokers must not outlive them.
 //! The watcher is a shell that blocks on a pipe whose other end only this process holds.
@@ -18,9 +19,19 @@ impl Guard {
     /// Watches over `pid`. `directory` is removed too, unless it is to be kept.
     pub(crate) fn over(pid: u32, directory: Option<&Path>) -> Self {
         let kept = std::env::var_os("KLAMM_TEST_KEEP").is_some();
+        let directory = directory.filter(|_| !kept).unwrap_or_else(|| Path::new(""));
+        Self::shell(&[SCRIPT, "guard", &pid.to_string(), &directory.display().to_string()])
+    }
+
+    /// Runs a shell command.
+    pub(crate) fn afterwards(command: &str) -> Self {
+        Self::shell(&[&format!("trap '' HUP INT TERM; read -r _; {command}")])
+    }
+
+    fn shell(script: &[&str]) -> Self {
         let shell = Command::new("sh")
-            .args(["-c", SCRIPT, "guard", &pid.to_string()])
-            .arg(directory.filter(|_| !kept).unwrap_or_else(|| Path::new("")))
+            .arg("-c")
+            .args(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

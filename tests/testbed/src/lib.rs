@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: a broker as a process (Klamm, or Apache Kafka as the reference), Apache
-//! Kafka's tools, and other programs, each with a deadline.
+//! What the end-to-end tests share: a broker as a process (Klamm, or Apache Kafka as the reference), clusters of
+//! them, Apache Kafka's tools, and other programs, each with a deadline.
 //!
 //! The crate knows how things are started, awaited and ended. It never judges an answer: checks belong in the tests.
 //! Invariants: every process it starts ends with the test process at the latest, and is ended by its own id; every wait
@@ -8,10 +8,14 @@
 //! `KLAMM_TEST_TARGET=kafka` puts Apache Kafka in the place of the broker under test: the oracle for the tests themselves.
 //! `KLAMM_TEST_KEEP=1` keeps the directories of ended brokers.
 
+mod ask;
 mod broker;
+mod cluster;
 mod console;
+mod disk;
 mod guard;
 mod jars;
+mod network;
 mod place;
 mod process;
 mod program;
@@ -20,8 +24,12 @@ mod tool;
 mod tool_runner;
 mod wait;
 
+pub use ask::ask;
 pub use broker::Broker;
+pub use cluster::{Cluster, ClusterSetup, Node, PartitionState, QuorumState, Roles};
+pub use disk::Disk;
 pub use jars::{compiled, jvm, kafka_jars, made_once};
+pub use network::Network;
 pub use place::{Directory, free_port, target_dir, unique};
 pub use program::{Output, Program, Running, require};
 pub use setup::{Flavour, Setup};

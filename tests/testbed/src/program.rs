@@ -253,6 +253,9 @@ pub(crate) fn signal(pid: u32, name: &str) {
 /// # Panics
 /// When it is missing and cannot be installed, saying how to get it.
 pub fn require(program: &str, package: &str) {
+    static APT: Mutex<()> = Mutex::new(());
+    // One at a time: apt itself does not wait for another apt that reads its lists.
+    let _turn = APT.lock().unwrap_or_else(PoisonError::into_inner);
     if is_installed(program) {
         return;
     }

@@ -139,6 +139,17 @@ fn leavers_of_a_thin_isr_stay_eligible_unless_they_stopped_uncleanly() {
 }
 
 #[test]
+fn a_replica_that_is_moved_away_is_not_eligible() {
+    // Found by the cluster simulation.
+    let mut moving = partition(&[1, 2, 4], &[4], 4);
+    moving.adding_replicas = vec![1];
+    moving.removing_replicas = vec![4];
+    let record = change(&moving, &[1, 4], true, |change| change.isr = vec![1, 4]).unwrap();
+    assert_eq!((record.replicas, record.isr), (Some(vec![1, 2]), Some(vec![1])));
+    assert_eq!(record.eligible_leader_replicas, None);
+}
+
+#[test]
 fn eligible_replicas_are_forgotten_when_the_isr_is_whole() {
     let thin = Partition { elr: vec![2], ..partition(&[1, 2, 3], &[1], 1) };
     let record = change(&thin, &[1, 3], true, |change| change.isr = vec![1, 3]).unwrap();

@@ -72,6 +72,21 @@ fn a_cancelled_move_goes_back_to_the_old_replicas() {
 }
 
 #[test]
+fn another_move_takes_the_place_of_an_unfinished_one() {
+    // Found by the cluster simulation: broker 3 would join and leave at the same time, for ever.
+    let mut testbed = three_brokers();
+    alter(&mut testbed, "t", 0, Some(&[3, 2]), false);
+    assert_eq!(alter(&mut testbed, "t", 0, Some(&[1, 2]), false), (ErrorCode::None, None));
+    let moved = testbed.partition("t", 0);
+    assert_eq!((&*moved.replicas, moved.is_reassigning()), (&[1, 2][..], false));
+    // And broker 1, which is wanted after all, would be taken away.
+    alter(&mut testbed, "t", 0, Some(&[3, 2]), false);
+    alter(&mut testbed, "t", 0, Some(&[1, 2, 3]), true);
+    let growing = testbed.partition("t", 0);
+    assert_eq!((&*growing.replicas, &*growing.removing_replicas), (&[1, 2, 3][..], &[][..]));
+}
+
+#[test]
 fn another_order_is_applied_at_once() {
     let mut testbed = three_brokers();
     alter(&mut testbed, "t", 0, Some(&[2, 1]), true);

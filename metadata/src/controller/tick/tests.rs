@@ -44,6 +44,26 @@ fn a_broker_that_says_nothing_is_fenced_after_its_session() {
 }
 
 #[test]
+fn the_broker_on_the_node_that_led_before_is_fenced_unless_it_is_heard_from_soon() {
+    for is_heard_from in [false, true] {
+        let mut testbed = Testbed::with_brokers([1, 2]);
+        testbed.create("t", &[&[1, 2]], &[]);
+        testbed.controller.on_node_lost(1, testbed.now_ms);
+        // A node that is no broker is none of the controller's business.
+        testbed.controller.on_node_lost(77, testbed.now_ms);
+        testbed.now_ms += 99;
+        tick(&mut testbed);
+        assert!(testbed.controller.image().brokers.is_alive(1));
+        if is_heard_from {
+            testbed.heartbeat(1, |_| {});
+        }
+        testbed.now_ms += 1;
+        tick(&mut testbed);
+        assert_eq!(testbed.controller.image().brokers.is_alive(1), is_heard_from);
+    }
+}
+
+#[test]
 fn leaders_go_back_to_their_preferred_brokers() {
     let mut testbed = Testbed::with_brokers([1, 2]);
     testbed.create("t", &[&[1, 2]], &[]);

@@ -7,20 +7,23 @@ use super::super::message::{
     VoteRequest, VoteResponse,
 };
 use super::super::voters::Address;
+use super::voters::{add_message, remove_message, update_message};
 use super::{METADATA_PARTITION, METADATA_TOPIC, leader_info, single};
 use crate::OffsetAndEpoch;
 use bytestring::ByteString;
 use klamm_protocol::messages::{
-    begin_quorum_epoch_request as begin, begin_quorum_epoch_response as begin_response,
-    end_quorum_epoch_request as end, end_quorum_epoch_response as end_response,
-    fetch_request as fetch, fetch_response as fetched, fetch_snapshot_request as fetch_snapshot,
-    fetch_snapshot_response as fetched_snapshot, vote_request as vote,
+    add_raft_voter_request, begin_quorum_epoch_request as begin,
+    begin_quorum_epoch_response as begin_response, end_quorum_epoch_request as end,
+    end_quorum_epoch_response as end_response, fetch_request as fetch, fetch_response as fetched,
+    fetch_snapshot_request as fetch_snapshot, fetch_snapshot_response as fetched_snapshot,
+    remove_raft_voter_request, update_raft_voter_request, vote_request as vote,
     vote_response as vote_answer,
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
 /// A request as it is sent. Fetch needs version 15 or later, with directory ids 17. Encoding a
-/// pre-vote before Vote v2 is an error: answer it with `Response::Failed(UnsupportedVersion)`.
+/// pre-vote before Vote v2, or before AddRaftVoter v1 one that does not wait for the commit, is an
+/// error: answer it with `Response::Failed(UnsupportedVersion)`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RequestMessage {
     Vote(vote::VoteRequest),
@@ -28,6 +31,11 @@ pub enum RequestMessage {
     EndQuorumEpoch(end::EndQuorumEpochRequest),
     Fetch(fetch::FetchRequest),
     FetchSnapshot(fetch_snapshot::FetchSnapshotRequest),
+    AddRaftVoter(add_raft_voter_request::AddRaftVoterRequest),
+    RemoveRaftVoter(remove_raft_voter_request::RemoveRaftVoterRequest),
+    UpdateRaftVoter(update_raft_voter_request::UpdateRaftVoterRequest),
+    /// As every connection begins with it: the shell fills in what software this is.
+    ApiVersions,
 }
 
 /// The message of a request to another replica of this cluster.
@@ -45,6 +53,14 @@ pub fn request_message(request: Request, cluster_id: &ByteString) -> RequestMess
         Request::FetchSnapshot(fetch) => {
             RequestMessage::FetchSnapshot(fetch_snapshot_message(fetch, cluster_id))
         }
+        Request::AddVoter(add) => RequestMessage::AddRaftVoter(add_message(add, cluster_id)),
+        Request::RemoveVoter(remove) => {
+            RequestMessage::RemoveRaftVoter(remove_message(&remove, cluster_id))
+        }
+        Request::UpdateVoter(update) => {
+            RequestMessage::UpdateRaftVoter(update_message(&update, cluster_id))
+        }
+        Request::ApiVersions => RequestMessage::ApiVersions,
     }
 }
 
@@ -166,7 +182,7 @@ fn fetch_snapshot_message(
 }
 
 /// An error code of the answer; one that is not known is as good as UNKNOWN_SERVER_ERROR.
-fn error_code(code: i16) -> ErrorCode {
+pub(super) fn error_code(code: i16) -> ErrorCode {
     ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
 }
 

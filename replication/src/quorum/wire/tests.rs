@@ -2,7 +2,7 @@
 
 use super::super::EpochStartBatch;
 use super::super::message::*;
-use super::super::voters::{Address, Endpoints, ReplicaKey};
+use super::super::voters::{Address, Endpoints, KRaftVersionRange, ReplicaKey};
 use super::*;
 use crate::OffsetAndEpoch;
 use bytes::Bytes;
@@ -44,6 +44,16 @@ fn received(message: RequestMessage, version: i16) -> Request {
         RequestMessage::FetchSnapshot(message) => {
             fetch_snapshot_request(over_the_wire(&message, version))
         }
+        RequestMessage::AddRaftVoter(message) => {
+            Ok(add_raft_voter_request(over_the_wire(&message, version)))
+        }
+        RequestMessage::RemoveRaftVoter(message) => {
+            Ok(remove_raft_voter_request(over_the_wire(&message, version)))
+        }
+        RequestMessage::UpdateRaftVoter(message) => {
+            Ok(update_raft_voter_request(over_the_wire(&message, version)))
+        }
+        RequestMessage::ApiVersions => panic!("the shell's own"),
     };
     let inbound = inbound.unwrap();
     assert_eq!(inbound.cluster_id, Some("cluster".into()));
@@ -62,6 +72,10 @@ fn vote(pre_vote: bool) -> VoteRequest {
         log_end: OffsetAndEpoch::new(10, 4),
         pre_vote,
     }
+}
+
+fn add_voter(ack_when_committed: bool) -> AddVoterRequest {
+    AddVoterRequest { timeout_ms: 2_000, voter: key(2), endpoints: endpoints(), ack_when_committed }
 }
 
 #[test]
@@ -94,7 +108,20 @@ fn requests_arrive_as_they_were_sent() {
         position: 7,
         max_bytes: 1024,
     };
+    let add = add_voter(true);
+    let no_wait = add_voter(false);
+    let remove = RemoveVoterRequest { voter: key(2) };
+    let update = UpdateVoterRequest {
+        leader_epoch: 5,
+        voter: key(2),
+        endpoints: endpoints(),
+        supported_kraft_version: KRaftVersionRange { min: 0, max: 1 },
+    };
     let cases = [
+        (Request::AddVoter(add), 0),
+        (Request::AddVoter(no_wait), 1),
+        (Request::RemoveVoter(remove), 0),
+        (Request::UpdateVoter(update), 0),
         (Request::Vote(vote(true)), 2),
         (Request::Vote(vote(false)), 1),
         (Request::BeginQuorumEpoch(begin), 1),
@@ -118,6 +145,12 @@ fn older_versions_say_less() {
         panic!("not a vote")
     };
     assert!(pre_vote.encoded(1).is_err(), "a pre-vote must not become a vote");
+    let RequestMessage::AddRaftVoter(no_wait) =
+        request_message(Request::AddVoter(add_voter(false)), &"cluster".into())
+    else {
+        panic!("not an AddRaftVoter")
+    };
+    assert!(no_wait.encoded(0).is_err(), "it would be answered too late");
     let end = EndQuorumEpochRequest {
         leader_id: 1,
         leader_epoch: 5,
@@ -165,6 +198,46 @@ fn answers_arrive_as_they_were_given_and_old_ones_do_not_say_where_the_leader_is
             assert_eq!(end, Response::EndQuorumEpoch(expected));
         }
     }
+}
+
+#[test]
+fn answers_about_the_voter_set_arrive_as_they_were_given() {
+    let message = Some("no such voter".to_owned());
+    let answer = VoterChangeResponse { error: ErrorCode::VoterNotFound, message };
+    for version in 0..=1 {
+        let add = over_the_wire(&add_raft_voter_response(&answer), version);
+        assert_eq!(read_add_raft_voter_response(add), Response::AddVoter(answer.clone()));
+    }
+    let remove = over_the_wire(&remove_raft_voter_response(&answer), 0);
+    assert_eq!(read_remove_raft_voter_response(remove), Response::RemoveVoter(answer));
+    for leader in [leader(), nobody()] {
+        let answer = QuorumEpochResponse { error: ErrorCode::FencedLeaderEpoch, leader };
+        let update = over_the_wire(&update_raft_voter_response(&answer, &LISTENER), 0);
+        let read = read_update_raft_voter_response(update, &LISTENER);
+        assert_eq!(read, Response::UpdateVoter(answer));
+    }
+}
+
+#[test]
+fn what_a_new_voter_supports_is_the_range_of_kraft_version() {
+    use klamm_protocol::messages::api_versions_response::{
+        ApiVersionsResponse as Message, SupportedFeatureKey,
+    };
+    let feature = |name: &'static str, min_version, max_version| SupportedFeatureKey {
+        name: name.into(),
+        min_version,
+        max_version,
+    };
+    let supported_features =
+        vec![feature("metadata.version", 7, 30), feature("kraft.version", 0, 1)];
+    let message = Message { supported_features, ..Message::default() };
+    let range = |message| match read_api_versions_response(&over_the_wire(message, 4)) {
+        Response::ApiVersions(answer) => (answer.error, answer.kraft_version),
+        other => panic!("{other:?}"),
+    };
+    let supported = Some(KRaftVersionRange { min: 0, max: 1 });
+    assert_eq!(range(&message), (ErrorCode::None, supported));
+    assert_eq!(range(&Message::default()), (ErrorCode::None, None));
 }
 
 fn fetch_reply(body: FetchReplyBody) -> FetchReply {

@@ -1,0 +1,129 @@
+//! The active controller's lifelines: an idle connection to each broker, which breaks when the broker's process ends.
+//!
+//! A connection that breaks and an address that refuses the next one are evidence that nothing else gives so soon; the
+//! controller weighs it (see `BrokerHeartbeats::on_process_gone`). A connection that cannot be made for another reason
+//! proves nothing.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_protocol::ids::BrokerId;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info};
+
+use super::handle::Settled;
+use crate::cluster::Published;
+use crate::net::peer::PeerAddress;
+use crate::node::Node;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause before a connection is made again, whatever became of the one before.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// The pause where the network is at fault.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A registration of a broker, and where it is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Registered {
+    id: BrokerId,
+    epoch: i64,
+    address: PeerAddress,
+}
+
+/// Keeps the lifelines while this node is the active controller, until `stop`.
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
+    let mut leader = node.controller.leader();
+    let mut images = node.cluster.watch();
+    let mut lines: HashMap<Registered, DropGuard> = HashMap::new();
+    loop {
+        let image = Arc::clone(&images.borrow_and_update());
+        let wanted = if leader.borrow_and_update().is_active_here {
+            brokers(&image, &node)
+        } else {
+            Vec::new()
+        };
+        lines.retain(|line, _| wanted.contains(line));
+        for broker in wanted {
+            lines.entry(broker).or_insert_with_key(|broker| {
+                let ended = CancellationToken::new();
+                tokio::spawn(hold(Arc::clone(&node), broker.clone(), ended.clone()));
+                ended.drop_guard()
+            });
+        }
+        let ends = tokio::select! {
+            () = stop.cancelled() => true,
+            changed = leader.changed() => changed.is_err(),
+            changed = images.changed() => changed.is_err(),
+        };
+        if ends {
+            return;
+        }
+    }
+}
+
+/// The other brokers that are not fenced.
+fn brokers(image: &Published, node: &Node) -> Vec<Registered> {
+    let listener = &node.config.listeners.inter_broker_listener_name;
+    let others = image.brokers.iter().filter(|broker| !broker.fenced);
+    others
+        .filter(|broker| broker.id != node.config.node_id)
+        .filter_map(|broker| {
+            let endpoints = &broker.listeners;
+            let endpoint =
+                endpoints.get(listener.as_str()).or_else(|| endpoints.values().next())?;
+            let address = PeerAddress { host: endpoint.host.clone(), port: endpoint.port };
+            Some(Registered { id: broker.id, epoch: broker.epoch, address })
+        })
+        .collect()
+}
+
+async fn hold(node: Arc<Node>, broker: Registered, ended: CancellationToken) {
+    // When the lifeline is no longer wanted, neither is what it would find.
+    tokio::select! {
+        () = ended.cancelled() => {}
+        () = hold_for_ever(&node, &broker) => {}
+    }
+}
+
+async fn hold_for_ever(node: &Arc<Node>, broker: &Registered) {
+    let mut was_told = false;
+    loop {
+        let address = (&*broker.address.host, broker.address.port);
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(mut stream)) => {
+                was_told = false;
+                let mut nothing = [0; 1];
+                // A broker says nothing unasked: whatever comes, the connection is over.
+                let end = stream.read(&mut nothing).await;
+                debug!("the lifeline to broker {} has ended: {end:?}", broker.id);
+                if end.is_ok_and(|read| read > 0) {
+                    tokio::time::sleep(UNREACHABLE_PAUSE).await;
+                }
+            }
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                if !std::mem::replace(&mut was_told, true) {
+                    let (id, address) = (broker.id, &broker.address);
+                    info!("broker {id} does not listen at {address}: its process is likely gone");
+                }
+                tell(node, broker).await;
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+            }
+            Ok(Err(_)) | Err(_) => tokio::time::sleep(UNREACHABLE_PAUSE).await,
+        }
+    }
+}
+
+async fn tell(node: &Arc<Node>, broker: &Registered) {
+    let (id, epoch) = (broker.id, broker.epoch);
+    let told = node.controller.decide_and(Settled::Committed, move |controller, context| {
+        controller.on_process_gone(id, epoch, context.now_ms)
+    });
+    if let Err(error) = told.await {
+        debug!("the controller does not hear about broker {id}: {error}");
+    }
+}

@@ -1,0 +1,344 @@
+//! The replicas of this broker as the cluster metadata has them: which it holds, which it leads, and from
+//! whom it fetches the others (Kafka's `ReplicaManager.applyDelta`, `AbstractFetcherManager`).
+//!
+//! The publisher calls in with every new image, on its thread; what a replica's role means is in
+//! [`super::handle`]. Followers are made before leaders, as in Kafka: their fetching takes its time.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use klamm_metadata::delta::{ImageDelta, PartitionDelta};
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::configs::ConfigResource;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch};
+use klamm_replication::partition::{BrokerStatus, IsrProposal, Registration};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use super::alter_partition::AlterPartitions;
+use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
+use super::handle::{BrokerStatuses, Partition};
+use super::settings::partition_config;
+use crate::clock;
+use crate::config::ReplicationConfig;
+use crate::controller::channel::ControllerChannel;
+use crate::net::peer::PeerAddress;
+use crate::node::Node;
+
+/// A fetcher: its leader broker, and which of the `num.replica.fetchers` for it.
+type FetcherKey = (BrokerId, u32);
+
+/// A replica that is to be fetched for, or no longer.
+struct Move {
+    key: Key,
+    /// The fetcher, the replica and the epoch that it follows.
+    to: Option<(FetcherKey, Arc<Partition>, LeaderEpoch)>,
+}
+
+#[derive(Default)]
+struct Fetchers {
+    running: BTreeMap<FetcherKey, watch::Sender<Arc<Assignment>>>,
+    places: BTreeMap<Key, FetcherKey>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Replicas {
+    /// The node and the runtime, once both are there.
+    surroundings: OnceLock<(Weak<Node>, Handle)>,
+    fetchers: Mutex<Fetchers>,
+    proposals: Arc<AlterPartitions>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Replicas {
+    /// Tells the replicas of the node that they are part of, before anything is published to it.
+    ///
+    /// # Panics
+    /// When called again.
+    pub(crate) fn attach(&self, node: &Arc<Node>, runtime: &Handle) {
+        let attached = self.surroundings.set((Arc::downgrade(node), runtime.clone()));
+        assert!(attached.is_ok(), "replicas are part of one node");
+        let stop = self.stop.clone();
+        let (proposals, proposing) = (Arc::clone(&self.proposals), Arc::clone(node));
+        let propose = async move {
+            let channel = alter_partition_channel(&proposing);
+            let epoch = || proposing.broker_epoch();
+            proposals.run(proposing.config.node_id, &channel, epoch).await;
+        };
+        let checking = Arc::clone(node);
+        let run = async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = propose => {}
+                () = check_isrs(checking) => {}
+            }
+        };
+        self.tasks.spawn_on(run, runtime);
+    }
+
+    /// Ends all fetching and proposing.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        *self.lock() = Fetchers::default();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Has the controller asked for a change of a partition's in-sync replicas.
+    pub(crate) fn propose(&self, partition: &Arc<Partition>, proposal: IsrProposal) {
+        self.proposals.propose(Arc::clone(partition), proposal);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Fetchers> {
+        self.fetchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the replicas what a new image says.
+    pub(crate) fn on_published(&self, node: &Arc<Node>, delta: &ImageDelta, image: &ClusterImage) {
+        let id = node.config.node_id;
+        self.remove(node, delta);
+        let here = |change: &&PartitionDelta| change.is_replica(id);
+        let here: Vec<&PartitionDelta> = delta.changed_partitions.iter().filter(here).collect();
+        open(node, &here, image);
+        let (led, followed): (Vec<_>, Vec<_>) =
+            here.into_iter().partition(|change| change.after.leader == id);
+        let fetchers = fetcher_count(node);
+        let moves = followed.into_iter().filter_map(|change| follow(node, change, fetchers));
+        let moves: Vec<Move> = moves.collect();
+        let ended = led.iter().map(|change| Move { key: key_of(change), to: None });
+        self.assign(node, ended.chain(moves).collect(), delta, image);
+        let statuses = statuses(image);
+        for change in led {
+            if let Some(partition) = node.partitions.get(change.topic.id, change.index) {
+                partition.lead(&registration(change), &statuses);
+            }
+        }
+        tell_statuses(node, delta, &statuses);
+    }
+
+    /// Replicas of deleted topics, and those that a reassignment has taken from this broker.
+    fn remove(&self, node: &Arc<Node>, delta: &ImageDelta) {
+        let id = node.config.node_id;
+        let deleted = delta.deleted_topics.iter().flat_map(|topic| {
+            topic.partitions().map(|(index, _)| (topic.id, index)).collect::<Vec<_>>()
+        });
+        let moved = delta.changed_partitions.iter().filter(|change| change.is_removed_from(id));
+        for (topic_id, index) in deleted.chain(moved.map(key_of)) {
+            let Some(partition) = node.partitions.remove(topic_id, index) else { continue };
+            let ended = vec![Move { key: (topic_id, index), to: None }];
+            self.move_all(node, ended);
+            node.store.delete(&partition);
+        }
+    }
+
+    /// Gives replicas to their fetchers and tells fetchers where their leaders are.
+    fn assign(&self, node: &Arc<Node>, moves: Vec<Move>, delta: &ImageDelta, image: &ClusterImage) {
+        self.move_all(node, moves);
+        let listener = &node.config.listeners.inter_broker_listener_name;
+        let mut fetchers = self.lock();
+        fetchers.running.retain(|(leader, _), sender| {
+            let address = address_of(image, *leader, listener);
+            let is_new = sender.borrow().address.is_none();
+            if is_new || delta.changed_brokers.contains(leader) {
+                sender.send_if_modified(|assignment| {
+                    let is_news = assignment.address != address;
+                    if is_news {
+                        Arc::make_mut(assignment).address = address;
+                    }
+                    is_news
+                });
+            }
+            // A fetcher without anything to fetch ends when its assignment does.
+            !sender.borrow().partitions.is_empty()
+        });
+    }
+
+    fn move_all(&self, node: &Arc<Node>, moves: Vec<Move>) {
+        let mut fetchers = self.lock();
+        let fetchers = &mut *fetchers;
+        let mut changes: BTreeMap<FetcherKey, Vec<Move>> = BTreeMap::new();
+        for step in moves {
+            let to = step.to.as_ref().map(|(fetcher, ..)| *fetcher);
+            let from = match to {
+                Some(to) => fetchers.places.insert(step.key, to),
+                None => fetchers.places.remove(&step.key),
+            };
+            if let Some(from) = from.filter(|from| Some(*from) != to) {
+                changes.entry(from).or_default().push(Move { key: step.key, to: None });
+            }
+            if let Some(to) = to {
+                changes.entry(to).or_default().push(step);
+            }
+        }
+        for (fetcher, moves) in changes {
+            let sender = match fetchers.running.entry(fetcher) {
+                Entry::Occupied(running) => running.into_mut(),
+                Entry::Vacant(absent) => absent.insert(self.start(node, fetcher)),
+            };
+            sender.send_modify(|assignment| {
+                let partitions = &mut Arc::make_mut(assignment).partitions;
+                for Move { key, to } in moves {
+                    match to {
+                        Some((_, partition, epoch)) => partitions.insert(key, (partition, epoch)),
+                        None => partitions.remove(&key),
+                    };
+                }
+            });
+        }
+    }
+
+    fn start(
+        &self,
+        node: &Arc<Node>,
+        (leader_id, number): FetcherKey,
+    ) -> watch::Sender<Arc<Assignment>> {
+        let (sender, assignments) = watch::channel(Arc::default());
+        let Some((_, runtime)) = self.surroundings.get() else { return sender };
+        let configs = node.configs();
+        let timeout_ms = configs.int("replica.socket.timeout.ms");
+        let options = FetcherOptions {
+            leader_id,
+            client_id: format!("broker-{}-fetcher-{number}", node.config.node_id).into(),
+            config: ReplicationConfig::new(&configs),
+            request_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default()),
+        };
+        info!("fetcher {number} for broker {leader_id} starts");
+        let fetcher = Fetcher::new(Arc::clone(node), options, assignments);
+        let stop = self.stop.clone();
+        let run = async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = fetcher.run() => {}
+            }
+        };
+        self.tasks.spawn_on(run, runtime);
+        sender
+    }
+}
+
+fn alter_partition_channel(node: &Node) -> ControllerChannel {
+    let timeout_ms = node.config.configs.int("controller.socket.timeout.ms");
+    let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default());
+    let client_id = ByteString::from(format!("broker-{}-alter-partition", node.config.node_id));
+    ControllerChannel::new(node.config.node_id, client_id, node.controller.clone(), timeout)
+}
+
+/// Looks for followers that lag, twice in `replica.lag.time.max.ms`.
+async fn check_isrs(node: Arc<Node>) {
+    let half_ms = node.config.replication.lag_time_max_ms / 2;
+    let period = Duration::from_millis(u64::try_from(half_ms).unwrap_or(1).max(1));
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now_ms = clock::now_ms();
+        for partition in node.partitions.all().into_iter().filter(|p| p.is_leader()) {
+            if let Some(proposal) = partition.check_isr(now_ms) {
+                let (topic, index) = (partition.topic(), partition.index());
+                info!("{topic}-{index}: {:?} of the ISR is proposed", proposal.change);
+                node.replicas.propose(&partition, proposal);
+            }
+        }
+    }
+}
+
+fn fetcher_count(node: &Node) -> u32 {
+    u32::try_from(node.configs().int("num.replica.fetchers")).unwrap_or(1).max(1)
+}
+
+fn key_of(change: &PartitionDelta) -> Key {
+    (change.topic.id, change.index)
+}
+
+fn registration(change: &PartitionDelta) -> Registration {
+    Registration {
+        leader_epoch: change.after.leader_epoch,
+        partition_epoch: change.after.partition_epoch,
+        replicas: change.after.replicas.clone(),
+        isr: change.after.isr.clone(),
+    }
+}
+
+/// Opens the logs of replicas that are new here.
+fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
+    let configs = node.configs();
+    let is_new =
+        |change: &&&PartitionDelta| node.partitions.get(change.topic.id, change.index).is_none();
+    let wanted = changes.iter().filter(is_new).map(|change| {
+        let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
+        let config = partition_config(&configs, &change.topic.name, overrides);
+        (change.topic.name.clone(), change.topic.id, change.index, config)
+    });
+    for opened in node.store.open_all(wanted.collect()) {
+        match opened {
+            Ok(partition) => node.partitions.insert(partition),
+            Err(failure) => error!("{failure}"),
+        }
+    }
+}
+
+/// Makes a replica a follower. What there is to fetch is news only with a new leader or a new epoch.
+fn follow(node: &Node, change: &PartitionDelta, fetchers: u32) -> Option<Move> {
+    let key = key_of(change);
+    let partition = node.partitions.get(change.topic.id, change.index)?;
+    let leader = change.after.leader;
+    if !partition.follow(leader, &registration(change)) {
+        return None;
+    }
+    if leader < 0 {
+        return Some(Move { key, to: None });
+    }
+    let fetcher = (leader, fetcher_of(change, fetchers));
+    Some(Move { key, to: Some((fetcher, partition, change.after.leader_epoch)) })
+}
+
+/// Spreads the partitions of a leader over its fetchers.
+fn fetcher_of(change: &PartitionDelta, fetchers: u32) -> u32 {
+    let hash = change
+        .topic
+        .id
+        .as_bytes()
+        .iter()
+        .fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(*byte)));
+    hash.wrapping_add(change.index.cast_unsigned()) % fetchers
+}
+
+fn address_of(image: &ClusterImage, broker: BrokerId, listener: &str) -> Option<PeerAddress> {
+    let endpoint = image.brokers.get(broker)?.listeners.get(listener)?;
+    Some(PeerAddress { host: endpoint.host.clone(), port: endpoint.port })
+}
+
+fn statuses(image: &ClusterImage) -> BrokerStatuses {
+    let brokers = image.brokers.iter().map(|broker| {
+        let status = BrokerStatus {
+            broker_epoch: broker.epoch,
+            fenced: broker.fenced,
+            in_controlled_shutdown: broker.in_controlled_shutdown,
+        };
+        (broker.id, status)
+    });
+    brokers.collect()
+}
+
+/// Leaders judge their followers by what the metadata says of the brokers.
+fn tell_statuses(node: &Node, delta: &ImageDelta, statuses: &BrokerStatuses) {
+    if delta.changed_brokers.is_empty() {
+        return;
+    }
+    for partition in node.partitions.all().into_iter().filter(|p| p.is_leader()) {
+        for broker in &delta.changed_brokers {
+            partition.on_broker_status(*broker, statuses.get(broker).copied());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

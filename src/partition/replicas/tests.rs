@@ -1,0 +1,303 @@
+//! Three brokers in this process: what is acknowledged by all is on all of them, whoever leads.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use klamm_protocol::batch_builder::BatchBuilder;
+use klamm_protocol::ids::{BrokerId, Offset};
+use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
+use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
+use klamm_protocol::messages::produce_request::{
+    PartitionProduceData, ProduceRequest, TopicProduceData,
+};
+use klamm_protocol::messages::produce_response::ProduceResponse;
+use klamm_protocol::{ErrorCode, Uuid};
+use tokio::time::Instant;
+
+use crate::Broker;
+use crate::config::BrokerConfig;
+use crate::net::peer::{Peer, PeerAddress};
+
+/// How long anything may take here.
+const LIMIT: Duration = Duration::from_secs(40);
+const IDS: [BrokerId; 3] = [1, 2, 3];
+
+/// A cluster of combined nodes in a directory of its own.
+struct Cluster {
+    dir: PathBuf,
+    voters: String,
+    ports: Vec<u16>,
+    brokers: Vec<Option<Broker>>,
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let ports = free_ports(2 * IDS.len());
+        let voters = IDS.iter().zip(&ports).map(|(id, port)| format!("{id}@127.0.0.1:{port}"));
+        let name = format!("klamm-replicas-{}", crate::random::uuid());
+        let mut cluster = Self {
+            dir: std::env::temp_dir().join(name),
+            voters: voters.collect::<Vec<_>>().join(","),
+            ports,
+            brokers: Vec::new(),
+        };
+        let starting = IDS.map(|id| tokio::spawn(Broker::start(cluster.config(id))));
+        for starting in starting {
+            cluster.brokers.push(Some(starting.await.unwrap().unwrap()));
+        }
+        cluster
+    }
+
+    fn config(&self, id: BrokerId) -> BrokerConfig {
+        let place = place(id);
+        let (controller, client) = (self.ports[place], self.ports[IDS.len() + place]);
+        let dir = self.dir.join(id.to_string());
+        let mut config = BrokerConfig::from_pairs([
+            ("process.roles", "broker,controller".to_owned()),
+            ("node.id", id.to_string()),
+            (
+                "listeners",
+                format!("PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}"),
+            ),
+            ("controller.listener.names", "CONTROLLER".to_owned()),
+            ("controller.quorum.voters", self.voters.clone()),
+            ("log.dirs", dir.to_str().unwrap().to_owned()),
+            ("min.insync.replicas", "2".to_owned()),
+            ("replica.lag.time.max.ms", "2000".to_owned()),
+            ("broker.rack", format!("rack-{id}")),
+            (
+                "replica.selector.class",
+                "org.apache.kafka.common.replica.RackAwareReplicaSelector".to_owned(),
+            ),
+        ])
+        .unwrap();
+        config.cluster_id = Some(Uuid::from_bytes([5; 16]).to_string());
+        config
+    }
+
+    fn broker(&self, id: BrokerId) -> &Broker {
+        self.brokers[place(id)].as_ref().unwrap()
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Broker> {
+        self.brokers.iter().flatten()
+    }
+
+    async fn peer(&self, id: BrokerId) -> Peer {
+        let port = self.ports[IDS.len() + place(id)];
+        let address = PeerAddress { host: "127.0.0.1".into(), port };
+        Peer::connect(&address, "test".into(), LIMIT).await.unwrap()
+    }
+
+    async fn create_topic(&self) {
+        let topic = CreatableTopic {
+            name: "t".into(),
+            num_partitions: 1,
+            replication_factor: 3,
+            ..Default::default()
+        };
+        let request =
+            CreateTopicsRequest { topics: vec![topic], timeout_ms: 20_000, ..Default::default() };
+        let mut peer = self.peer(1).await;
+        let response: CreateTopicsResponse = peer.send(&request, LIMIT).await.unwrap();
+        assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
+    }
+
+    /// The leader and the in-sync replicas, as the first running broker knows them.
+    fn partition(&self) -> Option<(BrokerId, Vec<BrokerId>)> {
+        let image = self.running().next()?.node.cluster.image();
+        let partition = image.topics.by_name("t")?.partition(0)?;
+        let mut isr = partition.isr.clone();
+        isr.sort_unstable();
+        Some((partition.leader, isr))
+    }
+
+    async fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.partition());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Produces with acks=all until a leader acknowledges it; returns its offset.
+    async fn produce(&self, value: &'static [u8]) -> Offset {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let error = match self.try_produce(value).await {
+                Ok(offset) => return offset,
+                Err(error) => error,
+            };
+            assert!(Instant::now() < deadline, "not acknowledged: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn try_produce(&self, value: &'static [u8]) -> Result<Offset, ErrorCode> {
+        let (leader, _) = self.partition().ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if leader < 0 || self.brokers[place(leader)].is_none() {
+            return Err(ErrorCode::LeaderNotAvailable);
+        }
+        let mut builder = BatchBuilder::new(0);
+        builder.append(1, None, Some(value), &[]).unwrap();
+        let data = PartitionProduceData { index: 0, records: Some(builder.build().unwrap().bytes) };
+        let topic =
+            TopicProduceData { name: "t".into(), partition_data: vec![data], ..Default::default() };
+        let request = ProduceRequest {
+            acks: -1,
+            timeout_ms: 5000,
+            topic_data: vec![topic],
+            ..Default::default()
+        };
+        let mut peer = self.peer(leader).await;
+        let response: ProduceResponse = peer.send_in(&request, 9, LIMIT).await.unwrap();
+        let answer = &response.responses[0].partition_responses[0];
+        match ErrorCode::from_code(answer.error_code).unwrap() {
+            ErrorCode::None => Ok(answer.base_offset),
+            error => Err(error),
+        }
+    }
+
+    /// What a consumer in the rack of broker `near` is answered by broker `id`.
+    async fn fetch(&self, id: BrokerId, near: BrokerId) -> PartitionData {
+        let partition = FetchPartition {
+            partition: 0,
+            fetch_offset: 0,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let topic =
+            FetchTopic { topic: "t".into(), partitions: vec![partition], ..Default::default() };
+        let request = FetchRequest {
+            max_wait_ms: 100,
+            min_bytes: 1,
+            topics: vec![topic],
+            rack_id: format!("rack-{near}").into(),
+            ..Default::default()
+        };
+        let mut peer = self.peer(id).await;
+        let response: FetchResponse = peer.send_in(&request, 12, LIMIT).await.unwrap();
+        response.responses[0].partitions[0].clone()
+    }
+
+    /// What the log of the partition's replica on a broker holds, as bytes of its one segment file.
+    fn log_of(&self, id: BrokerId) -> Bytes {
+        let path = self.dir.join(id.to_string()).join("t-0/00000000000000000000.log");
+        std::fs::read(path).unwrap().into()
+    }
+
+    fn log_end_of(&self, id: BrokerId) -> Offset {
+        let node = &self.broker(id).node;
+        let image = node.cluster.image();
+        let topic = image.topics.by_name("t").unwrap();
+        node.partitions.get(topic.id, 0).unwrap().view().unwrap().log_end()
+    }
+
+    async fn stop(&mut self, id: BrokerId) {
+        self.brokers[place(id)].take().unwrap().shutdown().await;
+    }
+
+    async fn start_again(&mut self, id: BrokerId) {
+        let started = Broker::start(self.config(id)).await.unwrap();
+        self.brokers[place(id)] = Some(started);
+    }
+
+    async fn end(mut self) {
+        let ending = self.brokers.drain(..).flatten().map(|broker| tokio::spawn(broker.shutdown()));
+        for ending in ending.collect::<Vec<_>>() {
+            ending.await.unwrap();
+        }
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
+
+fn place(id: BrokerId) -> usize {
+    IDS.iter().position(|known| *known == id).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_all_have_acknowledged_survives_its_leader_and_logs_are_equal_byte_for_byte() {
+    let mut cluster = Cluster::start().await;
+    cluster.create_topic().await;
+    for expected in 0..20 {
+        assert_eq!(cluster.produce(b"before").await, expected);
+    }
+    let (first, isr) = cluster.partition().unwrap();
+    assert_eq!(isr, IDS);
+    cluster.stop(first).await;
+    cluster
+        .wait_for("another leader", |c| c.partition().is_some_and(|p| p.0 > 0 && p.0 != first))
+        .await;
+    for expected in 20..40 {
+        assert_eq!(cluster.produce(b"after").await, expected);
+    }
+    cluster.start_again(first).await;
+    cluster.wait_for("all in sync", |c| c.partition().is_some_and(|p| p.1 == IDS)).await;
+    assert_eq!(cluster.produce(b"again").await, 40);
+    cluster.wait_for("equal logs", |c| IDS.iter().all(|id| c.log_end_of(*id) == 41)).await;
+    let logs = IDS.map(|id| cluster.log_of(id));
+    assert!(logs.iter().all(|log| *log == logs[0]));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_with_too_few_replicas_in_sync_refuses_producers_that_want_all() {
+    let mut cluster = Cluster::start().await;
+    cluster.create_topic().await;
+    cluster.produce(b"value").await;
+    let (leader, _) = cluster.partition().unwrap();
+    let followers = IDS.into_iter().filter(|id| *id != leader).collect::<Vec<_>>();
+    cluster.stop(followers[0]).await;
+    cluster.wait_for("a smaller ISR", |c| c.partition().is_some_and(|p| p.1.len() == 2)).await;
+    assert_eq!(cluster.produce(b"value").await, 1);
+    // With the second one gone there is no quorum either: the ISR stays, and nothing is committed.
+    cluster.stop(followers[1]).await;
+    let refused = cluster.try_produce(b"value").await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            ErrorCode::RequestTimedOut
+                | ErrorCode::NotEnoughReplicas
+                | ErrorCode::LeaderNotAvailable
+        ),
+        "{refused}"
+    );
+    cluster.start_again(followers[1]).await;
+    cluster.produce(b"value").await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_is_sent_to_the_replica_in_its_rack_which_serves_what_is_committed() {
+    let cluster = Cluster::start().await;
+    cluster.create_topic().await;
+    cluster.produce(b"value").await;
+    let (leader, _) = cluster.partition().unwrap();
+    let follower = IDS.into_iter().find(|id| *id != leader).unwrap();
+    let at_home = cluster.fetch(leader, leader).await;
+    assert_eq!(at_home.preferred_read_replica, -1);
+    assert!(!at_home.records.unwrap().is_empty());
+    let sent_away = cluster.fetch(leader, follower).await;
+    assert_eq!(sent_away.preferred_read_replica, follower);
+    assert!(sent_away.records.unwrap().is_empty());
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let near = cluster.fetch(follower, follower).await;
+        assert_eq!((near.error_code, near.preferred_read_replica), (0, -1));
+        // The follower learns with its next fetch that the record is committed.
+        if near.high_watermark == 1 {
+            break assert!(!near.records.unwrap().is_empty());
+        }
+        assert!(Instant::now() < deadline);
+    }
+    cluster.end().await;
+}

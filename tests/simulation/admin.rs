@@ -1,0 +1,69 @@
+//! The administrator: creates the topics, then moves partitions and elects preferred leaders.
+
+use crate::batch::PARTITIONS;
+use crate::client::{ClientStep, ClientTimer};
+use crate::message::{Address, ControllerAnswer, ControllerRequest, Message};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::BrokerId;
+
+/// Replicas of each partition.
+const REPLICATION_FACTOR: usize = 3;
+
+#[derive(Debug)]
+pub(crate) struct Admin {
+    nodes: Vec<BrokerId>,
+    pub(crate) has_created: bool,
+    /// Set while there are faults: afterwards things stay where they are.
+    pub(crate) is_restless: bool,
+}
+
+impl Admin {
+    pub(crate) fn new(nodes: Vec<BrokerId>) -> Self {
+        Self { nodes, has_created: false, is_restless: true }
+    }
+
+    /// Asks any node: only the active controller does as it is told.
+    pub(crate) fn on_poll(&mut self, step: &mut ClientStep<'_>) {
+        let delay_ms = if self.has_created { step.random.between(200, 1_500) } else { 40 };
+        step.after(delay_ms, ClientTimer::Poll);
+        if self.has_created && !self.is_restless {
+            return;
+        }
+        let to = self.nodes[self.pick(self.nodes.len(), step)];
+        let request = self.next_request(step);
+        step.ask(Address::Node(to), Message::Controller { call: 0, request });
+    }
+
+    fn pick(&self, count: usize, step: &mut ClientStep<'_>) -> usize {
+        let count = u64::try_from(count).expect("few");
+        usize::try_from(step.random.below(count)).expect("an index")
+    }
+
+    fn next_request(&self, step: &mut ClientStep<'_>) -> ControllerRequest {
+        if !self.has_created {
+            let replicas = PARTITIONS.map(|_| self.any_replicas(step)).to_vec();
+            return ControllerRequest::CreateTopics { replicas };
+        }
+        if self.nodes.len() == REPLICATION_FACTOR || step.random.chance(50) {
+            return ControllerRequest::ElectPreferred;
+        }
+        let partition = self.pick(PARTITIONS.len(), step);
+        ControllerRequest::Reassign { partition, replicas: self.any_replicas(step) }
+    }
+
+    fn any_replicas(&self, step: &mut ClientStep<'_>) -> Vec<BrokerId> {
+        let mut nodes = self.nodes.clone();
+        let mut chosen = Vec::new();
+        while chosen.len() < REPLICATION_FACTOR {
+            let at = self.pick(nodes.len(), step);
+            chosen.push(nodes.swap_remove(at));
+        }
+        chosen
+    }
+
+    pub(crate) fn on_answer(&mut self, answer: Result<ControllerAnswer, ErrorCode>) {
+        if let Ok(ControllerAnswer::Done(Ok(()))) = answer {
+            self.has_created = true;
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What must hold at every step, one rule a file, and the committed metadata that rules are measured by.
+
+mod acknowledged_records;
+mod committed_metadata;
+mod committed_offsets;
+mod consumed_records;
+mod equal_state;
+mod group_generations;
+mod high_watermark;
+mod leader_contact;
+mod log_matching;
+mod one_leader;
+mod producer_state;
+
+use crate::batch::{MetadataBatch, PartitionBatch, PartitionId};
+use crate::log::Extent;
+use crate::node::Node;
+use crate::observation::Observation;
+use crate::scenario::Scenario;
+use klamm_metadata::loader::MetadataLoader;
+use klamm_protocol::ids::{BrokerId, Offset};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The nodes as they are, for rules that look at disks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cluster<'w> {
+    pub(crate) nodes: &'w BTreeMap<BrokerId, Node>,
+    pub(crate) scenario: &'w Scenario,
+}
+
+impl Cluster<'_> {
+    /// Whether a node's disk has this batch, synced.
+    fn has_durably(
+        &self,
+        id: BrokerId,
+        partition: PartitionId,
+        batch: &Rc<PartitionBatch>,
+    ) -> bool {
+        let disk = self.nodes.get(&id).and_then(|node| node.disk.partitions.get(&partition));
+        let found = disk.and_then(|disk| disk.log.find_synced(batch.base_offset()));
+        found.is_some_and(|found| Rc::ptr_eq(found, batch))
+    }
+
+    /// The batch at `offset` in a node's log.
+    fn batch(
+        &self,
+        id: BrokerId,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Option<&Rc<PartitionBatch>> {
+        self.nodes.get(&id)?.disk.partitions.get(&partition)?.log.find(offset)
+    }
+}
+
+/// The metadata that some node has taken for committed, from the first record on.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    pub(crate) batches: BTreeMap<Offset, Rc<MetadataBatch>>,
+    pub(crate) loader: MetadataLoader,
+}
+
+impl Committed {
+    fn end(&self) -> Offset {
+        self.loader.end_offset()
+    }
+
+    fn push(&mut self, batch: &Rc<MetadataBatch>) {
+        match &batch.records {
+            None => self.loader.skip_to(batch.next_offset),
+            Some(records) => {
+                for (record, offset) in records.iter().zip(batch.base_offset..) {
+                    let replayed = self.loader.replay(record, offset);
+                    replayed.expect("what is committed can be replayed");
+                }
+            }
+        }
+        self.batches.insert(batch.base_offset, Rc::clone(batch));
+    }
+}
+
+/// A rule. It is told of everything that could break it.
+trait Invariant {
+    fn observe(
+        &mut self,
+        seen: &Observation,
+        committed: &Committed,
+        cluster: &Cluster<'_>,
+    ) -> Result<(), String>;
+
+    /// The healed cluster has come to rest.
+    fn finish(&mut self, _committed: &Committed, _cluster: &Cluster<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// All rules.
+#[derive(Default)]
+pub(crate) struct Invariants {
+    committed: Committed,
+    committed_metadata: committed_metadata::CommittedMetadata,
+    one_leader: one_leader::OneLeader,
+    equal_state: equal_state::EqualState,
+    leader_contact: leader_contact::LeaderContact,
+    log_matching: log_matching::LogMatching,
+    high_watermark: high_watermark::HighWatermark,
+    acknowledged_records: acknowledged_records::AcknowledgedRecords,
+    producer_state: producer_state::ProducerState,
+    consumed_records: consumed_records::ConsumedRecords,
+    group_generations: group_generations::GroupGenerations,
+    committed_offsets: committed_offsets::CommittedOffsets,
+}
+
+impl Invariants {
+    pub(crate) fn committed(&self) -> &Committed {
+        &self.committed
+    }
+
+    /// The highest high watermark of each partition.
+    pub(crate) fn high_watermarks(&self) -> impl Iterator<Item = (PartitionId, Offset)> {
+        self.high_watermark.highest()
+    }
+
+    /// A step has left this to be seen. Rules look at the state after the step, so what it has
+    /// committed of the metadata is taken in first.
+    pub(crate) fn observe(
+        &mut self,
+        observed: &[Observation],
+        cluster: &Cluster<'_>,
+    ) -> Result<(), String> {
+        for seen in observed {
+            self.committed_metadata.observe(seen, &self.committed, cluster)?;
+            if let Observation::MetadataCommitted { batch, .. } = seen
+                && batch.base_offset == self.committed.end()
+            {
+                self.committed.push(batch);
+            }
+        }
+        for seen in observed {
+            let (rules, committed) = self.rules();
+            rules.into_iter().try_for_each(|rule| rule.observe(seen, committed, cluster))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self, cluster: &Cluster<'_>) -> Result<(), String> {
+        let (rules, committed) = self.rules();
+        rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
+    }
+
+    fn rules(&mut self) -> ([&mut dyn Invariant; 10], &Committed) {
+        let rules: [&mut dyn Invariant; 10] = [
+            &mut self.one_leader,
+            &mut self.equal_state,
+            &mut self.leader_contact,
+            &mut self.log_matching,
+            &mut self.high_watermark,
+            &mut self.acknowledged_records,
+            &mut self.producer_state,
+            &mut self.consumed_records,
+            &mut self.group_generations,
+            &mut self.committed_offsets,
+        ];
+        (rules, &self.committed)
+    }
+}

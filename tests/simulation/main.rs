@@ -1,0 +1,173 @@
+//! Whole clusters of the pure cores on one seeded scheduler: quorum, controller, partitions, producers, the
+//! group coordinator and its members, on a network that loses, delays, doubles and cuts, on machines that lose
+//! power, whose disks fail and whose clocks differ.
+//!
+//! Everything follows from the seed. `SIMULATION_SEED=<n>` runs that one, `SIMULATION_SEEDS=<n>` so many from 0
+//! on, `SIMULATION_FRESH_SEEDS=<n>` so many that nobody has seen; `SIMULATION_VERBOSE=1` tells what happens.
+
+mod admin;
+mod batch;
+mod broker;
+mod client;
+mod clock;
+mod decision;
+mod disk;
+mod group_driver;
+mod invariants;
+mod log;
+mod member;
+mod message;
+mod metadata_driver;
+mod network;
+mod node;
+mod observation;
+mod plant;
+mod producer;
+mod progress;
+mod random;
+mod replica;
+mod scenario;
+mod step;
+mod world;
+
+use plant::Plant;
+use std::env;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use world::World;
+
+/// Seeds of every run.
+const FIXED_SEEDS: u64 = 2_000;
+/// Seeds of a run that nobody has run before.
+const FRESH_SEEDS: u64 = 200;
+/// A planted bug has to show within so many seeds.
+const PLANT_SEEDS: u64 = 200;
+/// After so many failing seeds the others are not run.
+const MAX_FAILURES: usize = 20;
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// Runs a seed. A broken assertion in a core is a violation as well.
+fn run(seed: u64, plant: Plant) -> Result<(), String> {
+    let run = catch_unwind(AssertUnwindSafe(|| World::new(seed, plant).run()));
+    run.unwrap_or_else(|_| Err("a core panicked".to_owned()))
+}
+
+/// Runs seeds; the first few that fail are all named, with how to run them again.
+fn check(seeds: Range<u64>) {
+    let failures = seeds.filter_map(|seed| Some((seed, run(seed, Plant::None).err()?)));
+    let failures: Vec<String> = failures
+        .take(MAX_FAILURES)
+        .map(|(seed, violation)| format!("SIMULATION_SEED={seed} runs it again: {violation}"))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn no_invariant_breaks_under_any_fixed_seed() {
+    let only = number_from_environment("SIMULATION_SEED");
+    let count = number_from_environment("SIMULATION_SEEDS").unwrap_or(FIXED_SEEDS);
+    check(only.map_or(0..count, |seed| seed..seed + 1));
+}
+
+#[test]
+fn no_invariant_breaks_under_seeds_that_nobody_has_seen() {
+    let count = number_from_environment("SIMULATION_FRESH_SEEDS").unwrap_or(FRESH_SEEDS);
+    let first = RandomState::new().build_hasher().finish() >> 1;
+    println!("fresh seeds: {count} from {first} on");
+    check(first..first + count);
+}
+
+#[test]
+fn equal_seeds_give_equal_runs() {
+    for seed in 0..10 {
+        let mut runs = [(); 2].map(|()| World::new(seed, Plant::None).traced());
+        for world in &mut runs {
+            assert_eq!(world.run(), Ok(()));
+        }
+        assert!(runs[0].trace().is_some());
+        assert_eq!(runs[0].trace(), runs[1].trace(), "seed {seed}");
+    }
+}
+
+/// The seed that a planted bug first shows under.
+fn assert_caught(plant: Plant) {
+    let caught = (0..PLANT_SEEDS).find_map(|seed| Some((seed, run(seed, plant).err()?)));
+    let Some((seed, violation)) = caught else {
+        panic!("{plant:?} has passed {PLANT_SEEDS} seeds unnoticed");
+    };
+    println!("{plant:?} is caught by seed {seed}: {violation}");
+}
+
+#[test]
+fn a_vote_that_is_answered_before_it_is_on_disk_is_caught() {
+    assert_caught(Plant::VoteNotPersisted);
+}
+
+#[test]
+fn metadata_that_count_before_they_are_synced_are_caught() {
+    assert_caught(Plant::MetadataCountedBeforeSync);
+}
+
+#[test]
+fn metadata_that_are_applied_before_they_are_committed_are_caught() {
+    assert_caught(Plant::MetadataAppliedBeforeCommit);
+}
+
+#[test]
+fn a_leader_that_never_gives_up_without_a_majority_is_caught() {
+    assert_caught(Plant::NoCheckQuorum);
+}
+
+#[test]
+fn a_high_watermark_that_moves_below_min_insync_replicas_is_caught() {
+    assert_caught(Plant::MinIsrIgnored);
+}
+
+#[test]
+fn truncation_to_the_high_watermark_is_caught() {
+    assert_caught(Plant::TruncateToHighWatermark);
+}
+
+#[test]
+fn a_follower_that_acknowledges_what_it_has_not_synced_is_caught() {
+    assert_caught(Plant::FollowerAcknowledgesUnsynced);
+}
+
+#[test]
+fn a_restarted_leader_that_resumes_its_epoch_is_caught() {
+    assert_caught(Plant::LeaderResumesItsEpoch);
+}
+
+#[test]
+fn a_diverging_fetch_that_is_counted_is_caught() {
+    assert_caught(Plant::DivergingFetchCounted);
+}
+
+#[test]
+fn a_shrink_of_the_isr_that_takes_effect_before_it_is_committed_is_caught() {
+    assert_caught(Plant::ShrinkBeforeCommit);
+}
+
+#[test]
+fn a_lost_answer_that_is_taken_for_a_refusal_is_caught() {
+    assert_caught(Plant::LostAnswerTakenForRefusal);
+}
+
+#[test]
+fn duplicate_detection_that_is_lost_with_the_leader_is_caught() {
+    assert_caught(Plant::DuplicateDetectionLost);
+}
+
+#[test]
+fn acks_all_that_is_answered_on_append_is_caught() {
+    assert_caught(Plant::AcknowledgedOnAppend);
+}
+
+#[test]
+fn group_offsets_that_are_shown_before_they_are_committed_are_caught() {
+    assert_caught(Plant::OffsetsShownBeforeCommit);
+}

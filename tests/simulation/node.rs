@@ -1,0 +1,222 @@
+//! A node: its disk, its clock and, while it runs, its process. Routes what arrives to the driver
+//! that it is for.
+
+use crate::batch::PartitionId;
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::log::SyncMark;
+use crate::message::{CallId, Message, Sender};
+use crate::metadata_driver::{MetadataDriver, NodeStep};
+use crate::observation::Life;
+use crate::scenario::Scenario;
+use klamm_protocol::ids::{BrokerId, Offset};
+use klamm_replication::quorum::FlushTicket;
+
+/// A node checkpoints its high watermarks this often.
+const CHECKPOINT_MS: i64 = 250;
+/// A node takes snapshots at intervals of up to so long.
+const SNAPSHOT_MS: i64 = 2_500;
+
+#[derive(Debug, Clone)]
+pub(crate) enum NodeTimer {
+    /// Deadlines of quorum, controller and groups.
+    Tick,
+    MetadataSynced {
+        ticket: FlushTicket,
+        mark: SyncMark,
+    },
+    DataSynced(Vec<(PartitionId, SyncMark)>),
+    Contact,
+    ContactTimeout(CallId),
+    CheckIsr,
+    Fetch {
+        partition: PartitionId,
+        number: u64,
+    },
+    SendProposal {
+        partition: PartitionId,
+        call: CallId,
+    },
+    ProposalTimeout {
+        partition: PartitionId,
+        call: CallId,
+    },
+    LoadGroups(u64),
+    Checkpoint,
+    TakeSnapshot,
+    /// A connection to this node broke, and the next one was refused.
+    ProcessGone(BrokerId),
+}
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) metadata: MetadataDriver,
+    pub(crate) broker: Broker,
+    /// Up to where the broker has seen the metadata.
+    published: Offset,
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: BrokerId,
+    pub(crate) incarnation: u64,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    pub(crate) process: Option<Process>,
+    /// The world's time at which the process is to be woken.
+    pub(crate) tick_at_ms: i64,
+}
+
+impl Node {
+    pub(crate) fn new(id: BrokerId, clock: Clock, scenario: &Scenario) -> Self {
+        Self {
+            id,
+            incarnation: 0,
+            clock,
+            disk: Disk::new(scenario.membership.clone()),
+            process: None,
+            tick_at_ms: i64::MAX,
+        }
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        (self.id, self.incarnation)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(crate) fn start(&mut self, scenario: &Scenario, step: &mut NodeStep<'_>) {
+        self.incarnation += 1;
+        let life = self.life();
+        let metadata = MetadataDriver::start(life, scenario, &mut self.disk, step);
+        let broker = Broker::start(life, scenario.min_insync_replicas, &mut self.disk, step);
+        step.after(CHECKPOINT_MS, NodeTimer::Checkpoint);
+        let snapshot_ms = step.random.between(300, SNAPSHOT_MS);
+        step.after(snapshot_ms, NodeTimer::TakeSnapshot);
+        let mut process = Process { metadata, broker, published: -1 };
+        process.publish(&mut self.disk, step);
+        self.process = Some(process);
+    }
+
+    /// When the process wants to be woken, by its own clock.
+    pub(crate) fn next_deadline_ms(&self) -> i64 {
+        self.process.as_ref().map_or(i64::MAX, |process| {
+            let groups_ms = process.broker.groups.next_deadline_ms();
+            process.metadata.next_deadline_ms().min(groups_ms)
+        })
+    }
+
+    pub(crate) fn on_message(&mut self, from: Sender, message: Message, step: &mut NodeStep<'_>) {
+        if let Some(process) = &mut self.process {
+            process.on_message(from, message, &mut self.disk, step);
+            process.publish(&mut self.disk, step);
+        }
+    }
+
+    pub(crate) fn on_timer(&mut self, timer: NodeTimer, step: &mut NodeStep<'_>) {
+        if let Some(process) = &mut self.process {
+            process.on_timer(timer, &mut self.disk, step);
+            process.publish(&mut self.disk, step);
+        }
+    }
+}
+
+impl Process {
+    /// Tells the broker of metadata that it has not seen.
+    fn publish(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        let loader = &self.metadata.loader;
+        if loader.end_offset() != self.published && !step.is_dead() {
+            self.published = loader.end_offset();
+            self.broker.on_metadata(loader.stable(), disk, step);
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        from: Sender,
+        message: Message,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        let Self { metadata, broker, .. } = self;
+        match message {
+            Message::Quorum { id, request } => metadata.on_request(from, id, request, disk, step),
+            Message::QuorumAnswer { id, response } => {
+                metadata.on_response(id, response, disk, step);
+            }
+            Message::Controller { call, request } => {
+                metadata.on_controller_request(from, call, request, disk, step);
+            }
+            Message::ControllerAnswer { call, answer } => {
+                let registered = broker.epoch;
+                broker.on_controller_answer(call, answer, disk, step);
+                if broker.epoch != registered {
+                    self.published = -1;
+                }
+            }
+            Message::Fetch(fetch) => broker.on_fetch(from, fetch, disk, step),
+            Message::FetchAnswer { partition, fetched, batches } => {
+                broker.on_fetched(partition, &fetched, batches, disk, step);
+            }
+            Message::Produce { call, batch } => {
+                broker.on_produce((from, call), batch, disk, step);
+            }
+            Message::Read { call, partition, offset } => {
+                broker.on_read(from, call, partition, offset, disk, step);
+            }
+            Message::Group { call, request } => {
+                broker.on_group_request(from, call, request, disk, step);
+            }
+            Message::ProduceAnswer { .. }
+            | Message::ReadAnswer { .. }
+            | Message::GroupAnswer { .. } => unreachable!("a node asks for none of these"),
+        }
+    }
+
+    fn on_timer(&mut self, timer: NodeTimer, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        let Self { metadata, broker, .. } = self;
+        match timer {
+            NodeTimer::Tick => {
+                metadata.on_tick(disk, step);
+                broker.with_groups(disk, step, crate::group_driver::GroupDriver::on_tick);
+            }
+            NodeTimer::MetadataSynced { ticket, mark } => {
+                metadata.on_synced(ticket, mark, disk, step);
+            }
+            NodeTimer::DataSynced(marks) => broker.on_synced(marks, disk, step),
+            NodeTimer::Contact => broker.on_contact_timer(metadata, step),
+            NodeTimer::ContactTimeout(call) => broker.on_contact_timeout(call),
+            NodeTimer::CheckIsr => broker.on_isr_timer(disk, step),
+            NodeTimer::Fetch { partition, number } => {
+                broker.on_fetch_timer(partition, number, disk, step);
+            }
+            NodeTimer::SendProposal { partition, call } => {
+                broker.on_proposal_timer(partition, call, metadata, step);
+            }
+            NodeTimer::ProposalTimeout { partition, call } => {
+                broker.on_proposal_timeout(partition, call, disk, step);
+            }
+            NodeTimer::LoadGroups(begun) => {
+                broker.with_groups(disk, step, |groups, replica, partition, step| {
+                    groups.load(begun, replica, partition, step);
+                });
+            }
+            NodeTimer::Checkpoint => {
+                step.after(CHECKPOINT_MS, NodeTimer::Checkpoint);
+                for (id, replica) in &broker.replicas {
+                    let partition = disk.partitions.get_mut(id).expect("a replica has a log");
+                    partition.checkpoint = replica.high_watermark;
+                }
+            }
+            NodeTimer::ProcessGone(id) => metadata.on_process_gone(id, disk, step),
+            NodeTimer::TakeSnapshot => {
+                let delay_ms = step.random.between(300, SNAPSHOT_MS);
+                step.after(delay_ms, NodeTimer::TakeSnapshot);
+                metadata.take_snapshot(disk, step);
+            }
+        }
+    }
+}

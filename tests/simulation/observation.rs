@@ -1,0 +1,62 @@
+//! What the invariants are told about: everything that somebody outside of a node could come to rely on.
+
+use crate::batch::{MetadataBatch, PartitionBatch, PartitionId, Value};
+use bytestring::ByteString;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+use klamm_replication::quorum::Anomaly;
+use std::rc::Rc;
+
+/// A process: a node and which of its lives.
+pub(crate) type Life = (BrokerId, u64);
+
+#[derive(Debug, Clone)]
+pub(crate) enum Observation {
+    /// A node has written the first batch of an epoch of the metadata log.
+    QuorumLed { life: Life, epoch: LeaderEpoch },
+    /// A node is the active controller.
+    ControllerActive { life: Life },
+    /// A node may replay this batch of the metadata log.
+    MetadataCommitted { life: Life, batch: Rc<MetadataBatch> },
+    /// A node has replayed the metadata log up to here.
+    MetadataApplied { life: Life, end_offset: Offset },
+    /// A node has cut its metadata log.
+    MetadataCut { life: Life, end_offset: Offset, applied: Offset },
+    /// A node has met a message that no correct peer sends.
+    Contradiction { life: Life, anomaly: Anomaly },
+    /// A majority of the voters was last heard from so long ago, by the leader's clock.
+    QuorumSilent { life: Life, silent_ms: i64 },
+    /// A node begins to lead a partition.
+    PartitionLed { life: Life, partition: PartitionId, epoch: LeaderEpoch },
+    /// A replica has written a batch.
+    Written { life: Life, partition: PartitionId, batch: Rc<PartitionBatch> },
+    /// The high watermark of a replica is here.
+    HighWatermark {
+        life: Life,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
+        leads: bool,
+        offset: Offset,
+    },
+    /// A node has read a partition's producers from the log again.
+    ProducersRebuilt { life: Life, partition: PartitionId, equal: bool },
+    /// A leader answers a produce with acks=all.
+    Acknowledged {
+        life: Life,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
+        offset: Offset,
+        value: Value,
+    },
+    /// A producer was told that its next sequence does not follow its last.
+    SequenceRefused { partition: PartitionId, value: Value },
+    /// A consumer was given a value.
+    Consumed { partition: PartitionId, offset: Offset, value: Option<Value> },
+    /// A member of the group was given its partitions.
+    Assigned { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
+    /// The coordinator acknowledges an offset that a member of this generation commits.
+    OffsetCommitted { generation: i32, partition: PartitionId, offset: Offset },
+    /// A member asks where to begin, right after it got its assignment.
+    OffsetsAsked { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
+    /// The member was given a committed offset; -1 for none.
+    OffsetShown { member: ByteString, partition: PartitionId, offset: Offset },
+}

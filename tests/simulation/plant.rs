@@ -1,0 +1,38 @@
+//! Bugs that are planted on purpose, to prove that the invariants catch them.
+//!
+//! They live in the simulated drivers, which only this test target compiles: what ships has no
+//! switch that could be left on. Each is a mistake that a real driver could make with the same cores.
+
+/// A mistake in a driver, or in a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plant {
+    None,
+    /// A vote is answered before it is on disk.
+    VoteNotPersisted,
+    /// A node counts its own metadata records before they are synced.
+    MetadataCountedBeforeSync,
+    /// The state machine replays what is not committed.
+    MetadataAppliedBeforeCommit,
+    /// Contact that is long past counts for check-quorum.
+    NoCheckQuorum,
+    /// min.insync.replicas is taken for 1.
+    MinIsrIgnored,
+    /// A new follower cuts its log to its high watermark (before KIP-101).
+    TruncateToHighWatermark,
+    /// A follower's fetch acknowledges what it has not synced.
+    FollowerAcknowledgesUnsynced,
+    /// A restarted broker leads on from old metadata, before it has registered anew.
+    LeaderResumesItsEpoch,
+    /// A fetch that diverges is counted all the same (KAFKA-13141).
+    DivergingFetchCounted,
+    /// A shrink of the ISR takes effect before the controller has committed it.
+    ShrinkBeforeCommit,
+    /// An AlterPartition that got no answer is taken for one that was refused.
+    LostAnswerTakenForRefusal,
+    /// A new leader begins without the state of its producers.
+    DuplicateDetectionLost,
+    /// acks=all is answered when the leader has appended.
+    AcknowledgedOnAppend,
+    /// The group coordinator takes appended offsets for committed ones.
+    OffsetsShownBeforeCommit,
+}
