@@ -12,11 +12,12 @@ mod log_matching;
 mod one_leader;
 mod producer_state;
 
-use crate::batch::{MetadataBatch, PartitionBatch, PartitionId};
+use crate::batch::{MetadataBatch, PARTITIONS, PartitionBatch, PartitionId};
 use crate::log::Extent;
 use crate::node::Node;
 use crate::observation::Observation;
 use crate::scenario::Scenario;
+use klamm_metadata::image::partition::Partition;
 use klamm_metadata::loader::MetadataLoader;
 use klamm_protocol::ids::{BrokerId, Offset};
 use std::collections::BTreeMap;
@@ -63,6 +64,17 @@ pub(crate) struct Committed {
 impl Committed {
     fn end(&self) -> Offset {
         self.loader.end_offset()
+    }
+
+    /// Who replicates a partition. Others may still have a log of it, which they are about to delete.
+    fn replicas(&self, partition: PartitionId) -> Vec<BrokerId> {
+        self.partition(partition).map_or(Vec::new(), |found| found.replicas.clone())
+    }
+
+    /// A partition as the committed metadata have it.
+    pub(crate) fn partition(&self, partition: PartitionId) -> Option<&Partition> {
+        let (topic, index) = PARTITIONS[partition];
+        self.loader.stable().topics.by_name(topic)?.partition(index)
     }
 
     fn push(&mut self, batch: &Rc<MetadataBatch>) {
