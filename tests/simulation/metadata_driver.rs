@@ -438,6 +438,7 @@ impl MetadataDriver {
     }
 
     fn load_snapshot(&mut self, id: OffsetAndEpoch, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        step.observe(Observation::SnapshotLoaded);
         let file = step.store.snapshot(id);
         self.loader = loaded(&file);
         let membership = file.membership.clone();

@@ -21,6 +21,8 @@ pub(crate) enum Observation {
     MetadataApplied { life: Life, end_offset: Offset },
     /// A node has cut its metadata log.
     MetadataCut { life: Life, end_offset: Offset, applied: Offset },
+    /// A node has begun its metadata anew with a leader's snapshot.
+    SnapshotLoaded,
     /// A node has met a message that no correct peer sends.
     Contradiction { life: Life, anomaly: Anomaly },
     /// A majority of the voters was last heard from so long ago, by the leader's clock.
@@ -37,6 +39,10 @@ pub(crate) enum Observation {
         leads: bool,
         offset: Offset,
     },
+    /// A follower has cut its log.
+    PartitionCut,
+    /// A leader has recognised a batch that it has already.
+    BatchRepeated,
     /// A node has read a partition's producers from the log again.
     ProducersRebuilt { life: Life, partition: PartitionId, equal: bool },
     /// A leader answers a produce with acks=all.
@@ -59,4 +65,33 @@ pub(crate) enum Observation {
     OffsetsAsked { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The member was given a committed offset; -1 for none.
     OffsetShown { member: ByteString, partition: PartitionId, offset: Offset },
+}
+
+impl Observation {
+    /// What kind of thing was seen.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::QuorumLed { .. } => "elections of a quorum leader",
+            Self::ControllerActive { .. } => "active controllers",
+            Self::MetadataCommitted { .. } => "metadata batches committed",
+            Self::MetadataApplied { .. } => "metadata applied",
+            Self::MetadataCut { .. } => "metadata logs cut",
+            Self::SnapshotLoaded => "snapshots loaded",
+            Self::Contradiction { .. } => "contradictions",
+            Self::QuorumSilent { .. } => "looks at the quorum",
+            Self::PartitionLed { .. } => "elections of a partition leader",
+            Self::Written { .. } => "batches written",
+            Self::HighWatermark { .. } => "high watermarks moved",
+            Self::PartitionCut => "partition logs cut",
+            Self::BatchRepeated => "repeated batches recognised",
+            Self::ProducersRebuilt { .. } => "producers compared",
+            Self::Acknowledged { .. } => "values acknowledged",
+            Self::SequenceRefused { .. } => "sequences refused",
+            Self::Consumed { .. } => "values consumed",
+            Self::Assigned { .. } => "assignments",
+            Self::OffsetCommitted { .. } => "offsets committed",
+            Self::OffsetsAsked { .. } => "offsets asked for",
+            Self::OffsetShown { .. } => "offsets shown",
+        }
+    }
 }
