@@ -7,6 +7,7 @@ mod consumed_records;
 mod equal_state;
 mod group_generations;
 mod high_watermark;
+mod latest_offsets;
 mod leader_contact;
 mod log_matching;
 mod one_leader;
@@ -119,6 +120,7 @@ pub(crate) struct Invariants {
     acknowledged_records: acknowledged_records::AcknowledgedRecords,
     producer_state: producer_state::ProducerState,
     consumed_records: consumed_records::ConsumedRecords,
+    latest_offsets: latest_offsets::LatestOffsets,
     group_generations: group_generations::GroupGenerations,
     committed_offsets: committed_offsets::CommittedOffsets,
 }
@@ -160,8 +162,8 @@ impl Invariants {
         rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
     }
 
-    fn rules(&mut self) -> ([&mut dyn Invariant; 10], &Committed) {
-        let rules: [&mut dyn Invariant; 10] = [
+    fn rules(&mut self) -> ([&mut dyn Invariant; 11], &Committed) {
+        let rules: [&mut dyn Invariant; 11] = [
             &mut self.one_leader,
             &mut self.equal_state,
             &mut self.leader_contact,
@@ -170,6 +172,7 @@ impl Invariants {
             &mut self.acknowledged_records,
             &mut self.producer_state,
             &mut self.consumed_records,
+            &mut self.latest_offsets,
             &mut self.group_generations,
             &mut self.committed_offsets,
         ];

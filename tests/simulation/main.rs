@@ -120,6 +120,7 @@ fn everything_that_can_go_wrong_does() {
         "repeated batches recognised",
         "values acknowledged",
         "values consumed",
+        "latest offsets shown",
         "assignments",
         "offsets committed",
         "offsets shown",
@@ -206,4 +207,9 @@ fn acks_all_that_is_answered_on_append_is_caught() {
 #[test]
 fn group_offsets_that_are_shown_before_they_are_committed_are_caught() {
     assert_caught(Plant::OffsetsShownBeforeCommit);
+}
+
+#[test]
+fn latest_offsets_that_are_told_before_the_new_leader_knows_them_are_caught() {
+    assert_caught(Plant::LatestShownTooEarly);
 }

@@ -57,6 +57,8 @@ pub(crate) enum Observation {
     SequenceRefused { partition: PartitionId, value: Value },
     /// A consumer was given a value.
     Consumed { partition: PartitionId, offset: Offset, value: Option<Value> },
+    /// A consumer was told how far a partition reaches; when it asked, it knew that it did so far.
+    LatestShown { partition: PartitionId, reached: Offset, latest: Offset },
     /// A member of the group was given its partitions.
     Assigned { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The coordinator acknowledges an offset that a member of this generation commits.
@@ -88,6 +90,7 @@ impl Observation {
             Self::Acknowledged { .. } => "values acknowledged",
             Self::SequenceRefused { .. } => "sequences refused",
             Self::Consumed { .. } => "values consumed",
+            Self::LatestShown { .. } => "latest offsets shown",
             Self::Assigned { .. } => "assignments",
             Self::OffsetCommitted { .. } => "offsets committed",
             Self::OffsetsAsked { .. } => "offsets asked for",
