@@ -36,9 +36,7 @@ fn reassign(cluster: &Cluster, topic: &str, partitions: i32, replicas: &[i32]) {
         partitions.iter().all(|partition| partition.replicas == replicas && partition.is_whole())
     });
     // The tool succeeds also where the first replica leads already.
-    cluster
-        .tool(&format!("kafka-leader-election --election-type preferred --all-topic-partitions"))
-        .ok();
+    cluster.tool("kafka-leader-election --election-type preferred --all-topic-partitions").ok();
     until_true("the first replica to lead", LIMIT, || {
         let partitions = cluster.partitions_of(topic).unwrap_or_default();
         partitions.iter().all(|partition| partition.leader == replicas[0])

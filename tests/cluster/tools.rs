@@ -130,8 +130,11 @@ fn an_unclean_election_happens_when_the_operator_asks_and_not_before() {
     let replicas: Vec<i32> =
         cluster.ids().into_iter().filter(|id| *id != cluster.controller()).collect();
     let [first, last] = replicas[..] else { panic!("there are three nodes") };
-    let topic =
-        cluster.create_topic("unclean", &[replicas.clone()], &[("min.insync.replicas", "1")]);
+    let topic = cluster.create_topic(
+        "unclean",
+        std::slice::from_ref(&replicas),
+        &[("min.insync.replicas", "1")],
+    );
     cluster.kill(first);
     until_led_by(&cluster, &topic, &[last]);
     // Frozen first: the node that comes back has nobody to fetch from, and stays out of the ISR.
