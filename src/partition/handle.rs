@@ -5,6 +5,7 @@
 
 mod append;
 mod follow;
+mod preferred_replica;
 mod read;
 mod role;
 

@@ -9,6 +9,8 @@ use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
+use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
 use klamm_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
@@ -71,6 +73,11 @@ impl Cluster {
             ("log.dirs", dir.to_str().unwrap().to_owned()),
             ("min.insync.replicas", "2".to_owned()),
             ("replica.lag.time.max.ms", "2000".to_owned()),
+            ("broker.rack", format!("rack-{id}")),
+            (
+                "replica.selector.class",
+                "org.apache.kafka.common.replica.RackAwareReplicaSelector".to_owned(),
+            ),
         ])
         .unwrap();
         config.cluster_id = Some(Uuid::from_bytes([5; 16]).to_string());
@@ -160,6 +167,28 @@ impl Cluster {
         }
     }
 
+    /// What a consumer in the rack of broker `near` is answered by broker `id`.
+    async fn fetch(&self, id: BrokerId, near: BrokerId) -> PartitionData {
+        let partition = FetchPartition {
+            partition: 0,
+            fetch_offset: 0,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let topic =
+            FetchTopic { topic: "t".into(), partitions: vec![partition], ..Default::default() };
+        let request = FetchRequest {
+            max_wait_ms: 100,
+            min_bytes: 1,
+            topics: vec![topic],
+            rack_id: format!("rack-{near}").into(),
+            ..Default::default()
+        };
+        let mut peer = self.peer(id).await;
+        let response: FetchResponse = peer.send_in(&request, 12, LIMIT).await.unwrap();
+        response.responses[0].partitions[0].clone()
+    }
+
     /// What the log of the partition's replica on a broker holds, as bytes of its one segment file.
     fn log_of(&self, id: BrokerId) -> Bytes {
         let path = self.dir.join(id.to_string()).join("t-0/00000000000000000000.log");
@@ -244,5 +273,31 @@ async fn a_partition_with_too_few_replicas_in_sync_refuses_producers_that_want_a
     );
     cluster.start_again(followers[1]).await;
     cluster.produce(b"value").await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_is_sent_to_the_replica_in_its_rack_which_serves_what_is_committed() {
+    let cluster = Cluster::start().await;
+    cluster.create_topic().await;
+    cluster.produce(b"value").await;
+    let (leader, _) = cluster.partition().unwrap();
+    let follower = IDS.into_iter().find(|id| *id != leader).unwrap();
+    let at_home = cluster.fetch(leader, leader).await;
+    assert_eq!(at_home.preferred_read_replica, -1);
+    assert!(!at_home.records.unwrap().is_empty());
+    let sent_away = cluster.fetch(leader, follower).await;
+    assert_eq!(sent_away.preferred_read_replica, follower);
+    assert!(sent_away.records.unwrap().is_empty());
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let near = cluster.fetch(follower, follower).await;
+        assert_eq!((near.error_code, near.preferred_read_replica), (0, -1));
+        // The follower learns with its next fetch that the record is committed.
+        if near.high_watermark == 1 {
+            break assert!(!near.records.unwrap().is_empty());
+        }
+        assert!(Instant::now() < deadline);
+    }
     cluster.end().await;
 }
