@@ -88,7 +88,6 @@ pub(crate) fn open(
         Arc::clone(&publications),
         (ends, quorum_peers(&node, runtime, &identity.listener)),
         &node.config.quorum,
-        identity.listener,
     );
     let (failed, publishing_failed) = (node.failed.clone(), node.failed.clone());
     let publisher = Publisher::new(Arc::clone(&node))

@@ -154,8 +154,8 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(64, exclusive!(unregister_broker)).forwarded(),
         Row::new(74, Now(handlers::list_config_resources::handle)),
         Row::new(75, Now(handlers::describe_topic_partitions::handle)),
-        Row::new(80, replica!(add_raft_voter)).forwarded(),
-        Row::new(81, replica!(remove_raft_voter)).forwarded(),
+        Row::new(80, exclusive!(add_raft_voter)).forwarded(),
+        Row::new(81, exclusive!(remove_raft_voter)).forwarded(),
     ]
 });
 
@@ -167,6 +167,7 @@ pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
         Row::new(19, exclusive!(create_topics)).forwarded(),
         Row::new(20, exclusive!(delete_topics)).forwarded(),
+        Row::new(32, exclusive!(describe_configs)),
         Row::new(33, decided!(AlterConfigsRequest)).forwarded(),
         Row::new(37, exclusive!(create_partitions)).forwarded(),
         Row::new(43, exclusive!(elect_leaders)).forwarded(),
@@ -193,8 +194,8 @@ pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(67, decided!(AllocateProducerIdsRequest)),
         Row::new(70, decided!(ControllerRegistrationRequest)),
         Row::new(73, decided!(AssignReplicasToDirsRequest)),
-        Row::new(80, replica!(add_raft_voter)).forwarded(),
-        Row::new(81, replica!(remove_raft_voter)).forwarded(),
+        Row::new(80, exclusive!(add_raft_voter)).forwarded(),
+        Row::new(81, exclusive!(remove_raft_voter)).forwarded(),
         Row::new(82, replica!(update_raft_voter)),
     ]
 });

@@ -15,6 +15,10 @@ use crate::node::Node;
 /// How often directories and files of deleted logs are looked at.
 const REMOVE_DELETED_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A log start that a client was told is written down this soon after, so that a crash does not bring
+/// deleted records back. Several of them are written together.
+const LOG_START_DELAY: Duration = Duration::from_millis(200);
+
 /// Runs until `stop`.
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let storage = &node.config.storage;
@@ -27,6 +31,10 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = retention.tick() => apply_retention,
             _ = checkpoints.tick() => write_checkpoints,
+            () = node.log_starts_moved.notified() => tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOG_START_DELAY) => write_checkpoints,
+            },
             _ = deleted.tick() => remove_deleted,
         };
         let node = Arc::clone(&node);
@@ -44,7 +52,7 @@ fn interval(period: Duration) -> tokio::time::Interval {
 }
 
 fn apply_retention(node: &Node) {
-    let now_ms = clock::now_ms();
+    let now_ms = clock::wall_ms();
     for partition in node.partitions.all() {
         let applied = partition.with_log(|log| {
             let expiration_ms = log.config().producer_id_expiration_ms;

@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use klamm_metadata::config_def::BrokerConfigs;
 use klamm_protocol::ids::PartitionIndex;
 use klamm_protocol::{ErrorCode, Uuid};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Published};
@@ -70,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) channels: Channels,
     /// Of this broker's registration; -1 before it.
     broker_epoch: AtomicI64,
+    /// Told when DeleteRecords has moved the beginning of a log, which is to be written down soon.
+    pub(crate) log_starts_moved: Notify,
     /// Cancelled when the node cannot go on.
     pub(crate) failed: CancellationToken,
 }
@@ -97,6 +100,7 @@ impl Node {
             producer_ids: ProducerIds::default(),
             channels,
             broker_epoch: AtomicI64::new(-1),
+            log_starts_moved: Notify::new(),
             failed: CancellationToken::new(),
             config,
         }

@@ -162,6 +162,13 @@ impl Controller {
         self.active = None;
     }
 
+    /// The quorum itself has changed: its voters, or kraft.version.
+    pub fn on_quorum(&mut self, kraft_version: i16, voters: impl Iterator<Item = BrokerId>) {
+        self.settings.kraft_version = kraft_version;
+        self.settings.quorum_voters.clear();
+        self.settings.quorum_voters.extend(voters);
+    }
+
     /// Whether this controller leads.
     pub fn is_active(&self) -> bool {
         self.active.is_some()

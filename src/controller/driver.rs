@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::loader::MetadataLoader;
@@ -22,7 +21,7 @@ use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::OffsetAndEpoch;
 use klamm_replication::quorum::message::{FetchReplyBody, Inbound, Reply};
-use klamm_replication::quorum::{Effect, Quorum, RequestId, membership_records};
+use klamm_replication::quorum::{Effect, KRaftUpgradeError, Quorum, RequestId, membership_records};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
@@ -61,8 +60,6 @@ pub(crate) struct Driver {
     next_request_id: u64,
     /// The epoch in which the controller is active.
     active_epoch: Option<LeaderEpoch>,
-    /// The listener over which controllers talk.
-    listener: ByteString,
     leader: watch::Sender<QuorumLeader>,
     snapshots: SnapshotSchedule,
     /// `metadata.max.retention.bytes`, of the log and its snapshots together.
@@ -93,7 +90,6 @@ impl Driver {
         publications: Arc<Publications>,
         (ends, peers): (DriverEnds, QuorumPeers),
         config: &QuorumConfig,
-        listener: ByteString,
     ) -> Self {
         let snapshots = SnapshotSchedule::new(
             config.metadata_log_max_record_bytes_between_snapshots,
@@ -115,7 +111,6 @@ impl Driver {
             inbound: BTreeMap::new(),
             next_request_id: 0,
             active_epoch: None,
-            listener,
             leader: ends.leader,
             effects: effects.into(),
             uncommitted: VecDeque::new(),
@@ -184,6 +179,10 @@ impl Driver {
                     // What the answer brought must be in the log before anything else is said.
                     self.settle()?;
                 }
+                Some(Command::UpgradeKRaftVersion { to, validate_only, answer }) => {
+                    // Whoever asked may have gone away.
+                    drop(answer.send(self.upgrade_kraft_version(to, validate_only)));
+                }
                 Some(Command::ProcessGone(id)) => {
                     self.effects.extend(self.quorum.on_process_gone(clock::now_ms(), id));
                 }
@@ -210,6 +209,18 @@ impl Driver {
         self.inbound.retain(|_, waiting| !waiting.is_closed());
         self.inbound.insert(request_id, answer);
         self.effects.extend(self.quorum.on_request(clock::now_ms(), request_id, inbound));
+    }
+
+    fn upgrade_kraft_version(
+        &mut self,
+        to: i16,
+        validate_only: bool,
+    ) -> Result<(), KRaftUpgradeError> {
+        let epoch = self.quorum.epoch();
+        let upgraded =
+            self.quorum.upgrade_kraft_version(clock::now_ms(), epoch, to, validate_only)?;
+        self.effects.extend(upgraded);
+        Ok(())
     }
 
     fn context(&self) -> DecisionContext {
@@ -316,6 +327,7 @@ impl Driver {
             Effect::BecameLeader { epoch } => {
                 info!("this node is the active controller in epoch {epoch}");
                 self.controller.reset(self.loader.clone());
+                self.tell_membership();
                 self.active_epoch = Some(epoch);
                 let now_ms = clock::now_ms();
                 let outcome = self.controller.on_elected(now_ms);
@@ -362,7 +374,7 @@ impl Driver {
     }
 
     fn on_leader(&self, epoch: LeaderEpoch, id: Option<BrokerId>) {
-        let address = self.quorum.leader_endpoints().address(&self.listener);
+        let address = self.quorum.leader_endpoints().address(self.peers.listener());
         let address = address.map(|at| PeerAddress { host: at.host.clone(), port: at.port });
         match id {
             Some(id) => info!("node {id} leads the metadata quorum in epoch {epoch}"),
@@ -413,6 +425,7 @@ impl Driver {
 
     fn on_committed(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
         self.log.replay(&mut self.loader, high_watermark)?;
+        self.tell_membership();
         let mut completions = Vec::new();
         while self.uncommitted.front().is_some_and(|(offset, ..)| *offset <= high_watermark) {
             match self.uncommitted.pop_front() {
@@ -423,6 +436,13 @@ impl Driver {
         }
         self.publish(completions);
         self.maybe_snapshot()
+    }
+
+    /// The controller goes by the quorum of the moment.
+    fn tell_membership(&mut self) {
+        let membership = self.quorum.membership();
+        let kraft_version = *membership.kraft_version.latest();
+        self.controller.on_quorum(kraft_version, membership.voters.latest().ids());
     }
 
     fn publish(&self, completions: Vec<Completion>) {

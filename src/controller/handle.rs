@@ -13,7 +13,7 @@ use klamm_replication::quorum::message::{
     FetchReply, FetchSnapshotReply, Inbound, Reply, Response,
 };
 use klamm_replication::quorum::wire::SnapshotPiece;
-use klamm_replication::quorum::{CorrelationId, QuorumDescription};
+use klamm_replication::quorum::{CorrelationId, KRaftUpgradeError, QuorumDescription};
 use tokio::sync::{oneshot, watch};
 
 use super::channel::QuorumLeader;
@@ -93,6 +93,12 @@ pub(crate) enum Command {
     Quorum(Inbound, oneshot::Sender<QuorumAnswer>),
     /// Another replica has answered, or could not be reached.
     Responded(CorrelationId, Response),
+    /// Raises kraft.version, or says whether it could be raised.
+    UpgradeKRaftVersion {
+        to: i16,
+        validate_only: bool,
+        answer: oneshot::Sender<Result<(), KRaftUpgradeError>>,
+    },
     /// Nobody listens where another replica is reached.
     ProcessGone(BrokerId),
     DescribeQuorum(oneshot::Sender<Result<QuorumDescription, ErrorCode>>),
@@ -177,6 +183,17 @@ impl ControllerHandle {
         }));
         self.send(command)?;
         answered.await.unwrap_or(Err(ControllerError::Stopping))
+    }
+
+    /// Raises kraft.version, or with `validate_only` says whether it could be raised.
+    pub(crate) async fn upgrade_kraft_version(
+        &self,
+        to: i16,
+        validate_only: bool,
+    ) -> Result<Result<(), KRaftUpgradeError>, ControllerError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::UpgradeKRaftVersion { to, validate_only, answer })?;
+        answered.await.map_err(|_| ControllerError::Stopping)
     }
 
     /// The state of the quorum's replicas.

@@ -49,6 +49,11 @@ impl QuorumPeers {
         Self { runtime, client, queues: HashMap::new() }
     }
 
+    /// The listener over which controllers talk.
+    pub(crate) fn listener(&self) -> &ByteString {
+        &self.client.listener
+    }
+
     /// Sends a request; its answer, or failure, comes back as a command.
     pub(crate) fn send(&mut self, id: CorrelationId, to: Destination, request: Request) {
         let is_known = self.queues.get(&to.id).is_some_and(|(address, _)| *address == to.address);

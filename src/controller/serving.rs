@@ -4,12 +4,10 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::messages::add_raft_voter_response::AddRaftVoterResponse;
 use klamm_protocol::messages::begin_quorum_epoch_response::BeginQuorumEpochResponse;
 use klamm_protocol::messages::end_quorum_epoch_response::EndQuorumEpochResponse;
 use klamm_protocol::messages::fetch_response::FetchResponse;
 use klamm_protocol::messages::fetch_snapshot_response::FetchSnapshotResponse;
-use klamm_protocol::messages::remove_raft_voter_response::RemoveRaftVoterResponse;
 use klamm_protocol::messages::update_raft_voter_response::UpdateRaftVoterResponse;
 use klamm_protocol::messages::vote_response::VoteResponse;
 use klamm_replication::quorum::message::{Inbound, Reply};
@@ -36,7 +34,7 @@ pub(crate) async fn decided<Q: ControllerRequest>(
 }
 
 /// Asks the quorum; what cannot be asked is refused as a whole.
-async fn ask(context: &Context, inbound: Result<Inbound, ErrorCode>) -> QuorumAnswer {
+pub(crate) async fn ask(context: &Context, inbound: Result<Inbound, ErrorCode>) -> QuorumAnswer {
     let answer = match inbound {
         Ok(inbound) => context.node.controller.quorum(inbound).await.map_err(ControllerError::code),
         Err(error) => Err(error),
@@ -49,7 +47,7 @@ fn listener(context: &Context) -> ByteString {
 }
 
 /// The error of an answer that refuses the request as a whole. The quorum answers a request in its kind or refuses it.
-fn refusal(answer: QuorumAnswer) -> i16 {
+pub(crate) fn refusal(answer: QuorumAnswer) -> i16 {
     match answer {
         QuorumAnswer::Plain(Reply::Refused(error)) => error.code(),
         _ => ErrorCode::UnknownServerError.code(),
@@ -121,30 +119,6 @@ pub(crate) async fn fetch_snapshot(
             wire::fetch_snapshot_response(&reply, piece, request.version, &listener)
         }
         other => FetchSnapshotResponse { error_code: refusal(other), ..Default::default() },
-    })
-}
-
-/// AddRaftVoter (key 80).
-pub(crate) async fn add_raft_voter(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, Ok(wire::add_raft_voter_request(request.decode()?))).await;
-    request.respond(&match answer {
-        QuorumAnswer::Plain(Reply::AddVoter(reply)) => wire::add_raft_voter_response(&reply),
-        other => AddRaftVoterResponse { error_code: refusal(other), ..Default::default() },
-    })
-}
-
-/// RemoveRaftVoter (key 81).
-pub(crate) async fn remove_raft_voter(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, Ok(wire::remove_raft_voter_request(request.decode()?))).await;
-    request.respond(&match answer {
-        QuorumAnswer::Plain(Reply::RemoveVoter(reply)) => wire::remove_raft_voter_response(&reply),
-        other => RemoveRaftVoterResponse { error_code: refusal(other), ..Default::default() },
     })
 }
 

@@ -8,6 +8,7 @@ use klamm_protocol::messages::describe_cluster_response::{
 
 use crate::authorized_operations::{ALL_OF_CLUSTER, NOT_ASKED_FOR};
 use crate::cluster::Published;
+use crate::dispatch::ListenerKind;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -19,13 +20,42 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
     let body: DescribeClusterRequest = request.decode()?;
     let image = context.node.cluster.image();
     let node = &context.node;
-    request.respond(&match body.endpoint_type {
-        BROKERS => DescribeClusterResponse {
-            cluster_id: node.cluster_id.clone(),
-            ..describe(&image, &body, &context.listener, node.config.node_id)
-        },
-        other => refused(other),
-    })
+    let mut answer = match (context.kind, body.endpoint_type) {
+        (ListenerKind::Broker, BROKERS) => {
+            describe(&image, &body, &context.listener, node.config.node_id)
+        }
+        (ListenerKind::Controller, CONTROLLERS) => {
+            let leader_id = node.controller.leader().borrow().id;
+            describe_controllers(&image, &context.listener, leader_id)
+        }
+        (kind, other) => return request.respond(&refused(kind, other)),
+    };
+    answer.cluster_id = node.cluster_id.clone();
+    request.respond(&answer)
+}
+
+/// The controllers that have registered (KIP-919).
+fn describe_controllers(
+    image: &Published,
+    listener: &str,
+    leader_id: Option<i32>,
+) -> DescribeClusterResponse {
+    let told = image.controllers.iter().filter_map(|controller| {
+        let endpoint = controller.listeners.get(listener)?;
+        Some(DescribeClusterBroker {
+            broker_id: controller.id,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            ..Default::default()
+        })
+    });
+    DescribeClusterResponse {
+        controller_id: leader_id.unwrap_or(-1),
+        brokers: told.collect(),
+        cluster_authorized_operations: NOT_ASKED_FOR,
+        endpoint_type: CONTROLLERS,
+        ..Default::default()
+    }
 }
 
 fn describe(
@@ -61,15 +91,25 @@ fn describe(
     }
 }
 
-/// This is not a controller's listener. Version 0 cannot ask for controllers, so it never gets here.
-fn refused(endpoint_type: i8) -> DescribeClusterResponse {
-    let (code, text) = if endpoint_type == CONTROLLERS {
-        let text = "The request asks for controllers, and was sent to a broker: send it to one of \
-                    the controller's listeners.";
-        (ErrorCode::MismatchedEndpointType, text.to_owned())
-    } else {
-        let text = format!("Unsupported endpoint type {endpoint_type}: 1 is a broker.");
-        (ErrorCode::UnsupportedEndpointType, text)
+/// The other kind of nodes is told of elsewhere. Version 0 asks for brokers.
+fn refused(kind: ListenerKind, endpoint_type: i8) -> DescribeClusterResponse {
+    let (code, text) = match (kind, endpoint_type) {
+        (ListenerKind::Broker, CONTROLLERS) => {
+            let text = "The request asks for controllers, and was sent to a broker: send it to one of \
+                        the controller's listeners.";
+            (ErrorCode::MismatchedEndpointType, text.to_owned())
+        }
+        (ListenerKind::Controller, BROKERS) => {
+            let text = "The request asks for brokers, and was sent to a controller: send it to one of \
+                        the brokers' listeners.";
+            (ErrorCode::MismatchedEndpointType, text.to_owned())
+        }
+        _ => {
+            let text = format!(
+                "Unsupported endpoint type {endpoint_type}: 1 is a broker, 2 a controller."
+            );
+            (ErrorCode::UnsupportedEndpointType, text)
+        }
     };
     DescribeClusterResponse {
         error_code: code.code(),
@@ -109,8 +149,16 @@ mod tests {
 
     #[test]
     fn controllers_are_described_elsewhere() {
-        assert_eq!(refused(2).error_code, ErrorCode::MismatchedEndpointType.code());
-        assert_eq!(refused(7).error_code, ErrorCode::UnsupportedEndpointType.code());
+        assert_eq!(
+            refused(ListenerKind::Broker, 2).error_code,
+            ErrorCode::MismatchedEndpointType.code()
+        );
+        let on_controller = refused(ListenerKind::Controller, 1);
+        assert_eq!(on_controller.error_code, ErrorCode::MismatchedEndpointType.code());
+        assert_eq!(
+            refused(ListenerKind::Broker, 7).error_code,
+            ErrorCode::UnsupportedEndpointType.code()
+        );
     }
 
     #[test]
@@ -122,7 +170,7 @@ mod tests {
         };
         for version in DescribeClusterResponse::VERSIONS {
             describe(&image, &body, LISTENER, 1).encoded(version).unwrap();
-            refused(2).encoded(version).unwrap();
+            refused(ListenerKind::Broker, 2).encoded(version).unwrap();
         }
     }
 }

@@ -106,7 +106,6 @@ impl Peer {
         let request = ApiVersionsRequest {
             client_software_name: "klamm".into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
-            ..Default::default()
         };
         let api = api_of(API_VERSIONS);
         for version in [FIRST_API_VERSIONS, 3, 0] {

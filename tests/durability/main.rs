@@ -3,4 +3,5 @@
 
 mod groups;
 mod load;
+mod log_start;
 mod producers;

@@ -49,6 +49,8 @@ pub(crate) struct Broker {
     previous_epoch: i64,
     /// This life's epoch, once registered.
     pub(crate) epoch: Option<i64>,
+    /// The metadata have held this life's registration: they are as new as this process.
+    is_caught_up: bool,
     /// The registration or heartbeat that waits for its answer.
     contact: Option<CallId>,
     next_call: CallId,
@@ -79,6 +81,7 @@ impl Broker {
             incarnation_id: Uuid::from_bytes(bytes),
             previous_epoch: disk.clean_broker_epoch.take().unwrap_or(-1),
             epoch: None,
+            is_caught_up: false,
             contact: None,
             next_call: 0,
             stopping: false,
@@ -195,9 +198,9 @@ impl Broker {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
-        let registered = image.brokers.get(self.life.0).map(|broker| broker.epoch);
-        let resumes = step.plant == Plant::LeaderResumesItsEpoch;
-        if (self.epoch.is_none() || registered != self.epoch) && !resumes {
+        let registered = image.brokers.get(self.life.0).map(|broker| broker.incarnation_id);
+        self.is_caught_up |= registered == Some(self.incarnation_id);
+        if !self.is_caught_up && step.plant != Plant::LeaderResumesItsEpoch {
             return;
         }
         for (id, (topic, index)) in PARTITIONS.iter().enumerate() {

@@ -55,6 +55,8 @@ pub(crate) struct MetadataDriver {
     requests: BTreeMap<RequestId, (Sender, CorrelationId)>,
     next_request: u64,
     held: VecDeque<Held>,
+    /// The epoch that the controller decides in.
+    active_epoch: Option<LeaderEpoch>,
     /// When each other voter was last heard from, while this node leads.
     heard: BTreeMap<BrokerId, i64>,
     leads_since_ms: Option<i64>,
@@ -85,6 +87,7 @@ impl MetadataDriver {
             requests: BTreeMap::new(),
             next_request: 0,
             held: VecDeque::new(),
+            active_epoch: None,
             heard: BTreeMap::new(),
             leads_since_ms: None,
             last_fetches: BTreeMap::new(),
@@ -144,12 +147,29 @@ impl MetadataDriver {
         }
         self.effects.extend(self.quorum.on_tick(step.now_ms));
         self.settle(disk, step);
-        while self.controller.is_active() && !step.is_dead() {
+        while self.decides() && !step.is_dead() {
             let Some(outcome) = self.controller.on_tick(step.now_ms) else { break };
             self.decided(outcome.records, outcome.atomic, None, step);
             self.settle(disk, step);
         }
         self.watch_majority(step);
+    }
+
+    /// Nobody listens any more where a node is reached; or so it seems.
+    pub(crate) fn on_process_gone(
+        &mut self,
+        id: BrokerId,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        self.effects.extend(self.quorum.on_process_gone(step.now_ms, id));
+        self.settle(disk, step);
+        let registered = self.controller.image().brokers.get(id).map(|broker| broker.epoch);
+        if let Some(epoch) = registered.filter(|_| self.decides() && !step.is_dead()) {
+            let outcome = self.controller.on_process_gone(id, epoch, step.now_ms);
+            self.decided(outcome.records, outcome.atomic, None, step);
+            self.settle(disk, step);
+        }
     }
 
     /// A driver with a mistake hands an old fetch to the quorum once more.
@@ -201,7 +221,7 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
-        if !self.controller.is_active() {
+        if !self.decides() {
             let answer = Err(ErrorCode::NotController);
             return step.answer(from, Message::ControllerAnswer { call, answer });
         }
@@ -301,7 +321,10 @@ impl MetadataDriver {
             }
             Effect::Reply { request_id, reply } => self.reply(request_id, reply, disk, step),
             Effect::CommitTo { high_watermark } => self.commit_to(high_watermark, disk, step),
-            Effect::BecameLeader { .. } => self.became_leader(step),
+            // Of an epoch that has ended meanwhile, the queue holds the end as well.
+            Effect::BecameLeader { epoch }
+                if self.quorum.epoch() != epoch || !self.quorum.is_leader() => {}
+            Effect::BecameLeader { epoch } => self.became_leader(epoch, step),
             Effect::Resigned { .. } => self.resigned(step),
             Effect::LoadSnapshot { snapshot_id } => self.load_snapshot(snapshot_id, disk, step),
             Effect::WriteSnapshotChunk { .. } | Effect::LeaderChanged { .. } => {}
@@ -341,6 +364,11 @@ impl MetadataDriver {
                 let batch = step.store.write((base, next), epoch, Vec::new(), Some(records));
                 disk.metadata.append(batch);
             }
+            AppendBatch::Membership(change) => {
+                let changes = change.changes(base);
+                let next = base + Offset::try_from(changes.len()).expect("two at most");
+                disk.metadata.append(step.store.write((base, next), epoch, changes, None));
+            }
             AppendBatch::EpochStart(start) => {
                 let next = base + Offset::from(start.record_count());
                 let changes = start.membership.map(|(level, voters)| {
@@ -356,14 +384,23 @@ impl MetadataDriver {
         }
     }
 
-    fn became_leader(&mut self, step: &mut NodeStep<'_>) {
+    fn became_leader(&mut self, epoch: LeaderEpoch, step: &mut NodeStep<'_>) {
+        self.active_epoch = Some(epoch);
         self.controller.reset(self.loader.clone());
         step.observe(Observation::ControllerActive { life: self.life });
         let Outcome { records, atomic, response: () } = self.controller.on_elected(step.now_ms);
         self.decided(records, atomic, None, step);
     }
 
+    /// Whether the controller may decide: it is active, and the quorum has not moved on since.
+    fn decides(&self) -> bool {
+        self.controller.is_active()
+            && self.quorum.is_leader()
+            && self.active_epoch == Some(self.quorum.epoch())
+    }
+
     fn resigned(&mut self, step: &mut NodeStep<'_>) {
+        self.active_epoch = None;
         self.controller.on_resigned();
         self.controller.reset(self.loader.clone());
         for held in std::mem::take(&mut self.held) {
@@ -433,6 +470,10 @@ fn response(reply: Reply, disk: &Disk, step: &mut NodeStep<'_>) -> Response {
         Reply::EndQuorumEpoch(end) => Response::EndQuorumEpoch(end),
         Reply::Fetch(fetch) => Response::Fetch(read(fetch, disk, step)),
         Reply::FetchSnapshot(fetch) => Response::FetchSnapshot(read_snapshot(fetch, disk, step)),
+        Reply::AddVoter(add) => Response::AddVoter(add),
+        Reply::RemoveVoter(remove) => Response::RemoveVoter(remove),
+        Reply::UpdateVoter(update) => Response::UpdateVoter(update),
+        Reply::ApiVersions(versions) => Response::ApiVersions(versions),
         Reply::Refused(error) => Response::Failed(error),
     }
 }

@@ -45,6 +45,8 @@ pub(crate) enum NodeTimer {
     LoadGroups(u64),
     Checkpoint,
     TakeSnapshot,
+    /// A connection to this node broke, and the next one was refused.
+    ProcessGone(BrokerId),
 }
 
 #[derive(Debug)]
@@ -209,6 +211,7 @@ impl Process {
                     partition.checkpoint = replica.high_watermark;
                 }
             }
+            NodeTimer::ProcessGone(id) => metadata.on_process_gone(id, disk, step),
             NodeTimer::TakeSnapshot => {
                 let delay_ms = step.random.between(300, SNAPSHOT_MS);
                 step.after(delay_ms, NodeTimer::TakeSnapshot);

@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_metadata::controller::ControllerSettings;
 use klamm_metadata::controller::activation::FeatureLevels;
+use klamm_metadata::controller::heartbeats::SessionTimeouts;
 use klamm_metadata::image::brokers::VersionRange;
 use klamm_metadata::image::features::ELIGIBLE_LEADER_REPLICAS_VERSION;
 use klamm_metadata::metadata_version::MetadataVersion;
@@ -25,6 +26,10 @@ pub(crate) const CLUSTER_ID: &str = "3Db5QLSqSZieL3rJBUUegA";
 pub(crate) const LAG_MS: i64 = 300;
 /// `broker.session.timeout.ms`
 pub(crate) const SESSION_MS: i64 = 450;
+/// `failover.broker.silence.ms`, of brokers with quick heartbeats.
+const SILENCE_MS: i64 = 300;
+/// `failover.broker.grace.ms`
+const GRACE_MS: i64 = 30;
 /// `broker.heartbeat.interval.ms`
 pub(crate) const HEARTBEAT_MS: i64 = 80;
 /// `controller.quorum.fetch.timeout.ms`
@@ -129,7 +134,11 @@ fn settings(
     ControllerSettings {
         quorum_voters: voters.to_vec(),
         kraft_version,
-        session_timeout_ms: SESSION_MS,
+        session_timeouts: SessionTimeouts {
+            session_ms: SESSION_MS,
+            silence_ms: SILENCE_MS,
+            grace_ms: GRACE_MS,
+        },
         max_idle_interval_ms: 200,
         leader_imbalance_check_interval_ms: if random.chance(50) { 700 } else { 0 },
         ..single

@@ -388,9 +388,22 @@ impl World {
         if self.plant == Plant::VoteNotPersisted {
             node.disk.lose_last_election();
         }
+        self.tell_of_loss(id);
         let quick = self.random.chance(40);
         let delay_ms = self.random.between(1, if quick { 20 } else { 1_500 });
         self.schedule(delay_ms, Event::Start(id));
+    }
+
+    /// Some of the others notice that a node is gone.
+    fn tell_of_loss(&mut self, gone: BrokerId) {
+        for id in self.scenario.nodes.clone() {
+            let incarnation = self.nodes[&id].incarnation;
+            let delay_ms = self.random.between(1, 20);
+            if id != gone && self.random.chance(50) {
+                let timer = NodeTimer::ProcessGone(gone);
+                self.schedule(delay_ms, Event::Node { id, incarnation, timer });
+            }
+        }
     }
 
     fn stop_someone(&mut self) {
@@ -421,6 +434,10 @@ impl World {
         }
         let victim = self.any_node();
         self.network.cut(victim, &self.scenario.nodes, &mut self.random);
+        if self.random.chance(20) {
+            // What cuts the network may also make it seem that nobody listens.
+            self.tell_of_loss(victim);
+        }
         let mend_ms = self.random.between(100, 2_500);
         self.schedule(mend_ms, Event::Mend);
     }
