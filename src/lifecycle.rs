@@ -230,6 +230,7 @@ async fn heartbeat(node: &Arc<Node>, want_shut_down: bool) -> Result<Contact, Jo
         current_metadata_offset: node.cluster.image().end_offset - 1,
         want_fence: false,
         want_shut_down,
+        offline_log_dirs: node.store.failed_directory_ids(),
         ..Default::default()
     };
     let asked = node.channels.lifecycle.ask_within(&request, HEARTBEAT_TIMEOUT).await;

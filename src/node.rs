@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use klamm_metadata::config_def::BrokerConfigs;
 use klamm_protocol::ids::PartitionIndex;
 use klamm_protocol::{ErrorCode, Uuid};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Published};
@@ -56,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) config: BrokerConfig,
     /// In force: with the dynamic layers of the cluster image.
     configs: RwLock<Arc<BrokerConfigs>>,
+    /// Told when `configs` has changed, for the one task that waits for that.
+    pub(crate) configs_changed: Notify,
     pub(crate) cluster_id: ByteString,
     /// This life of the process, for its registrations.
     pub(crate) incarnation_id: Uuid,
@@ -70,6 +73,8 @@ pub(crate) struct Node {
     pub(crate) channels: Channels,
     /// Of this broker's registration; -1 before it.
     broker_epoch: AtomicI64,
+    /// Told when DeleteRecords has moved the beginning of a log, which is to be written down soon.
+    pub(crate) log_starts_moved: Notify,
     /// Cancelled when the node cannot go on.
     pub(crate) failed: CancellationToken,
 }
@@ -85,6 +90,7 @@ impl Node {
         let slots = config.replication.max_incremental_fetch_session_cache_slots;
         Self {
             configs: RwLock::new(Arc::new(config.configs.clone())),
+            configs_changed: Notify::new(),
             cluster_id,
             incarnation_id: random::uuid(),
             cluster: Cluster::default(),
@@ -97,6 +103,7 @@ impl Node {
             producer_ids: ProducerIds::default(),
             channels,
             broker_epoch: AtomicI64::new(-1),
+            log_starts_moved: Notify::new(),
             failed: CancellationToken::new(),
             config,
         }
@@ -128,6 +135,7 @@ impl Node {
 
     pub(crate) fn set_configs(&self, configs: BrokerConfigs) {
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+        self.configs_changed.notify_one();
     }
 
     /// Whether a log directory takes no new replicas (KIP-1066).

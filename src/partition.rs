@@ -2,6 +2,7 @@
 //! them.
 
 pub(crate) mod alter_partition;
+pub(crate) mod directories;
 pub(crate) mod fetcher;
 pub(crate) mod flusher;
 pub(crate) mod handle;

@@ -2,7 +2,8 @@
 //!
 //! A view never changes and needs no lock of the owner's. Segments that are deleted meanwhile stay
 //! readable through their open files; a truncation is noticed and reported. Every range begins and ends
-//! where the caller may see it: at a batch, and below the given bound.
+//! where the caller may see it: at a batch, and below the given bound. Records of sealed segments are checked
+//! each time: what a disk has damaged since they were written is never handed out.
 
 use crate::disk::DiskFile;
 use crate::error::ReadError;
@@ -150,6 +151,9 @@ impl LogView {
         let wanted_end = first.position.saturating_add(wanted);
         let (end, next_offset_bound) = self.end_below(position, wanted_end, upper_bound)?;
         let length = end.saturating_sub(first.position);
+        if position + 1 < self.segments.len() {
+            segment.verify(first.position, end, self.segments[position + 1].base_offset())?;
+        }
         let records = (length > 0)
             .then(|| segment.open_for_reading())
             .transpose()?
@@ -207,6 +211,20 @@ impl LogView {
             }
         }
         found
+    }
+
+    /// The sealed segments of the view, to be counted through with [`Self::verify`].
+    pub fn sealed_segments(&self) -> usize {
+        self.segments.len() - 1
+    }
+
+    /// Checks all records of a sealed segment; returns their bytes. Blocks for the disk.
+    pub fn verify(&self, sealed: usize) -> Result<u64, ReadError> {
+        self.health.check()?;
+        let (segment, next) = (&self.segments[sealed], &self.segments[sealed + 1]);
+        let size = segment.size();
+        self.health.observe(segment.verify(0, size, next.base_offset()))?;
+        Ok(size)
     }
 
     /// The segment that holds an offset, or the first one.

@@ -9,6 +9,7 @@
 mod indexes;
 mod lookup;
 mod scan;
+mod verify;
 mod writer;
 
 pub(crate) use indexes::Indexes;

@@ -35,6 +35,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
         DeleteRecordsTopicResult { name: name.clone(), partitions: partitions.collect() }
     });
     let topics = topics.collect();
+    context.node.log_starts_moved.notify_one();
     request.respond(&DeleteRecordsResponse { topics, ..Default::default() })
 }
 

@@ -39,6 +39,10 @@ struct Wanted {
 
 impl Wanted {
     fn read(body: &DescribeTopicPartitionsRequest, image: &Published) -> Result<Self, ErrorCode> {
+        // Kafka stumbles over a topic without a name, and the whole request fails.
+        if body.topics.iter().any(|topic| topic.name.is_empty()) {
+            return Err(ErrorCode::UnknownServerError);
+        }
         let first_topic = body.cursor.as_ref().map_or("", |cursor| &*cursor.topic_name);
         let mut topics: BTreeSet<ByteString> = if body.topics.is_empty() {
             image.topics.from_name(first_topic).map(|topic| topic.name.clone()).collect()
@@ -189,5 +193,10 @@ mod tests {
         let (invalid, unknown) =
             (ErrorCode::InvalidTopicException, ErrorCode::UnknownTopicOrPartition);
         assert_eq!(codes, [invalid.code(), unknown.code()]);
+    }
+
+    #[test]
+    fn a_topic_without_a_name_fails_the_request() {
+        assert_eq!(page(&["a", ""], None, 10), Err(ErrorCode::UnknownServerError));
     }
 }

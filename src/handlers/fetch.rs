@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use indexmap::IndexMap;
 use klamm_metadata::image::ClusterImage;
+use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
 use klamm_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
@@ -31,6 +32,10 @@ use crate::partition::waiting::FetchWaiter;
 
 /// The first version with fetch sessions (KIP-227).
 const FIRST_WITH_SESSIONS: i16 = 7;
+/// The first version whose sender says where it is, and can be sent to another replica (KIP-392).
+const FIRST_WITH_RACKS: i16 = 11;
+/// The value of `replica.selector.class` with which it is.
+const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 /// The first version that names topics by id (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
 /// Versions up to this one do not know KAFKA_STORAGE_ERROR.
@@ -44,7 +49,10 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
         return unknown_isolation_level(request, body).map(Handled::Answered);
     }
     let node = &context.node;
-    let options = Options::of(&body, node.config.replication.consumer_fetch_max_bytes);
+    let from_followers = request.version >= FIRST_WITH_RACKS;
+    let max_bytes = node.config.replication.consumer_fetch_max_bytes;
+    let options = Options::of(&body, max_bytes, from_followers);
+    let rack = near_rack(context, &body, &options);
     let image = node.cluster.image();
     let name_of = |id| image.topics.by_id(id).map(|topic| topic.name.clone());
     let asked = session_request(request, body);
@@ -55,7 +63,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
             return request.respond(&response).map(Handled::Answered);
         }
     };
-    let fetch = Fetch { context: context.clone(), request: request.head(), options, session };
+    let fetch = Fetch { context: context.clone(), request: request.head(), options, rack, session };
     let round = fetch.read(None);
     if round.is_enough(&fetch.options) {
         return fetch.respond(round).map(Handled::Answered);
@@ -74,7 +82,7 @@ struct Options {
 }
 
 impl Options {
-    fn of(body: &FetchRequest, broker_max_bytes: i32) -> Self {
+    fn of(body: &FetchRequest, broker_max_bytes: i32, from_followers: bool) -> Self {
         let count = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
         let max_bytes = count(body.max_bytes.min(broker_max_bytes));
         let wait = Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or_default());
@@ -83,13 +91,23 @@ impl Options {
             id => (id, -1),
         };
         Self {
-            reader: Reader::of(sender, body.isolation_level == 1, false),
+            reader: Reader::of(sender, body.isolation_level == 1, from_followers),
             min_bytes: count(body.min_bytes).min(max_bytes),
             max_bytes,
             negative_max_bytes: body.max_bytes < 0,
             deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
         }
     }
+}
+
+/// The rack of a consumer that is to be sent to a replica near to it.
+fn near_rack(context: &Context, body: &FetchRequest, options: &Options) -> Option<ByteString> {
+    if body.rack_id.is_empty() || !matches!(options.reader, Reader::Consumer { .. }) {
+        return None;
+    }
+    let selector = context.node.configs().string("replica.selector.class");
+    // The rack outlives the frame of the request.
+    (selector.as_deref() == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
 }
 
 fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
@@ -185,6 +203,8 @@ struct Fetch {
     context: Context,
     request: Request,
     options: Options,
+    /// Where a consumer is that may be sent to a replica near to it.
+    rack: Option<ByteString>,
     session: FetchContext,
 }
 
@@ -256,7 +276,14 @@ impl Fetch {
         if matches!(key.topic, TopicKey::Id(wanted) if wanted != topic_id) {
             return self.failure(round, topic_id, key.partition, ErrorCode::InconsistentTopicId);
         }
-        match self.context.node.partitions.leader(topic_id, key.partition) {
+        let partitions = &self.context.node.partitions;
+        let found = match self.options.reader {
+            Reader::Consumer { from_followers: true, .. } => {
+                partitions.replica(topic_id, key.partition)
+            }
+            _ => partitions.leader(topic_id, key.partition),
+        };
+        match found {
             Ok(partition) => self.read_partition(round, &partition, target, waiter),
             Err(error) => self.failure(round, topic_id, key.partition, error.code()),
         }
@@ -281,6 +308,11 @@ impl Fetch {
             last_fetched_epoch: target.last_fetched_epoch,
         };
         let index = partition.index();
+        let near = self.preferred_replica(&round.image, partition, target);
+        let options = match near {
+            Some(_) => ReadOptions { max_bytes: 0, min_one_batch: false, ..options },
+            None => options,
+        };
         match partition.read(&options, waiter) {
             // Kafka's log refuses to read a negative number of bytes, once there is something to read.
             Ok(read)
@@ -291,8 +323,11 @@ impl Fetch {
             }
             Ok(read) => {
                 round.bytes += read.len();
-                round.urgent |= read.diverging_epoch.is_some();
-                let data = answer(index, &read);
+                round.urgent |= read.diverging_epoch.is_some() || near.is_some();
+                let data = PartitionData {
+                    preferred_read_replica: near.unwrap_or(-1),
+                    ..answer(index, &read)
+                };
                 if let Some(proposal) = read.proposal {
                     self.context.node.replicas.propose(partition, proposal);
                 }
@@ -300,6 +335,17 @@ impl Fetch {
             }
             Err(code) => self.failure(round, partition.topic_id(), index, code),
         }
+    }
+
+    /// Where a consumer had better read this partition.
+    fn preferred_replica(
+        &self,
+        image: &ClusterImage,
+        partition: &Partition,
+        target: &FetchTarget,
+    ) -> Option<BrokerId> {
+        let rack_of = |id| image.brokers.get(id)?.rack.as_deref();
+        partition.preferred_read_replica(self.rack.as_deref()?, target.fetch_offset, rack_of)
     }
 
     fn wants_less_than_nothing(&self, target: &FetchTarget) -> bool {
@@ -351,7 +397,7 @@ impl Fetch {
     }
 
     fn respond(self, round: Round) -> Result<Response, ConnectionError> {
-        let Self { context, request, session, options } = self;
+        let Self { context, request, session, options, .. } = self;
         // Only consumers are told addresses: a follower knows the brokers.
         let is_follower = matches!(options.reader, Reader::Follower { .. });
         let mut parts = IndexMap::with_capacity(round.reads.len());

@@ -88,7 +88,11 @@ impl Wanted {
             return Ok(Self::ById(ids.filter(|id| *id != Uuid::ZERO).collect()));
         }
         let names: Option<_> = topics.iter().map(|topic| topic.name.clone()).collect();
-        names.map(Self::Named).ok_or(ErrorCode::InvalidRequest)
+        names.map(Self::Named).ok_or(match version {
+            ..FIRST_BY_ID => ErrorCode::InvalidRequest,
+            // Neither a name nor an id: Kafka looks the missing name up all the same, and fails.
+            _ => ErrorCode::UnknownServerError,
+        })
     }
 
     /// The topics that are not there and could be.

@@ -116,7 +116,7 @@ impl Produce {
     fn append_all(&mut self, body: ProduceRequest, countdown: Option<&Arc<Countdown>>) {
         // Transactional records without a transactional id fail the whole request, as in Kafka.
         let refused = self.refuses_transactional && has_transactional_records(&body);
-        let now_ms = clock::now_ms();
+        let now_ms = clock::wall_ms();
         // A partition named twice is served once, with the records that come last.
         let mut wanted: IndexMap<Key, Option<Bytes>> = IndexMap::new();
         for topic in body.topic_data {

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 use super::frame::{Filled, FrameReader};
 use super::limits::{
     FIRST_FRAME_MAX_BYTES, MAX_PIPELINED_BYTES, MAX_PIPELINED_REQUESTS, MAX_QUEUED_ANSWER_BYTES,
-    Share,
+    Share, TURN,
 };
 use super::lookout::Lookout;
 use super::request::{ConnectionError, Request};
@@ -241,8 +241,9 @@ impl Connection {
 
     /// Begins the requests that have arrived, in their order, as far as that is allowed.
     fn begin_requests(&mut self) -> Result<Begun, ConnectionError> {
+        let turn_ends = Instant::now() + TURN;
         while self.may_begin() {
-            if self.out.len() >= MAX_QUEUED_ANSWER_BYTES {
+            if self.out.len() >= MAX_QUEUED_ANSWER_BYTES || Instant::now() >= turn_ends {
                 return Ok(Begun::Some);
             }
             let max = if self.proven {
@@ -286,7 +287,7 @@ impl Connection {
 
     /// Counts what this connection holds of requests against what all may hold.
     fn account(&mut self) -> Result<(), ConnectionError> {
-        let counted = self.held.set(self.reader.len() + self.pending_bytes);
+        let counted = self.held.set(self.reader.held() + self.pending_bytes);
         self.muted = counted.is_err();
         if self.pending.is_empty() {
             counted?;

@@ -50,9 +50,9 @@ pub(crate) struct FrameReader {
 }
 
 impl FrameReader {
-    /// Bytes that have arrived and are not part of a frame that was handed out.
-    pub(crate) fn len(&self) -> usize {
-        self.buffer.len()
+    /// Bytes that are set aside for what has arrived and is not part of a frame that was handed out.
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Reads what the socket has, up to one buffer full.

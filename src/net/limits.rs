@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Largest frame of a connection that has not sent a valid request yet: what Kafka grants before
 /// authentication (`sasl.server.max.receive.size`). Afterwards `socket.request.max.bytes` holds.
@@ -13,6 +14,9 @@ pub(crate) const MAX_PIPELINED_REQUESTS: usize = 128;
 /// Bytes of requests of one connection that may be waiting for their answers before the next is
 /// read. One request more may be as large as `socket.request.max.bytes` allows.
 pub(crate) const MAX_PIPELINED_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a connection begins the requests that have arrived, before others have their turn.
+pub(crate) const TURN: Duration = Duration::from_millis(2);
 
 /// Answers that are queued before they are sent and the next request is begun.
 pub(crate) const MAX_QUEUED_ANSWER_BYTES: usize = 256 * 1024;

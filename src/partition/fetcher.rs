@@ -49,7 +49,7 @@ const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
 /// A partition by its topic's id.
-pub(super) type Key = (Uuid, PartitionIndex);
+pub(crate) type Key = (Uuid, PartitionIndex);
 
 /// What a fetcher fetches.
 #[derive(Debug, Clone, Default)]

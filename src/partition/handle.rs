@@ -5,6 +5,7 @@
 
 mod append;
 mod follow;
+mod preferred_replica;
 mod read;
 mod role;
 
@@ -14,7 +15,7 @@ pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
 pub(crate) use role::BrokerStatuses;
 use role::Role;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytestring::ByteString;
@@ -135,6 +136,8 @@ pub(crate) struct Partition {
     state: Mutex<State>,
     flusher: Arc<Flusher>,
     flush_queued: AtomicBool,
+    /// When the log was last synced, or opened.
+    last_flush_ms: AtomicI64,
     leads: AtomicBool,
     offline: AtomicBool,
     high_watermark: watch::Sender<Offset>,
@@ -166,6 +169,7 @@ impl Partition {
             state: Mutex::new(state),
             flusher,
             flush_queued: AtomicBool::new(false),
+            last_flush_ms: AtomicI64::new(clock::now_ms()),
             leads: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             high_watermark,
@@ -280,6 +284,20 @@ impl Partition {
         }
     }
 
+    /// Has the log synced when something waits for that for longer than `flush.ms`
+    /// (`LogManager.flushDirtyLogs`).
+    pub(crate) fn flush_if_overdue(self: &Arc<Self>, now_ms: i64) {
+        let waited_ms = now_ms.saturating_sub(self.last_flush_ms.load(Ordering::Relaxed));
+        if waited_ms < self.config().log.flush_ms {
+            return;
+        }
+        let log_waits = |log: &Log| log.log_end() > log.flushed_offset();
+        let waits = self.lock().log.as_ref().is_some_and(log_waits);
+        if waits {
+            self.request_flush();
+        }
+    }
+
     /// Syncs the log; on the flusher's thread.
     pub(crate) fn flush(&self) -> Result<(), LogError> {
         // From here on an append asks for another flush.
@@ -290,6 +308,7 @@ impl Partition {
         };
         let Some(ticket) = ticket else { return Ok(()) };
         ticket.run()?;
+        self.last_flush_ms.store(clock::now_ms(), Ordering::Relaxed);
         let mut state = self.lock();
         let Some(log) = &mut state.log else { return Ok(()) };
         log.on_flushed(&ticket);

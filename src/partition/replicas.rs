@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::alter_partition::AlterPartitions;
+use super::directories::{self, DirectoryAssignments};
 use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
 use super::handle::{BrokerStatuses, Partition};
 use super::settings::partition_config;
@@ -54,6 +55,7 @@ pub(crate) struct Replicas {
     surroundings: OnceLock<(Weak<Node>, Handle)>,
     fetchers: Mutex<Fetchers>,
     proposals: Arc<AlterPartitions>,
+    directories: Arc<DirectoryAssignments>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -67,18 +69,17 @@ impl Replicas {
         let attached = self.surroundings.set((Arc::downgrade(node), runtime.clone()));
         assert!(attached.is_ok(), "replicas are part of one node");
         let stop = self.stop.clone();
-        let (proposals, proposing) = (Arc::clone(&self.proposals), Arc::clone(node));
-        let propose = async move {
-            let channel = alter_partition_channel(&proposing);
-            let epoch = || proposing.broker_epoch();
-            proposals.run(proposing.config.node_id, &channel, epoch).await;
-        };
-        let checking = Arc::clone(node);
+        let (proposals, directories) = (Arc::clone(&self.proposals), Arc::clone(&self.directories));
+        let node = Arc::clone(node);
         let run = async move {
+            let proposing = channel(&node, "alter-partition");
+            let assigning = channel(&node, "assign-replicas-to-dirs");
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = propose => {}
-                () = check_isrs(checking) => {}
+                () = proposals.run(node.config.node_id, &proposing, || node.broker_epoch()) => {}
+                () = directories.run(&node, &assigning) => {}
+                () = check_isrs(Arc::clone(&node)) => {}
+                () = directories::watch_failures(Arc::clone(&node)) => {}
             }
         };
         self.tasks.spawn_on(run, runtime);
@@ -122,6 +123,21 @@ impl Replicas {
             }
         }
         tell_statuses(node, delta, &statuses);
+        self.report_directories(node, delta, image);
+    }
+
+    /// Where the metadata does not have the directory of a replica, or another, the controller is told.
+    fn report_directories(&self, node: &Node, delta: &ImageDelta, image: &ClusterImage) {
+        if !image.metadata_version().is_directory_assignment_supported() {
+            return;
+        }
+        for change in &delta.changed_partitions {
+            let Some(recorded) = change.after.directory(node.config.node_id) else { continue };
+            let actual = node.store.directory_id_for(&change.topic.name, change.index);
+            if let Some(actual) = actual.filter(|actual| *actual != recorded) {
+                self.directories.assign(key_of(change), actual);
+            }
+        }
     }
 
     /// Replicas of deleted topics, and those that a reassignment has taken from this broker.
@@ -224,10 +240,11 @@ impl Replicas {
     }
 }
 
-fn alter_partition_channel(node: &Node) -> ControllerChannel {
+/// A channel to the controller of its own for each purpose: one must not wait for the other.
+fn channel(node: &Node, purpose: &str) -> ControllerChannel {
     let timeout_ms = node.config.configs.int("controller.socket.timeout.ms");
     let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default());
-    let client_id = ByteString::from(format!("broker-{}-alter-partition", node.config.node_id));
+    let client_id = ByteString::from(format!("broker-{}-{purpose}", node.config.node_id));
     ControllerChannel::new(node.config.node_id, client_id, node.controller.clone(), timeout)
 }
 

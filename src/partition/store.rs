@@ -188,6 +188,18 @@ impl LogStore {
         self.directories.iter().any(|directory| directory.dir.health().failure().is_none())
     }
 
+    /// The directories that have failed in this life of the process.
+    pub(crate) fn failed_directories(&self) -> Vec<&Path> {
+        let failed = self.directories.iter().filter(|one| one.dir.health().failure().is_some());
+        failed.map(|directory| directory.dir.path()).collect()
+    }
+
+    /// Their ids, for heartbeats.
+    pub(crate) fn failed_directory_ids(&self) -> Vec<Uuid> {
+        let failed = self.directories.iter().filter(|one| one.dir.health().failure().is_some());
+        failed.map(|directory| directory.id).collect()
+    }
+
     pub(crate) fn directories(&self) -> Vec<DirectoryStatus> {
         let status = |directory: &Directory| DirectoryStatus {
             path: directory.dir.path().to_path_buf(),
@@ -200,6 +212,16 @@ impl LogStore {
     pub(crate) fn directory_of(&self, topic: &ByteString, index: PartitionIndex) -> Option<&Path> {
         let place = lock(&self.places).get(&(topic.clone(), index)).copied()?;
         Some(self.directories[place].dir.path())
+    }
+
+    /// The id of the directory that a partition lies in.
+    pub(crate) fn directory_id_for(
+        &self,
+        topic: &ByteString,
+        index: PartitionIndex,
+    ) -> Option<Uuid> {
+        let place = lock(&self.places).get(&(topic.clone(), index)).copied()?;
+        Some(self.directories[place].id)
     }
 
     fn find_partitions(&self) -> Result<(), StoreError> {

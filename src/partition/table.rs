@@ -54,14 +54,21 @@ impl PartitionTable {
         topic_id: Uuid,
         index: PartitionIndex,
     ) -> Result<Arc<Partition>, LookupError> {
-        let partition = self.get(topic_id, index).ok_or(LookupError::NotLeader)?;
-        if partition.is_offline() {
-            return Err(LookupError::Offline);
-        }
+        let partition = self.replica(topic_id, index)?;
         if !partition.is_leader() {
             return Err(LookupError::NotLeader);
         }
         Ok(partition)
+    }
+
+    /// The partition, if this broker has a replica of it, leading or not, and can reach its log.
+    pub(crate) fn replica(
+        &self,
+        topic_id: Uuid,
+        index: PartitionIndex,
+    ) -> Result<Arc<Partition>, LookupError> {
+        let partition = self.get(topic_id, index).ok_or(LookupError::NotLeader)?;
+        if partition.is_offline() { Err(LookupError::Offline) } else { Ok(partition) }
     }
 
     pub(crate) fn insert(&self, partition: Arc<Partition>) {

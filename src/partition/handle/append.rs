@@ -15,6 +15,7 @@ use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rul
 use klamm_replication::partition::{AcksState, NotEnoughReplicas};
 
 use super::{Partition, PartitionConfig};
+use crate::clock;
 use crate::partition::waiting::Countdown;
 
 /// The most bytes a compressed batch of this topic may decompress to where it has to be decompressed,
@@ -188,7 +189,7 @@ impl Partition {
         let flushes = config.flushes_before_ack()
             || log.segment_count() != segments
             || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
-        let moved = leader.on_appended(log.log_end(), now_ms);
+        let moved = leader.on_appended(log.log_end(), clock::now_ms());
         let required_offset = info.last_offset + 1;
         let waits = moved.unwrap_or(leader.high_watermark()) < required_offset;
         let moved = state.on_high_watermark(moved);

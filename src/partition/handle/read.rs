@@ -26,8 +26,7 @@ use crate::partition::waiting::FetchWaiter;
 /// Who reads, and how far that one may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// Up to the high watermark, or the last stable offset. `rack_aware` ones may read from followers
-    /// (KIP-392).
+    /// Up to the high watermark, or the last stable offset; some may read `from_followers` (KIP-392).
     Consumer { read_committed: bool, from_followers: bool },
     /// Up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
     Debugger,

@@ -9,6 +9,8 @@ use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
+use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
 use klamm_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
@@ -58,7 +60,7 @@ impl Cluster {
     fn config(&self, id: BrokerId) -> BrokerConfig {
         let place = place(id);
         let (controller, client) = (self.ports[place], self.ports[IDS.len() + place]);
-        let dir = self.dir.join(id.to_string());
+        let dirs = [self.log_dir(id, 1), self.log_dir(id, 2)].map(|dir| dir.display().to_string());
         let mut config = BrokerConfig::from_pairs([
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", id.to_string()),
@@ -68,13 +70,23 @@ impl Cluster {
             ),
             ("controller.listener.names", "CONTROLLER".to_owned()),
             ("controller.quorum.voters", self.voters.clone()),
-            ("log.dirs", dir.to_str().unwrap().to_owned()),
+            ("log.dirs", dirs.join(",")),
+            ("log.flush.offset.checkpoint.interval.ms", "200".to_owned()),
             ("min.insync.replicas", "2".to_owned()),
             ("replica.lag.time.max.ms", "2000".to_owned()),
+            ("broker.rack", format!("rack-{id}")),
+            (
+                "replica.selector.class",
+                "org.apache.kafka.common.replica.RackAwareReplicaSelector".to_owned(),
+            ),
         ])
         .unwrap();
         config.cluster_id = Some(Uuid::from_bytes([5; 16]).to_string());
         config
+    }
+
+    fn log_dir(&self, id: BrokerId, number: u8) -> PathBuf {
+        self.dir.join(format!("{id}-{number}"))
     }
 
     fn broker(&self, id: BrokerId) -> &Broker {
@@ -91,9 +103,9 @@ impl Cluster {
         Peer::connect(&address, "test".into(), LIMIT).await.unwrap()
     }
 
-    async fn create_topic(&self) {
+    async fn create_topic(&self, name: &'static str) {
         let topic = CreatableTopic {
-            name: "t".into(),
+            name: name.into(),
             num_partitions: 1,
             replication_factor: 3,
             ..Default::default()
@@ -160,10 +172,33 @@ impl Cluster {
         }
     }
 
+    /// What a consumer in the rack of broker `near` is answered by broker `id`.
+    async fn fetch(&self, id: BrokerId, near: BrokerId) -> PartitionData {
+        let partition = FetchPartition {
+            partition: 0,
+            fetch_offset: 0,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let topic =
+            FetchTopic { topic: "t".into(), partitions: vec![partition], ..Default::default() };
+        let request = FetchRequest {
+            max_wait_ms: 100,
+            min_bytes: 1,
+            topics: vec![topic],
+            rack_id: format!("rack-{near}").into(),
+            ..Default::default()
+        };
+        let mut peer = self.peer(id).await;
+        let response: FetchResponse = peer.send_in(&request, 12, LIMIT).await.unwrap();
+        response.responses[0].partitions[0].clone()
+    }
+
     /// What the log of the partition's replica on a broker holds, as bytes of its one segment file.
     fn log_of(&self, id: BrokerId) -> Bytes {
-        let path = self.dir.join(id.to_string()).join("t-0/00000000000000000000.log");
-        std::fs::read(path).unwrap().into()
+        let logs = [1, 2].map(|dir| self.log_dir(id, dir).join("t-0/00000000000000000000.log"));
+        let log = logs.iter().find(|log| log.exists()).unwrap();
+        std::fs::read(log).unwrap().into()
     }
 
     fn log_end_of(&self, id: BrokerId) -> Offset {
@@ -198,7 +233,7 @@ fn place(id: BrokerId) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_all_have_acknowledged_survives_its_leader_and_logs_are_equal_byte_for_byte() {
     let mut cluster = Cluster::start().await;
-    cluster.create_topic().await;
+    cluster.create_topic("t").await;
     for expected in 0..20 {
         assert_eq!(cluster.produce(b"before").await, expected);
     }
@@ -223,7 +258,7 @@ async fn what_all_have_acknowledged_survives_its_leader_and_logs_are_equal_byte_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_with_too_few_replicas_in_sync_refuses_producers_that_want_all() {
     let mut cluster = Cluster::start().await;
-    cluster.create_topic().await;
+    cluster.create_topic("t").await;
     cluster.produce(b"value").await;
     let (leader, _) = cluster.partition().unwrap();
     let followers = IDS.into_iter().filter(|id| *id != leader).collect::<Vec<_>>();
@@ -244,5 +279,59 @@ async fn a_partition_with_too_few_replicas_in_sync_refuses_producers_that_want_a
     );
     cluster.start_again(followers[1]).await;
     cluster.produce(b"value").await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_is_sent_to_the_replica_in_its_rack_which_serves_what_is_committed() {
+    let cluster = Cluster::start().await;
+    cluster.create_topic("t").await;
+    cluster.produce(b"value").await;
+    let (leader, _) = cluster.partition().unwrap();
+    let follower = IDS.into_iter().find(|id| *id != leader).unwrap();
+    let at_home = cluster.fetch(leader, leader).await;
+    assert_eq!(at_home.preferred_read_replica, -1);
+    assert!(!at_home.records.unwrap().is_empty());
+    let sent_away = cluster.fetch(leader, follower).await;
+    assert_eq!(sent_away.preferred_read_replica, follower);
+    assert!(sent_away.records.unwrap().is_empty());
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let near = cluster.fetch(follower, follower).await;
+        assert_eq!((near.error_code, near.preferred_read_replica), (0, -1));
+        // The follower learns with its next fetch that the record is committed.
+        if near.high_watermark == 1 {
+            break assert!(!near.records.unwrap().is_empty());
+        }
+        assert!(Instant::now() < deadline);
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_knows_where_replicas_lie_and_moves_leaders_away_from_a_failed_directory() {
+    let cluster = Cluster::start().await;
+    // Each broker puts the first partition into its first directory, where the metadata log is as well.
+    cluster.create_topic("first").await;
+    cluster.create_topic("t").await;
+    let is_known = |c: &Cluster| {
+        let image = c.broker(1).node.cluster.image();
+        let topic = image.topics.by_name("t").unwrap();
+        let partition = topic.partition(0).unwrap();
+        IDS.iter().all(|id| {
+            let actual = c.broker(*id).node.store.directory_id_for(&topic.name, 0);
+            actual.is_some() && partition.directory(*id) == actual
+        })
+    };
+    cluster.wait_for("known directories", is_known).await;
+    cluster.produce(b"before").await;
+    let (leader, _) = cluster.partition().unwrap();
+    let failing = cluster.log_dir(leader, 2);
+    let place = cluster.broker(leader).node.store.directory_of(&"t".into(), 0).unwrap();
+    assert_eq!(place, failing);
+    std::fs::rename(&failing, failing.with_extension("gone")).unwrap();
+    let moved = |c: &Cluster| c.partition().is_some_and(|p| p.0 > 0 && p.0 != leader);
+    cluster.wait_for("a leader in another directory", moved).await;
+    assert_eq!(cluster.produce(b"after").await, 1);
     cluster.end().await;
 }

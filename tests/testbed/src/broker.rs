@@ -172,17 +172,9 @@ impl Broker {
         signal(self.pid(), "CONT");
     }
 
-    /// Asks the node to shut down (SIGTERM) without waiting for its end.
-    ///
-    /// # Panics
-    /// When it is stopped.
-    pub fn ask_to_stop(&self) {
-        signal(self.pid(), "TERM");
-    }
-
-    /// Waits for the end of a node that was asked to stop.
-    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
-        self.process.take().expect("the node runs").wait()
+    /// [`kill`](Self::kill), if it runs.
+    pub(crate) fn end(&mut self) {
+        self.process = None;
     }
 
     /// What the node has written to its standard output and error, over all its starts.

@@ -18,12 +18,12 @@ use crate::broker::Broker;
 use crate::place::unique;
 use crate::setup::Flavour;
 use crate::tool::{Tool, tool};
-use crate::wait::{until, until_true};
+use crate::wait::{until, until_true, within};
 
 /// Three JVMs on two busy cores take their time.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Kafka takes up to 50 s until a killed node is in every ISR again.
-const CATCH_UP_LIMIT: Duration = Duration::from_secs(120);
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(90);
 const TOPIC_LIMIT: Duration = Duration::from_secs(30);
 
 /// One node of a cluster.
@@ -124,19 +124,11 @@ impl Cluster {
         node.broker.stop()
     }
 
-    /// Shuts all nodes down at once, cleanly: one by one, the last ones would wait for a quorum in vain.
-    ///
-    /// # Panics
-    /// When one does not end in time.
-    pub fn stop_all(&mut self) {
-        let running: Vec<i32> = self.awake().map(|(id, _)| id).collect();
-        for id in &running {
-            self.node(*id).broker.ask_to_stop();
-        }
-        for id in running {
-            let node = self.node_mut(id);
+    /// Ends all nodes without notice. What they have written is in their files: only power takes it away.
+    pub fn kill_all(&mut self) {
+        for node in self.nodes.values_mut() {
             node.is_awake = false;
-            node.broker.wait_for_end();
+            node.broker.end();
         }
     }
 
@@ -301,13 +293,19 @@ impl Cluster {
     #[track_caller]
     pub fn until_whole(&self) -> Duration {
         let begin = Instant::now();
-        until_true("every ISR to be full", CATCH_UP_LIMIT, || {
+        let whole = within(CATCH_UP_LIMIT, || {
             self.awake().filter_map(|(_, node)| node.client.as_deref()).all(|address| {
                 state::metadata(address)
                     .is_ok_and(|(_, partitions)| partitions.iter().all(PartitionState::is_whole))
             })
         });
-        begin.elapsed()
+        let took = begin.elapsed();
+        if !whole {
+            let mut left = self.partitions().unwrap_or_default();
+            left.retain(|partition| !partition.is_whole());
+            panic!("waited {took:?} in vain for every ISR to be full: {left:?}");
+        }
+        took
     }
 
     /// Creates a topic with a name of its own that starts with `stem` and the given replicas of each partition, and waits

@@ -44,11 +44,6 @@ impl Process {
     /// Asks it to shut down (SIGTERM) and waits for its end.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
-        self.wait()
-    }
-
-    /// Waits for its end.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
         until("the broker's end", STOP_LIMIT, || self.ended())
     }
 

@@ -202,3 +202,51 @@ fn a_read_error_takes_the_directory_offline() {
     let error = try_append(&mut log, batch(1, 1)).unwrap_err();
     assert_eq!(error.code(), klamm_protocol::ErrorCode::KafkaStorageError);
 }
+
+#[test]
+fn a_byte_that_the_disk_has_damaged_in_a_sealed_segment_is_never_given() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, small_segments());
+    (0..30).for_each(|_| {
+        append(&mut log, batch(3, 1));
+    });
+    let end = log.view().segments[1].base_offset();
+    assert!(log.view().sealed_segments() > 1);
+    log.close().unwrap();
+    let path = Path::new(DIR).join("00000000000000000000.log");
+    let intact = disk.read(&path).unwrap();
+    let all = FetchSpec { offset: 0, max_bytes: u64::MAX, min_one_message: true, upper_bound: end };
+    // After a clean shutdown nothing is looked at before it is asked for.
+    let reopened = || {
+        let options = LogOptions { clean_shutdown: true, ..options(small_segments()) };
+        Log::open(&storage(&disk), Path::new(DIR), options).unwrap()
+    };
+    assert_eq!(read(&reopened(), all).records.unwrap().length, intact.len() as u64);
+    for position in 0..intact.len() {
+        // The leader epoch of a batch is not part of its checksum.
+        let mut damaged = intact.clone();
+        damaged[position] ^= 1;
+        let epochs = Batches::new(intact.clone().into()).scan(0, |at, batch| {
+            let start = *at;
+            *at += batch.unwrap().bytes.len();
+            Some(start + 12..start + 16)
+        });
+        if epochs.into_iter().any(|epoch| epoch.contains(&position)) {
+            continue;
+        }
+        disk.write_synced(&path, &damaged).unwrap();
+        let log = reopened();
+        let verified = log.view().verify(0);
+        assert!(
+            matches!(verified, Err(ReadError::Corrupt { segment: 0, .. })),
+            "{position}: {verified:?}"
+        );
+        let given = log.view().read(all);
+        // A first batch that claims to be far behind the others hides them all.
+        let is_empty = given.as_ref().is_ok_and(|given| given.records.is_none());
+        let is_refused = matches!(given, Err(ReadError::Corrupt { segment: 0, .. }));
+        assert!(is_refused || is_empty, "{position}: {given:?}");
+    }
+    disk.write_synced(&path, &intact).unwrap();
+    assert_eq!(reopened().view().verify(0).unwrap(), intact.len() as u64);
+}

@@ -1,0 +1,72 @@
+//! Checks records where they lie: a disk may give other bytes than were written.
+//!
+//! Only the records of sealed segments are worth it: they are read long after they were written, and no longer
+//! from memory.
+
+use super::{Segment, as_u64, index};
+use crate::error::ReadError;
+use bytes::Bytes;
+use klamm_protocol::batch::{BatchError, RecordBatch};
+use klamm_protocol::ids::Offset;
+
+/// Bytes read at once; more only for a batch that is larger.
+const CHUNK: u64 = 256 * 1024;
+
+impl Segment {
+    /// Checks the batches that lie wholly between two bytes, of which the first begins a batch: their checksums and
+    /// that their offsets rise and stay below `upper_bound`. Blocks where the bytes are not in the page cache.
+    pub(crate) fn verify(&self, from: u64, to: u64, upper_bound: Offset) -> Result<(), ReadError> {
+        let generation = self.generation();
+        let verified = self.verify_once(from, to, upper_bound);
+        if self.generation() != generation {
+            return Err(ReadError::Truncated);
+        }
+        verified
+    }
+
+    fn verify_once(&self, from: u64, to: u64, upper_bound: Offset) -> Result<(), ReadError> {
+        let file = self.open_for_reading()?;
+        let corrupt = |position| ReadError::Corrupt { segment: self.base_offset(), position };
+        let (mut position, mut needed) = (from, 0);
+        let mut next_offset = self.base_offset();
+        while position < to {
+            let mut chunk = vec![0; index(needed.max(CHUNK).min(to - position))];
+            let read = file.read_at(&mut chunk, position)?;
+            if read < chunk.len() {
+                return Err(corrupt(position));
+            }
+            let mut rest = Bytes::from(chunk);
+            let start = position;
+            loop {
+                let batch = match RecordBatch::parse(&rest) {
+                    Ok(batch) => batch,
+                    Err(BatchError::Truncated { needed: of_batch, .. }) => {
+                        needed = as_u64(of_batch);
+                        break;
+                    }
+                    Err(_) => return Err(corrupt(position)),
+                };
+                let header = &batch.header;
+                let in_order = header.base_offset >= next_offset
+                    && header.last_offset_delta >= 0
+                    && header.last_offset() < upper_bound;
+                if !in_order || batch.check_crc().is_err() {
+                    return Err(corrupt(position));
+                }
+                next_offset = header.next_offset();
+                position += as_u64(batch.bytes.len());
+                rest = rest.slice(batch.bytes.len()..);
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            // What is left is the beginning of a batch: cut by the chunk, or by the end of the range. The
+            // segment does not end inside one.
+            if position == start && position + needed > to {
+                let is_whole = position + needed <= self.size();
+                return if is_whole { Ok(()) } else { Err(corrupt(position)) };
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! What the cluster is told of this broker's log directories (KIP-858): in which one each replica lies, and, by
+//! heartbeats, which have failed.
+//!
+//! One AssignReplicasToDirs is under way at a time. A replica is reported until the controller has taken note or
+//! the replica is no longer here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use klamm_metadata::image::ClusterImage;
+use klamm_protocol::messages::assign_replicas_to_dirs_request::{
+    AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
+};
+use klamm_protocol::messages::assign_replicas_to_dirs_response::AssignReplicasToDirsResponse;
+use klamm_protocol::{ErrorCode, Uuid};
+use tokio::sync::Notify;
+use tracing::{debug, error};
+
+use super::fetcher::Key;
+use crate::controller::channel::ControllerChannel;
+use crate::node::Node;
+
+/// The pause before the controller is asked again.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
+/// The most replicas that one request names (`AssignReplicasToDirsRequest.MAX_ASSIGNMENTS_PER_REQUEST`).
+const MAX_ASSIGNMENTS: usize = 2250;
+/// How often the directories are looked at.
+const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Replicas whose directory the cluster has to be told of.
+#[derive(Debug, Default)]
+pub(crate) struct DirectoryAssignments {
+    waiting: Mutex<BTreeMap<Key, Uuid>>,
+    news: Notify,
+}
+
+impl DirectoryAssignments {
+    /// Has the controller told that a replica lies in a directory.
+    pub(super) fn assign(&self, key: Key, directory: Uuid) {
+        self.lock().insert(key, directory);
+        self.news.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Uuid>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits and is still news, up to what one request can name.
+    fn next(&self, node: &Node) -> BTreeMap<Key, Uuid> {
+        let image = node.cluster.image();
+        let mut waiting = self.lock();
+        // What the image does not have at all may be about to be published.
+        waiting.retain(|key, directory| recorded(&image, *key, node) != Some(*directory));
+        waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, directory)| (*key, *directory)).collect()
+    }
+
+    /// The controller needs no other word about a replica, unless it has moved meanwhile.
+    fn settle(&self, key: Key, directory: Uuid) {
+        let mut waiting = self.lock();
+        if waiting.get(&key) == Some(&directory) {
+            waiting.remove(&key);
+        }
+    }
+
+    /// Tells the controller, for as long as it is polled.
+    pub(super) async fn run(&self, node: &Node, channel: &ControllerChannel) {
+        loop {
+            let assignments = self.next(node);
+            if assignments.is_empty() {
+                self.news.notified().await;
+                continue;
+            }
+            let request = request(node, &assignments);
+            let settled = match channel.ask(&request).await {
+                Ok(response) => settled(&response),
+                Err(failure) => {
+                    debug!("directories of replicas are not assigned: {failure}");
+                    Vec::new()
+                }
+            };
+            let progress = !settled.is_empty();
+            for (key, directory) in settled {
+                self.settle(key, directory);
+            }
+            if !progress {
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// The directory that the metadata has for this broker's replica; `None` when it has none here.
+pub(super) fn recorded(image: &ClusterImage, (topic, index): Key, node: &Node) -> Option<Uuid> {
+    image.topics.by_id(topic)?.partition(index)?.directory(node.config.node_id)
+}
+
+fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDirsRequest {
+    let mut directories: BTreeMap<Uuid, BTreeMap<Uuid, Vec<PartitionData>>> = BTreeMap::new();
+    for ((topic_id, partition_index), directory) in assignments {
+        let topics = directories.entry(*directory).or_default();
+        let partition = PartitionData { partition_index: *partition_index };
+        topics.entry(*topic_id).or_default().push(partition);
+    }
+    let directories = directories.into_iter().map(|(id, topics)| DirectoryData {
+        id,
+        topics: topics
+            .into_iter()
+            .map(|(topic_id, partitions)| TopicData { topic_id, partitions })
+            .collect(),
+    });
+    AssignReplicasToDirsRequest {
+        broker_id: node.config.node_id,
+        broker_epoch: node.broker_epoch(),
+        directories: directories.collect(),
+    }
+}
+
+/// The replicas about which nothing more is to be said.
+fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(Key, Uuid)> {
+    if response.error_code != ErrorCode::None.code() {
+        debug!("AssignReplicasToDirs is refused with error {}", response.error_code);
+        return Vec::new();
+    }
+    let mut settled = Vec::new();
+    for directory in &response.directories {
+        for topic in &directory.topics {
+            for partition in &topic.partitions {
+                // The replica is there, or there is no such replica any more.
+                let done = matches!(
+                    ErrorCode::from_code(partition.error_code),
+                    Some(
+                        ErrorCode::None
+                            | ErrorCode::UnknownTopicId
+                            | ErrorCode::UnknownTopicOrPartition
+                            | ErrorCode::NotLeaderOrFollower
+                    )
+                );
+                if done {
+                    settled.push(((topic.topic_id, partition.partition_index), directory.id));
+                }
+            }
+        }
+    }
+    settled
+}
+
+/// Takes replicas out of use whose directory has failed: their leaderships move as soon as a heartbeat has said so.
+pub(super) async fn watch_failures(node: Arc<Node>) {
+    let mut known = 0;
+    let mut ticks = tokio::time::interval(FAILURE_CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let failed = node.store.failed_directories();
+        if failed.len() == known {
+            continue;
+        }
+        known = failed.len();
+        for partition in node.partitions.all() {
+            let directory = node.store.directory_of(partition.topic(), partition.index());
+            if directory.is_some_and(|directory| failed.contains(&directory)) {
+                partition.fail();
+            }
+        }
+        let names = failed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        error!("log directories out of use: {}", names.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::messages::assign_replicas_to_dirs_response as answer;
+
+    use super::*;
+
+    const DIRECTORY: Uuid = Uuid::from_bytes([1; 16]);
+    const TOPIC: Uuid = Uuid::from_bytes([2; 16]);
+
+    fn response(codes: &[ErrorCode]) -> AssignReplicasToDirsResponse {
+        let partitions = codes.iter().zip(0..).map(|(code, partition_index)| {
+            answer::PartitionData { partition_index, error_code: code.code() }
+        });
+        let topic = answer::TopicData { topic_id: TOPIC, partitions: partitions.collect() };
+        let directories = vec![answer::DirectoryData { id: DIRECTORY, topics: vec![topic] }];
+        AssignReplicasToDirsResponse { directories, ..Default::default() }
+    }
+
+    #[test]
+    fn a_replica_is_reported_until_the_controller_knows_or_there_is_none() {
+        let codes = [ErrorCode::None, ErrorCode::NotController, ErrorCode::UnknownTopicId];
+        let settled = settled(&response(&codes));
+        assert_eq!(settled, [((TOPIC, 0), DIRECTORY), ((TOPIC, 2), DIRECTORY)]);
+        let refused = AssignReplicasToDirsResponse {
+            error_code: ErrorCode::StaleBrokerEpoch.code(),
+            ..response(&codes)
+        };
+        assert_eq!(super::settled(&refused), []);
+    }
+
+    #[test]
+    fn a_replica_that_has_moved_meanwhile_is_reported_again() {
+        let assignments = DirectoryAssignments::default();
+        assignments.assign((TOPIC, 0), DIRECTORY);
+        assignments.assign((TOPIC, 0), TOPIC);
+        assignments.settle((TOPIC, 0), DIRECTORY);
+        assert_eq!(assignments.lock().len(), 1);
+        assignments.settle((TOPIC, 0), TOPIC);
+        assert!(assignments.lock().is_empty());
+    }
+}

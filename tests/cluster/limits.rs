@@ -1,0 +1,50 @@
+//! For how long a fault may stall writes: Klamm's figures, and beside them Apache Kafka's own, for the oracle run.
+
+use std::time::Duration;
+
+use klamm_faults::Stalls;
+use klamm_testbed::Flavour;
+
+/// What one kind of fault may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    klamm_ms: (u64, u64),
+    kafka_ms: (u64, u64),
+}
+
+/// SIGKILL of a node that is not the active controller.
+pub(crate) const KILLED_BROKER: Limit =
+    Limit { klamm_ms: (1_500, 300), kafka_ms: (14_000, 14_000) };
+/// SIGKILL of the active controller.
+pub(crate) const KILLED_CONTROLLER: Limit =
+    Limit { klamm_ms: (2_500, 1_500), kafka_ms: (18_000, 18_000) };
+/// SIGSTOP. What the frozen node led waits for the client's request timeout, three seconds in these tests.
+pub(crate) const FROZEN: Limit = Limit { klamm_ms: (5_000, 1_500), kafka_ms: (18_000, 14_000) };
+/// SIGTERM.
+pub(crate) const TERMINATED: Limit = Limit { klamm_ms: (200, 200), kafka_ms: (3_000, 3_000) };
+
+/// From the start of a killed node until every ISR is full.
+pub(crate) fn catch_up() -> Duration {
+    Duration::from_millis(match Flavour::under_test() {
+        Flavour::Klamm => 3_000,
+        Flavour::Kafka => 60_000,
+    })
+}
+
+impl Limit {
+    /// # Panics
+    /// When a stall was longer.
+    #[track_caller]
+    pub(crate) fn check(self, stalls: Stalls) {
+        let (led, others) = match Flavour::under_test() {
+            Flavour::Klamm => self.klamm_ms,
+            Flavour::Kafka => self.kafka_ms,
+        };
+        eprintln!("led {:?}, others {:?}", stalls.led, stalls.others);
+        assert!(
+            stalls.led <= Duration::from_millis(led)
+                && stalls.others <= Duration::from_millis(others),
+            "{stalls:?} is more than {led} and {others} ms"
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! Clusters of real processes whose nodes are killed, frozen and restarted under load: what clients see, and for how long
+//! they wait.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod disks;
+mod failover;
+mod limits;
+mod logs;
+mod mixed_quorum;
+mod network;
+mod peers;
+mod stage;
+mod table;
+mod tools;
