@@ -154,7 +154,9 @@ impl Replica {
 
     /// Whoever waits for an append here is sent to the new leader.
     pub(crate) fn give_up(&mut self, step: &mut NodeStep<'_>) {
-        for waiting in std::mem::take(&mut self.waiting) {
+        let outlives = step.plant == Plant::WaitingOutlivesLeadership;
+        let ended = if outlives { Vec::new() } else { std::mem::take(&mut self.waiting) };
+        for waiting in ended {
             let answer = Err(ErrorCode::NotLeaderOrFollower);
             step.answer(waiting.to, Message::ProduceAnswer { call: waiting.call, answer });
         }
