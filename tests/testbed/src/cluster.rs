@@ -168,6 +168,15 @@ impl Cluster {
         self.start_again(id);
     }
 
+    /// Starts an ended node as the program named, which is to refuse, and returns how it ended.
+    ///
+    /// # Panics
+    /// When it has not ended in time.
+    #[track_caller]
+    pub fn ends_as(&mut self, id: i32, flavour: Flavour) -> ExitStatus {
+        self.node_mut(id).broker.ends_as(flavour)
+    }
+
     /// Starts an ended node again as the program it was and waits until it is unfenced.
     ///
     /// # Panics
