@@ -147,13 +147,16 @@ async fn until_registered(
     node: &Arc<Node>,
     request: &BrokerRegistrationRequest,
 ) -> Result<i64, JoinError> {
+    let mut waits = false;
     loop {
         let asked = node.channels.lifecycle.ask_within(request, REGISTRATION_TIMEOUT).await;
         let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
         match ErrorCode::from_code(response.error_code) {
             Some(ErrorCode::None) => return Ok(response.broker_epoch),
             Some(ErrorCode::DuplicateBrokerRegistration) => {
-                info!("an earlier life of broker {} is still registered", request.broker_id);
+                if !std::mem::replace(&mut waits, true) {
+                    info!("an earlier life of broker {} is still registered", request.broker_id);
+                }
                 tokio::time::sleep(DUPLICATE_RETRY).await;
             }
             error => {
