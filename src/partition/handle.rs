@@ -4,6 +4,7 @@
 //! never held across an await or a sync. Everything read-only goes through a [`LogView`].
 
 mod append;
+mod damage;
 mod follow;
 mod preferred_replica;
 mod read;
@@ -15,7 +16,7 @@ pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
 pub(crate) use role::BrokerStatuses;
 use role::Role;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytestring::ByteString;
@@ -138,6 +139,8 @@ pub(crate) struct Partition {
     flush_queued: AtomicBool,
     leads: AtomicBool,
     offline: AtomicBool,
+    /// Where the lowest damaged segment begins.
+    damaged: AtomicI64,
     high_watermark: watch::Sender<Offset>,
 }
 
@@ -169,6 +172,7 @@ impl Partition {
             flush_queued: AtomicBool::new(false),
             leads: AtomicBool::new(false),
             offline: AtomicBool::new(false),
+            damaged: AtomicI64::new(damage::INTACT),
             high_watermark,
         })
     }
@@ -194,7 +198,7 @@ impl Partition {
         self.lock().leader().is_some_and(|leader| leader.followers().next().is_some())
     }
 
-    /// Its log directory has failed.
+    /// Its log directory has failed, or this replica waits to be fetched again.
     pub(crate) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
     }

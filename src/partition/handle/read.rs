@@ -196,6 +196,9 @@ impl Partition {
     }
 
     fn read_error(&self, error: &ReadError) -> ErrorCode {
+        if let ReadError::Corrupt { segment, .. } = error {
+            return self.on_corrupt(*segment);
+        }
         if let ReadError::Storage(storage) = error {
             tracing::error!("{}-{} could not be read: {storage}", self.topic, self.index);
             if storage.is_disk_failure() {
