@@ -17,7 +17,6 @@
 //! # }
 //! ```
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,14 +28,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use crate::assembly::{self, Threads};
-use crate::config::{BrokerConfig, Endpoint, NetworkConfig};
+use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::lifelines;
 use crate::controller::metadata_log::MetadataLogError;
 use crate::dispatch::ListenerKind;
 use crate::lifecycle::{self, AdvertisedListener, JoinError};
 use crate::maintenance;
 use crate::net::connection::ConnectionLimits;
-use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas};
+use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas, UnknownHost};
 use crate::net::listener::{Listener, ListenerOptions};
 use crate::node::Node;
 use crate::partition::store::StoreError;
@@ -105,7 +104,10 @@ impl Broker {
     /// # Errors
     /// A port or a data directory that cannot be used; nothing runs then.
     pub async fn start(config: BrokerConfig) -> Result<Self, StartError> {
-        let quotas = Arc::new(ConnectionQuotas::new(connection_quotas(&config.network).await?));
+        let limits = ConnectionQuotaLimits::resolve(&config.network).await;
+        let limits = limits
+            .map_err(|UnknownHost { host, source }| StartError::UnknownHost { host, source })?;
+        let quotas = Arc::new(ConnectionQuotas::new(limits));
         let bound = Bound::bind(&config).await?;
         let addresses = bound.listeners.iter().map(|listener| {
             let address = listener.local_addr().expect("a bound socket has an address");
@@ -171,6 +173,8 @@ impl Broker {
 
     fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         self.accept(listeners, quotas);
+        let follow = Arc::clone(quotas).follow(Arc::clone(&self.node), self.stop.clone());
+        self.tasks.spawn(follow);
         let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
         self.tasks.spawn(maintenance::run(Arc::clone(&node), stop.clone()));
         if node.config.roles.broker {
@@ -311,22 +315,6 @@ fn listener_options(
 /// A number of things. The table of configurations refuses negative ones.
 fn count(value: i32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-async fn connection_quotas(network: &NetworkConfig) -> Result<ConnectionQuotaLimits, StartError> {
-    let mut per_ip_overrides = HashMap::new();
-    for (host, limit) in &network.max_connections_per_ip_overrides {
-        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-        let found =
-            found.map_err(|source| StartError::UnknownHost { host: host.clone(), source })?;
-        per_ip_overrides.extend(found.map(|address| (address.ip().to_canonical(), count(*limit))));
-    }
-    Ok(ConnectionQuotaLimits {
-        max_connections: count(network.max_connections),
-        max_connections_per_ip: count(network.max_connections_per_ip),
-        per_ip_overrides,
-        creation_rate: u32::try_from(network.max_connection_creation_rate).unwrap_or(u32::MAX),
-    })
 }
 
 /// The machine's own name, for clients where nothing is advertised.

@@ -1,5 +1,5 @@
-//! What is done to logs in the background: retention, checkpoints, removing deleted files, expiring
-//! producers.
+//! What is done to logs in the background: retention, checkpoints, syncing by time, removing deleted
+//! files, expiring producers.
 //!
 //! Everything that touches the disk runs on the blocking pool.
 
@@ -15,6 +15,8 @@ use crate::node::Node;
 /// How often directories and files of deleted logs are looked at.
 const REMOVE_DELETED_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Stands for periods that never end, as Kafka's default of `log.flush.scheduler.interval.ms`.
+const LONGEST_PERIOD: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A log start that a client was told is written down this soon after, so that a crash does not bring
 /// deleted records back. Several of them are written together.
 const LOG_START_DELAY: Duration = Duration::from_millis(200);
@@ -25,6 +27,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let period = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1));
     let mut retention = interval(period(storage.retention_check_interval_ms));
     let mut checkpoints = interval(period(i64::from(storage.flush_offset_checkpoint_interval_ms)));
+    let mut overdue = interval(period(storage.flush_scheduler_interval_ms));
     let mut deleted = interval(REMOVE_DELETED_INTERVAL);
     loop {
         let work: fn(&Node) = tokio::select! {
@@ -35,6 +38,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOG_START_DELAY) => write_checkpoints,
             },
+            _ = overdue.tick() => flush_overdue,
             _ = deleted.tick() => remove_deleted,
         };
         let node = Arc::clone(&node);
@@ -46,6 +50,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 
 /// Ticks that begin one period from now: nothing has to be done right after the start.
 fn interval(period: Duration) -> tokio::time::Interval {
+    let period = period.min(LONGEST_PERIOD);
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval
@@ -83,6 +88,11 @@ fn apply_retention(node: &Node) {
 
 fn write_checkpoints(node: &Node) {
     node.store.write_checkpoints(&node.partitions.all());
+}
+
+fn flush_overdue(node: &Node) {
+    let now_ms = clock::now_ms();
+    node.partitions.all().iter().for_each(|partition| partition.flush_if_overdue(now_ms));
 }
 
 fn remove_deleted(node: &Node) {

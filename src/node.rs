@@ -57,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) config: BrokerConfig,
     /// In force: with the dynamic layers of the cluster image.
     configs: RwLock<Arc<BrokerConfigs>>,
+    /// Told when `configs` has changed, for the one task that waits for that.
+    pub(crate) configs_changed: Notify,
     pub(crate) cluster_id: ByteString,
     /// This life of the process, for its registrations.
     pub(crate) incarnation_id: Uuid,
@@ -88,6 +90,7 @@ impl Node {
         let slots = config.replication.max_incremental_fetch_session_cache_slots;
         Self {
             configs: RwLock::new(Arc::new(config.configs.clone())),
+            configs_changed: Notify::new(),
             cluster_id,
             incarnation_id: random::uuid(),
             cluster: Cluster::default(),
@@ -132,6 +135,7 @@ impl Node {
 
     pub(crate) fn set_configs(&self, configs: BrokerConfigs) {
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+        self.configs_changed.notify_one();
     }
 
     /// Whether a log directory takes no new replicas (KIP-1066).

@@ -2,7 +2,8 @@
 //!
 //! A connection that breaks and an address that refuses the next one are evidence that nothing else gives so soon; the
 //! controller weighs it (see `BrokerHeartbeats::on_process_gone`). A connection that cannot be made for another reason
-//! proves nothing.
+//! proves nothing, and neither does the refusal of a port that was never seen open: Apache Kafka opens it only after the
+//! broker has been unfenced.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -40,18 +41,19 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut leader = node.controller.leader();
     let mut images = node.cluster.watch();
     let mut lines: HashMap<Registered, DropGuard> = HashMap::new();
+    let mut was_active = false;
     loop {
         let image = Arc::clone(&images.borrow_and_update());
-        let wanted = if leader.borrow_and_update().is_active_here {
-            brokers(&image, &node)
-        } else {
-            Vec::new()
-        };
+        let is_active = leader.borrow_and_update().is_active_here;
+        let wanted = if is_active { brokers(&image, &node) } else { Vec::new() };
+        // Who was unfenced before this controller began has long been open.
+        let is_seen_open = !std::mem::replace(&mut was_active, is_active);
         lines.retain(|line, _| wanted.contains(line));
         for broker in wanted {
             lines.entry(broker).or_insert_with_key(|broker| {
                 let ended = CancellationToken::new();
-                tokio::spawn(hold(Arc::clone(&node), broker.clone(), ended.clone()));
+                let line = hold(Arc::clone(&node), broker.clone(), is_seen_open, ended.clone());
+                tokio::spawn(line);
                 ended.drop_guard()
             });
         }
@@ -82,21 +84,21 @@ fn brokers(image: &Published, node: &Node) -> Vec<Registered> {
         .collect()
 }
 
-async fn hold(node: Arc<Node>, broker: Registered, ended: CancellationToken) {
+async fn hold(node: Arc<Node>, broker: Registered, is_seen_open: bool, ended: CancellationToken) {
     // When the lifeline is no longer wanted, neither is what it would find.
     tokio::select! {
         () = ended.cancelled() => {}
-        () = hold_for_ever(&node, &broker) => {}
+        () = hold_for_ever(&node, &broker, is_seen_open) => {}
     }
 }
 
-async fn hold_for_ever(node: &Arc<Node>, broker: &Registered) {
+async fn hold_for_ever(node: &Arc<Node>, broker: &Registered, mut is_seen_open: bool) {
     let mut was_told = false;
     loop {
         let address = (&*broker.address.host, broker.address.port);
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(mut stream)) => {
-                was_told = false;
+                (is_seen_open, was_told) = (true, false);
                 let mut nothing = [0; 1];
                 // A broker says nothing unasked: whatever comes, the connection is over.
                 let end = stream.read(&mut nothing).await;
@@ -105,7 +107,7 @@ async fn hold_for_ever(node: &Arc<Node>, broker: &Registered) {
                     tokio::time::sleep(UNREACHABLE_PAUSE).await;
                 }
             }
-            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            Ok(Err(error)) if is_seen_open && error.kind() == ErrorKind::ConnectionRefused => {
                 if !std::mem::replace(&mut was_told, true) {
                     let (id, address) = (broker.id, &broker.address);
                     info!("broker {id} does not listen at {address}: its process is likely gone");

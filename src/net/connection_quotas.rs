@@ -1,19 +1,25 @@
 //! How many connections there may be: in all, of one address, and new ones in a second.
 //!
-//! One value for the broker, shared by its listeners. A place that was taken is given back on drop.
+//! One value for the broker, shared by its listeners. A place that was taken is given back on drop. The
+//! limits follow the dynamic configuration; who is there already stays.
 //! Source: `kafka.network.ConnectionQuotas`.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::limits::{MAX_HELD_REQUEST_BYTES, Share};
 use super::lookout::{Lookout, Lookouts};
+use crate::config::parts::NetworkConfig;
+use crate::node::Node;
 
 /// What the configuration grants.
 #[derive(Debug, Clone)]
@@ -28,16 +34,61 @@ pub(crate) struct ConnectionQuotaLimits {
     pub(crate) creation_rate: u32,
 }
 
+/// A host that is granted connections of its own and that nobody knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{host} of max.connections.per.ip.overrides: {source}")]
+pub(crate) struct UnknownHost {
+    pub(crate) host: String,
+    pub(crate) source: io::Error,
+}
+
+impl ConnectionQuotaLimits {
+    /// The limits of a configuration, its host names looked up.
+    pub(crate) async fn resolve(network: &NetworkConfig) -> Result<Self, UnknownHost> {
+        let mut per_ip_overrides = HashMap::new();
+        for (host, limit) in &network.max_connections_per_ip_overrides {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+            let found = found.map_err(|source| UnknownHost { host: host.clone(), source })?;
+            let limit = count(*limit);
+            per_ip_overrides.extend(found.map(|address| (address.ip().to_canonical(), limit)));
+        }
+        Ok(Self {
+            max_connections: count(network.max_connections),
+            max_connections_per_ip: count(network.max_connections_per_ip),
+            per_ip_overrides,
+            creation_rate: u32::try_from(network.max_connection_creation_rate).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+impl ConnectionQuotaLimits {
+    fn of(&self, ip: IpAddr) -> usize {
+        self.per_ip_overrides.get(&ip).copied().unwrap_or(self.max_connections_per_ip)
+    }
+}
+
+/// A number of connections. The table of configurations refuses negative ones.
+fn count(value: i32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
 /// The places of all connections.
 #[derive(Debug)]
 pub(crate) struct ConnectionQuotas {
-    slots: Arc<Semaphore>,
-    max_per_ip: usize,
-    overrides: HashMap<IpAddr, usize>,
+    limits: Mutex<ConnectionQuotaLimits>,
+    open: Mutex<usize>,
+    /// Told when there may be a place again.
+    freed: Notify,
     counts: Mutex<HashMap<IpAddr, usize>>,
     rate: Mutex<CreationRate>,
     held_request_bytes: Arc<AtomicUsize>,
     lookouts: Arc<Lookouts>,
+}
+
+/// A connection's place among all connections.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    quotas: Arc<ConnectionQuotas>,
 }
 
 /// A connection's place in the count of its address.
@@ -47,34 +98,74 @@ pub(crate) struct Seat {
     ip: IpAddr,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl ConnectionQuotas {
     pub(crate) fn new(limits: ConnectionQuotaLimits) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
-            max_per_ip: limits.max_connections_per_ip,
-            overrides: limits.per_ip_overrides,
-            counts: Mutex::default(),
             rate: Mutex::new(CreationRate::new(limits.creation_rate, Instant::now())),
+            limits: Mutex::new(limits),
+            open: Mutex::default(),
+            freed: Notify::new(),
+            counts: Mutex::default(),
             held_request_bytes: Arc::default(),
             lookouts: Arc::default(),
         }
     }
 
+    /// Takes over every change of the dynamic configuration, until `stop`.
+    pub(crate) async fn follow(self: Arc<Self>, node: Arc<Node>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = node.configs_changed.notified() => {}
+            }
+            match ConnectionQuotaLimits::resolve(&NetworkConfig::new(&node.configs())).await {
+                Ok(limits) => self.set_limits(limits),
+                Err(unknown) => warn!("the limits of connections stay as they were: {unknown}"),
+            }
+        }
+    }
+
+    fn set_limits(&self, limits: ConnectionQuotaLimits) {
+        lock(&self.rate).set(limits.creation_rate);
+        *lock(&self.limits) = limits;
+        self.freed.notify_waiters();
+    }
+
     /// Waits until one more connection may be accepted.
-    pub(crate) async fn slot(&self) -> OwnedSemaphorePermit {
-        let slots = Arc::clone(&self.slots);
-        let slot = slots.acquire_owned().await.expect("the semaphore is never closed");
-        let wait = self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+    pub(crate) async fn slot(this: &Arc<Self>) -> Slot {
+        let slot = loop {
+            // Before looking, or what is freed in between would be missed.
+            let freed = this.freed.notified();
+            if let Some(slot) = Self::free_slot(this) {
+                break slot;
+            }
+            freed.await;
+        };
+        let wait = lock(&this.rate).take(Instant::now());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
         slot
     }
 
+    fn free_slot(this: &Arc<Self>) -> Option<Slot> {
+        let max = lock(&this.limits).max_connections;
+        let mut open = lock(&this.open);
+        if *open >= max {
+            return None;
+        }
+        *open += 1;
+        Some(Slot { quotas: Arc::clone(this) })
+    }
+
     /// A place for a connection from `ip`, unless that address has as many as it may have.
     pub(crate) fn enter(this: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
-        let limit = this.overrides.get(&ip).copied().unwrap_or(this.max_per_ip);
-        let mut counts = this.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = lock(&this.limits).of(ip);
+        let mut counts = lock(&this.counts);
         if counts.get(&ip).copied().unwrap_or(0) >= limit {
             return None;
         }
@@ -93,9 +184,16 @@ impl ConnectionQuotas {
     }
 }
 
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *lock(&self.quotas.open) -= 1;
+        self.quotas.freed.notify_one();
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut counts = self.quotas.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.quotas.counts);
         if let Some(count) = counts.get_mut(&self.ip) {
             *count -= 1;
             if *count == 0 {
@@ -119,8 +217,15 @@ impl CreationRate {
     const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
     fn new(per_second: u32, now: Instant) -> Self {
-        let interval = Self::BURST.checked_div(per_second).unwrap_or(Self::NEVER);
-        Self { interval, paid_until: now }
+        Self { interval: Self::interval(per_second), paid_until: now }
+    }
+
+    fn set(&mut self, per_second: u32) {
+        self.interval = Self::interval(per_second);
+    }
+
+    fn interval(per_second: u32) -> Duration {
+        Self::BURST.checked_div(per_second).unwrap_or(Self::NEVER)
     }
 
     /// Takes one connection and says how long it has to wait.
@@ -166,6 +271,30 @@ mod tests {
         assert!(ConnectionQuotas::enter(&quotas, other).is_none());
         drop(seat);
         assert!(quotas.counts.lock().unwrap().is_empty(), "refused addresses are remembered");
+    }
+
+    #[tokio::test]
+    async fn a_raised_limit_lets_in_who_waits_and_a_lowered_one_lets_stay_who_is_there() {
+        let quotas = quotas(1, &[]);
+        let limits = |max_connections| ConnectionQuotaLimits {
+            max_connections,
+            ..lock(&quotas.limits).clone()
+        };
+        quotas.set_limits(limits(1));
+        let first = ConnectionQuotas::slot(&quotas).await;
+        let waiting = tokio::spawn({
+            let quotas = Arc::clone(&quotas);
+            async move { ConnectionQuotas::slot(&quotas).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        quotas.set_limits(limits(2));
+        let second = waiting.await.unwrap();
+        quotas.set_limits(limits(1));
+        drop(first);
+        assert!(ConnectionQuotas::free_slot(&quotas).is_none(), "one is still there");
+        drop(second);
+        assert!(ConnectionQuotas::free_slot(&quotas).is_some());
     }
 
     #[test]

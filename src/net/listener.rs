@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::connection::{self, ConnectionLimits, Context};
-use super::connection_quotas::ConnectionQuotas;
+use super::connection_quotas::{ConnectionQuotas, Slot};
 use super::descriptors;
 use crate::dispatch::ListenerKind;
 use crate::node::Node;
@@ -103,13 +102,8 @@ impl Listener {
     /// The next connection, when there may be one.
     async fn accept(
         &mut self,
-        quotas: &ConnectionQuotas,
-    ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-        // Clients must not keep controllers from each other.
-        let slot = match self.options.kind {
-            ListenerKind::Broker => Some(quotas.slot().await),
-            ListenerKind::Controller => None,
-        };
+        quotas: &Arc<ConnectionQuotas>,
+    ) -> (TcpStream, SocketAddr, Option<Slot>) {
         loop {
             if descriptors::are_scarce(&self.socket) {
                 self.starve("no file descriptors are left for connections").await;
@@ -119,7 +113,7 @@ impl Listener {
                 Ok((stream, peer)) => {
                     self.thrive();
                     match prepare(&stream) {
-                        Ok(()) => return (stream, canonical(peer), slot),
+                        Ok(()) => return (stream, canonical(peer), self.slot(quotas).await),
                         Err(error) => debug!("connection from {peer} lost at once: {error}"),
                     }
                 }
@@ -128,6 +122,16 @@ impl Listener {
                 }
                 Err(error) => self.starve(error).await,
             }
+        }
+    }
+
+    /// A place for the connection that was just accepted: a listener that waits for one must not keep
+    /// a place from the others meanwhile.
+    async fn slot(&self, quotas: &Arc<ConnectionQuotas>) -> Option<Slot> {
+        match self.options.kind {
+            ListenerKind::Broker => Some(ConnectionQuotas::slot(quotas).await),
+            // Clients must not keep controllers from each other.
+            ListenerKind::Controller => None,
         }
     }
 

@@ -137,6 +137,8 @@ pub(crate) struct Partition {
     state: Mutex<State>,
     flusher: Arc<Flusher>,
     flush_queued: AtomicBool,
+    /// When the log was last synced, or opened.
+    last_flush_ms: AtomicI64,
     leads: AtomicBool,
     offline: AtomicBool,
     /// Where the lowest damaged segment begins.
@@ -170,6 +172,7 @@ impl Partition {
             state: Mutex::new(state),
             flusher,
             flush_queued: AtomicBool::new(false),
+            last_flush_ms: AtomicI64::new(clock::now_ms()),
             leads: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             damaged: AtomicI64::new(damage::INTACT),
@@ -285,6 +288,20 @@ impl Partition {
         }
     }
 
+    /// Has the log synced when something waits for that for longer than `flush.ms`
+    /// (`LogManager.flushDirtyLogs`).
+    pub(crate) fn flush_if_overdue(self: &Arc<Self>, now_ms: i64) {
+        let waited_ms = now_ms.saturating_sub(self.last_flush_ms.load(Ordering::Relaxed));
+        if waited_ms < self.config().log.flush_ms {
+            return;
+        }
+        let log_waits = |log: &Log| log.log_end() > log.flushed_offset();
+        let waits = self.lock().log.as_ref().is_some_and(log_waits);
+        if waits {
+            self.request_flush();
+        }
+    }
+
     /// Syncs the log; on the flusher's thread.
     pub(crate) fn flush(&self) -> Result<(), LogError> {
         // From here on an append asks for another flush.
@@ -295,6 +312,7 @@ impl Partition {
         };
         let Some(ticket) = ticket else { return Ok(()) };
         ticket.run()?;
+        self.last_flush_ms.store(clock::now_ms(), Ordering::Relaxed);
         let mut state = self.lock();
         let Some(log) = &mut state.log else { return Ok(()) };
         log.on_flushed(&ticket);

@@ -73,9 +73,11 @@ pub(crate) fn end_with_equal_metadata_logs(mut cluster: Cluster) {
     }
 }
 
-/// Checks that all replicas of a topic's partitions are equal, byte for byte. The cluster has ended, and was in sync before.
+/// Checks that all replicas of a topic's partitions are equal, byte for byte, and that there is something in them. The cluster
+/// has ended, and was in sync before.
 #[track_caller]
 pub(crate) fn assert_equal_replicas(cluster: &Cluster, topic: &str, partitions: i32) {
+    let mut compared = 0;
     for partition in 0..partitions {
         let name = format!("{topic}-{partition}");
         let logs: Vec<(i32, Batches)> = cluster
@@ -89,6 +91,8 @@ pub(crate) fn assert_equal_replicas(cluster: &Cluster, topic: &str, partitions: 
         for (id, log) in &logs {
             let (first, expected) = &logs[0];
             assert!(log == expected, "{name} differs between nodes {first} and {id}");
+            compared += log.len();
         }
     }
+    assert!(compared > 0, "{topic} is empty");
 }

@@ -3,13 +3,14 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use klamm_faults::{LoadSetup, Scene};
+use klamm_faults::{Client, LoadSetup, Scene};
 use klamm_testbed::{Cluster, ClusterSetup};
 
 static MACHINE: Mutex<()> = Mutex::new(());
 
 /// Six partitions, 100 records a second each.
 pub(crate) const LOAD: LoadSetup = LoadSetup {
+    client: Client::Librdkafka,
     partitions: 6,
     records_per_second_and_partition: 100,
     request_timeout: Duration::from_secs(3),

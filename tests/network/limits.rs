@@ -5,6 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
+use klamm_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use klamm_protocol::messages::incremental_alter_configs_response::IncrementalAlterConfigsResponse;
 use klamm_protocol::messages::produce_response::ProduceResponse;
 use klamm_testbed::{Broker, until_true};
 use rustix::process::Rlimit;
@@ -14,6 +18,9 @@ use crate::client::Client;
 use crate::host::Host;
 use crate::process::{client, limit_descriptors, log};
 use crate::records::{FETCH_VERSION, PRODUCE_VERSION, create_topic, fetch, produce};
+
+/// `ConfigResource.Type.BROKER`
+const BROKER_RESOURCE: i8 = 4;
 
 /// How long a test looks whether something happens that must not.
 const NOT_WITHIN: Duration = Duration::from_millis(200);
@@ -38,6 +45,40 @@ fn a_connection_beyond_max_connections_waits_until_another_one_ends() {
     drop(one);
     assert!(three.receive().is_some());
     two.prove();
+}
+
+#[test]
+fn limits_follow_the_dynamic_configuration() {
+    let host = Host::start(&[("max.connections", "1")]);
+    let mut one = host.client();
+    one.prove();
+    let mut two = host.client();
+    two.send(&ApiVersionsRequest::default(), 0);
+    assert!(is_kept_waiting(&two));
+    set_broker_config(&mut one, "max.connections", "5");
+    assert!(two.receive().is_some());
+    set_broker_config(&mut one, "max.connections.per.ip", "2");
+    until_true("the limit of an address", LIMIT, || {
+        let mut client = host.client();
+        client.send(&ApiVersionsRequest::default(), 0);
+        client.receive().is_none()
+    });
+    one.prove();
+    two.prove();
+}
+
+fn set_broker_config(client: &mut Client, name: &str, value: &str) {
+    let config =
+        AlterableConfig { name: name.into(), config_operation: 0, value: Some(value.into()) };
+    let all_brokers = AlterConfigsResource {
+        resource_type: BROKER_RESOURCE,
+        resource_name: "".into(),
+        configs: vec![config],
+    };
+    let request =
+        IncrementalAlterConfigsRequest { resources: vec![all_brokers], validate_only: false };
+    let response: IncrementalAlterConfigsResponse = client.call(&request, 1);
+    assert_eq!(response.responses[0].error_code, 0, "{response:?}");
 }
 
 #[test]

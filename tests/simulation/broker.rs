@@ -9,20 +9,20 @@ use crate::group_driver::GroupDriver;
 use crate::log::SyncMark;
 use crate::message::{
     Address, CallId, ControllerAnswer, ControllerRequest, GroupRequest, Message, ProducedBatch,
-    ReplicaFetch, Sender,
+    ReadAnswer, ReplicaFetch, Sender,
 };
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
 use crate::observation::Life;
 use crate::plant::Plant;
-use crate::replica::Replica;
+use crate::replica::{Replica, Role};
 use crate::scenario::{
     CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, LAG_MS, directory, supported_features,
 };
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::messages::alter_partition_request::{
     AlterPartitionRequest, BrokerState, PartitionData, TopicData,
 };
@@ -32,6 +32,7 @@ use klamm_protocol::messages::broker_registration_request::{
 };
 use klamm_replication::partition::{
     CommittedIsr, FetchedPartition, Follow, IsrChange, IsrProposal, ProposalOutcome, Registration,
+    check_leader_epoch,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -541,24 +542,27 @@ impl Broker {
         self.request_sync(disk, step);
     }
 
-    pub(crate) fn on_read(
+    /// What a consumer may see from `offset` on.
+    pub(crate) fn read(
         &self,
-        to: Sender,
-        call: CallId,
         id: PartitionId,
+        leader_epoch: LeaderEpoch,
         offset: Offset,
         disk: &Disk,
-        step: &mut NodeStep<'_>,
-    ) {
-        let leads = self.replicas.get(&id).filter(|replica| replica.leads());
-        let answer = match leads.zip(disk.partitions.get(&id)) {
-            None => Err(ErrorCode::NotLeaderOrFollower),
-            Some((replica, partition)) => {
-                let batches = partition.log.read(offset, replica.high_watermark, 4);
-                Ok(batches.iter().flat_map(|batch| values_from(batch, offset)).collect())
-            }
+        plant: Plant,
+    ) -> Result<ReadAnswer, ErrorCode> {
+        let replica = self.replicas.get(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let Role::Leader(leader) = &replica.role else {
+            return Err(ErrorCode::NotLeaderOrFollower);
         };
-        step.answer(to, Message::ReadAnswer { call, answer });
+        check_leader_epoch(leader_epoch, leader.leader_epoch())?;
+        let known = leader.check_offsets_available().is_ok();
+        let early = plant == Plant::LatestShownTooEarly;
+        let batches = disk.partitions[&id].log.read(offset, leader.high_watermark(), 4);
+        Ok(ReadAnswer {
+            values: batches.iter().flat_map(|batch| values_from(batch, offset)).collect(),
+            latest: (known || early).then(|| leader.high_watermark()),
+        })
     }
 
     pub(crate) fn on_group_request(

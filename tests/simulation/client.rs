@@ -34,6 +34,11 @@ impl Leaders {
         self.0[partition].map(|(_, leader)| leader).filter(|leader| *leader >= 0)
     }
 
+    /// The epoch of the leader.
+    pub(crate) fn epoch_of(&self, partition: PartitionId) -> LeaderEpoch {
+        self.0[partition].map_or(-1, |(epoch, _)| epoch)
+    }
+
     /// A broker answers a Metadata request.
     pub(crate) fn learn(&mut self, image: &ClusterImage) {
         for (known, (topic, index)) in self.0.iter_mut().zip(PARTITIONS) {

@@ -70,8 +70,13 @@ impl Disk {
         self.recover();
     }
 
-    /// Epochs follow from the log, but for one that the checkpoint has and the log not yet.
+    /// A log that ends below its snapshot begins anew behind it. Epochs follow from the log.
     fn recover(&mut self) {
+        let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.id.offset);
+        if self.metadata.end() < covered {
+            self.metadata.start_at(covered);
+        }
+        self.metadata.delete_below(covered);
         for partition in self.partitions.values_mut() {
             let batches = partition.log.batches().iter();
             let starts = batches.map(|batch| EpochStart {

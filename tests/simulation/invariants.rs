@@ -7,16 +7,18 @@ mod consumed_records;
 mod equal_state;
 mod group_generations;
 mod high_watermark;
+mod latest_offsets;
 mod leader_contact;
 mod log_matching;
 mod one_leader;
 mod producer_state;
 
-use crate::batch::{MetadataBatch, PartitionBatch, PartitionId};
+use crate::batch::{MetadataBatch, PARTITIONS, PartitionBatch, PartitionId};
 use crate::log::Extent;
 use crate::node::Node;
 use crate::observation::Observation;
 use crate::scenario::Scenario;
+use klamm_metadata::image::partition::Partition;
 use klamm_metadata::loader::MetadataLoader;
 use klamm_protocol::ids::{BrokerId, Offset};
 use std::collections::BTreeMap;
@@ -65,6 +67,17 @@ impl Committed {
         self.loader.end_offset()
     }
 
+    /// Who replicates a partition. Others may still have a log of it, which they are about to delete.
+    fn replicas(&self, partition: PartitionId) -> Vec<BrokerId> {
+        self.partition(partition).map_or(Vec::new(), |found| found.replicas.clone())
+    }
+
+    /// A partition as the committed metadata have it.
+    pub(crate) fn partition(&self, partition: PartitionId) -> Option<&Partition> {
+        let (topic, index) = PARTITIONS[partition];
+        self.loader.stable().topics.by_name(topic)?.partition(index)
+    }
+
     fn push(&mut self, batch: &Rc<MetadataBatch>) {
         match &batch.records {
             None => self.loader.skip_to(batch.next_offset),
@@ -107,6 +120,7 @@ pub(crate) struct Invariants {
     acknowledged_records: acknowledged_records::AcknowledgedRecords,
     producer_state: producer_state::ProducerState,
     consumed_records: consumed_records::ConsumedRecords,
+    latest_offsets: latest_offsets::LatestOffsets,
     group_generations: group_generations::GroupGenerations,
     committed_offsets: committed_offsets::CommittedOffsets,
 }
@@ -148,8 +162,8 @@ impl Invariants {
         rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
     }
 
-    fn rules(&mut self) -> ([&mut dyn Invariant; 10], &Committed) {
-        let rules: [&mut dyn Invariant; 10] = [
+    fn rules(&mut self) -> ([&mut dyn Invariant; 11], &Committed) {
+        let rules: [&mut dyn Invariant; 11] = [
             &mut self.one_leader,
             &mut self.equal_state,
             &mut self.leader_contact,
@@ -158,6 +172,7 @@ impl Invariants {
             &mut self.acknowledged_records,
             &mut self.producer_state,
             &mut self.consumed_records,
+            &mut self.latest_offsets,
             &mut self.group_generations,
             &mut self.committed_offsets,
         ];

@@ -31,6 +31,7 @@ mod step;
 mod world;
 
 use plant::Plant;
+use std::collections::BTreeMap;
 use std::env;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
@@ -41,6 +42,8 @@ use world::World;
 const FIXED_SEEDS: u64 = 2_000;
 /// Seeds of a run that nobody has run before.
 const FRESH_SEEDS: u64 = 200;
+/// Seeds of which is counted what happens.
+const CENSUS_SEEDS: u64 = 50;
 /// A planted bug has to show within so many seeds.
 const PLANT_SEEDS: u64 = 200;
 /// After so many failing seeds the others are not run.
@@ -90,6 +93,40 @@ fn equal_seeds_give_equal_runs() {
         }
         assert!(runs[0].trace().is_some());
         assert_eq!(runs[0].trace(), runs[1].trace(), "seed {seed}");
+    }
+}
+
+/// A simulation in which nothing happens proves nothing.
+#[test]
+fn everything_that_can_go_wrong_does() {
+    let mut census: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for seed in 0..CENSUS_SEEDS {
+        let mut world = World::new(seed, Plant::None);
+        assert_eq!(world.run(), Ok(()));
+        for (kind, count) in &world.census {
+            *census.entry(*kind).or_default() += count;
+        }
+    }
+    println!("in {CENSUS_SEEDS} runs: {census:#?}");
+    for kind in [
+        "crashes",
+        "orderly stops",
+        "cuts of the network",
+        "elections of a quorum leader",
+        "metadata logs cut",
+        "snapshots loaded",
+        "elections of a partition leader",
+        "partition logs cut",
+        "repeated batches recognised",
+        "values acknowledged",
+        "values consumed",
+        "latest offsets shown",
+        "assignments",
+        "offsets committed",
+        "offsets shown",
+    ] {
+        let count = census.get(kind).copied().unwrap_or(0);
+        assert!(count >= CENSUS_SEEDS / 10, "{count} {kind} in {CENSUS_SEEDS} runs");
     }
 }
 
@@ -170,4 +207,9 @@ fn acks_all_that_is_answered_on_append_is_caught() {
 #[test]
 fn group_offsets_that_are_shown_before_they_are_committed_are_caught() {
     assert_caught(Plant::OffsetsShownBeforeCommit);
+}
+
+#[test]
+fn latest_offsets_that_are_told_before_the_new_leader_knows_them_are_caught() {
+    assert_caught(Plant::LatestShownTooEarly);
 }

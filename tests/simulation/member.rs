@@ -1,8 +1,8 @@
 //! A consumer in the group: joins, is assigned partitions, reads them, commits how far it came.
 
-use crate::batch::{DATA_PARTITIONS, DATA_TOPIC, PartitionId, Value};
+use crate::batch::{DATA_PARTITIONS, DATA_TOPIC, PartitionId};
 use crate::client::{ClientStep, ClientTimer, Leaders};
-use crate::message::{Address, CallId, GroupAnswer, GroupRequest, Message, group_id};
+use crate::message::{Address, CallId, GroupAnswer, GroupRequest, Message, ReadAnswer, group_id};
 use crate::observation::Observation;
 use crate::scenario::{MEMBER_SESSION_MS, REBALANCE_MS};
 use bytes::Bytes;
@@ -51,7 +51,10 @@ pub(crate) struct Member {
     next_call: CallId,
     assigned: Vec<PartitionId>,
     positions: BTreeMap<PartitionId, Offset>,
-    reads: BTreeMap<CallId, PartitionId>,
+    /// The reads that wait, and how far the partition reached when they were sent.
+    reads: BTreeMap<CallId, (PartitionId, Offset)>,
+    /// How far each partition has been seen to reach.
+    latest: BTreeMap<PartitionId, Offset>,
     commits: bool,
     /// How far this member has read, over all its generations.
     pub(crate) consumed: BTreeMap<PartitionId, Offset>,
@@ -71,6 +74,7 @@ impl Member {
             assigned: Vec::new(),
             positions: BTreeMap::new(),
             reads: BTreeMap::new(),
+            latest: BTreeMap::new(),
             commits: false,
             consumed: BTreeMap::new(),
             is_restless: true,
@@ -87,6 +91,7 @@ impl Member {
         *self = Self {
             next_call: self.next_call,
             consumed: std::mem::take(&mut self.consumed),
+            latest: std::mem::take(&mut self.latest),
             ..Self::new()
         };
     }
@@ -311,18 +316,26 @@ impl Member {
         for (partition, offset) in self.positions.clone() {
             let Some(leader) = leaders.of(partition) else { continue };
             let call = self.next_call();
-            self.reads.insert(call, partition);
-            step.ask(Address::Node(leader), Message::Read { call, partition, offset });
+            let reached = self.latest.get(&partition).copied().unwrap_or(-1);
+            self.reads.insert(call, (partition, reached));
+            let leader_epoch = leaders.epoch_of(partition);
+            let read = Message::Read { call, partition, leader_epoch, offset };
+            step.ask(Address::Node(leader), read);
         }
     }
 
     pub(crate) fn on_read(
         &mut self,
         call: CallId,
-        answer: Result<Vec<(Offset, Option<Value>)>, ErrorCode>,
+        answer: Result<ReadAnswer, ErrorCode>,
         step: &mut ClientStep<'_>,
     ) {
-        let (Some(partition), Ok(values)) = (self.reads.remove(&call), answer) else { return };
+        let Some((partition, reached)) = self.reads.remove(&call) else { return };
+        let Ok(ReadAnswer { values, latest }) = answer else { return };
+        if let Some(latest) = latest {
+            step.observe(Observation::LatestShown { partition, reached, latest });
+            self.latest.insert(partition, latest.max(reached));
+        }
         for (offset, value) in values {
             step.observe(Observation::Consumed { partition, offset, value });
             self.positions.insert(partition, offset + 1);

@@ -82,6 +82,14 @@ pub(crate) struct ProducedBatch {
     pub(crate) values: Vec<Value>,
 }
 
+/// What a consumer is given: the answers to its Fetch and its ListOffsets in one.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadAnswer {
+    pub(crate) values: Vec<(Offset, Option<Value>)>,
+    /// Where the partition ends for consumers, if the leader can tell yet.
+    pub(crate) latest: Option<Offset>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum GroupRequest {
     Join(JoinGroup),
@@ -134,11 +142,12 @@ pub(crate) enum Message {
     Read {
         call: CallId,
         partition: PartitionId,
+        leader_epoch: LeaderEpoch,
         offset: Offset,
     },
     ReadAnswer {
         call: CallId,
-        answer: Result<Vec<(Offset, Option<Value>)>, ErrorCode>,
+        answer: Result<ReadAnswer, ErrorCode>,
     },
     Group {
         call: CallId,

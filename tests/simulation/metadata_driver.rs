@@ -185,7 +185,10 @@ impl MetadataDriver {
 
     fn note_contact(&mut self, from: Sender, request: &Request, now_ms: i64) {
         let Address::Node(id) = from.address else { return };
-        if matches!(request, Request::Fetch(_) | Request::FetchSnapshot(_)) {
+        if matches!(
+            request,
+            Request::Fetch(_) | Request::FetchSnapshot(_) | Request::UpdateVoter(_)
+        ) {
             self.heard.insert(id, now_ms);
         }
         if matches!(request, Request::Fetch(_)) {
@@ -435,6 +438,7 @@ impl MetadataDriver {
     }
 
     fn load_snapshot(&mut self, id: OffsetAndEpoch, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        step.observe(Observation::SnapshotLoaded);
         let file = step.store.snapshot(id);
         self.loader = loaded(&file);
         let membership = file.membership.clone();

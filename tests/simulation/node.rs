@@ -164,8 +164,9 @@ impl Process {
             Message::Produce { call, batch } => {
                 broker.on_produce((from, call), batch, disk, step);
             }
-            Message::Read { call, partition, offset } => {
-                broker.on_read(from, call, partition, offset, disk, step);
+            Message::Read { call, partition, leader_epoch, offset } => {
+                let answer = broker.read(partition, leader_epoch, offset, disk, step.plant);
+                step.answer(from, Message::ReadAnswer { call, answer });
             }
             Message::Group { call, request } => {
                 broker.on_group_request(from, call, request, disk, step);

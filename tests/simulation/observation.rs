@@ -21,6 +21,8 @@ pub(crate) enum Observation {
     MetadataApplied { life: Life, end_offset: Offset },
     /// A node has cut its metadata log.
     MetadataCut { life: Life, end_offset: Offset, applied: Offset },
+    /// A node has begun its metadata anew with a leader's snapshot.
+    SnapshotLoaded,
     /// A node has met a message that no correct peer sends.
     Contradiction { life: Life, anomaly: Anomaly },
     /// A majority of the voters was last heard from so long ago, by the leader's clock.
@@ -37,6 +39,10 @@ pub(crate) enum Observation {
         leads: bool,
         offset: Offset,
     },
+    /// A follower has cut its log.
+    PartitionCut,
+    /// A leader has recognised a batch that it has already.
+    BatchRepeated,
     /// A node has read a partition's producers from the log again.
     ProducersRebuilt { life: Life, partition: PartitionId, equal: bool },
     /// A leader answers a produce with acks=all.
@@ -51,6 +57,8 @@ pub(crate) enum Observation {
     SequenceRefused { partition: PartitionId, value: Value },
     /// A consumer was given a value.
     Consumed { partition: PartitionId, offset: Offset, value: Option<Value> },
+    /// A consumer was told how far a partition reaches; when it asked, it knew that it did so far.
+    LatestShown { partition: PartitionId, reached: Offset, latest: Offset },
     /// A member of the group was given its partitions.
     Assigned { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The coordinator acknowledges an offset that a member of this generation commits.
@@ -59,4 +67,34 @@ pub(crate) enum Observation {
     OffsetsAsked { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The member was given a committed offset; -1 for none.
     OffsetShown { member: ByteString, partition: PartitionId, offset: Offset },
+}
+
+impl Observation {
+    /// What kind of thing was seen.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::QuorumLed { .. } => "elections of a quorum leader",
+            Self::ControllerActive { .. } => "active controllers",
+            Self::MetadataCommitted { .. } => "metadata batches committed",
+            Self::MetadataApplied { .. } => "metadata applied",
+            Self::MetadataCut { .. } => "metadata logs cut",
+            Self::SnapshotLoaded => "snapshots loaded",
+            Self::Contradiction { .. } => "contradictions",
+            Self::QuorumSilent { .. } => "looks at the quorum",
+            Self::PartitionLed { .. } => "elections of a partition leader",
+            Self::Written { .. } => "batches written",
+            Self::HighWatermark { .. } => "high watermarks moved",
+            Self::PartitionCut => "partition logs cut",
+            Self::BatchRepeated => "repeated batches recognised",
+            Self::ProducersRebuilt { .. } => "producers compared",
+            Self::Acknowledged { .. } => "values acknowledged",
+            Self::SequenceRefused { .. } => "sequences refused",
+            Self::Consumed { .. } => "values consumed",
+            Self::LatestShown { .. } => "latest offsets shown",
+            Self::Assigned { .. } => "assignments",
+            Self::OffsetCommitted { .. } => "offsets committed",
+            Self::OffsetsAsked { .. } => "offsets asked for",
+            Self::OffsetShown { .. } => "offsets shown",
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Plant {
     DuplicateDetectionLost,
     /// acks=all is answered when the leader has appended.
     AcknowledgedOnAppend,
+    /// A new leader tells where the partition ends before it knows (before KIP-207).
+    LatestShownTooEarly,
     /// The group coordinator takes appended offsets for committed ones.
     OffsetsShownBeforeCommit,
 }

@@ -306,6 +306,7 @@ impl Replica {
         header.partition_leader_epoch = leader.leader_epoch();
         let repeated = self.producers.append(&header, origin).map_err(|error| error.code())?;
         if let Some(earlier) = repeated {
+            step.observe(Observation::BatchRepeated);
             let (first_offset, required_offset) = (earlier.first_offset(), earlier.last_offset + 1);
             return Ok(Appended { first_offset, required_offset });
         }
@@ -457,8 +458,9 @@ impl Replica {
                 }
                 self.on_progress(disk, step);
             }
-            Follow::TruncateTo(end) => {
-                self.truncate(end, disk);
+            Follow::TruncateTo(end_offset) => {
+                self.truncate(end_offset, disk);
+                step.observe(Observation::PartitionCut);
                 self.on_progress(disk, step);
             }
             _ => {}

@@ -64,6 +64,8 @@ pub(crate) struct World {
     violation: Option<String>,
     /// Everything that happened, if asked for: formatting takes most of a run.
     trace: Option<DefaultHasher>,
+    /// How often each kind of thing was seen, faults included.
+    pub(crate) census: BTreeMap<&'static str, u64>,
     /// Whether to tell what is observed.
     is_verbose: bool,
 }
@@ -90,6 +92,7 @@ impl World {
             invariants: Invariants::default(),
             violation: None,
             trace: None,
+            census: BTreeMap::new(),
             is_verbose: std::env::var_os("SIMULATION_VERBOSE").is_some(),
             scenario,
         };
@@ -334,6 +337,9 @@ impl World {
         if self.is_verbose {
             observed.iter().for_each(|seen| eprintln!("{} ms: {seen:?}", self.now_ms));
         }
+        for seen in observed {
+            *self.census.entry(seen.kind()).or_default() += 1;
+        }
         let cluster = Cluster { nodes: &self.nodes, scenario: &self.scenario };
         if let Err(violation) = self.invariants.observe(observed, &cluster) {
             self.violation.get_or_insert(violation);
@@ -381,6 +387,7 @@ impl World {
     }
 
     fn crash(&mut self, id: BrokerId) {
+        *self.census.entry("crashes").or_default() += 1;
         let node = self.nodes.get_mut(&id).expect("a node");
         node.process = None;
         node.tick_at_ms = i64::MAX;
@@ -418,6 +425,7 @@ impl World {
 
     /// The controller has let the node go: it ends in order and comes back.
     fn close(&mut self, id: BrokerId) {
+        *self.census.entry("orderly stops").or_default() += 1;
         let node = self.nodes.get_mut(&id).expect("a node");
         let process = node.process.take().expect("it runs");
         node.tick_at_ms = i64::MAX;
@@ -432,6 +440,7 @@ impl World {
         if !self.faults {
             return;
         }
+        *self.census.entry("cuts of the network").or_default() += 1;
         let victim = self.any_node();
         self.network.cut(victim, &self.scenario.nodes, &mut self.random);
         if self.random.chance(20) {

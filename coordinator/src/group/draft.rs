@@ -19,6 +19,8 @@ pub(crate) struct Draft {
     pub(crate) replies: Vec<Reply>,
     /// Replies that wait until the event's records are committed.
     pub(crate) held: Vec<Reply>,
+    /// Replies that wait until everything written so far is committed: they show what it led to.
+    pub(crate) reads: Vec<Reply>,
     /// What else waits for the records.
     pub(crate) after: Option<AfterWrite>,
 }

@@ -16,7 +16,7 @@ use super::detach::detach_bytes;
 use super::draft::{AfterWrite, Draft};
 use super::shard::GroupShard;
 use super::turn::GroupTurn;
-use crate::outcome::{Outcome, RequestToken, Response, WriteFailure};
+use crate::outcome::{Outcome, Reply, RequestToken, Response, WriteFailure};
 
 /// The first version that must name protocol type and name.
 const FIRST_VERSION_WITH_PROTOCOL: i16 = 5;
@@ -74,7 +74,11 @@ impl GroupTurn<'_> {
             }
             State::Stable => {
                 self.note_sync(member_id);
-                self.answer_sync(member_id, token);
+                // A coordinator that has just been loaded may have read the generation from records
+                // that are not committed yet. Should they be lost, another coordinator will assign
+                // the same generation in another way.
+                let assigned = self.assigned(member_id, token);
+                self.draft.reads.push(assigned);
                 Ok(())
             }
         }
@@ -141,7 +145,8 @@ impl GroupTurn<'_> {
         for member_id in self.group.member_ids() {
             let member = self.group.member_mut(&member_id).expect("ids are the members'");
             if let Some(token) = member.awaiting_sync.take() {
-                self.answer_sync(&member_id, token);
+                let assigned = self.assigned(&member_id, token);
+                self.draft.replies.push(assigned);
                 self.restart_session(&member_id);
             }
         }
@@ -172,7 +177,8 @@ impl GroupTurn<'_> {
         }
     }
 
-    fn answer_sync(&mut self, member_id: &ByteString, token: RequestToken) {
+    /// The answer that tells a member its assignment.
+    fn assigned(&self, member_id: &ByteString, token: RequestToken) -> Reply {
         let member = self.group.member(member_id).expect("only members are answered");
         let response = SyncGroupResponse {
             protocol_type: self.group.protocol_type.clone(),
@@ -180,7 +186,7 @@ impl GroupTurn<'_> {
             assignment: member.assignment.clone(),
             ..Default::default()
         };
-        self.draft.reply(token, Response::SyncGroup(response));
+        Reply { token, response: Response::SyncGroup(response) }
     }
 }
 
@@ -230,6 +236,23 @@ mod tests {
         assert_eq!(harness.state_name(), "Stable");
         let again = harness.sync(1, &members[0], &[]);
         assert_eq!(&harness.sync_answer(again).assignment[..], b"x");
+    }
+
+    #[test]
+    fn a_loaded_generation_is_told_once_it_is_known_to_be_committed() {
+        // Found by the cluster simulation: the records were lost, and the generation assigned anew.
+        let mut harness = Harness::new();
+        let members = harness.stable(1);
+        let log_end = i64::try_from(harness.log.len()).unwrap();
+        let mut loader = crate::group::GroupLoader::new();
+        for (offset, record) in (0..).zip(&harness.log) {
+            loader.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
+        }
+        harness.shard = loader.on_loaded(harness.shard.config.clone(), log_end, harness.now_ms);
+        let early = harness.sync(1, &members[0], &[]);
+        assert!(harness.is_waiting(early));
+        harness.commit();
+        assert_eq!(&harness.sync_answer(early).assignment[..], b"a");
     }
 
     #[test]

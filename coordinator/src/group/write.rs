@@ -84,6 +84,10 @@ impl GroupShard {
             self.writes.unappended.is_none(),
             "the driver reports on an append before the next event"
         );
+        for read in std::mem::take(&mut draft.reads) {
+            let mut answered = self.reply_to_read(read);
+            draft.replies.append(&mut answered.replies);
+        }
         if draft.records.is_empty() {
             draft.replies.append(&mut draft.held);
             return Outcome { records: Vec::new(), replies: draft.replies };

@@ -1,30 +1,33 @@
-//! An idempotent producer (librdkafka, acks=all) that sends to every partition at a steady pace, through any fault, and
-//! writes down what was acknowledged where and when.
+//! Idempotent producers (acks=all) that send to every partition at a steady pace, through any fault, and write down what was
+//! acknowledged where and when.
+
+mod java;
+mod librdkafka;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use rdkafka::config::ClientConfig;
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::util::Timeout;
-use rdkafka::{ClientContext, producer::NoCustomPartitioner};
 
 use crate::recording::{Recording, Written};
 
-/// Between looks at the clock and at what has come back.
-const POLL: Duration = Duration::from_millis(2);
 /// A partition without a leader is not sent more: it would only lengthen the catching up.
 const MAX_UNACKNOWLEDGED: u64 = 2_000;
-const FLUSH_LIMIT: Duration = Duration::from_secs(120);
+/// How long the last records may take to be acknowledged or given up.
+const END_LIMIT: Duration = Duration::from_secs(120);
+
+/// Which producer sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// librdkafka, quick to start, told to look for new leaders often.
+    Librdkafka,
+    /// Apache Kafka's own producer with its defaults, in a JVM of its own.
+    Java,
+}
 
 /// What a load shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadSetup {
+    /// Who sends.
+    pub client: Client,
     /// Partitions `0..partitions` are sent to.
     pub partitions: i32,
     /// The steady pace.
@@ -38,31 +41,13 @@ pub struct LoadSetup {
 pub struct Load {
     setup: LoadSetup,
     recording: Arc<Recording>,
-    stop: Arc<AtomicBool>,
-    /// Nobody asks what became of the last records.
-    abandoned: Arc<AtomicBool>,
-    sender: Option<JoinHandle<()>>,
+    driver: Driver,
 }
 
-struct Deliveries(Arc<Recording>);
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext<NoCustomPartitioner> for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let (Ok(message) | Err((_, message))) = result;
-        let value = std::str::from_utf8(message.payload().unwrap_or_default());
-        let id = value.ok().and_then(|value| value.parse().ok()).expect("we sent it");
-        match result {
-            Ok(message) => {
-                // librdkafka says -1 when it hears of a record only as a duplicate.
-                self.0.acknowledge(id, Some(message.offset()).filter(|offset| *offset >= 0));
-            }
-            Err((error, _)) => self.0.fail(id, error.to_string()),
-        }
-    }
+#[derive(Debug)]
+enum Driver {
+    Librdkafka(librdkafka::Driver),
+    Java(java::Driver),
 }
 
 impl Load {
@@ -72,32 +57,13 @@ impl Load {
     /// When the client refuses its configuration.
     pub fn start(bootstrap: &str, topic: &str, setup: LoadSetup) -> Self {
         let recording = Arc::new(Recording::begin());
-        let timeout_ms = setup.request_timeout.as_millis().to_string();
-        let producer: BaseProducer<Deliveries> = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", "0")
-            .set("retry.backoff.ms", "20")
-            .set("reconnect.backoff.ms", "20")
-            .set("reconnect.backoff.max.ms", "100")
-            .set("topic.metadata.refresh.fast.interval.ms", "50")
-            .set("socket.timeout.ms", &timeout_ms)
-            .set("request.timeout.ms", &timeout_ms)
-            .create_with_context(Deliveries(Arc::clone(&recording)))
-            .expect("librdkafka knows these settings");
-        let stop = Arc::new(AtomicBool::new(false));
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let sender = Sender {
-            producer,
-            topic: topic.to_owned(),
-            setup,
-            recording: Arc::clone(&recording),
-            stop: Arc::clone(&stop),
-            abandoned: Arc::clone(&abandoned),
+        let driver = match setup.client {
+            Client::Librdkafka => {
+                Driver::Librdkafka(librdkafka::Driver::start(bootstrap, topic, setup, &recording))
+            }
+            Client::Java => Driver::Java(java::Driver::start(bootstrap, topic, setup, &recording)),
         };
-        let sender = Some(std::thread::spawn(move || sender.run()));
-        Self { setup, recording, stop, abandoned, sender }
+        Self { setup, recording, driver }
     }
 
     /// What it was started with.
@@ -111,80 +77,10 @@ impl Load {
 
     /// Sends no more and waits until every record is acknowledged or given up.
     pub(crate) fn finish(mut self) -> Written {
-        self.join();
+        match &mut self.driver {
+            Driver::Librdkafka(driver) => driver.finish(),
+            Driver::Java(driver) => driver.finish(),
+        }
         self.recording.written().clone()
-    }
-
-    fn join(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(sender) = self.sender.take()
-            && sender.join().is_err()
-            && !std::thread::panicking()
-        {
-            panic!("the load could not go on");
-        }
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.abandoned.store(true, Ordering::Relaxed);
-        self.join();
-    }
-}
-
-struct Sender {
-    producer: BaseProducer<Deliveries>,
-    topic: String,
-    setup: LoadSetup,
-    recording: Arc<Recording>,
-    stop: Arc<AtomicBool>,
-    abandoned: Arc<AtomicBool>,
-}
-
-impl Sender {
-    fn run(&self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            self.producer.poll(POLL);
-            for partition in 0..self.setup.partitions {
-                self.send_what_is_due(partition);
-            }
-        }
-        if !self.abandoned.load(Ordering::Relaxed) {
-            let flushed = self.producer.flush(Timeout::After(FLUSH_LIMIT));
-            flushed.expect("every record is acknowledged or given up in time");
-        }
-    }
-
-    fn send_what_is_due(&self, partition: i32) {
-        let (sent, done) = {
-            let written = self.recording.written();
-            let count = |counts: &std::collections::BTreeMap<i32, u64>| {
-                counts.get(&partition).copied().unwrap_or(0)
-            };
-            (count(&written.sent), count(&written.counts))
-        };
-        let elapsed_ms = u64::try_from(self.recording.elapsed().as_millis())
-            .expect("a test does not last for ages");
-        let due = elapsed_ms * self.setup.records_per_second_and_partition / 1_000;
-        let room = MAX_UNACKNOWLEDGED.saturating_sub(sent - done);
-        for _ in 0..due.saturating_sub(sent).min(room) {
-            self.send(partition);
-        }
-    }
-
-    fn send(&self, partition: i32) {
-        let id = self.recording.next(partition);
-        let value = id.to_string();
-        let record = BaseRecord::<[u8], [u8]>::to(&self.topic)
-            .partition(partition)
-            .payload(value.as_bytes());
-        match self.producer.send(record) {
-            Ok(()) => {}
-            Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                self.recording.fail(id, error.to_string());
-            }
-            Err((error, _)) => panic!("{error}"),
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! every log holds each producer's records once and in order.
 
 use super::{Cluster, Committed, Invariant};
-use crate::batch::{DATA_PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
+use crate::batch::{DATA_PARTITIONS, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
 use crate::observation::{Life, Observation};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::BTreeMap;
@@ -89,11 +89,12 @@ impl Invariant for AcknowledgedRecords {
         }
     }
 
-    fn finish(&mut self, _: &Committed, cluster: &Cluster<'_>) -> Result<(), String> {
-        for node in cluster.nodes.values() {
-            for (partition, disk) in &node.disk.partitions {
-                self.check_held(node.id, *partition, LeaderEpoch::MAX, cluster)?;
-                if *partition < DATA_PARTITIONS {
+    fn finish(&mut self, committed: &Committed, cluster: &Cluster<'_>) -> Result<(), String> {
+        for partition in 0..PARTITIONS.len() {
+            for id in committed.replicas(partition) {
+                self.check_held(id, partition, LeaderEpoch::MAX, cluster)?;
+                let disk = cluster.nodes[&id].disk.partitions.get(&partition);
+                if let Some(disk) = disk.filter(|_| partition < DATA_PARTITIONS) {
                     check_order(disk.log.batches().iter().map(|batch| &**batch))?;
                 }
             }

@@ -26,16 +26,12 @@ impl Invariant for ConsumedRecords {
         Ok(())
     }
 
-    fn finish(&mut self, _: &Committed, cluster: &Cluster<'_>) -> Result<(), String> {
+    fn finish(&mut self, committed: &Committed, cluster: &Cluster<'_>) -> Result<(), String> {
         for ((partition, offset), value) in &self.values {
-            for node in cluster.nodes.values() {
-                if !node.disk.partitions.contains_key(partition) {
-                    continue;
-                }
-                let batch = cluster.batch(node.id, *partition, *offset);
+            for id in committed.replicas(*partition) {
+                let batch = cluster.batch(id, *partition, *offset);
                 let held = batch.and_then(|batch| batch.value_at(*offset));
                 if held != *value {
-                    let id = node.id;
                     return Err(format!(
                         "{value:?} was read from {partition} at {offset}, {id} has {held:?}"
                     ));

@@ -55,9 +55,7 @@ impl HighWatermark {
         cluster: &Cluster<'_>,
     ) -> Result<(), String> {
         let Some(led) = self.latest.get(&id).filter(|led| led.offset > 0) else { return Ok(()) };
-        let (topic, index) = PARTITIONS[id];
-        let topic = committed.loader.stable().topics.by_name(topic);
-        let Some(found) = topic.and_then(|topic| topic.partition(index)) else { return Ok(()) };
+        let Some(found) = committed.partition(id) else { return Ok(()) };
         if found.leader != led.life.0 || found.leader_epoch != led.epoch {
             return Ok(());
         }

@@ -43,12 +43,13 @@ impl Invariant for LogMatching {
     }
 
     /// All logs hold the same below the high watermark.
-    fn finish(&mut self, _: &Committed, cluster: &Cluster<'_>) -> Result<(), String> {
+    fn finish(&mut self, committed: &Committed, cluster: &Cluster<'_>) -> Result<(), String> {
         for partition in 0..PARTITIONS.len() {
             let end = self.committed.get(&partition).copied().unwrap_or(0);
-            let logs = cluster.nodes.values();
-            let logs: Vec<_> =
-                logs.filter_map(|node| node.disk.partitions.get(&partition)).collect();
+            let replicas = committed.replicas(partition).into_iter();
+            let logs: Vec<_> = replicas
+                .filter_map(|id| cluster.nodes[&id].disk.partitions.get(&partition))
+                .collect();
             for pair in logs.windows(2) {
                 let batches = pair[0].log.batches().iter().zip(pair[1].log.batches());
                 for (one, other) in batches {

@@ -64,6 +64,14 @@ impl Disk {
         &self.mount
     }
 
+    /// Writes everything out.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn sync(&self) {
+        run(&format!("sync -f {}", self.mount.display()));
+    }
+
     /// Cuts the power: what was not synced is gone, and nothing can be read or written until [`power_on`](Self::power_on).
     ///
     /// # Panics

@@ -1,0 +1,24 @@
+//! All nodes lose power at once.
+
+use klamm_faults::{Scene, lose_power, on_disks};
+use klamm_testbed::{ClusterSetup, Disk, Flavour};
+
+use crate::LOAD;
+use crate::report::Column;
+use crate::verdict::Verdict;
+
+pub(crate) fn measure(flavour: Flavour, column: &mut Column) {
+    let disks: [Disk; 3] = std::array::from_fn(|_| Disk::new());
+    let cluster = on_disks(ClusterSetup::of(&[flavour; 3]), &disks).start();
+    let mut scene = Scene::begin(cluster, &[1, 2, 3], LOAD);
+    // What is lost shall be records, and not the cluster itself.
+    for disk in &disks {
+        disk.sync();
+    }
+    scene.until_steady();
+    lose_power(&mut scene, &disks);
+    let (cluster, history) = scene.finish();
+    column.add("power loss of all three nodes", Verdict::on(&history).to_string());
+    // Before the disks it lives on.
+    drop(cluster);
+}

@@ -1,0 +1,159 @@
+//! The load of a librdkafka producer, in a thread of this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::util::Timeout;
+use rdkafka::{ClientContext, producer::NoCustomPartitioner};
+
+use super::{END_LIMIT, LoadSetup, MAX_UNACKNOWLEDGED};
+use crate::recording::Recording;
+
+/// Between looks at the clock and at what has come back.
+const POLL: Duration = Duration::from_millis(2);
+
+#[derive(Debug)]
+pub(super) struct Driver {
+    stop: Arc<AtomicBool>,
+    /// Nobody asks what became of the last records.
+    abandoned: Arc<AtomicBool>,
+    sender: Option<JoinHandle<()>>,
+}
+
+struct Deliveries(Arc<Recording>);
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let (Ok(message) | Err((_, message))) = result;
+        let value = std::str::from_utf8(message.payload().unwrap_or_default());
+        let id = value.ok().and_then(|value| value.parse().ok()).expect("we sent it");
+        match result {
+            Ok(message) => {
+                // librdkafka says -1 when it hears of a record only as a duplicate.
+                self.0.acknowledge(id, Some(message.offset()).filter(|offset| *offset >= 0));
+            }
+            Err((error, _)) => self.0.fail(id, error.to_string()),
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn start(
+        bootstrap: &str,
+        topic: &str,
+        setup: LoadSetup,
+        recording: &Arc<Recording>,
+    ) -> Self {
+        let timeout_ms = setup.request_timeout.as_millis().to_string();
+        let producer: BaseProducer<Deliveries> = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "0")
+            .set("retry.backoff.ms", "20")
+            .set("reconnect.backoff.ms", "20")
+            .set("reconnect.backoff.max.ms", "100")
+            .set("topic.metadata.refresh.fast.interval.ms", "50")
+            .set("socket.timeout.ms", &timeout_ms)
+            .set("request.timeout.ms", &timeout_ms)
+            .set("log_level", "3")
+            .create_with_context(Deliveries(Arc::clone(recording)))
+            .expect("librdkafka knows these settings");
+        let stop = Arc::new(AtomicBool::new(false));
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let sender = Sender {
+            producer,
+            topic: topic.to_owned(),
+            setup,
+            recording: Arc::clone(recording),
+            stop: Arc::clone(&stop),
+            abandoned: Arc::clone(&abandoned),
+        };
+        let sender = Some(std::thread::spawn(move || sender.run()));
+        Self { stop, abandoned, sender }
+    }
+
+    /// Sends no more and waits until every record is acknowledged or given up.
+    pub(super) fn finish(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(sender) = self.sender.take()
+            && sender.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the load could not go on");
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        self.finish();
+    }
+}
+
+struct Sender {
+    producer: BaseProducer<Deliveries>,
+    topic: String,
+    setup: LoadSetup,
+    recording: Arc<Recording>,
+    stop: Arc<AtomicBool>,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Sender {
+    fn run(&self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            self.producer.poll(POLL);
+            for partition in 0..self.setup.partitions {
+                self.send_what_is_due(partition);
+            }
+        }
+        if !self.abandoned.load(Ordering::Relaxed) {
+            let flushed = self.producer.flush(Timeout::After(END_LIMIT));
+            flushed.expect("every record is acknowledged or given up in time");
+        }
+    }
+
+    fn send_what_is_due(&self, partition: i32) {
+        let (sent, done) = {
+            let written = self.recording.written();
+            let count = |counts: &BTreeMap<i32, u64>| counts.get(&partition).copied().unwrap_or(0);
+            (count(&written.sent), count(&written.counts))
+        };
+        let elapsed_ms = u64::try_from(self.recording.elapsed().as_millis())
+            .expect("a test does not last for ages");
+        let due = elapsed_ms * self.setup.records_per_second_and_partition / 1_000;
+        let room = MAX_UNACKNOWLEDGED.saturating_sub(sent - done);
+        for _ in 0..due.saturating_sub(sent).min(room) {
+            self.send(partition);
+        }
+    }
+
+    fn send(&self, partition: i32) {
+        let id = self.recording.next(partition);
+        let value = id.to_string();
+        let record = BaseRecord::<[u8], [u8]>::to(&self.topic)
+            .partition(partition)
+            .payload(value.as_bytes());
+        match self.producer.send(record) {
+            Ok(()) => {}
+            Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                self.recording.fail(id, error.to_string());
+            }
+            Err((error, _)) => panic!("{error}"),
+        }
+    }
+}
