@@ -36,7 +36,7 @@ use crate::lifecycle::{self, AdvertisedListener, JoinError};
 use crate::maintenance;
 use crate::net::connection::ConnectionLimits;
 use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas, UnknownHost};
-use crate::net::listener::{Listener, ListenerOptions};
+use crate::net::listener::{Listener, ListenerOptions, SocketOptions};
 use crate::node::Node;
 use crate::partition::store::StoreError;
 
@@ -304,6 +304,11 @@ fn listener_options(
     ListenerOptions {
         name: endpoint.listener.as_str().into(),
         kind,
+        socket: SocketOptions {
+            backlog: network.socket_listen_backlog_size,
+            send_buffer_bytes: network.socket_send_buffer_bytes,
+            receive_buffer_bytes: network.socket_receive_buffer_bytes,
+        },
         connection: ConnectionLimits {
             max_frame_bytes: count(network.socket_request_max_bytes),
             max_idle: idle_ms

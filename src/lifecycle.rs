@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cluster::Published;
-use crate::features;
 use crate::node::Node;
+use crate::{clock, features};
 
 /// How long the active controller may take to answer a registration before the start fails.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -233,11 +233,17 @@ async fn heartbeat(node: &Arc<Node>, want_shut_down: bool) -> Result<Contact, Jo
         offline_log_dirs: node.store.failed_directory_ids(),
         ..Default::default()
     };
+    let sent_ms = clock::now_ms();
     let asked = node.channels.lifecycle.ask_within(&request, HEARTBEAT_TIMEOUT).await;
     let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
     debug!("heartbeat answered: {response:?}");
     match ErrorCode::from_code(response.error_code) {
-        Some(ErrorCode::None) => Ok(Contact(response)),
+        Some(ErrorCode::None) => {
+            if !response.is_fenced {
+                node.renew_lease(sent_ms);
+            }
+            Ok(Contact(response))
+        }
         error => {
             let error = error.unwrap_or(ErrorCode::UnknownServerError);
             Err(JoinError::Refused { error, reason: error.message() })

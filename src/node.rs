@@ -11,6 +11,7 @@ use klamm_protocol::{ErrorCode, Uuid};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::cluster::{Cluster, Published};
 use crate::config::BrokerConfig;
 use crate::controller::channel::ControllerChannel;
@@ -75,6 +76,8 @@ pub(crate) struct Node {
     broker_epoch: AtomicI64,
     /// Told when DeleteRecords has moved the beginning of a log, which is to be written down soon.
     pub(crate) log_starts_moved: Notify,
+    /// Until when the controller has confirmed this broker, by the steady clock.
+    lease_until_ms: AtomicI64,
     /// Cancelled when the node cannot go on.
     pub(crate) failed: CancellationToken,
 }
@@ -103,6 +106,7 @@ impl Node {
             producer_ids: ProducerIds::default(),
             channels,
             broker_epoch: AtomicI64::new(-1),
+            lease_until_ms: AtomicI64::new(i64::MAX),
             log_starts_moved: Notify::new(),
             failed: CancellationToken::new(),
             config,
@@ -116,6 +120,22 @@ impl Node {
 
     pub(crate) fn set_broker_epoch(&self, epoch: i64) {
         self.broker_epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The controller has confirmed this broker by its answer to a heartbeat that was sent at `sent_ms`.
+    pub(crate) fn renew_lease(&self, sent_ms: i64) {
+        if self.config.is_alone() {
+            return;
+        }
+        let session_ms = i64::from(self.config.lifecycle.session_timeout_ms);
+        self.lease_until_ms.store(sent_ms.saturating_add(session_ms), Ordering::Release);
+    }
+
+    /// Whether what this broker leads is its own to acknowledge. Without word from the controller for
+    /// `broker.session.timeout.ms` others may lead it by now, and what only this broker holds would be lost.
+    pub(crate) fn has_lease(&self) -> bool {
+        let until_ms = self.lease_until_ms.load(Ordering::Acquire);
+        until_ms == i64::MAX || clock::now_ms() < until_ms
     }
 
     pub(crate) fn is_active_controller(&self) -> bool {

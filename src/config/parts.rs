@@ -12,12 +12,14 @@ use super::check::connection_overrides;
 /// Sockets, connections and request sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// -1 leaves it to the system.
-    pub socket_send_buffer_bytes: i32,
-    /// -1 leaves it to the system.
-    pub socket_receive_buffer_bytes: i32,
+    /// None unless it is set to more than -1: the system, which fits buffers to the connection, does better
+    /// than Kafka's default.
+    pub socket_send_buffer_bytes: Option<u32>,
+    /// As `socket_send_buffer_bytes`.
+    pub socket_receive_buffer_bytes: Option<u32>,
     pub socket_request_max_bytes: i32,
-    pub socket_listen_backlog_size: i32,
+    /// None unless it is set.
+    pub socket_listen_backlog_size: Option<u32>,
     pub max_connections: i32,
     pub max_connections_per_ip: i32,
     /// Address or host name to its own limit.
@@ -36,10 +38,10 @@ pub struct NetworkConfig {
 impl NetworkConfig {
     pub fn new(configs: &BrokerConfigs) -> Self {
         Self {
-            socket_send_buffer_bytes: configs.int("socket.send.buffer.bytes"),
-            socket_receive_buffer_bytes: configs.int("socket.receive.buffer.bytes"),
+            socket_send_buffer_bytes: if_set(configs, "socket.send.buffer.bytes"),
+            socket_receive_buffer_bytes: if_set(configs, "socket.receive.buffer.bytes"),
             socket_request_max_bytes: configs.int("socket.request.max.bytes"),
-            socket_listen_backlog_size: configs.int("socket.listen.backlog.size"),
+            socket_listen_backlog_size: if_set(configs, "socket.listen.backlog.size"),
             max_connections: configs.int("max.connections"),
             max_connections_per_ip: configs.int("max.connections.per.ip"),
             max_connections_per_ip_overrides: connection_overrides(configs)
@@ -54,6 +56,11 @@ impl NetworkConfig {
             max_request_partition_size_limit: configs.int("max.request.partition.size.limit"),
         }
     }
+}
+
+/// A size, where one is given and no default stands for it.
+fn if_set(configs: &BrokerConfigs, name: &str) -> Option<u32> {
+    configs.originals().get(name).and_then(|_| u32::try_from(configs.int(name)).ok())
 }
 
 /// Log directories and what is done to logs in the background. A topic's own values are in

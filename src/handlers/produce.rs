@@ -164,6 +164,10 @@ impl Produce {
             Ok(partition) => partition,
             Err(error) => return self.not_here(error, topic.partition(*index), *index),
         };
+        // With acks=all the followers' fetches at this epoch confirm the leader.
+        if self.acks != -1 && !self.context.node.has_lease() && partition.has_followers() {
+            return failed(*index, ErrorCode::NotLeaderOrFollower);
+        }
         // Null records are never answered by Kafka; a client is better off with an error.
         let records = records.unwrap_or_default();
         let options = AppendOptions::client(self.acks, self.version, countdown);

@@ -17,7 +17,7 @@ use super::descriptors;
 use crate::dispatch::ListenerKind;
 use crate::node::Node;
 
-/// Connections that the kernel holds until they are accepted.
+/// Connections that the kernel holds until they are accepted, unless `socket.listen.backlog.size` is set.
 const BACKLOG: u32 = 1024;
 /// How long accepting pauses when the process has no file descriptor to spare: one must be closed
 /// first.
@@ -28,7 +28,16 @@ const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct ListenerOptions {
     pub(crate) name: Arc<str>,
     pub(crate) kind: ListenerKind,
+    pub(crate) socket: SocketOptions,
     pub(crate) connection: ConnectionLimits,
+}
+
+/// What is asked of the system; None leaves it as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SocketOptions {
+    pub(crate) backlog: Option<u32>,
+    pub(crate) send_buffer_bytes: Option<u32>,
+    pub(crate) receive_buffer_bytes: Option<u32>,
 }
 
 /// A bound socket, not accepting yet.
@@ -46,7 +55,7 @@ impl Listener {
     pub(crate) async fn bind(host: &str, port: u16, options: ListenerOptions) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses(host, port).await? {
-            match bind(address) {
+            match bind(address, options.socket) {
                 Ok(socket) => return Ok(Self { socket, options, starved: false }),
                 Err(error) => last = error,
             }
@@ -162,14 +171,21 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if address.is_ipv6() && address.ip().is_unspecified() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     socket.set_reuseaddr(true)?;
+    // Connections have the buffers of the socket that they came in by.
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(options.backlog.unwrap_or(BACKLOG))
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
@@ -190,7 +206,32 @@ mod tests {
     fn options() -> ListenerOptions {
         let connection =
             ConnectionLimits { max_frame_bytes: 1024, max_idle: Duration::from_secs(1) };
-        ListenerOptions { name: "PLAINTEXT".into(), kind: ListenerKind::Broker, connection }
+        ListenerOptions {
+            name: "PLAINTEXT".into(),
+            kind: ListenerKind::Broker,
+            socket: SocketOptions::default(),
+            connection,
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_have_the_buffers_that_are_configured() {
+        const ASKED: u32 = 20_000;
+        let socket = SocketOptions {
+            backlog: Some(3),
+            send_buffer_bytes: Some(ASKED),
+            receive_buffer_bytes: Some(ASKED),
+        };
+        let listener =
+            Listener::bind("127.0.0.1", 0, ListenerOptions { socket, ..options() }).await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.socket.accept().await.unwrap();
+        // Linux adds as much again for itself.
+        let sizes = [
+            sockopt::socket_send_buffer_size(&accepted).unwrap(),
+            sockopt::socket_recv_buffer_size(&accepted).unwrap(),
+        ];
+        assert_eq!(sizes, [2 * 20_000; 2]);
     }
 
     #[tokio::test]

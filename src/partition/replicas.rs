@@ -316,7 +316,11 @@ fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
         let config = partition_config(&configs, &change.topic.name, overrides);
         (change.topic.name.clone(), change.topic.id, change.index, config)
     });
-    for opened in node.store.open_all(wanted.collect()) {
+    let wanted: Vec<_> = wanted.collect();
+    if !wanted.is_empty() {
+        node.store.cordon(|directory| node.is_cordoned(directory));
+    }
+    for opened in node.store.open_all(wanted) {
         match opened {
             Ok(partition) => node.partitions.insert(partition),
             Err(failure) => error!("{failure}"),

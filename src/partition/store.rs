@@ -103,6 +103,8 @@ pub(crate) struct LogStore {
     broker_id: BrokerId,
     /// Where each partition lies, as an index into `directories`.
     places: Mutex<BTreeMap<(ByteString, PartitionIndex), usize>>,
+    /// Which of `directories` take no new replicas (KIP-1066).
+    cordoned: Mutex<Vec<bool>>,
     /// Directories of deleted partitions, to be removed after their delay.
     deleted: Mutex<Vec<(i64, usize, String)>>,
     /// Held while checkpoints are taken and written: an older one must not replace a newer.
@@ -151,6 +153,7 @@ impl LogStore {
             cluster_id: cluster_id.into(),
             broker_id,
             places: Mutex::default(),
+            cordoned: Mutex::default(),
             deleted: Mutex::default(),
             checkpoints: Mutex::default(),
             recovery_threads: recovery_threads.max(1),
@@ -358,7 +361,13 @@ impl LogStore {
         Ok(Partition::new(identity, self.broker_id, config, log, flusher))
     }
 
-    /// Where the partition is, or the online directory with the fewest partitions.
+    /// Keeps new replicas out of the directories that are cordoned now.
+    pub(crate) fn cordon(&self, is_cordoned: impl Fn(&DirectoryStatus) -> bool) {
+        *lock(&self.cordoned) = self.directories().iter().map(is_cordoned).collect();
+    }
+
+    /// Where the partition is, or the online directory with the fewest partitions; one that is cordoned
+    /// only if there is no other.
     fn place_for(&self, topic: &ByteString, index: PartitionIndex) -> usize {
         let mut places = lock(&self.places);
         if let Some(place) = places.get(&(topic.clone(), index)) {
@@ -369,7 +378,9 @@ impl LogStore {
             counts[*place] += 1;
         }
         let online = |place: &usize| self.directories[*place].dir.health().failure().is_none();
-        let place = (0..counts.len()).filter(online).min_by_key(|place| counts[*place]);
+        let cordoned = lock(&self.cordoned);
+        let rank = |place: &usize| (cordoned.get(*place) == Some(&true), counts[*place]);
+        let place = (0..counts.len()).filter(online).min_by_key(rank);
         let place = place.unwrap_or(0);
         places.insert((topic.clone(), index), place);
         place
@@ -616,4 +627,33 @@ fn format(
     dir.write_meta_properties(&properties)?;
     info!("{} is formatted for cluster {cluster_id}", dir.path().display());
     Ok(properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_log::disk::MemoryDisk;
+    use klamm_metadata::config_def::BrokerConfigs;
+
+    use super::*;
+    use crate::partition::settings::partition_config;
+
+    #[test]
+    fn new_replicas_stay_out_of_cordoned_directories_while_there_are_others() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
+        let store = LogStore::open(&disk, &config).unwrap();
+        let configs = BrokerConfigs::new(BTreeMap::new()).unwrap();
+        let place = |index| {
+            let config = partition_config(&configs, "t", &BTreeMap::new());
+            let wanted = vec![("t".into(), Uuid::from_bytes([7; 16]), index, config)];
+            assert!(store.open_all(wanted).iter().all(Result::is_ok));
+            store.directory_of(&"t".into(), index).unwrap().display().to_string()
+        };
+        assert_eq!([place(0), place(1)], ["/one", "/two"]);
+        store.cordon(|directory| directory.path.ends_with("one"));
+        assert_eq!([place(2), place(3)], ["/two", "/two"]);
+        assert_eq!(place(0), "/one", "who is there already stays");
+        store.cordon(|_| true);
+        assert_eq!(place(4), "/one", "where else");
+    }
 }

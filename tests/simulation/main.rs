@@ -213,3 +213,8 @@ fn group_offsets_that_are_shown_before_they_are_committed_are_caught() {
 fn latest_offsets_that_are_told_before_the_new_leader_knows_them_are_caught() {
     assert_caught(Plant::LatestShownTooEarly);
 }
+
+#[test]
+fn a_produce_that_outlives_the_leadership_that_it_was_appended_in_is_caught() {
+    assert_caught(Plant::WaitingOutlivesLeadership);
+}

@@ -1,6 +1,8 @@
 //! The driver of a node's quorum, metadata log and controller, as `src/controller/driver.rs` is for
 //! real: carries effects out in order, replays what is committed, answers when a decision holds.
 
+mod perform;
+
 use crate::batch::SnapshotFile;
 use crate::decision;
 use crate::disk::Disk;
@@ -11,7 +13,6 @@ use crate::observation::{Life, Observation};
 use crate::plant::Plant;
 use crate::scenario::{CLUSTER_ID, Scenario};
 use crate::step::Step;
-use bytes::Bytes;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::loader::MetadataLoader;
@@ -19,14 +20,8 @@ use klamm_metadata::snapshot;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
-use klamm_replication::OffsetAndEpoch;
-use klamm_replication::quorum::message::{
-    FetchBody, FetchReply, FetchReplyBody, FetchResponse, FetchSnapshotReply,
-    FetchSnapshotResponse, Inbound, Reply, Request, Response,
-};
-use klamm_replication::quorum::{
-    AppendBatch, ControlChange, CorrelationId, Effect, FlushTicket, Quorum, RequestId,
-};
+use klamm_replication::quorum::message::{Inbound, Request, Response};
+use klamm_replication::quorum::{CorrelationId, Effect, FlushTicket, Quorum, RequestId};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -295,231 +290,14 @@ impl MetadataDriver {
         self.quorum.on_log_deleted(id.offset, id);
     }
 
-    /// Carries out everything that is to be done now. The power may fail between any two effects.
-    fn settle(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        while let Some(effect) = self.effects.pop_front() {
-            if step.is_dead() {
-                return;
-            }
-            self.perform(effect, disk, step);
-            step.burn();
-        }
-    }
-
-    fn perform(&mut self, effect: Effect, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        match effect {
-            Effect::PersistElection(election) => disk.persist_election(election),
-            Effect::Append { base_offset, epoch, batch } => {
-                self.append_to_disk(base_offset, epoch, batch, disk, step);
-            }
-            Effect::Truncate { end_offset } => {
-                disk.metadata.truncate(end_offset);
-                let (life, applied) = (self.life, self.loader.end_offset());
-                step.observe(Observation::MetadataCut { life, end_offset, applied });
-            }
-            Effect::Flush(ticket) => self.flush(ticket, disk, step),
-            Effect::Send { correlation_id: id, to, request } => {
-                let to = Address::Node(BrokerId::from(to.address.port));
-                step.ask(to, Message::Quorum { id, request });
-            }
-            Effect::Reply { request_id, reply } => self.reply(request_id, reply, disk, step),
-            Effect::CommitTo { high_watermark } => self.commit_to(high_watermark, disk, step),
-            // Of an epoch that has ended meanwhile, the queue holds the end as well.
-            Effect::BecameLeader { epoch }
-                if self.quorum.epoch() != epoch || !self.quorum.is_leader() => {}
-            Effect::BecameLeader { epoch } => self.became_leader(epoch, step),
-            Effect::Resigned { .. } => self.resigned(step),
-            Effect::LoadSnapshot { snapshot_id } => self.load_snapshot(snapshot_id, disk, step),
-            Effect::WriteSnapshotChunk { .. } | Effect::LeaderChanged { .. } => {}
-            Effect::Anomaly(anomaly) => {
-                step.observe(Observation::Contradiction { life: self.life, anomaly });
-            }
-        }
-    }
-
-    fn flush(&mut self, ticket: FlushTicket, disk: &Disk, step: &mut NodeStep<'_>) {
-        if step.plant == Plant::MetadataCountedBeforeSync {
-            self.effects.extend(self.quorum.on_flushed(step.now_ms, ticket));
-            return;
-        }
-        let mark = disk.metadata.sync_mark();
-        let delay_ms = step.random.between(0, 12);
-        step.after(delay_ms, NodeTimer::MetadataSynced { ticket, mark });
-    }
-
-    fn append_to_disk(
-        &mut self,
-        base: Offset,
-        epoch: LeaderEpoch,
-        batch: AppendBatch,
-        disk: &mut Disk,
-        step: &mut NodeStep<'_>,
-    ) {
-        match batch {
-            AppendBatch::Fetched(batches) => {
-                for bytes in &batches {
-                    disk.metadata.append(step.store.batch(bytes));
-                }
-            }
-            AppendBatch::Records(bytes) => {
-                let records = step.store.announced(&bytes);
-                let next = base + Offset::try_from(records.len()).expect("few records");
-                let batch = step.store.write((base, next), epoch, Vec::new(), Some(records));
-                disk.metadata.append(batch);
-            }
-            AppendBatch::Membership(change) => {
-                let changes = change.changes(base);
-                let next = base + Offset::try_from(changes.len()).expect("two at most");
-                disk.metadata.append(step.store.write((base, next), epoch, changes, None));
-            }
-            AppendBatch::EpochStart(start) => {
-                let next = base + Offset::from(start.record_count());
-                let changes = start.membership.map(|(level, voters)| {
-                    vec![
-                        (base + 1, ControlChange::KRaftVersion(level)),
-                        (base + 2, ControlChange::Voters(voters)),
-                    ]
-                });
-                let changes = changes.unwrap_or_default();
-                disk.metadata.append(step.store.write((base, next), epoch, changes, None));
-                step.observe(Observation::QuorumLed { life: self.life, epoch });
-            }
-        }
-    }
-
-    fn became_leader(&mut self, epoch: LeaderEpoch, step: &mut NodeStep<'_>) {
-        self.active_epoch = Some(epoch);
-        self.controller.reset(self.loader.clone());
-        step.observe(Observation::ControllerActive { life: self.life });
-        let Outcome { records, atomic, response: () } = self.controller.on_elected(step.now_ms);
-        self.decided(records, atomic, None, step);
-    }
-
     /// Whether the controller may decide: it is active, and the quorum has not moved on since.
     fn decides(&self) -> bool {
         self.controller.is_active()
             && self.quorum.is_leader()
             && self.active_epoch == Some(self.quorum.epoch())
     }
-
-    fn resigned(&mut self, step: &mut NodeStep<'_>) {
-        self.active_epoch = None;
-        self.controller.on_resigned();
-        self.controller.reset(self.loader.clone());
-        for held in std::mem::take(&mut self.held) {
-            if let Some((to, call, _)) = held.to {
-                let answer = Err(ErrorCode::NotController);
-                step.answer(to, Message::ControllerAnswer { call, answer });
-            }
-        }
-    }
-
-    fn commit_to(&mut self, high_watermark: Offset, disk: &Disk, step: &mut NodeStep<'_>) {
-        let end_offset = match step.plant {
-            Plant::MetadataAppliedBeforeCommit => disk.metadata.end(),
-            _ => high_watermark,
-        };
-        let from = self.loader.end_offset();
-        for batch in disk.metadata.read(from, end_offset, usize::MAX) {
-            match &batch.records {
-                None => self.loader.skip_to(batch.next_offset),
-                Some(records) => {
-                    for (record, offset) in records.iter().zip(batch.base_offset..) {
-                        let replayed = self.loader.replay(record, offset);
-                        replayed.expect("what is committed can be replayed");
-                    }
-                }
-            }
-            step.observe(Observation::MetadataCommitted { life: self.life, batch });
-        }
-        let (life, end_offset) = (self.life, self.loader.end_offset());
-        step.observe(Observation::MetadataApplied { life, end_offset });
-        self.release(step);
-    }
-
-    fn load_snapshot(&mut self, id: OffsetAndEpoch, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        step.observe(Observation::SnapshotLoaded);
-        let file = step.store.snapshot(id);
-        self.loader = loaded(&file);
-        let membership = file.membership.clone();
-        disk.start_at_snapshot(file);
-        self.controller.reset(self.loader.clone());
-        let effects = self.quorum.on_snapshot_loaded(step.now_ms, id, membership);
-        // These are told before what was still to be done when the snapshot arrived.
-        for effect in effects.into_iter().rev() {
-            self.effects.push_front(effect);
-        }
-        let (life, end_offset) = (self.life, self.loader.end_offset());
-        step.observe(Observation::MetadataApplied { life, end_offset });
-    }
-
-    fn reply(&mut self, request_id: RequestId, reply: Reply, disk: &Disk, step: &mut NodeStep<'_>) {
-        let Some((to, id)) = self.requests.remove(&request_id) else {
-            assert!(step.plant == Plant::NoCheckQuorum, "a request is answered once");
-            return;
-        };
-        let response = response(reply, disk, step);
-        step.answer(to, Message::QuorumAnswer { id, response });
-    }
 }
 
 fn loaded(file: &SnapshotFile) -> MetadataLoader {
     MetadataLoader::from_snapshot(&file.records, file.id.offset).expect("a snapshot can be loaded")
-}
-
-fn response(reply: Reply, disk: &Disk, step: &mut NodeStep<'_>) -> Response {
-    match reply {
-        Reply::Vote(vote) => Response::Vote(vote),
-        Reply::BeginQuorumEpoch(begin) => Response::BeginQuorumEpoch(begin),
-        Reply::EndQuorumEpoch(end) => Response::EndQuorumEpoch(end),
-        Reply::Fetch(fetch) => Response::Fetch(read(fetch, disk, step)),
-        Reply::FetchSnapshot(fetch) => Response::FetchSnapshot(read_snapshot(fetch, disk, step)),
-        Reply::AddVoter(add) => Response::AddVoter(add),
-        Reply::RemoveVoter(remove) => Response::RemoveVoter(remove),
-        Reply::UpdateVoter(update) => Response::UpdateVoter(update),
-        Reply::ApiVersions(versions) => Response::ApiVersions(versions),
-        Reply::Refused(error) => Response::Failed(error),
-    }
-}
-
-fn read(reply: FetchReply, disk: &Disk, step: &mut NodeStep<'_>) -> FetchResponse {
-    let body = match reply.body {
-        FetchReplyBody::Empty => FetchBody::Records(Vec::new()),
-        FetchReplyBody::Diverging(end) => FetchBody::Diverging(end),
-        FetchReplyBody::Snapshot(id) => FetchBody::Snapshot(id),
-        FetchReplyBody::Records { offset, .. } => {
-            let max = usize::try_from(step.random.between(1, 8)).expect("few");
-            let batches = disk.metadata.read(offset, Offset::MAX, max);
-            FetchBody::Records(batches.iter().map(|batch| batch.fetched()).collect())
-        }
-    };
-    FetchResponse {
-        error: reply.error,
-        leader: reply.leader,
-        high_watermark: reply.high_watermark,
-        log_start_offset: reply.log_start_offset,
-        body,
-    }
-}
-
-fn read_snapshot(
-    fetch: FetchSnapshotReply,
-    disk: &Disk,
-    step: &mut NodeStep<'_>,
-) -> FetchSnapshotResponse {
-    let found = disk.snapshot.as_ref().is_some_and(|file| file.id == fetch.snapshot_id);
-    let error = match fetch.error {
-        ErrorCode::None if !found => ErrorCode::SnapshotNotFound,
-        error => error,
-    };
-    let left = (SNAPSHOT_BYTES - fetch.position).max(1);
-    let length = usize::try_from(step.random.between(1, left)).expect("a short piece");
-    FetchSnapshotResponse {
-        error,
-        leader: fetch.leader,
-        snapshot_id: fetch.snapshot_id,
-        size: SNAPSHOT_BYTES,
-        position: fetch.position,
-        bytes: Bytes::from(vec![0; length]),
-    }
 }

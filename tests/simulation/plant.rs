@@ -33,6 +33,9 @@ pub(crate) enum Plant {
     DuplicateDetectionLost,
     /// acks=all is answered when the leader has appended.
     AcknowledgedOnAppend,
+    /// A produce goes on waiting when the leader has been deposed, and is answered by the offset when it
+    /// leads again: another record may be there.
+    WaitingOutlivesLeadership,
     /// A new leader tells where the partition ends before it knows (before KIP-207).
     LatestShownTooEarly,
     /// The group coordinator takes appended offsets for committed ones.

@@ -3,10 +3,12 @@
 //! Invariants: a follower fetches only when everything it has is synced, for its fetch acknowledges what
 //! it has; a leader's epoch is in the log's epochs before anything is served (KAFKA-7415).
 
+mod fetching;
+
 use crate::batch::{PartitionBatch, PartitionId, Payload, Value};
 use crate::disk::PartitionDisk;
 use crate::log::Extent;
-use crate::message::{CallId, Message, ReplicaFetch, Sender};
+use crate::message::{CallId, Message, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::observation::{Life, Observation};
 use crate::plant::Plant;
@@ -17,8 +19,8 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    AcksState, BrokerStatus, FetchPosition, FetchedPartition, Follow, FollowerFetch, FollowerState,
-    IsrProposal, LeaderConfig, LeaderState, LogEnds, Registration, check_position,
+    AcksState, BrokerStatus, FollowerState, IsrProposal, LeaderConfig, LeaderState, LogEnds,
+    Registration,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -152,7 +154,9 @@ impl Replica {
 
     /// Whoever waits for an append here is sent to the new leader.
     pub(crate) fn give_up(&mut self, step: &mut NodeStep<'_>) {
-        for waiting in std::mem::take(&mut self.waiting) {
+        let outlives = step.plant == Plant::WaitingOutlivesLeadership;
+        let ended = if outlives { Vec::new() } else { std::mem::take(&mut self.waiting) };
+        for waiting in ended {
             let answer = Err(ErrorCode::NotLeaderOrFollower);
             step.answer(waiting.to, Message::ProduceAnswer { call: waiting.call, answer });
         }
@@ -344,142 +348,6 @@ impl Replica {
                 self.on_progress(disk, step);
             }
         }
-    }
-
-    /// A follower fetches: what to answer, and a change of the ISR to propose.
-    pub(crate) fn serve_fetch(
-        &mut self,
-        fetch: &ReplicaFetch,
-        disk: &PartitionDisk,
-        step: &mut NodeStep<'_>,
-    ) -> (FetchedPartition, Vec<Rc<PartitionBatch>>, Option<IsrProposal>) {
-        let mut fetched = FetchedPartition {
-            error: ErrorCode::None,
-            number: fetch.number,
-            current_leader_epoch: fetch.current_leader_epoch,
-            fetch_offset: fetch.fetch_offset,
-            diverging: None,
-            high_watermark: -1,
-            log_start_offset: 0,
-        };
-        let mut batches = Vec::new();
-        let mut proposal = None;
-        match self.count_fetch(fetch, disk, step) {
-            Err(error) => fetched.error = error,
-            Ok((FetchPosition::Diverging(end), _)) => fetched.diverging = Some(end),
-            Ok((FetchPosition::Valid, proposed)) => {
-                proposal = proposed;
-                let max = usize::try_from(step.random.between(1, 5)).expect("few");
-                batches = disk.log.read(fetch.fetch_offset, Offset::MAX, max);
-            }
-        }
-        if let Role::Leader(leader) = &self.role {
-            fetched.high_watermark = leader.high_watermark();
-        }
-        self.on_progress(disk, step);
-        (fetched, batches, proposal)
-    }
-
-    fn count_fetch(
-        &mut self,
-        fetch: &ReplicaFetch,
-        disk: &PartitionDisk,
-        step: &mut NodeStep<'_>,
-    ) -> Result<(FetchPosition, Option<IsrProposal>), ErrorCode> {
-        let Role::Leader(leader) = &mut self.role else {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        };
-        let counted = FollowerFetch {
-            follower: fetch.follower,
-            broker_epoch: fetch.broker_epoch,
-            current_leader_epoch: fetch.current_leader_epoch,
-            fetch_offset: fetch.fetch_offset,
-            log_start_offset: 0,
-            now_ms: step.now_ms,
-        };
-        let epoch_end = disk.epochs.end_offset_for(fetch.last_fetched_epoch, disk.log.end());
-        if fetch.current_leader_epoch == leader.leader_epoch() {
-            let (offset, epoch) = (fetch.fetch_offset, fetch.last_fetched_epoch);
-            let position = check_position(offset, epoch, epoch_end, 0)?;
-            if let FetchPosition::Diverging(_) = position {
-                if step.plant == Plant::DivergingFetchCounted {
-                    leader.on_follower_fetch(counted)?;
-                }
-                return Ok((position, None));
-            }
-        }
-        let progress = leader.on_follower_fetch(counted)?;
-        Ok((FetchPosition::Valid, progress.proposal))
-    }
-
-    /// What the next fetch asks for; None if this replica follows nobody, or still has to sync.
-    pub(crate) fn next_fetch(
-        &mut self,
-        broker_epoch: i64,
-        disk: &PartitionDisk,
-        plant: Plant,
-    ) -> Option<(BrokerId, ReplicaFetch)> {
-        let synced = disk.log.synced_end() == disk.log.end();
-        let Role::Follower(follower) = &mut self.role else { return None };
-        if !synced && plant != Plant::FollowerAcknowledgesUnsynced {
-            return None;
-        }
-        let next = follower.next_fetch(disk.log.end(), &disk.epochs)?;
-        self.latest_fetch = next.number;
-        let fetch = ReplicaFetch {
-            partition: self.partition,
-            follower: self.life.0,
-            broker_epoch,
-            number: next.number,
-            current_leader_epoch: next.current_leader_epoch,
-            fetch_offset: next.fetch_offset,
-            last_fetched_epoch: next.last_fetched_epoch,
-        };
-        Some((follower.leader_id, fetch))
-    }
-
-    /// A fetch was answered. Returns what was to be done, and has been.
-    pub(crate) fn on_fetched(
-        &mut self,
-        fetched: &FetchedPartition,
-        batches: Vec<Rc<PartitionBatch>>,
-        disk: &mut PartitionDisk,
-        step: &mut NodeStep<'_>,
-    ) -> Follow {
-        let Role::Follower(follower) = &mut self.role else { return Follow::Ignore };
-        let follow = follower.on_fetched(fetched, &disk.epochs, disk.log.end());
-        match follow {
-            Follow::Append { .. } => {
-                for batch in batches {
-                    self.replicate(batch, disk, step);
-                }
-                if let Role::Follower(follower) = &mut self.role {
-                    follower.on_appended(fetched.high_watermark, disk.log.end());
-                }
-                self.on_progress(disk, step);
-            }
-            Follow::TruncateTo(end_offset) => {
-                self.truncate(end_offset, disk);
-                step.observe(Observation::PartitionCut);
-                self.on_progress(disk, step);
-            }
-            _ => {}
-        }
-        follow
-    }
-
-    fn replicate(
-        &mut self,
-        batch: Rc<PartitionBatch>,
-        disk: &mut PartitionDisk,
-        step: &mut NodeStep<'_>,
-    ) {
-        disk.epochs.assign(batch.leader_epoch, batch.base_offset);
-        let taken = self.producers.append(&batch.header, AppendOrigin::Replication);
-        taken.expect("what a leader has accepted is taken over");
-        disk.log.append(Rc::clone(&batch));
-        let (life, partition) = (self.life, self.partition);
-        step.observe(Observation::Written { life, partition, batch });
     }
 }
 

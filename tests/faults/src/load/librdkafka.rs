@@ -7,10 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, producer::NoCustomPartitioner};
 
@@ -148,12 +146,9 @@ impl Sender {
         let record = BaseRecord::<[u8], [u8]>::to(&self.topic)
             .partition(partition)
             .payload(value.as_bytes());
-        match self.producer.send(record) {
-            Ok(()) => {}
-            Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                self.recording.fail(id, error.to_string());
-            }
-            Err((error, _)) => panic!("{error}"),
+        // A full queue, or a producer that has been told that what it was promised is gone.
+        if let Err((error, _)) = self.producer.send(record) {
+            self.recording.fail(id, error.to_string());
         }
     }
 }

@@ -1,0 +1,101 @@
+//! The broker's contact with the controller: registration and heartbeats (KIP-631).
+
+use super::Broker;
+use super::proposals::committed_isr;
+use crate::disk::Disk;
+use crate::message::{Address, CallId, ControllerAnswer, ControllerRequest, Message};
+use crate::metadata_driver::{MetadataDriver, NodeStep};
+use crate::node::NodeTimer;
+use crate::scenario::{CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, directory, supported_features};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
+use klamm_protocol::messages::broker_registration_request::{
+    BrokerRegistrationRequest, Feature, Listener,
+};
+
+impl Broker {
+    pub(crate) fn on_contact_timer(&mut self, metadata: &MetadataDriver, step: &mut NodeStep<'_>) {
+        step.after(HEARTBEAT_MS, NodeTimer::Contact);
+        if self.contact.is_some() {
+            return;
+        }
+        let Some(controller) = metadata.quorum.leader_id() else { return };
+        if metadata.loader.stable().features.metadata_version().is_none() {
+            return;
+        }
+        let call = self.next_call();
+        let request = match self.epoch {
+            None => ControllerRequest::Register(self.registration()),
+            Some(epoch) => ControllerRequest::Heartbeat(BrokerHeartbeatRequest {
+                broker_id: self.life.0,
+                broker_epoch: epoch,
+                current_metadata_offset: metadata.loader.end_offset() - 1,
+                want_fence: false,
+                want_shut_down: self.stopping,
+                ..Default::default()
+            }),
+        };
+        self.contact = Some(call);
+        step.after(CALL_TIMEOUT_MS, NodeTimer::ContactTimeout(call));
+        step.ask(Address::Node(controller), Message::Controller { call, request });
+    }
+
+    pub(super) fn registration(&self) -> BrokerRegistrationRequest {
+        let features = supported_features().into_iter().map(|(name, range)| Feature {
+            name,
+            min_supported_version: range.min,
+            max_supported_version: range.max,
+        });
+        BrokerRegistrationRequest {
+            broker_id: self.life.0,
+            cluster_id: CLUSTER_ID.into(),
+            incarnation_id: self.incarnation_id,
+            listeners: vec![Listener {
+                name: "PLAINTEXT".into(),
+                host: "localhost".into(),
+                port: 9092,
+                security_protocol: 0,
+            }],
+            features: features.collect(),
+            log_dirs: vec![directory(self.life.0)],
+            previous_broker_epoch: self.previous_epoch,
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn on_contact_timeout(&mut self, call: CallId) {
+        if self.contact == Some(call) {
+            self.contact = None;
+        }
+    }
+
+    pub(crate) fn on_controller_answer(
+        &mut self,
+        call: CallId,
+        answer: Result<ControllerAnswer, ErrorCode>,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        if self.contact == Some(call) {
+            self.contact = None;
+            match answer {
+                Ok(ControllerAnswer::Registered(Ok(epoch))) => self.epoch = Some(epoch),
+                // A registration of an earlier life came late and took this one's place.
+                Ok(ControllerAnswer::Heartbeat(answer)) if answer.error_code != 0 => {
+                    self.epoch = None;
+                }
+                Ok(ControllerAnswer::Heartbeat(answer)) => self.may_stop = answer.should_shut_down,
+                _ => {}
+            }
+            return;
+        }
+        let asked = self.replicas.values().find_map(|replica| match &replica.proposal {
+            Some((asked, _)) if *asked == call => Some(replica.partition),
+            _ => None,
+        });
+        if let Some(partition) = asked {
+            let answer = answer.and_then(committed_isr);
+            self.on_proposal_answer(partition, answer, disk, step);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Changes of the ISR that the broker's leaders propose to the controller.
+
+use super::{BACK_OFF_MS, Broker};
+use crate::batch::{PARTITIONS, PartitionId};
+use crate::disk::Disk;
+use crate::message::{Address, CallId, ControllerAnswer, ControllerRequest, Message};
+use crate::metadata_driver::{MetadataDriver, NodeStep};
+use crate::node::NodeTimer;
+use crate::plant::Plant;
+use crate::replica::Replica;
+use crate::scenario::{CALL_TIMEOUT_MS, LAG_MS};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::alter_partition_request::{
+    AlterPartitionRequest, BrokerState, PartitionData, TopicData,
+};
+use klamm_replication::partition::{CommittedIsr, IsrChange, IsrProposal, ProposalOutcome};
+
+impl Broker {
+    pub(crate) fn on_isr_timer(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        step.after(LAG_MS / 2, NodeTimer::CheckIsr);
+        for id in 0..PARTITIONS.len() {
+            let Some(leader) = self.replicas.get_mut(&id).and_then(Replica::leader) else {
+                continue;
+            };
+            if let Some(proposal) = leader.on_isr_check(step.now_ms) {
+                self.propose(id, proposal, disk, step);
+            }
+        }
+    }
+
+    pub(super) fn propose(
+        &mut self,
+        id: PartitionId,
+        proposal: IsrProposal,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        if step.plant == Plant::ShrinkBeforeCommit
+            && let IsrChange::Shrink(_) = proposal.change
+        {
+            self.shrink_early(id, &proposal, disk, step);
+        }
+        let call = self.next_call();
+        let replica = self.replicas.get_mut(&id).expect("its leader proposes");
+        replica.proposal = Some((call, proposal));
+        step.after(0, NodeTimer::SendProposal { partition: id, call });
+    }
+
+    /// A driver with a mistake treats its wish as the controller's word.
+    pub(super) fn shrink_early(
+        &mut self,
+        id: PartitionId,
+        proposal: &IsrProposal,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        let replica = self.replicas.get_mut(&id).expect("its leader proposes");
+        let Some(leader) = replica.leader() else { return };
+        let wished = CommittedIsr {
+            leader_epoch: proposal.leader_epoch,
+            partition_epoch: proposal.partition_epoch,
+            isr: proposal.new_isr.iter().map(|(member, _)| *member).collect(),
+        };
+        leader.on_proposal_answered(proposal, Ok(wished), step.now_ms);
+        replica.on_progress(&disk.partitions[&id], step);
+    }
+
+    /// Sends the proposal to whoever is the controller now, and again if no answer comes.
+    pub(crate) fn on_proposal_timer(
+        &mut self,
+        id: PartitionId,
+        call: CallId,
+        metadata: &MetadataDriver,
+        step: &mut NodeStep<'_>,
+    ) {
+        let Some(replica) = self.replicas.get(&id) else { return };
+        let Some((_, proposal)) = replica.proposal.as_ref().filter(|(asked, _)| *asked == call)
+        else {
+            return;
+        };
+        step.after(CALL_TIMEOUT_MS, NodeTimer::ProposalTimeout { partition: id, call });
+        let (topic, partition_index) = PARTITIONS[id];
+        let topic = metadata.loader.stable().topics.by_name(topic);
+        let (Some(controller), Some(topic)) = (metadata.quorum.leader_id(), topic) else { return };
+        let states = proposal.new_isr.iter();
+        let states =
+            states.map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch });
+        let data = PartitionData {
+            partition_index,
+            leader_epoch: proposal.leader_epoch,
+            new_isr_with_epochs: states.collect(),
+            partition_epoch: proposal.partition_epoch,
+            ..Default::default()
+        };
+        let request = ControllerRequest::AlterPartition(AlterPartitionRequest {
+            broker_id: self.life.0,
+            broker_epoch: self.epoch.unwrap_or(-1),
+            topics: vec![TopicData { topic_id: topic.id, partitions: vec![data] }],
+        });
+        step.ask(Address::Node(controller), Message::Controller { call, request });
+    }
+
+    pub(crate) fn on_proposal_timeout(
+        &mut self,
+        id: PartitionId,
+        call: CallId,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        let replica = self.replicas.get(&id);
+        let waits = replica.and_then(|replica| replica.proposal.as_ref());
+        if waits.is_some_and(|(asked, _)| *asked == call) {
+            let error = match step.plant {
+                Plant::LostAnswerTakenForRefusal => ErrorCode::OperationNotAttempted,
+                _ => ErrorCode::RequestTimedOut,
+            };
+            self.on_proposal_answer(id, Err(error), disk, step);
+        }
+    }
+
+    pub(super) fn on_proposal_answer(
+        &mut self,
+        id: PartitionId,
+        answer: Result<CommittedIsr, ErrorCode>,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        let call = self.next_call();
+        let replica = self.replicas.get_mut(&id).expect("it has a proposal");
+        let (_, proposal) = replica.proposal.take().expect("a proposal is answered");
+        let Some(leader) = replica.leader() else { return };
+        let (outcome, _) = leader.on_proposal_answered(&proposal, answer, step.now_ms);
+        if outcome == ProposalOutcome::Retry {
+            replica.proposal = Some((call, proposal));
+            step.after(BACK_OFF_MS, NodeTimer::SendProposal { partition: id, call });
+        }
+        replica.on_progress(&disk.partitions[&id], step);
+        self.after_progress(id, disk, step);
+    }
+}
+
+/// What the controller has made of a proposal.
+pub(super) fn committed_isr(answer: ControllerAnswer) -> Result<CommittedIsr, ErrorCode> {
+    let ControllerAnswer::AlterPartition(answer) = answer else {
+        return Err(ErrorCode::UnknownServerError);
+    };
+    let code = |code| ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError);
+    if answer.error_code != 0 {
+        return Err(code(answer.error_code));
+    }
+    let partition = &answer.topics[0].partitions[0];
+    if partition.error_code != 0 {
+        return Err(code(partition.error_code));
+    }
+    Ok(CommittedIsr {
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        isr: partition.isr.iter().copied().collect(),
+    })
+}
