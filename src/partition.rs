@@ -11,4 +11,5 @@ pub(crate) mod replicas;
 pub(crate) mod settings;
 pub(crate) mod store;
 pub(crate) mod table;
+pub(crate) mod throttle;
 pub(crate) mod waiting;

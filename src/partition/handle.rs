@@ -31,6 +31,7 @@ use klamm_replication::partition::{LeaderConfig, LeaderState, check_leader_epoch
 use tokio::sync::watch;
 
 use super::flusher::Flusher;
+use super::throttle::ThrottledReplicas;
 use super::waiting::{FetchWaiters, OffsetWaiters};
 use crate::clock;
 
@@ -46,6 +47,10 @@ pub(crate) struct PartitionConfig {
     pub(crate) replica_lag_time_max_ms: i64,
     /// `compressed.record.validation=full`
     pub(crate) validate_compressed: bool,
+    /// `leader.replication.throttled.replicas`
+    pub(crate) leader_throttled: ThrottledReplicas,
+    /// `follower.replication.throttled.replicas`
+    pub(crate) follower_throttled: ThrottledReplicas,
 }
 
 impl PartitionConfig {
@@ -199,6 +204,21 @@ impl Partition {
     /// Whether an acknowledgement takes more than this broker.
     pub(crate) fn has_followers(&self) -> bool {
         self.lock().leader().is_some_and(|leader| leader.followers().next().is_some())
+    }
+
+    /// Whether what this broker sends of it to replicas that are behind is throttled.
+    pub(crate) fn is_leader_throttled(&self) -> bool {
+        self.config().leader_throttled.contains(self.index, self.broker_id)
+    }
+
+    /// Whether what this broker fetches of it while it is behind is throttled.
+    pub(crate) fn is_follower_throttled(&self) -> bool {
+        self.config().follower_throttled.contains(self.index, self.broker_id)
+    }
+
+    /// Whether a replica is in sync, as the leader here knows.
+    pub(crate) fn is_in_sync(&self, replica: BrokerId) -> bool {
+        self.lock().leader().is_some_and(|leader| leader.isr().isr().contains(&replica))
     }
 
     /// Its log directory has failed, or this replica waits to be fetched again.

@@ -28,6 +28,7 @@ use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
 use super::handle::{BrokerStatuses, Partition};
 use super::repair;
 use super::settings::partition_config;
+use super::throttle::ReplicationQuota;
 use crate::clock;
 use crate::config::ReplicationConfig;
 use crate::controller::channel::ControllerChannel;
@@ -58,6 +59,9 @@ pub(crate) struct Replicas {
     fetchers: Mutex<Fetchers>,
     proposals: Arc<AlterPartitions>,
     directories: Arc<DirectoryAssignments>,
+    /// What went to throttled replicas that this broker leads, and came for those that follow here.
+    pub(crate) leader_quota: ReplicationQuota,
+    pub(crate) follower_quota: ReplicationQuota,
     stop: CancellationToken,
     tasks: TaskTracker,
 }

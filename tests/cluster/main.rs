@@ -11,4 +11,5 @@ mod network;
 mod peers;
 mod stage;
 mod table;
+mod throttle;
 mod tools;

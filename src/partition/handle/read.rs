@@ -47,6 +47,10 @@ impl Reader {
             _ => Self::Consumer { read_committed, from_followers },
         }
     }
+
+    pub(crate) fn is_follower(self) -> bool {
+        matches!(self, Self::Follower { .. })
+    }
 }
 
 /// A fetch that may read up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
