@@ -12,4 +12,5 @@ mod network;
 mod peers;
 mod stage;
 mod table;
+mod throttle;
 mod tools;
