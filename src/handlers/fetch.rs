@@ -213,6 +213,8 @@ struct Round {
     image: Arc<Published>,
     reads: Vec<(PartitionData, Vec<Part>)>,
     bytes: usize,
+    /// Those of partitions that are throttled (KIP-73).
+    throttled_bytes: usize,
     /// A partition has news that must not wait: an error of its log or a diverging epoch.
     urgent: bool,
     /// Partitions whose logs were asked: without any there is nothing to wait for.
@@ -251,6 +253,7 @@ impl Fetch {
             image: self.context.node.cluster.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
+            throttled_bytes: 0,
             urgent: false,
             logs: 0,
             waits: waiter.is_some(),
@@ -309,9 +312,9 @@ impl Fetch {
         };
         let index = partition.index();
         let near = self.preferred_replica(&round.image, partition, target);
-        let options = match near {
-            Some(_) => ReadOptions { max_bytes: 0, min_one_batch: false, ..options },
-            None => options,
+        let options = match near.is_some() || self.must_wait(partition) {
+            true => ReadOptions { max_bytes: 0, min_one_batch: false, ..options },
+            false => options,
         };
         match partition.read(&options, waiter) {
             // Kafka's log refuses to read a negative number of bytes, once there is something to read.
@@ -328,12 +331,25 @@ impl Fetch {
                     preferred_read_replica: near.unwrap_or(-1),
                     ..answer(index, &read)
                 };
+                if options.reader.is_follower() && partition.is_leader_throttled() {
+                    round.throttled_bytes += read.len();
+                }
                 if let Some(proposal) = read.proposal {
                     self.context.node.replicas.propose(partition, proposal);
                 }
                 (data, read.parts)
             }
             Err(code) => self.failure(round, partition.topic_id(), index, code),
+        }
+    }
+
+    /// Whether a replica that is behind gets nothing for now (KIP-73).
+    fn must_wait(&self, partition: &Partition) -> bool {
+        let Reader::Follower { id, .. } = self.options.reader else { return false };
+        let node = &self.context.node;
+        partition.is_leader_throttled() && !partition.is_in_sync(id) && {
+            let rate = node.configs().long("leader.replication.throttled.rate");
+            node.replicas.leader_quota.is_exceeded(rate, clock::now_ms())
         }
     }
 
@@ -399,7 +415,8 @@ impl Fetch {
     fn respond(self, round: Round) -> Result<Response, ConnectionError> {
         let Self { context, request, session, options, .. } = self;
         // Only consumers are told addresses: a follower knows the brokers.
-        let is_follower = matches!(options.reader, Reader::Follower { .. });
+        let is_follower = options.reader.is_follower();
+        context.node.replicas.leader_quota.record(round.throttled_bytes, clock::now_ms());
         let mut parts = IndexMap::with_capacity(round.reads.len());
         let mut fetched = Vec::with_capacity(round.reads.len());
         let keys = session.targets.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();

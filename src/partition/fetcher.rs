@@ -29,6 +29,7 @@ use tracing::{debug, error, info};
 use self::session::{Session, Wanted};
 use super::handle::{Cut, Partition, Progress};
 use super::waiting::Countdown;
+use crate::clock;
 use crate::config::ReplicationConfig;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 use crate::node::Node;
@@ -39,6 +40,8 @@ const FIRST_WITH_TOPIC_IDS: i16 = 13;
 const FIRST_WITH_REPLICA_STATE: i16 = 15;
 /// How long a fetch that the leader holds back may go on when there is something else to fetch.
 const CHANGE_GRACE: Duration = Duration::from_millis(20);
+/// How often a throttled replica is looked at again.
+const THROTTLE_PAUSE: Duration = Duration::from_millis(100);
 /// The first pause after a failure; it doubles up to `replica.fetch.backoff.ms`. Right after an election
 /// leader and follower know of it at different times, and a second would be a second of waiting producers.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
@@ -78,7 +81,8 @@ struct Pause {
 
 impl Pause {
     fn after(previous: Option<Self>, longest: Duration) -> Self {
-        let length = previous.map_or(FIRST_BACKOFF, |pause| pause.length * 2).min(longest);
+        let length = previous.map_or(FIRST_BACKOFF, |pause| pause.length * 2);
+        let length = length.clamp(FIRST_BACKOFF, longest);
         Self { until: Instant::now() + length, length }
     }
 }
@@ -187,6 +191,7 @@ impl Fetcher {
 
     /// The replicas that can be fetched for now.
     fn due(&mut self) -> BTreeMap<Key, (Due, Wanted)> {
+        self.hold_back_throttled();
         let now = Instant::now();
         self.looked = now;
         let max_bytes = self.options.config.fetch_max_bytes;
@@ -208,6 +213,39 @@ impl Fetcher {
             Some((*key, (Due { partition: Arc::clone(partition), fetch }, wanted)))
         });
         due.collect()
+    }
+
+    /// Replicas that are behind and have had more than they may for now (KIP-73).
+    fn hold_back_throttled(&mut self) {
+        let now = Instant::now();
+        let waits = |key: &Key| match self.left_out.get(key) {
+            None => false,
+            Some(LeftOut::Paused(pause)) => pause.until > now,
+            Some(LeftOut::Stuck(_)) => true,
+        };
+        let throttled = self
+            .assigned
+            .partitions
+            .iter()
+            .filter(|(key, (partition, _))| partition.is_follower_throttled() && !waits(key));
+        let mut throttled = throttled.map(|(key, _)| *key).peekable();
+        if throttled.peek().is_none() {
+            return;
+        }
+        let node = &self.node;
+        let rate = node.configs().long("follower.replication.throttled.rate");
+        if !node.replicas.follower_quota.is_exceeded(rate, clock::now_ms()) {
+            return;
+        }
+        let image = node.cluster.image();
+        let is_behind = |(topic, index): &Key| {
+            let known = image.topics.by_id(*topic).and_then(|topic| topic.partition(*index));
+            known.is_none_or(|known| !known.isr.contains(&node.config.node_id))
+        };
+        let pause = Pause { until: now + THROTTLE_PAUSE, length: Duration::ZERO };
+        let pause = LeftOut::Paused(pause);
+        let held: Vec<Key> = throttled.filter(is_behind).collect();
+        self.left_out.extend(held.into_iter().map(|key| (key, pause)));
     }
 
     /// Waits for another assignment, or for the end of a pause, or until `limit`. False at the end of the
@@ -358,7 +396,11 @@ impl Fetcher {
             let (topic, index) = (partition.topic(), partition.index());
             debug!("{topic}-{index} of broker {}: {}", self.options.leader_id, answer.error);
         }
-        let mut progress = partition.on_fetched(&answer, data.records.unwrap_or_default());
+        let records = data.records.unwrap_or_default();
+        if partition.is_follower_throttled() {
+            self.node.replicas.follower_quota.record(records.len(), clock::now_ms());
+        }
+        let mut progress = partition.on_fetched(&answer, records);
         if progress == Progress::FindLeaderRange {
             progress = match self.leader_range(partition, &due.fetch).await {
                 Ok(range) => partition.on_leader_range(due.fetch.current_leader_epoch, range),

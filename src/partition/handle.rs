@@ -4,6 +4,7 @@
 //! never held across an await or a sync. Everything read-only goes through a [`LogView`].
 
 mod append;
+mod damage;
 mod follow;
 mod preferred_replica;
 mod read;
@@ -30,6 +31,7 @@ use klamm_replication::partition::{LeaderConfig, LeaderState, check_leader_epoch
 use tokio::sync::watch;
 
 use super::flusher::Flusher;
+use super::throttle::ThrottledReplicas;
 use super::waiting::{FetchWaiters, OffsetWaiters};
 use crate::clock;
 
@@ -45,6 +47,10 @@ pub(crate) struct PartitionConfig {
     pub(crate) replica_lag_time_max_ms: i64,
     /// `compressed.record.validation=full`
     pub(crate) validate_compressed: bool,
+    /// `leader.replication.throttled.replicas`
+    pub(crate) leader_throttled: ThrottledReplicas,
+    /// `follower.replication.throttled.replicas`
+    pub(crate) follower_throttled: ThrottledReplicas,
 }
 
 impl PartitionConfig {
@@ -140,6 +146,8 @@ pub(crate) struct Partition {
     last_flush_ms: AtomicI64,
     leads: AtomicBool,
     offline: AtomicBool,
+    /// Where the lowest damaged segment begins.
+    damaged: AtomicI64,
     high_watermark: watch::Sender<Offset>,
 }
 
@@ -172,6 +180,7 @@ impl Partition {
             last_flush_ms: AtomicI64::new(clock::now_ms()),
             leads: AtomicBool::new(false),
             offline: AtomicBool::new(false),
+            damaged: AtomicI64::new(damage::INTACT),
             high_watermark,
         })
     }
@@ -197,7 +206,22 @@ impl Partition {
         self.lock().leader().is_some_and(|leader| leader.followers().next().is_some())
     }
 
-    /// Its log directory has failed.
+    /// Whether what this broker sends of it to replicas that are behind is throttled.
+    pub(crate) fn is_leader_throttled(&self) -> bool {
+        self.config().leader_throttled.contains(self.index, self.broker_id)
+    }
+
+    /// Whether what this broker fetches of it while it is behind is throttled.
+    pub(crate) fn is_follower_throttled(&self) -> bool {
+        self.config().follower_throttled.contains(self.index, self.broker_id)
+    }
+
+    /// Whether a replica is in sync, as the leader here knows.
+    pub(crate) fn is_in_sync(&self, replica: BrokerId) -> bool {
+        self.lock().leader().is_some_and(|leader| leader.isr().isr().contains(&replica))
+    }
+
+    /// Its log directory has failed, or this replica waits to be fetched again.
     pub(crate) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
     }

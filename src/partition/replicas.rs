@@ -13,6 +13,7 @@ use bytestring::ByteString;
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::ConfigResource;
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use klamm_replication::partition::{BrokerStatus, IsrProposal, Registration};
 use tokio::runtime::Handle;
@@ -25,7 +26,9 @@ use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
 use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
 use super::handle::{BrokerStatuses, Partition};
+use super::repair;
 use super::settings::partition_config;
+use super::throttle::ReplicationQuota;
 use crate::clock;
 use crate::config::ReplicationConfig;
 use crate::controller::channel::ControllerChannel;
@@ -56,6 +59,9 @@ pub(crate) struct Replicas {
     fetchers: Mutex<Fetchers>,
     proposals: Arc<AlterPartitions>,
     directories: Arc<DirectoryAssignments>,
+    /// What went to throttled replicas that this broker leads, and came for those that follow here.
+    pub(crate) leader_quota: ReplicationQuota,
+    pub(crate) follower_quota: ReplicationQuota,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -80,6 +86,8 @@ impl Replicas {
                 () = directories.run(&node, &assigning) => {}
                 () = check_isrs(Arc::clone(&node)) => {}
                 () = directories::watch_failures(Arc::clone(&node)) => {}
+                () = repair::run(Arc::clone(&node)) => {}
+                () = repair::scrub(Arc::clone(&node)) => {}
             }
         };
         self.tasks.spawn_on(run, runtime);
@@ -96,6 +104,20 @@ impl Replicas {
     /// Has the controller asked for a change of a partition's in-sync replicas.
     pub(crate) fn propose(&self, partition: &Arc<Partition>, proposal: IsrProposal) {
         self.proposals.propose(Arc::clone(partition), proposal);
+    }
+
+    /// Has the controller told in which directory a replica lies.
+    pub(super) fn assign_directory(&self, key: Key, directory: Uuid) {
+        self.directories.assign(key, directory);
+    }
+
+    /// A replica can be fetched for again.
+    pub(super) fn wake_fetcher(&self, key: Key) {
+        let fetchers = self.lock();
+        let place = fetchers.places.get(&key);
+        if let Some(fetcher) = place.and_then(|place| fetchers.running.get(place)) {
+            fetcher.send_modify(|_| {});
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Fetchers> {
@@ -133,6 +155,10 @@ impl Replicas {
         }
         for change in &delta.changed_partitions {
             let Some(recorded) = change.after.directory(node.config.node_id) else { continue };
+            let partition = node.partitions.get(change.topic.id, change.index);
+            if partition.is_some_and(|partition| partition.is_offline()) {
+                continue;
+            }
             let actual = node.store.directory_id_for(&change.topic.name, change.index);
             if let Some(actual) = actual.filter(|actual| *actual != recorded) {
                 self.directories.assign(key_of(change), actual);

@@ -11,6 +11,7 @@ use klamm_protocol::compression::{Codec, Compression};
 use tracing::error;
 
 use super::handle::PartitionConfig;
+use super::throttle::ThrottledReplicas;
 
 /// The values in force for a topic with these overrides.
 pub(crate) fn partition_config(
@@ -23,7 +24,10 @@ pub(crate) fn partition_config(
         error!("topic {topic} has an invalid configuration, the broker's values hold: {invalid}");
         TopicConfig::new(broker, &Configs::new()).expect("the broker's own values are valid")
     });
+    let throttled = |name: &str| ThrottledReplicas::parse(overrides.get(name).map(|text| &**text));
     PartitionConfig {
+        leader_throttled: throttled("leader.replication.throttled.replicas"),
+        follower_throttled: throttled("follower.replication.throttled.replicas"),
         log: log_config(&config, broker),
         compression: codec(&config),
         min_insync_replicas: usize::try_from(config.min_insync_replicas).unwrap_or(1),

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use klamm_log::checkpoint::{self, PartitionOffsets};
 use klamm_log::disk::{Disk, DiskError, DiskSpace};
 use klamm_log::error::LogError;
+use klamm_log::file_name::FileKind;
 use klamm_log::log::{Log, LogOptions, LogStorage};
 use klamm_log::log_dir::{LastShutdown, LogDir};
 use klamm_log::meta_properties::MetaProperties;
@@ -26,6 +27,9 @@ use crate::controller::metadata_log::METADATA_LOG_DIR;
 
 /// Segment files that are held open for reading: what is not used lately is opened again.
 const MAX_OPEN_SEGMENTS: usize = 4096;
+
+/// Behind the name of a damaged segment's copy.
+const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// Why the data directories cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -445,6 +449,19 @@ impl LogStore {
             self.write_checkpoints_of(place, partitions, Some((&key, cut.end())))?;
         }
         partition.cut(epoch, cut)
+    }
+
+    /// Keeps a copy of a damaged segment beside the log, for whoever wants to know what has happened.
+    pub(crate) fn keep_damaged(&self, partition: &Partition, segment: Offset) {
+        let (topic, index) = (partition.topic(), partition.index());
+        let Some(directory) = self.directory_of(topic, index) else { return };
+        let name = FileKind::Log.name(segment);
+        let damaged = directory.join(PartitionDirName::current(topic, index)).join(&name);
+        let kept = damaged.with_file_name(format!("{name}{DAMAGED_SUFFIX}"));
+        match std::fs::copy(&damaged, &kept) {
+            Ok(_) => warn!("the damaged segment is kept as {}", kept.display()),
+            Err(failure) => error!("{} is not kept: {failure}", damaged.display()),
+        }
     }
 
     /// `lowered` is a partition whose recovery point is not to be above an offset.

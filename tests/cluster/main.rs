@@ -4,6 +4,7 @@
 
 mod disks;
 mod failover;
+mod guide;
 mod limits;
 mod logs;
 mod mixed_quorum;
@@ -11,4 +12,5 @@ mod network;
 mod peers;
 mod stage;
 mod table;
+mod throttle;
 mod tools;

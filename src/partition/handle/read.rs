@@ -47,6 +47,10 @@ impl Reader {
             _ => Self::Consumer { read_committed, from_followers },
         }
     }
+
+    pub(crate) fn is_follower(self) -> bool {
+        matches!(self, Self::Follower { .. })
+    }
 }
 
 /// A fetch that may read up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
@@ -196,6 +200,9 @@ impl Partition {
     }
 
     fn read_error(&self, error: &ReadError) -> ErrorCode {
+        if let ReadError::Corrupt { segment, .. } = error {
+            return self.on_corrupt(*segment);
+        }
         if let ReadError::Storage(storage) = error {
             tracing::error!("{}-{} could not be read: {storage}", self.topic, self.index);
             if storage.is_disk_failure() {

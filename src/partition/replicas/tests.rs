@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::ids::{BrokerId, Offset};
-use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use klamm_protocol::messages::create_topics_request::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
@@ -103,9 +105,15 @@ impl Cluster {
         Peer::connect(&address, "test".into(), LIMIT).await.unwrap()
     }
 
-    async fn create_topic(&self, name: &'static str) {
+    /// A topic of one partition, with segments of about `segment_bytes`.
+    async fn create_topic(&self, name: &'static str, segment_bytes: u32) {
+        let config = CreatableTopicConfig {
+            name: "internal.segment.bytes".into(),
+            value: Some(segment_bytes.to_string().into()),
+        };
         let topic = CreatableTopic {
             name: name.into(),
+            configs: vec![config],
             num_partitions: 1,
             replication_factor: 3,
             ..Default::default()
@@ -194,11 +202,14 @@ impl Cluster {
         response.responses[0].partitions[0].clone()
     }
 
-    /// What the log of the partition's replica on a broker holds, as bytes of its one segment file.
+    /// What the first segment of the partition's replica on a broker holds.
     fn log_of(&self, id: BrokerId) -> Bytes {
+        std::fs::read(self.first_segment_of(id)).unwrap().into()
+    }
+
+    fn first_segment_of(&self, id: BrokerId) -> PathBuf {
         let logs = [1, 2].map(|dir| self.log_dir(id, dir).join("t-0/00000000000000000000.log"));
-        let log = logs.iter().find(|log| log.exists()).unwrap();
-        std::fs::read(log).unwrap().into()
+        logs.into_iter().find(|log| log.exists()).unwrap()
     }
 
     fn log_end_of(&self, id: BrokerId) -> Offset {
@@ -233,7 +244,7 @@ fn place(id: BrokerId) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_all_have_acknowledged_survives_its_leader_and_logs_are_equal_byte_for_byte() {
     let mut cluster = Cluster::start().await;
-    cluster.create_topic("t").await;
+    cluster.create_topic("t", 1 << 20).await;
     for expected in 0..20 {
         assert_eq!(cluster.produce(b"before").await, expected);
     }
@@ -258,7 +269,7 @@ async fn what_all_have_acknowledged_survives_its_leader_and_logs_are_equal_byte_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_with_too_few_replicas_in_sync_refuses_producers_that_want_all() {
     let mut cluster = Cluster::start().await;
-    cluster.create_topic("t").await;
+    cluster.create_topic("t", 1 << 20).await;
     cluster.produce(b"value").await;
     let (leader, _) = cluster.partition().unwrap();
     let followers = IDS.into_iter().filter(|id| *id != leader).collect::<Vec<_>>();
@@ -285,7 +296,7 @@ async fn a_partition_with_too_few_replicas_in_sync_refuses_producers_that_want_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_is_sent_to_the_replica_in_its_rack_which_serves_what_is_committed() {
     let cluster = Cluster::start().await;
-    cluster.create_topic("t").await;
+    cluster.create_topic("t", 1 << 20).await;
     cluster.produce(b"value").await;
     let (leader, _) = cluster.partition().unwrap();
     let follower = IDS.into_iter().find(|id| *id != leader).unwrap();
@@ -312,8 +323,8 @@ async fn a_consumer_is_sent_to_the_replica_in_its_rack_which_serves_what_is_comm
 async fn the_cluster_knows_where_replicas_lie_and_moves_leaders_away_from_a_failed_directory() {
     let cluster = Cluster::start().await;
     // Each broker puts the first partition into its first directory, where the metadata log is as well.
-    cluster.create_topic("first").await;
-    cluster.create_topic("t").await;
+    cluster.create_topic("first", 1 << 20).await;
+    cluster.create_topic("t", 1 << 20).await;
     let is_known = |c: &Cluster| {
         let image = c.broker(1).node.cluster.image();
         let topic = image.topics.by_name("t").unwrap();
@@ -333,5 +344,38 @@ async fn the_cluster_knows_where_replicas_lie_and_moves_leaders_away_from_a_fail
     let moved = |c: &Cluster| c.partition().is_some_and(|p| p.0 > 0 && p.0 != leader);
     cluster.wait_for("a leader in another directory", moved).await;
     assert_eq!(cluster.produce(b"after").await, 1);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_byte_is_not_served_and_fetched_again_from_a_peer() {
+    let cluster = Cluster::start().await;
+    cluster.create_topic("t", 500).await;
+    for _ in 0..20 {
+        cluster.produce(b"a value that takes some room").await;
+    }
+    let (leader, isr) = cluster.partition().unwrap();
+    assert_eq!(isr, IDS);
+    cluster.wait_for("equal logs", |c| IDS.iter().all(|id| c.log_end_of(*id) == 20)).await;
+    let intact = cluster.log_of(leader);
+    let path = cluster.first_segment_of(leader);
+    let mut damaged = intact.to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &damaged, 0).unwrap();
+    let refused = cluster.fetch(leader, leader).await;
+    assert_eq!(refused.error_code, ErrorCode::KafkaStorageError.code());
+    assert!(refused.records.unwrap().is_empty());
+    let moved = |c: &Cluster| c.partition().is_some_and(|p| p.0 > 0 && p.0 != leader);
+    cluster.wait_for("another leader", moved).await;
+    assert_eq!(cluster.produce(b"after").await, 20);
+    let is_whole = |c: &Cluster| {
+        c.partition().is_some_and(|p| p.1 == IDS)
+            && c.log_end_of(leader) == 21
+            && c.log_of(leader) == intact
+    };
+    cluster.wait_for("a repaired replica", is_whole).await;
+    let kept = path.with_extension("log.damaged");
+    assert_eq!(std::fs::read(kept).unwrap(), damaged);
     cluster.end().await;
 }
