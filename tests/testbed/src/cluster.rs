@@ -53,6 +53,11 @@ impl Node {
         self.flavour
     }
 
+    /// `host:port` of the client listener.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+
     /// `host:port` of the controller listener.
     pub fn controller(&self) -> Option<&str> {
         self.controller.as_deref()
