@@ -7,6 +7,7 @@ mod failover;
 mod limits;
 mod logs;
 mod mixed_quorum;
+mod moves;
 mod network;
 mod peers;
 mod stage;
