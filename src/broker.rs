@@ -40,8 +40,6 @@ use crate::net::listener::{Listener, ListenerOptions, SocketOptions};
 use crate::node::Node;
 use crate::partition::store::StoreError;
 
-/// The longest that a start waits to become part of the cluster.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long connections get to end by themselves on shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a broker did not start.
@@ -57,8 +55,6 @@ pub enum StartError {
     Metadata(String),
     #[error(transparent)]
     Join(#[from] JoinError),
-    #[error("the broker did not become part of its cluster within {} s", JOIN_TIMEOUT.as_secs())]
-    JoinTimeout,
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
@@ -157,9 +153,7 @@ impl Broker {
             self.tasks.spawn(lifelines::run(node, stop));
         }
         if roles.broker {
-            let joined = lifecycle::join(&self.node, &self.advertised);
-            let joined = tokio::time::timeout(JOIN_TIMEOUT, joined).await;
-            joined.map_err(|_| StartError::JoinTimeout)??;
+            lifecycle::join(&self.node, &self.advertised).await?;
         }
         Ok(())
     }
@@ -211,7 +205,8 @@ impl Broker {
 
     /// Stops serving, syncs and closes everything, and leaves the directories in order.
     pub async fn shutdown(self) {
-        if self.node.config.roles.broker {
+        let config = &self.node.config;
+        if config.roles.broker && config.lifecycle.controlled_shutdown_enable {
             lifecycle::leave(&self.node).await;
         }
         self.end().await;

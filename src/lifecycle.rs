@@ -51,6 +51,13 @@ pub enum JoinError {
     Features { obstacles: Vec<String> },
     #[error("the controller cannot be reached: {0}")]
     Unreachable(String),
+    #[error(
+        "no controller has registered the broker within {0} ms (initial.broker.registration.timeout.ms); is a majority of the \
+         controllers up, and do the addresses in controller.quorum.voters or controller.quorum.bootstrap.servers hold?"
+    )]
+    NotRegistered(i32),
+    #[error("the broker has not caught up within {0} ms (server.max.startup.time.ms)")]
+    NotCaughtUp(i64),
 }
 
 /// Where clients reach the broker by one of its listeners.
@@ -67,6 +74,40 @@ pub(crate) async fn join(
     node: &Arc<Node>,
     listeners: &[AdvertisedListener],
 ) -> Result<(), JoinError> {
+    let config = &node.config.lifecycle;
+    let (registration_ms, startup_ms) =
+        (config.initial_registration_timeout_ms, config.server_max_startup_time_ms);
+    let limit = Duration::from_millis(registration_ms.try_into().unwrap_or_default());
+    let epoch = tokio::time::timeout(limit, register(node, listeners)).await;
+    let epoch = epoch.map_err(|_| JoinError::NotRegistered(registration_ms))??;
+    debug!("registered with epoch {epoch}");
+    node.set_broker_epoch(epoch);
+    let limit = Duration::from_millis(startup_ms.try_into().unwrap_or_default());
+    let caught_up = tokio::time::timeout(limit, catch_up(node)).await;
+    caught_up.map_err(|_| JoinError::NotCaughtUp(startup_ms))?;
+    info!("broker {} is registered with epoch {epoch} and unfenced", node.config.node_id);
+    Ok(())
+}
+
+/// Waits until the controller takes the broker for caught up, and this broker knows it.
+async fn catch_up(node: &Arc<Node>) {
+    loop {
+        match heartbeat(node, false).await {
+            Ok(contact) if contact.is_caught_up_and_unfenced() => break,
+            Ok(_) => {}
+            Err(error) => warn!("no contact with the controller: {error}"),
+        }
+        // Unfenced once what the controller knew at the registration has been applied here.
+        let known = node.cluster.image().end_offset;
+        let applied = node.cluster.wait_for(|image| image.end_offset > known);
+        drop(tokio::time::timeout(CATCH_UP_RETRY, applied).await);
+    }
+    let id = node.config.node_id;
+    node.cluster.wait_for(|image| image.brokers.get(id).is_some_and(|broker| !broker.fenced)).await;
+}
+
+/// Registers once the cluster has begun, and returns the broker epoch.
+async fn register(node: &Arc<Node>, listeners: &[AdvertisedListener]) -> Result<i64, JoinError> {
     // A new cluster's features are known once the controller has written its first records.
     let is_begun = |image: &Arc<Published>| image.features.metadata_version().is_some();
     let image = node.cluster.wait_for(is_begun).await;
@@ -97,32 +138,25 @@ pub(crate) async fn join(
         previous_broker_epoch,
         ..Default::default()
     };
-    let epoch = register(node, &request).await?;
-    debug!("registered with epoch {epoch}");
-    node.set_broker_epoch(epoch);
-    while !heartbeat(node, false).await?.is_caught_up_and_unfenced() {
-        // Unfenced once what the controller knew at the registration has been applied here.
-        let known = node.cluster.image().end_offset;
-        let applied = node.cluster.wait_for(|image| image.end_offset > known);
-        drop(tokio::time::timeout(CATCH_UP_RETRY, applied).await);
-    }
-    node.cluster
-        .wait_for(|image| image.brokers.get(node.config.node_id).is_some_and(|b| !b.fenced))
-        .await;
-    info!("broker {} is registered with epoch {epoch} and unfenced", node.config.node_id);
-    Ok(())
+    until_registered(node, &request).await
 }
 
 /// Registers until a controller takes or refuses it. An earlier life of this broker that the cluster has not
 /// missed yet is waited for.
-async fn register(node: &Arc<Node>, request: &BrokerRegistrationRequest) -> Result<i64, JoinError> {
+async fn until_registered(
+    node: &Arc<Node>,
+    request: &BrokerRegistrationRequest,
+) -> Result<i64, JoinError> {
+    let mut waits = false;
     loop {
         let asked = node.channels.lifecycle.ask_within(request, REGISTRATION_TIMEOUT).await;
         let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
         match ErrorCode::from_code(response.error_code) {
             Some(ErrorCode::None) => return Ok(response.broker_epoch),
             Some(ErrorCode::DuplicateBrokerRegistration) => {
-                info!("an earlier life of broker {} is still registered", request.broker_id);
+                if !std::mem::replace(&mut waits, true) {
+                    info!("an earlier life of broker {} is still registered", request.broker_id);
+                }
                 tokio::time::sleep(DUPLICATE_RETRY).await;
             }
             error => {

@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 use crate::broker::{Broker, StartError};
 use crate::cli::ExitStatus;
 use crate::config::BrokerConfig;
+use crate::lifecycle::JoinError;
 use crate::net::descriptors;
 
 /// Runs a broker until a signal or a failure ends it.
@@ -89,9 +90,10 @@ fn status_of(failure: &StartError) -> ExitStatus {
         StartError::Bind { .. } => ExitStatus::Bind,
         StartError::UnknownHost { .. } => ExitStatus::Usage,
         StartError::Store(_) => ExitStatus::DataDirectory,
-        StartError::Metadata(_) | StartError::Join(_) | StartError::Thread(_) => {
-            ExitStatus::Runtime
+        StartError::Metadata(_) | StartError::Thread(_) => ExitStatus::Runtime,
+        StartError::Join(JoinError::Refused { .. } | JoinError::Features { .. }) => {
+            ExitStatus::Refused
         }
-        StartError::JoinTimeout => ExitStatus::QuorumTimeout,
+        StartError::Join(_) => ExitStatus::QuorumTimeout,
     }
 }

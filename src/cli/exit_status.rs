@@ -18,6 +18,8 @@ pub enum ExitStatus {
     Bind,
     /// 5: the quorum did not come to an agreement in time.
     QuorumTimeout,
+    /// 6: the cluster does not take this broker.
+    Refused,
 }
 
 impl ExitStatus {
@@ -29,6 +31,7 @@ impl ExitStatus {
             Self::DataDirectory => 3,
             Self::Bind => 4,
             Self::QuorumTimeout => 5,
+            Self::Refused => 6,
         }
     }
 }

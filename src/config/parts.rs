@@ -245,7 +245,6 @@ pub struct LifecycleConfig {
     pub initial_registration_timeout_ms: i32,
     pub controlled_shutdown_enable: bool,
     pub server_max_startup_time_ms: i64,
-    pub request_timeout_ms: i32,
 }
 
 impl LifecycleConfig {
@@ -257,7 +256,6 @@ impl LifecycleConfig {
             initial_registration_timeout_ms: configs.int("initial.broker.registration.timeout.ms"),
             controlled_shutdown_enable: configs.boolean("controlled.shutdown.enable"),
             server_max_startup_time_ms: configs.long("server.max.startup.time.ms"),
-            request_timeout_ms: configs.int("request.timeout.ms"),
         }
     }
 }

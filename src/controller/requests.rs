@@ -1,6 +1,7 @@
 //! The requests of brokers and controllers to the active controller: how each is decided, wherever it comes from.
 
 use klamm_metadata::controller::Controller;
+use klamm_metadata::controller::broker_registration::RegistrationError;
 use klamm_metadata::controller::create_topics::CreateTopicsAccess;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::random::Random;
@@ -27,7 +28,7 @@ use klamm_protocol::messages::incremental_alter_configs_request::IncrementalAlte
 use klamm_protocol::messages::incremental_alter_configs_response::{
     self, IncrementalAlterConfigsResponse,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::channel::ControllerRequest;
 use super::handle::{DecisionContext, Settled};
@@ -62,8 +63,13 @@ impl ControllerRequest for BrokerRegistrationRequest {
                 response
             }
             Err(refusal) => {
-                // The answer has no room for a reason: it is told here.
-                warn!("the registration of broker {} is refused: {refusal}", self.broker_id);
+                // The answer has no room for a reason: it is told here. A broker that has to wait for the end of its
+                // former life asks many times, and says so itself.
+                let id = self.broker_id;
+                match refusal {
+                    RegistrationError::DuplicateBroker => debug!("broker {id}: {refusal}"),
+                    _ => warn!("the registration of broker {id} is refused: {refusal}"),
+                }
                 self.refused(refusal.code())
             }
         };

@@ -4,6 +4,7 @@
 
 mod disks;
 mod failover;
+mod guide;
 mod limits;
 mod logs;
 mod mixed_quorum;

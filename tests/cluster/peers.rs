@@ -1,5 +1,5 @@
 //! Klamm among Apache Kafka's brokers and the other way round: they take partitions over from one another, follow and lead, and
-//! hold the same bytes; a whole cluster changes from one program to the other and back without its clients noticing.
+//! hold the same bytes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use klamm_testbed::Flavour::{self, Kafka};
 use klamm_testbed::{Cluster, ClusterSetup, Directory, Roles, until_true};
 
 use crate::logs::assert_equal_replicas;
-use crate::stage::{LOAD, alone, scene};
+use crate::stage::{LOAD, alone};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const OFFSETS_PARTITIONS: i32 = 6;
@@ -45,7 +45,7 @@ fn reassign(cluster: &Cluster, topic: &str, partitions: i32, replicas: &[i32]) {
 
 /// Ends a load whose history must be perfect and whose replicas must be equal.
 #[track_caller]
-fn finish(scene: Scene) {
+pub(crate) fn finish(scene: Scene) {
     let topic = scene.topic().to_owned();
     let mut cluster = scene.finish_without_anomaly();
     cluster.until_whole();
@@ -77,19 +77,4 @@ fn klamm_joins_kafka_follows_leads_and_holds_the_same_bytes() {
 #[test]
 fn kafka_joins_klamm_follows_leads_and_holds_the_same_bytes() {
     join_and_take_over(Flavour::under_test(), Kafka);
-}
-
-#[test]
-fn a_cluster_becomes_klamm_node_by_node_and_kafka_again_without_loss() {
-    let _machine = alone();
-    let mut scene = scene(ClusterSetup::of(&[Kafka; 3]).start());
-    for flavour in [Flavour::under_test(), Kafka] {
-        for id in scene.cluster().ids() {
-            crate::failover::stop(scene.cluster_mut(), id);
-            scene.cluster_mut().start_as(id, flavour);
-            scene.cluster().until_whole();
-            scene.until_steady();
-        }
-    }
-    finish(scene);
 }

@@ -1,10 +1,14 @@
-//! The administrator: creates the topics, then moves partitions and elects preferred leaders.
+//! The administrator: creates the topics, then moves partitions, elects preferred leaders, and adds and removes
+//! voters.
 
 use crate::batch::PARTITIONS;
 use crate::client::{ClientStep, ClientTimer};
 use crate::message::{Address, ControllerAnswer, ControllerRequest, Message};
+use crate::scenario::{endpoints, key};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
+use klamm_replication::quorum::CorrelationId;
+use klamm_replication::quorum::message::{AddVoterRequest, RemoveVoterRequest, Request};
 
 /// Replicas of each partition.
 const REPLICATION_FACTOR: usize = 3;
@@ -12,14 +16,15 @@ const REPLICATION_FACTOR: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Admin {
     nodes: Vec<BrokerId>,
+    changes_voters: bool,
     pub(crate) has_created: bool,
     /// Set while there are faults: afterwards things stay where they are.
     pub(crate) is_restless: bool,
 }
 
 impl Admin {
-    pub(crate) fn new(nodes: Vec<BrokerId>) -> Self {
-        Self { nodes, has_created: false, is_restless: true }
+    pub(crate) fn new(nodes: Vec<BrokerId>, changes_voters: bool) -> Self {
+        Self { nodes, changes_voters, has_created: false, is_restless: true }
     }
 
     /// Asks any node: only the active controller does as it is told.
@@ -30,8 +35,27 @@ impl Admin {
             return;
         }
         let to = self.nodes[self.pick(self.nodes.len(), step)];
-        let request = self.next_request(step);
-        step.ask(Address::Node(to), Message::Controller { call: 0, request });
+        let message = if self.has_created && self.changes_voters && step.random.chance(50) {
+            let request = self.change_of_voters(step);
+            Message::Quorum { id: CorrelationId(0), request }
+        } else {
+            Message::Controller { call: 0, request: self.next_request(step) }
+        };
+        step.ask(Address::Node(to), message);
+    }
+
+    /// Whoever leads refuses what makes no sense: a voter twice, no voters at all, two changes at once.
+    fn change_of_voters(&self, step: &mut ClientStep<'_>) -> Request {
+        let id = self.nodes[self.pick(self.nodes.len(), step)];
+        if step.random.chance(50) {
+            return Request::RemoveVoter(RemoveVoterRequest { voter: key(id) });
+        }
+        Request::AddVoter(AddVoterRequest {
+            timeout_ms: 0,
+            voter: key(id),
+            endpoints: endpoints(id),
+            ack_when_committed: true,
+        })
     }
 
     fn pick(&self, count: usize, step: &mut ClientStep<'_>) -> usize {

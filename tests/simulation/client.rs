@@ -105,6 +105,8 @@ impl Client {
             (Kind::Admin(admin), Message::ControllerAnswer { answer, .. }) => {
                 admin.on_answer(answer);
             }
+            // What became of a change of voters the metadata log tells.
+            (Kind::Admin(_), Message::QuorumAnswer { .. }) => {}
             (kind, message) => unreachable!("{kind:?} never asked for {message:?}"),
         }
     }

@@ -12,6 +12,7 @@ mod leader_contact;
 mod log_matching;
 mod one_leader;
 mod producer_state;
+mod voters;
 
 use crate::batch::{MetadataBatch, PARTITIONS, PartitionBatch, PartitionId};
 use crate::log::Extent;
@@ -115,6 +116,7 @@ pub(crate) struct Invariants {
     one_leader: one_leader::OneLeader,
     equal_state: equal_state::EqualState,
     leader_contact: leader_contact::LeaderContact,
+    voters: voters::Voters,
     log_matching: log_matching::LogMatching,
     high_watermark: high_watermark::HighWatermark,
     acknowledged_records: acknowledged_records::AcknowledgedRecords,
@@ -162,11 +164,12 @@ impl Invariants {
         rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
     }
 
-    fn rules(&mut self) -> ([&mut dyn Invariant; 11], &Committed) {
-        let rules: [&mut dyn Invariant; 11] = [
+    fn rules(&mut self) -> ([&mut dyn Invariant; 12], &Committed) {
+        let rules: [&mut dyn Invariant; 12] = [
             &mut self.one_leader,
             &mut self.equal_state,
             &mut self.leader_contact,
+            &mut self.voters,
             &mut self.log_matching,
             &mut self.high_watermark,
             &mut self.acknowledged_records,

@@ -113,6 +113,7 @@ fn everything_that_can_go_wrong_does() {
         "orderly stops",
         "cuts of the network",
         "elections of a quorum leader",
+        "changes of voters",
         "metadata logs cut",
         "snapshots loaded",
         "elections of a partition leader",

@@ -54,7 +54,8 @@ pub(crate) struct MetadataDriver {
     active_epoch: Option<LeaderEpoch>,
     /// When each other voter was last heard from, while this node leads.
     heard: BTreeMap<BrokerId, i64>,
-    leads_since_ms: Option<i64>,
+    /// Since when this node leads these voters: the offset of their record tells them apart.
+    leads_since_ms: Option<(Option<Offset>, i64)>,
     /// The last fetch of each voter, for a driver that counts old contact.
     last_fetches: BTreeMap<BrokerId, Request>,
 }
@@ -197,16 +198,20 @@ impl MetadataDriver {
             self.leads_since_ms = None;
             return;
         }
-        let since_ms = *self.leads_since_ms.get_or_insert(step.now_ms);
-        let voters = self.quorum.membership().voters.latest();
+        let history = &self.quorum.membership().voters;
+        let led = self.leads_since_ms.filter(|(offset, _)| *offset == history.latest_offset());
+        let (_, since_ms) = led.unwrap_or((history.latest_offset(), step.now_ms));
+        self.leads_since_ms = Some((history.latest_offset(), since_ms));
+        let voters = history.latest();
         let others = voters.ids().filter(|id| *id != self.life.0);
         let heard = |id| self.heard.get(&id).copied().unwrap_or(since_ms).max(since_ms);
         let mut heard: Vec<i64> = others.map(heard).collect();
         heard.sort_unstable_by(|one, other| other.cmp(one));
-        let needed = voters.majority() - 1;
+        let needed = voters.majority() - usize::from(voters.get(self.life.0).is_some());
         if let Some(at_ms) = needed.checked_sub(1).map(|index| heard[index]) {
             let silent_ms = step.now_ms - at_ms;
-            step.observe(Observation::QuorumSilent { life: self.life, silent_ms });
+            let (life, others) = (self.life, needed);
+            step.observe(Observation::QuorumSilent { life, others, silent_ms });
         }
     }
 

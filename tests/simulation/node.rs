@@ -74,7 +74,7 @@ impl Node {
             id,
             incarnation: 0,
             clock,
-            disk: Disk::new(scenario.membership.clone()),
+            disk: Disk::new(scenario.initial_membership(id)),
             process: None,
             tick_at_ms: i64::MAX,
         }

@@ -25,8 +25,10 @@ pub(crate) enum Observation {
     SnapshotLoaded,
     /// A node has met a message that no correct peer sends.
     Contradiction { life: Life, anomaly: Anomaly },
-    /// A majority of the voters was last heard from so long ago, by the leader's clock.
-    QuorumSilent { life: Life, silent_ms: i64 },
+    /// A majority of the voters, so many besides the leader, was last heard from so long ago, by the leader's clock.
+    QuorumSilent { life: Life, others: usize, silent_ms: i64 },
+    /// A leader says that a change of the voters is done: the one at this offset.
+    VotersChanged { life: Life, offset: Offset },
     /// A node begins to lead a partition.
     PartitionLed { life: Life, partition: PartitionId, epoch: LeaderEpoch },
     /// A replica has written a batch.
@@ -81,6 +83,7 @@ impl Observation {
             Self::SnapshotLoaded => "snapshots loaded",
             Self::Contradiction { .. } => "contradictions",
             Self::QuorumSilent { .. } => "looks at the quorum",
+            Self::VotersChanged { .. } => "changes of voters",
             Self::PartitionLed { .. } => "elections of a partition leader",
             Self::Written { .. } => "batches written",
             Self::HighWatermark { .. } => "high watermarks moved",

@@ -44,11 +44,13 @@ pub(crate) const REBALANCE_MS: i32 = 400;
 /// A cluster before it starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
-    /// The voters are the first ones; the others are brokers only.
+    /// The voters are the first ones at first; the others are brokers only, or may become voters.
     pub(crate) nodes: Vec<BrokerId>,
-    pub(crate) voters: Vec<BrokerId>,
+    voters: Vec<BrokerId>,
+    /// Whether voters come and go (KIP-853).
+    pub(crate) changes_voters: bool,
     pub(crate) min_insync_replicas: usize,
-    pub(crate) membership: Membership,
+    membership: Membership,
     pub(crate) producers: usize,
     pub(crate) members: usize,
     /// In a hundred messages, how many are lost.
@@ -68,12 +70,15 @@ impl Scenario {
         let nodes: Vec<BrokerId> = (1..=node_count).collect();
         let voters: Vec<BrokerId> = (1..=voter_count).collect();
         let min_insync_replicas = if random.chance(25) { 1 } else { 2 };
-        let membership = membership(&voters, random.chance(50));
+        let with_directories = random.chance(50);
+        let changes_voters = with_directories && random.chance(60);
+        let membership = membership(&voters, with_directories);
         let kraft_version = *membership.kraft_version.latest();
         let settings = settings(&voters, kraft_version, min_insync_replicas, random);
         Self {
             nodes,
             voters,
+            changes_voters,
             min_insync_replicas,
             membership,
             producers: 2,
@@ -88,10 +93,11 @@ impl Scenario {
 
     /// What a node's quorum is configured with.
     pub(crate) fn quorum(&self, id: BrokerId, seed: u64) -> QuorumConfig {
-        let others = self.voters.iter().filter(|other| **other != id);
+        let known = if self.changes_voters { &self.nodes } else { &self.voters };
+        let others = known.iter().filter(|other| **other != id);
         QuorumConfig {
             local_endpoints: endpoints(id),
-            can_become_voter: self.voters.contains(&id),
+            can_become_voter: known.contains(&id),
             bootstrap_servers: others.map(|other| address(*other)).collect(),
             election_timeout_ms: 150,
             fetch_timeout_ms: FETCH_TIMEOUT_MS,
@@ -100,6 +106,14 @@ impl Scenario {
             request_timeout_ms: 550,
             seed,
             ..QuorumConfig::with_defaults(key(id), LISTENER.into(), CLUSTER_ID.into())
+        }
+    }
+
+    /// What a node is formatted with: a node that was no voter at first knows none.
+    pub(crate) fn initial_membership(&self, id: BrokerId) -> Membership {
+        match self.changes_voters && !self.voters.contains(&id) {
+            true => Membership::new(VoterSet::default()),
+            false => self.membership.clone(),
         }
     }
 

@@ -374,7 +374,7 @@ fn clients(scenario: &Scenario) -> Vec<Client> {
     let producers = (0..scenario.producers)
         .map(|id| Kind::Producer(Producer::new(i64::try_from(id).expect("a small id"))));
     let members = (0..scenario.members).map(|_| Kind::Member(Member::new()));
-    let admin = [Kind::Admin(Admin::new(scenario.nodes.clone()))];
+    let admin = [Kind::Admin(Admin::new(scenario.nodes.clone(), scenario.changes_voters))];
     let kinds = producers.chain(members).chain(admin);
     kinds.map(|kind| Client { leaders: Leaders::default(), kind }).collect()
 }

@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 
 use klamm_protocol::ids::{BrokerId, Offset};
 
+/// The time without a false alarm after which one is forgiven, in ms.
+const CALM_MS: i64 = 300_000;
+/// Doubled that often, any silence reaches the session's timeout.
+const MAX_FALSE_ALARMS: u32 = 16;
+
 /// What is known of the sessions of brokers that have sent heartbeats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerHeartbeats {
@@ -25,6 +30,14 @@ pub struct SessionTimeouts {
     pub grace_ms: i64,
 }
 
+impl SessionTimeouts {
+    /// How long a broker may be silent.
+    fn patience_ms(&self, session: &Session) -> i64 {
+        let patience_ms = self.silence_ms.saturating_mul(1 << session.false_alarms);
+        if session.is_quick { patience_ms.min(self.session_ms) } else { self.session_ms }
+    }
+}
+
 /// One broker's session.
 #[derive(Debug, Clone, PartialEq)]
 struct Session {
@@ -36,6 +49,10 @@ struct Session {
     gone_since_ms: Option<i64>,
     /// It was heard from although nobody seemed to listen at its address: that proves nothing about this broker.
     is_falsely_gone: bool,
+    /// How often it was only slow when its silence told that it was lost. Each time doubles the patience with it: a machine
+    /// that stalls again and again would otherwise move its leaderships again and again.
+    false_alarms: u32,
+    last_false_alarm_ms: i64,
     metadata_offset: Offset,
     controlled_shutdown_offset: Option<Offset>,
 }
@@ -54,6 +71,8 @@ impl BrokerHeartbeats {
             is_quick: false,
             gone_since_ms: None,
             is_falsely_gone: false,
+            false_alarms: 0,
+            last_false_alarm_ms: now_ms,
             metadata_offset: -1,
             controlled_shutdown_offset: None,
         };
@@ -62,6 +81,13 @@ impl BrokerHeartbeats {
             *session = fresh;
         }
         let gap_ms = now_ms.saturating_sub(session.last_contact_ms);
+        if session.is_quick && gap_ms >= self.timeouts.patience_ms(session) {
+            session.false_alarms = (session.false_alarms + 1).min(MAX_FALSE_ALARMS);
+            session.last_false_alarm_ms = now_ms;
+        } else if now_ms.saturating_sub(session.last_false_alarm_ms) >= CALM_MS {
+            session.false_alarms = session.false_alarms.saturating_sub(1);
+            session.last_false_alarm_ms = now_ms;
+        }
         // Three heartbeats in the time of silence: one that is late is no silence.
         session.is_quick = gap_ms > 0 && gap_ms.saturating_mul(3) <= self.timeouts.silence_ms;
         session.is_falsely_gone |= session.gone_since_ms.take().is_some();
@@ -152,9 +178,9 @@ impl BrokerHeartbeats {
 
     /// When the session ends if nothing more is heard.
     fn expiry_ms(&self, session: &Session) -> i64 {
-        let SessionTimeouts { session_ms, silence_ms, grace_ms } = self.timeouts;
-        let silence_ms = if session.is_quick { silence_ms.min(session_ms) } else { session_ms };
-        let expiry_ms = session.last_contact_ms.saturating_add(silence_ms);
+        let patience_ms = self.timeouts.patience_ms(session);
+        let expiry_ms = session.last_contact_ms.saturating_add(patience_ms);
+        let grace_ms = self.timeouts.grace_ms;
         let gone_ms = session.gone_since_ms.map(|since_ms| since_ms.saturating_add(grace_ms));
         expiry_ms.min(gone_ms.unwrap_or(i64::MAX))
     }
@@ -178,6 +204,27 @@ mod tests {
         assert_eq!(heartbeats.first_expired(1_399, |_| true), None);
         assert_eq!(heartbeats.first_expired(1_400, |_| true), Some((1, 5)));
         assert_eq!(heartbeats.next_expiry_ms(|id| id == 2), Some(11_000));
+    }
+
+    #[test]
+    fn every_false_alarm_doubles_the_patience_until_the_broker_has_been_calm() {
+        let mut heartbeats = heartbeats(9_000);
+        let mut now_ms = 0;
+        let mut contact = |heartbeats: &mut BrokerHeartbeats, pause_ms| {
+            now_ms += pause_ms;
+            heartbeats.on_contact(1, 5, now_ms);
+            heartbeats.next_expiry_ms(|_| true).unwrap() - now_ms
+        };
+        contact(&mut heartbeats, 0);
+        assert_eq!(contact(&mut heartbeats, 200), 1_200);
+        for patience_ms in [2_400, 4_800, 9_000, 9_000] {
+            contact(&mut heartbeats, 9_500);
+            assert_eq!(contact(&mut heartbeats, 200), patience_ms);
+        }
+        for patience_ms in [9_000, 4_800, 2_400, 1_200] {
+            let calm = (0..CALM_MS / 200).map(|_| contact(&mut heartbeats, 200));
+            assert_eq!(calm.last(), Some(patience_ms));
+        }
     }
 
     #[test]

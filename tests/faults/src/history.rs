@@ -1,6 +1,6 @@
 //! What producers and consumers of one topic saw, as data. Each partition has one producer, which numbers its records from 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -84,6 +84,8 @@ pub struct History {
     pub stored: BTreeMap<i32, Vec<Stored>>,
     /// In the order of arrival.
     pub polled: Vec<Polled>,
+    /// Records that are stored twice because their producer sent them twice, the second time under a new epoch.
+    pub sent_twice: BTreeSet<RecordId>,
 }
 
 impl History {

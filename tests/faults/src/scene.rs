@@ -9,7 +9,7 @@ use klamm_testbed::{Cluster, until_true};
 
 use crate::anomaly::Anomaly;
 use crate::consumer_group::{ConsumerGroup, read_all};
-use crate::history::History;
+use crate::history::{History, RecordId};
 use crate::load::{Load, LoadSetup};
 use crate::stall::{Stalls, longest_stall};
 
@@ -136,13 +136,15 @@ impl Scene {
         let written = load.finish();
         let stored = read_all(&cluster.bootstrap(), &topic, partitions);
         let polled = readers.finish(&stored);
-        let history = History {
+        let mut history = History {
             sent: written.sent,
             acknowledged: written.acknowledged,
             failed: written.failed.into_iter().map(|(id, _)| id).collect(),
             stored,
             polled,
+            sent_twice: BTreeSet::new(),
         };
+        history.sent_twice = sent_twice(&cluster, &topic, &history);
         (cluster, history)
     }
 
@@ -158,6 +160,28 @@ impl Scene {
         assert!(anomalies.is_empty(), "{}", listing(&anomalies));
         cluster
     }
+}
+
+/// Records that a broker could not know for repetitions.
+///
+/// librdkafka takes NOT_LEADER_OR_FOLLOWER for "not stored", though the next leader may have the record already. Usually that
+/// leader sees the repetition. But when requests overtake one another on their way to two leaders (OUT_OF_ORDER_SEQUENCE_NUMBER),
+/// librdkafka begins a new producer epoch first, with any broker, and what it then repeats is a new record.
+fn sent_twice(cluster: &Cluster, topic: &str, history: &History) -> BTreeSet<RecordId> {
+    let anomalies = history.anomalies();
+    let repeated = anomalies.iter().filter_map(|anomaly| match anomaly {
+        Anomaly::Duplicated { id, offsets } => Some((*id, offsets)),
+        _ => None,
+    });
+    let differ = |(id, offsets): &(RecordId, &Vec<i64>)| {
+        let producers = offsets.iter().map(|offset| {
+            let batch = cluster.batch_at(topic, id.partition, *offset).ok()?;
+            Some((batch.producer_id, batch.producer_epoch))
+        });
+        let producers: Option<BTreeSet<_>> = producers.collect();
+        producers.is_some_and(|producers| producers.len() == offsets.len())
+    };
+    repeated.filter(differ).map(|(id, _)| id).collect()
 }
 
 fn listing(anomalies: &[Anomaly]) -> String {

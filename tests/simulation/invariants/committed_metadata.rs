@@ -6,7 +6,7 @@ use super::{Cluster, Committed, Invariant};
 use crate::batch::MetadataBatch;
 use crate::node::Node;
 use crate::observation::Observation;
-use klamm_replication::quorum::Anomaly;
+use klamm_replication::quorum::{Anomaly, VoterSet};
 use std::rc::Rc;
 
 #[derive(Debug, Default)]
@@ -53,12 +53,22 @@ fn has_durably(node: &Node, batch: &Rc<MetadataBatch>) -> bool {
     batch.next_offset <= log.start() || found.is_some_and(|found| Rc::ptr_eq(found, batch))
 }
 
+/// The voters that a node goes by: the last ones that its log, its snapshot or its format names.
+fn voters(node: &Node) -> VoterSet {
+    let process = node.process.as_ref();
+    let membership = process.map(|process| process.metadata.quorum.membership().clone());
+    membership.unwrap_or_else(|| node.disk.boot().membership).voters.latest().clone()
+}
+
+/// Whoever has let the first node know was the leader, whose voters may be others than that node's yet.
 fn check_durable(batch: &Rc<MetadataBatch>, cluster: &Cluster<'_>) -> Result<(), String> {
-    let voters = &cluster.scenario.voters;
-    let holders = voters.iter().filter(|id| has_durably(&cluster.nodes[id], batch)).count();
-    if holders < voters.len() / 2 + 1 {
+    let is_held_by_majority = |voters: &VoterSet| {
+        let holders = voters.ids().filter(|id| has_durably(&cluster.nodes[id], batch)).count();
+        !voters.is_empty() && holders >= voters.majority()
+    };
+    if !cluster.nodes.values().any(|node| is_held_by_majority(&voters(node))) {
         let offset = batch.base_offset;
-        return Err(format!("metadata offset {offset} is committed but on {holders} disks only"));
+        return Err(format!("metadata offset {offset} is committed but on too few disks"));
     }
     Ok(())
 }

@@ -190,6 +190,13 @@ impl MetadataDriver {
             assert!(step.plant == Plant::NoCheckQuorum, "a request is answered once");
             return;
         };
+        if let Reply::AddVoter(change) | Reply::RemoveVoter(change) = &reply
+            && change.error == ErrorCode::None
+        {
+            let offset = self.quorum.membership().voters.latest_offset();
+            let offset = offset.expect("a change is a record");
+            step.observe(Observation::VotersChanged { life: self.life, offset });
+        }
         let response = response(reply, disk, step);
         step.answer(to, Message::QuorumAnswer { id, response });
     }

@@ -12,7 +12,7 @@ use crate::process::Process;
 use crate::program::signal;
 use crate::setup::{Flavour, Setup};
 use crate::tool::{Tool, tool};
-use crate::wait::until_true;
+use crate::wait::{until, until_true};
 
 const START_LIMIT: Duration = Duration::from_secs(90);
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -149,6 +149,14 @@ impl Broker {
         }
         let log = self.home.path().join("log");
         self.process = Some(Process::spawn(command, log, self.home.path()));
+    }
+
+    /// Starts the stopped node as a program that is to refuse, and returns how it ended.
+    #[track_caller]
+    pub(crate) fn ends_as(&mut self, flavour: Flavour) -> ExitStatus {
+        self.spawn_as(flavour);
+        let mut process = self.process.take().expect("it was started");
+        until("the node to refuse", START_LIMIT, || process.ended())
     }
 
     /// Waits until the node answers requests.

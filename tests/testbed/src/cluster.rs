@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub use setup::{ClusterSetup, Roles};
 pub use state::{PartitionState, QuorumState};
 
+use klamm_protocol::batch::BatchHeader;
+
 use crate::broker::Broker;
 use crate::place::unique;
 use crate::setup::Flavour;
@@ -168,6 +170,15 @@ impl Cluster {
         self.start_again(id);
     }
 
+    /// Starts an ended node as the program named, which is to refuse, and returns how it ended.
+    ///
+    /// # Panics
+    /// When it has not ended in time.
+    #[track_caller]
+    pub fn ends_as(&mut self, id: i32, flavour: Flavour) -> ExitStatus {
+        self.node_mut(id).broker.ends_as(flavour)
+    }
+
     /// Starts an ended node again as the program it was and waits until it is unfenced.
     ///
     /// # Panics
@@ -252,6 +263,19 @@ impl Cluster {
         let mut partitions = self.partitions()?;
         partitions.retain(|partition| partition.topic == topic);
         Ok(partitions)
+    }
+
+    /// The header of the batch in which the leader of a partition keeps an offset.
+    ///
+    /// # Errors
+    /// When there is no leader, or it does not have the offset.
+    pub fn batch_at(&self, topic: &str, partition: i32, offset: i64) -> io::Result<BatchHeader> {
+        let partitions = self.partitions_of(topic)?;
+        let state = partitions.iter().find(|state| state.partition == partition);
+        let leader = state.and_then(|state| self.nodes.get(&state.leader));
+        let leader = leader.and_then(|node| node.client.as_deref());
+        let leader = leader.ok_or_else(|| io::Error::other("the partition has no leader"))?;
+        state::batch_at(leader, topic, partition, offset)
     }
 
     /// Waits until every broker, as all awake brokers see it, is registered and unfenced.

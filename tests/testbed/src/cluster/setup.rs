@@ -95,6 +95,7 @@ pub struct ClusterSetup {
     sites: BTreeMap<i32, Site>,
     properties: String,
     voters: Voters,
+    features: &'static str,
     cluster_id: String,
     has_second_directories: bool,
 }
@@ -107,6 +108,7 @@ impl ClusterSetup {
             sites: BTreeMap::new(),
             properties: COMMON_PROPERTIES.to_owned(),
             voters: Voters::Static,
+            features: FEATURES_LEFT_OUT,
             cluster_id: random_id().to_string(),
             has_second_directories: false,
         }
@@ -145,6 +147,12 @@ impl ClusterSetup {
     /// The voters are in the metadata log (KIP-853): only the first controller at first, and the others watch.
     pub fn with_standalone_quorum(mut self) -> Self {
         self.voters = Voters::Standalone;
+        self
+    }
+
+    /// All features that `kafka-storage format` finalizes by default.
+    pub fn with_all_features(mut self) -> Self {
+        self.features = "";
         self
     }
 
@@ -272,12 +280,10 @@ impl ClusterSetup {
         let properties = node.broker.properties();
         std::fs::write(&properties, self.properties_of(id, node, quorum))
             .expect("the directory is ours");
-        let cluster_id = &self.cluster_id;
-        tool(&format!(
-            "kafka-storage format --cluster-id={cluster_id} {FEATURES_LEFT_OUT} {how} --config"
-        ))
-        .arg(properties.display().to_string())
-        .ok();
+        let Self { cluster_id, features, .. } = self;
+        tool(&format!("kafka-storage format --cluster-id={cluster_id} {features} {how} --config"))
+            .arg(properties.display().to_string())
+            .ok();
     }
 
     fn properties_of(&self, id: i32, node: &Node, quorum: &str) -> String {

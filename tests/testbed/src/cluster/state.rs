@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use klamm_protocol::batch::{BatchHeader, Batches};
 use klamm_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
@@ -11,6 +12,8 @@ use klamm_protocol::messages::describe_quorum_request::{
     DescribeQuorumRequest, PartitionData, TopicData,
 };
 use klamm_protocol::messages::describe_quorum_response::DescribeQuorumResponse;
+use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use klamm_protocol::messages::fetch_response::FetchResponse;
 use klamm_protocol::messages::metadata_request::MetadataRequest;
 use klamm_protocol::messages::metadata_response::MetadataResponse;
 
@@ -19,6 +22,11 @@ use crate::ask::ask;
 const CREATE_TOPICS_VERSION: i16 = 7;
 const DESCRIBE_QUORUM_VERSION: i16 = 1;
 const METADATA_VERSION: i16 = 9;
+/// The last one that names topics.
+const FETCH_VERSION: i16 = 12;
+const FETCH_BYTES: i32 = 64 * 1024;
+/// The replica id of a consumer.
+const CONSUMER: i32 = -1;
 const CREATE_TIMEOUT_MS: i32 = 10_000;
 
 /// One partition as a broker's metadata shows it.
@@ -142,4 +150,33 @@ pub(super) fn create_topic(
         Some(topic) if topic.error_code == 0 => Ok(()),
         _ => Err(io::Error::other(format!("{answer:?}"))),
     }
+}
+
+/// The header of the batch that holds an offset, from the leader at `address`.
+pub(super) fn batch_at(
+    address: &str,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> io::Result<BatchHeader> {
+    let wanted = FetchPartition {
+        partition,
+        fetch_offset: offset,
+        partition_max_bytes: FETCH_BYTES,
+        ..FetchPartition::default()
+    };
+    let wanted = FetchTopic { topic: topic.into(), partitions: vec![wanted], ..Default::default() };
+    let request = FetchRequest {
+        replica_id: CONSUMER,
+        max_bytes: FETCH_BYTES,
+        topics: vec![wanted],
+        ..FetchRequest::default()
+    };
+    let answer: FetchResponse = ask(address, &request, FETCH_VERSION)?;
+    let found = answer.responses.first().and_then(|topic| topic.partitions.first());
+    let records = found.and_then(|partition| partition.records.clone()).unwrap_or_default();
+    let mut batches = Batches::new(records).filter_map(Result::ok).map(|batch| batch.header);
+    let holds_it =
+        |batch: &BatchHeader| (batch.base_offset..=batch.last_offset()).contains(&offset);
+    batches.find(holds_it).ok_or_else(|| io::Error::other(format!("no offset {offset}: {found:?}")))
 }
