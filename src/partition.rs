@@ -6,6 +6,7 @@ pub(crate) mod directories;
 pub(crate) mod fetcher;
 pub(crate) mod flusher;
 pub(crate) mod handle;
+pub(crate) mod moves;
 pub(crate) mod repair;
 pub(crate) mod replicas;
 pub(crate) mod settings;

@@ -129,9 +129,9 @@ impl Publisher {
                 return;
             }
             let (topics, node_id) = (&published.image.topics, self.node.config.node_id);
-            self.node.store.set_strays_aside(|topic, index| {
+            self.node.store.settle(|topic, index| {
                 let known = topics.by_name(topic).and_then(|topic| topic.partition(index));
-                known.is_some_and(|partition| partition.replicas.contains(&node_id))
+                known?.directory(node_id)
             });
         }
         let before = std::mem::replace(&mut self.applied, Arc::clone(&published));

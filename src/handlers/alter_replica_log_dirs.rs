@@ -1,7 +1,7 @@
 //! AlterReplicaLogDirs (key 34): where on this broker a replica lies (KIP-113).
 //!
-//! A replica is not moved between directories: what asks for the directory that it is in already is
-//! done, and any other directory is refused.
+//! A replica moves in the background: see [`crate::partition::moves`]. For one that is not here yet the directory is
+//! remembered, though the answer is an error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +21,7 @@ use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 use crate::node::Node;
+use crate::partition::moves::BeginError;
 use crate::partition::store::DirectoryStatus;
 
 /// The longest name of a file.
@@ -29,7 +30,7 @@ const MAX_FILE_NAME_LENGTH: usize = 255;
 const FUTURE_SUFFIX_LENGTH: usize = 40;
 
 /// Why a replica does not lie where it should.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 enum MoveRefusal {
     #[error("the topic's name leaves no room for a suffix")]
     NameTooLong,
@@ -45,19 +46,21 @@ enum MoveRefusal {
     NotHere,
     #[error("the replica's own directory is offline")]
     OfflineReplica,
-    #[error("moving a replica between directories is not supported: it stays where it is")]
-    NotMovable,
+    #[error(transparent)]
+    NotBegun(#[from] BeginError),
 }
 
 impl MoveRefusal {
-    fn code(self) -> ErrorCode {
+    fn code(&self) -> ErrorCode {
         match self {
             Self::NameTooLong => ErrorCode::InvalidTopicException,
             Self::UnknownDirectory => ErrorCode::LogDirNotFound,
             Self::OfflineDirectory | Self::OfflineReplica => ErrorCode::KafkaStorageError,
-            Self::CordonedDirectory | Self::NotMovable => ErrorCode::InvalidReplicaAssignment,
+            Self::CordonedDirectory => ErrorCode::InvalidReplicaAssignment,
             Self::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
-            Self::NotHere => ErrorCode::ReplicaNotAvailable,
+            Self::NotHere | Self::NotBegun(BeginError::Gone) => ErrorCode::ReplicaNotAvailable,
+            Self::NotBegun(BeginError::OfflineDirectory) => ErrorCode::KafkaStorageError,
+            Self::NotBegun(BeginError::Log(failure)) => failure.code(),
         }
     }
 }
@@ -81,9 +84,11 @@ fn alter(node: &Node, body: &AlterReplicaLogDirsRequest) -> Vec<AlterReplicaLogD
     let directories = node.store.directories();
     let wanted = wanted_directories(body).into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(partition_index, path)| {
-            let checked = check_directory(node, &directories, &path)
-                .and_then(|path| check_place(node, &image, (&name, partition_index), path));
-            let error = checked.err().map(|refusal| {
+            let replica = (&name, partition_index);
+            let altered = check_name(replica)
+                .and_then(|()| check_directory(node, &directories, &path))
+                .and_then(|path| alter_one(node, &image, replica, path));
+            let error = altered.err().map(|refusal| {
                 warn!("{name}-{partition_index} is not moved to {path}: {refusal}");
                 refusal.code()
             });
@@ -127,25 +132,31 @@ fn check_directory<'a>(
     Ok(&directory.path)
 }
 
-fn check_place(
+fn check_name((name, index): (&ByteString, PartitionIndex)) -> Result<(), MoveRefusal> {
+    let length = PartitionDirName::current(name, index).len() + FUTURE_SUFFIX_LENGTH;
+    if length > MAX_FILE_NAME_LENGTH { Err(MoveRefusal::NameTooLong) } else { Ok(()) }
+}
+
+fn alter_one(
     node: &Node,
     image: &Published,
     (name, index): (&ByteString, PartitionIndex),
     directory: &Path,
 ) -> Result<(), MoveRefusal> {
-    if PartitionDirName::current(name, index).len() + FUTURE_SUFFIX_LENGTH > MAX_FILE_NAME_LENGTH {
-        return Err(MoveRefusal::NameTooLong);
+    let topic = image.topics.by_name(name);
+    let partition = topic.and_then(|topic| node.partitions.get(topic.id, index));
+    if let Some(partition) = partition {
+        if partition.is_offline() {
+            return Err(MoveRefusal::OfflineReplica);
+        }
+        return Ok(node.replicas.moves.alter(node, &partition, directory)?);
     }
-    let topic = image.topics.by_name(name).ok_or(MoveRefusal::UnknownPartition)?;
-    topic.partition(index).ok_or(MoveRefusal::UnknownPartition)?;
-    let partition = node.partitions.get(topic.id, index).ok_or(MoveRefusal::NotHere)?;
-    if partition.is_offline() {
-        return Err(MoveRefusal::OfflineReplica);
+    if let Some(place) = node.store.place_at(directory) {
+        node.store.prefer(name, index, place);
     }
-    match node.store.directory_of(name, index) {
-        Some(present) if present == directory => Ok(()),
-        Some(_) => Err(MoveRefusal::NotMovable),
-        None => Err(MoveRefusal::NotHere),
+    match topic.and_then(|topic| topic.partition(index)) {
+        Some(_) => Err(MoveRefusal::NotHere),
+        None => Err(MoveRefusal::UnknownPartition),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::PartitionIndex;
+use klamm_protocol::ids::{Offset, PartitionIndex};
 use klamm_protocol::messages::describe_log_dirs_request::{
     DescribableLogDirTopic, DescribeLogDirsRequest,
 };
@@ -36,8 +36,16 @@ pub(crate) async fn handle(
     request.respond(&DescribeLogDirsResponse { results, ..Default::default() })
 }
 
-/// The partitions in a directory with their sizes, by topic.
-type Sizes = BTreeMap<ByteString, BTreeMap<PartitionIndex, u64>>;
+/// A log in a directory.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    size: u64,
+    /// `None` for the log in use; for a copy that is to replace it, how many offsets it lacks.
+    copy_lag: Option<Offset>,
+}
+
+/// The partitions in a directory, by topic.
+type Logs = BTreeMap<ByteString, BTreeMap<PartitionIndex, Found>>;
 
 fn describe(node: &Node, topics: Option<&[DescribableLogDirTopic]>) -> Vec<DescribeLogDirsResult> {
     let asked: Option<BTreeSet<(&str, PartitionIndex)>> = topics.map(|topics| {
@@ -46,42 +54,49 @@ fn describe(node: &Node, topics: Option<&[DescribableLogDirTopic]>) -> Vec<Descr
             .flat_map(|topic| topic.partitions.iter().map(|index| (&*topic.topic, *index)));
         pairs.collect()
     });
-    let mut by_directory: BTreeMap<&Path, Sizes> = BTreeMap::new();
+    let mut by_directory: BTreeMap<&Path, Logs> = BTreeMap::new();
     for partition in node.partitions.all() {
         let (topic, index) = (partition.topic(), partition.index());
         if asked.as_ref().is_some_and(|asked| !asked.contains(&(&**topic, index))) {
             continue;
         }
+        let mut add = |directory, found| {
+            let logs: &mut Logs = by_directory.entry(directory).or_default();
+            logs.entry(topic.clone()).or_default().insert(index, found);
+        };
         // A partition that is being deleted is in no directory, or has no log any longer.
         let Some(directory) = node.store.directory_of(topic, index) else { continue };
         let Some(size) = partition.size() else { continue };
-        let sizes = by_directory.entry(directory).or_default();
-        sizes.entry(topic.clone()).or_default().insert(index, size);
+        add(directory, Found { size, copy_lag: None });
+        let copy = partition.with_future(|future| (future.place, future.log.size()));
+        if let (Some((place, size)), Some(lag)) = (copy, partition.future_lag()) {
+            add(node.store.path_at(place), Found { size, copy_lag: Some(lag) });
+        }
     }
     let directories = node.store.directories().into_iter();
     let described = directories.map(|directory| {
-        let sizes = by_directory.remove(&*directory.path).unwrap_or_default();
+        let logs = by_directory.remove(&*directory.path).unwrap_or_default();
         let is_cordoned = node.is_cordoned(&directory);
-        result(&directory, sizes, is_cordoned)
+        result(&directory, logs, is_cordoned)
     });
     described.collect()
 }
 
-fn result(directory: &DirectoryStatus, sizes: Sizes, is_cordoned: bool) -> DescribeLogDirsResult {
+fn result(directory: &DirectoryStatus, logs: Logs, is_cordoned: bool) -> DescribeLogDirsResult {
     let log_dir = directory.absolute_path().into();
     let Some(space) = &directory.space else {
         let error_code = ErrorCode::KafkaStorageError.code();
         return DescribeLogDirsResult { error_code, log_dir, ..Default::default() };
     };
     let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let topics = sizes.into_iter().map(|(name, partitions)| {
-        let partitions = partitions.into_iter().map(|(partition_index, size)| {
+    let topics = logs.into_iter().map(|(name, partitions)| {
+        let partitions = partitions.into_iter().map(|(partition_index, found)| {
             DescribeLogDirsPartition {
                 partition_index,
-                partition_size: bytes(size),
-                // A log that is in place lags behind nothing; there are no future logs.
-                offset_lag: 0,
-                is_future_key: false,
+                partition_size: bytes(found.size),
+                // A log that is in place lags behind nothing.
+                offset_lag: found.copy_lag.unwrap_or(0),
+                is_future_key: found.copy_lag.is_some(),
             }
         });
         DescribeLogDirsTopic { name, partitions: partitions.collect() }
@@ -107,13 +122,15 @@ mod tests {
         DirectoryStatus { path: "/data".into(), space }
     }
 
-    fn sizes() -> Sizes {
-        BTreeMap::from([("t".into(), BTreeMap::from([(0, 5), (3, 6)]))])
+    fn logs() -> Logs {
+        let in_use = Found { size: 5, copy_lag: None };
+        let copy = Found { size: 6, copy_lag: Some(2) };
+        BTreeMap::from([("t".into(), BTreeMap::from([(0, in_use), (3, copy)]))])
     }
 
     #[test]
     fn a_directory_without_space_to_tell_is_offline_and_lists_nothing() {
-        let described = result(&directory(None), sizes(), false);
+        let described = result(&directory(None), logs(), false);
         assert_eq!(described.error_code, ErrorCode::KafkaStorageError.code());
         assert_eq!((described.topics.len(), described.total_bytes), (0, -1));
     }
@@ -121,9 +138,9 @@ mod tests {
     #[test]
     fn an_answer_can_be_written_in_every_version() {
         let space = DiskSpace { total_bytes: u64::MAX, usable_bytes: 7 };
-        let online = result(&directory(Some(space)), sizes(), true);
+        let online = result(&directory(Some(space)), logs(), true);
         assert_eq!((online.total_bytes, online.usable_bytes), (i64::MAX, 7));
-        let offline = result(&directory(None), sizes(), false);
+        let offline = result(&directory(None), logs(), false);
         let response =
             DescribeLogDirsResponse { results: vec![online, offline], ..Default::default() };
         for version in DescribeLogDirsResponse::VERSIONS {

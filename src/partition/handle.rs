@@ -6,12 +6,14 @@
 mod append;
 mod damage;
 mod follow;
+mod future;
 mod preferred_replica;
 mod read;
 mod role;
 
 pub(crate) use append::{AppendFailure, AppendOptions, Appended};
 pub(crate) use follow::{Cut, Progress};
+pub(crate) use future::{FutureReplica, MoveError};
 pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
 pub(crate) use role::BrokerStatuses;
 use role::Role;
@@ -140,7 +142,10 @@ pub(crate) struct Partition {
     broker_id: BrokerId,
     config: RwLock<Arc<PartitionConfig>>,
     state: Mutex<State>,
-    flusher: Arc<Flusher>,
+    /// The copy in another log directory that is to take the log's place. Locked before `state`, never after.
+    future: Mutex<Option<FutureReplica>>,
+    /// That of the log's directory.
+    flusher: RwLock<Arc<Flusher>>,
     flush_queued: AtomicBool,
     /// When the log was last synced, or opened.
     last_flush_ms: AtomicI64,
@@ -175,7 +180,8 @@ impl Partition {
             broker_id,
             config: RwLock::new(Arc::new(config)),
             state: Mutex::new(state),
-            flusher,
+            future: Mutex::new(None),
+            flusher: RwLock::new(flusher),
             flush_queued: AtomicBool::new(false),
             last_flush_ms: AtomicI64::new(clock::now_ms()),
             leads: AtomicBool::new(false),
@@ -247,6 +253,7 @@ impl Partition {
     pub(crate) fn set_config(self: &Arc<Self>, config: PartitionConfig) {
         let leader_config = config.leader_config(self.broker_id);
         let log_config = config.log.clone();
+        self.with_future(|future| future.log.set_config(log_config.clone()));
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         let mut state = self.lock();
         if let Some(log) = &mut state.log {
@@ -313,7 +320,8 @@ impl Partition {
     /// Has the log synced soon. Asking while a request is queued costs nothing.
     pub(crate) fn request_flush(self: &Arc<Self>) {
         if !self.flush_queued.swap(true, Ordering::AcqRel) {
-            self.flusher.request(Arc::clone(self));
+            let flusher = Arc::clone(&self.flusher.read().unwrap_or_else(PoisonError::into_inner));
+            flusher.request(Arc::clone(self));
         }
     }
 
@@ -340,7 +348,12 @@ impl Partition {
             None => None,
         };
         let Some(ticket) = ticket else { return Ok(()) };
-        ticket.run()?;
+        let done = ticket.run();
+        if done.is_err() && !self.lock().log.as_ref().is_some_and(|log| log.has_given(&ticket)) {
+            // The log has moved to another directory meanwhile, or is closed.
+            return Ok(());
+        }
+        done?;
         self.last_flush_ms.store(clock::now_ms(), Ordering::Relaxed);
         let mut state = self.lock();
         let Some(log) = &mut state.log else { return Ok(()) };

@@ -26,6 +26,7 @@ use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
 use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
 use super::handle::{BrokerStatuses, Partition};
+use super::moves::Moves;
 use super::repair;
 use super::settings::partition_config;
 use super::throttle::ReplicationQuota;
@@ -59,6 +60,7 @@ pub(crate) struct Replicas {
     fetchers: Mutex<Fetchers>,
     proposals: Arc<AlterPartitions>,
     directories: Arc<DirectoryAssignments>,
+    pub(crate) moves: Arc<Moves>,
     /// What went to throttled replicas that this broker leads, and came for those that follow here.
     pub(crate) leader_quota: ReplicationQuota,
     pub(crate) follower_quota: ReplicationQuota,
@@ -76,7 +78,7 @@ impl Replicas {
         assert!(attached.is_ok(), "replicas are part of one node");
         let stop = self.stop.clone();
         let (proposals, directories) = (Arc::clone(&self.proposals), Arc::clone(&self.directories));
-        let node = Arc::clone(node);
+        let (node, moves) = (Arc::clone(node), Arc::clone(&self.moves));
         let run = async move {
             let proposing = channel(&node, "alter-partition");
             let assigning = channel(&node, "assign-replicas-to-dirs");
@@ -88,6 +90,7 @@ impl Replicas {
                 () = directories::watch_failures(Arc::clone(&node)) => {}
                 () = repair::run(Arc::clone(&node)) => {}
                 () = repair::scrub(Arc::clone(&node)) => {}
+                () = moves.run(Arc::clone(&node)) => {}
             }
         };
         self.tasks.spawn_on(run, runtime);
@@ -156,7 +159,8 @@ impl Replicas {
         for change in &delta.changed_partitions {
             let Some(recorded) = change.after.directory(node.config.node_id) else { continue };
             let partition = node.partitions.get(change.topic.id, change.index);
-            if partition.is_some_and(|partition| partition.is_offline()) {
+            let is_offline = partition.is_some_and(|partition| partition.is_offline());
+            if is_offline || self.moves.is_announced(key_of(change)) {
                 continue;
             }
             let actual = node.store.directory_id_for(&change.topic.name, change.index);
@@ -173,11 +177,17 @@ impl Replicas {
             topic.partitions().map(|(index, _)| (topic.id, index)).collect::<Vec<_>>()
         });
         let moved = delta.changed_partitions.iter().filter(|change| change.is_removed_from(id));
+        let mut any = false;
         for (topic_id, index) in deleted.chain(moved.map(key_of)) {
             let Some(partition) = node.partitions.remove(topic_id, index) else { continue };
             let ended = vec![Move { key: (topic_id, index), to: None }];
             self.move_all(node, ended);
             node.store.delete(&partition);
+            any = true;
+        }
+        if any {
+            // Another log may soon have the name, for which their offsets do not hold.
+            node.store.write_checkpoints(&node.partitions.all());
         }
     }
 
@@ -316,6 +326,9 @@ fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
     let is_new =
         |change: &&&PartitionDelta| node.partitions.get(change.topic.id, change.index).is_none();
     let wanted = changes.iter().filter(is_new).map(|change| {
+        if let Some(directory) = change.after.directory(node.config.node_id) {
+            node.store.prefer_recorded(&change.topic.name, change.index, directory);
+        }
         let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
         let config = partition_config(&configs, &change.topic.name, overrides);
         (change.topic.name.clone(), change.topic.id, change.index, config)
@@ -326,9 +339,20 @@ fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
     }
     for opened in node.store.open_all(wanted) {
         match opened {
-            Ok(partition) => node.partitions.insert(partition),
+            Ok(partition) => {
+                node.partitions.insert(Arc::clone(&partition));
+                go_on_with_move(node, &partition);
+            }
             Err(failure) => error!("{failure}"),
         }
+    }
+}
+
+/// A restart does not end a move.
+fn go_on_with_move(node: &Node, partition: &Partition) {
+    let Some(future) = node.store.found_future(partition) else { return };
+    if partition.begin_move(future).is_ok() {
+        node.replicas.moves.go_on((partition.topic_id(), partition.index()));
     }
 }
 

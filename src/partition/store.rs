@@ -1,6 +1,10 @@
 //! The log directories of this node and the logs in them: opening, deleting, checkpoints, closing.
 
+mod closing;
+mod futures;
+
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -71,11 +75,37 @@ struct Directory {
     dir: LogDir,
     id: Uuid,
     last_shutdown: LastShutdown,
+    checkpoints: Mutex<Checkpoints>,
+    flusher: Arc<Flusher>,
+    flusher_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
+/// later one of the same name: whoever opens it takes it.
+#[derive(Debug)]
+struct Checkpoints {
     recovery_points: PartitionOffsets,
     log_starts: PartitionOffsets,
     high_watermarks: PartitionOffsets,
-    flusher: Arc<Flusher>,
-    flusher_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The entries of one log.
+#[derive(Debug, Clone, Copy)]
+struct Checkpointed {
+    recovery_point: Offset,
+    log_start: Offset,
+    high_watermark: Option<Offset>,
+}
+
+impl Checkpoints {
+    fn take(&mut self, topic: &str, index: PartitionIndex) -> Checkpointed {
+        let key = (topic.to_owned(), index);
+        Checkpointed {
+            recovery_point: self.recovery_points.remove(&key).unwrap_or(0),
+            log_start: self.log_starts.remove(&key).unwrap_or(0),
+            high_watermark: self.high_watermarks.remove(&key),
+        }
+    }
 }
 
 /// What describes a log directory to clients.
@@ -102,7 +132,13 @@ pub(crate) struct LogStore {
     cluster_id: ByteString,
     broker_id: BrokerId,
     /// Where each partition lies, as an index into `directories`.
-    places: Mutex<BTreeMap<(ByteString, PartitionIndex), usize>>,
+    places: Mutex<BTreeMap<PlaceKey, usize>>,
+    /// Other directories in which a partition was found as well.
+    doubles: Mutex<Vec<(PlaceKey, usize)>>,
+    /// Copies that were found at the start, with the names of their directories.
+    futures: Mutex<BTreeMap<PlaceKey, (usize, String)>>,
+    /// Where a partition is to lie once it comes here; at most [`futures::MAX_PREFERENCES`].
+    preferred: Mutex<BTreeMap<PlaceKey, usize>>,
     /// Which of `directories` take no new replicas (KIP-1066).
     cordoned: Mutex<Vec<bool>>,
     /// Directories of deleted partitions, to be removed after their delay.
@@ -111,6 +147,9 @@ pub(crate) struct LogStore {
     checkpoints: Mutex<()>,
     recovery_threads: usize,
 }
+
+/// A partition by the name of its directory.
+type PlaceKey = (ByteString, PartitionIndex);
 
 /// A partition that is to be opened.
 pub(crate) type WantedPartition = (ByteString, Uuid, PartitionIndex, PartitionConfig);
@@ -153,6 +192,9 @@ impl LogStore {
             cluster_id: cluster_id.into(),
             broker_id,
             places: Mutex::default(),
+            doubles: Mutex::default(),
+            futures: Mutex::default(),
+            preferred: Mutex::default(),
             cordoned: Mutex::default(),
             deleted: Mutex::default(),
             checkpoints: Mutex::default(),
@@ -241,33 +283,50 @@ impl LogStore {
                     DirKind::Current if name == METADATA_LOG_DIR => {}
                     DirKind::Current => {
                         let key = (ByteString::from(found.topic), found.partition);
-                        lock(&self.places).insert(key, place);
+                        match lock(&self.places).entry(key) {
+                            Entry::Vacant(free) => drop(free.insert(place)),
+                            Entry::Occupied(taken) => {
+                                lock(&self.doubles).push((taken.key().clone(), place));
+                            }
+                        }
+                    }
+                    DirKind::Future => {
+                        let key = (ByteString::from(found.topic), found.partition);
+                        self.on_future_found(key, place, name);
                     }
                     DirKind::Delete => lock(&self.deleted).push((0, place, name)),
-                    DirKind::Future | DirKind::Stray => {
-                        warn!("{} is left alone", path.join(name).display());
-                    }
+                    DirKind::Stray => warn!("{} is left alone", path.join(name).display()),
                 }
             }
         }
         Ok(())
     }
 
-    /// Sets aside the logs that were found at the start and that the cluster does not know: their
-    /// topics were deleted while the node was down, or the directory is another cluster's.
-    pub(crate) fn set_strays_aside(&self, is_known: impl Fn(&str, PartitionIndex) -> bool) {
+    /// Settles what was found at the start, by the directory that the cluster has for a replica of this broker; `None`
+    /// when it knows no such replica.
+    ///
+    /// Logs that the cluster does not know are set aside: their topics were deleted while the node was down, or the
+    /// directory is another cluster's. So is the other of two logs of one partition.
+    pub(crate) fn settle(&self, recorded: impl Fn(&str, PartitionIndex) -> Option<Uuid>) {
+        self.settle_doubles(&recorded);
         let strays: Vec<_> = {
             let mut places = lock(&self.places);
-            let strays = places.iter().filter(|((topic, index), _)| !is_known(topic, *index));
+            let is_known = |(topic, index): &PlaceKey| recorded(topic, *index).is_some();
+            let strays = places.iter().filter(|(key, _)| !is_known(key));
             let strays: Vec<_> = strays.map(|(key, place)| (key.clone(), *place)).collect();
-            places.retain(|(topic, index), _| is_known(topic, *index));
+            places.retain(|key, _| is_known(key));
             strays
         };
-        for ((topic, index), place) in strays {
-            match self.mark(place, &topic, index, DirKind::Stray) {
-                Ok(name) => warn!("no topic {topic} with a partition {index}: kept as {name}"),
-                Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
-            }
+        for (key, place) in strays {
+            self.set_aside(&key, place, "no such replica is known");
+        }
+        self.settle_futures(recorded);
+    }
+
+    fn set_aside(&self, (topic, index): &PlaceKey, place: usize, reason: &str) {
+        match self.mark(place, topic, *index, DirKind::Stray) {
+            Ok(name) => warn!("{topic}-{index} is kept as {name}: {reason}"),
+            Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
         }
     }
 
@@ -319,11 +378,11 @@ impl LogStore {
     ) -> Result<Arc<Partition>, OpenError> {
         let place = self.place_for(&topic, index);
         let directory = &self.directories[place];
-        let key = (topic.to_string(), index);
+        let checkpointed = lock(&directory.checkpoints).take(&topic, index);
         let options = LogOptions {
             config: config.log.clone(),
-            recovery_point: directory.recovery_points.get(&key).copied().unwrap_or(0),
-            log_start: directory.log_starts.get(&key).copied().unwrap_or(0),
+            recovery_point: checkpointed.recovery_point,
+            log_start: checkpointed.log_start,
             clean_shutdown: directory.last_shutdown != LastShutdown::Unclean,
             topic_id: Some(topic_id),
             now_ms: clock::now_ms(),
@@ -353,8 +412,8 @@ impl LogStore {
         if log.flushed_offset() < log.log_end() {
             log.flush().map_err(failed)?;
         }
-        if let Some(high_watermark) = directory.high_watermarks.get(&key) {
-            log.set_high_watermark(*high_watermark);
+        if let Some(high_watermark) = checkpointed.high_watermark {
+            log.set_high_watermark(high_watermark);
         }
         let identity = (topic, topic_id, index);
         let flusher = Arc::clone(&directory.flusher);
@@ -366,18 +425,23 @@ impl LogStore {
         *lock(&self.cordoned) = self.directories().iter().map(is_cordoned).collect();
     }
 
-    /// Where the partition is, or the online directory with the fewest partitions; one that is cordoned
-    /// only if there is no other.
+    /// Where the partition is, or is wanted, or the online directory with the fewest partitions; one that is
+    /// cordoned only if there is no other.
     fn place_for(&self, topic: &ByteString, index: PartitionIndex) -> usize {
         let mut places = lock(&self.places);
         if let Some(place) = places.get(&(topic.clone(), index)) {
             return *place;
         }
+        let wanted = lock(&self.preferred).remove(&(topic.clone(), index));
+        if let Some(place) = wanted.filter(|place| self.is_online(*place)) {
+            places.insert((topic.clone(), index), place);
+            return place;
+        }
         let mut counts = vec![0_usize; self.directories.len()];
         for place in places.values() {
             counts[*place] += 1;
         }
-        let online = |place: &usize| self.directories[*place].dir.health().failure().is_none();
+        let online = |place: &usize| self.is_online(*place);
         let cordoned = lock(&self.cordoned);
         let rank = |place: &usize| (cordoned.get(*place) == Some(&true), counts[*place]);
         let place = (0..counts.len()).filter(online).min_by_key(rank);
@@ -389,15 +453,17 @@ impl LogStore {
     /// Takes a partition's directory out of use at once; its files go after `file.delete.delay.ms`.
     pub(crate) fn delete(&self, partition: &Partition) {
         let (topic, index) = (partition.topic(), partition.index());
-        let delay_ms = partition.config().log.file_delete_delay_ms;
-        let Some(mut log) = partition.stop() else { return };
+        let stopped = partition.stop();
+        if let Some(future) = partition.take_future() {
+            self.discard_future(partition, future);
+        }
+        let Some(mut log) = stopped else { return };
         let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
         let marked = PartitionDirName::marked(topic, index, DirKind::Delete, crate::random::uuid());
         match log.rename_dir(&self.directories[place].dir.path().join(&marked)) {
             Ok(()) => {
                 info!("{topic}-{index} is deleted");
-                let due_ms = clock::now_ms().saturating_add(delay_ms);
-                lock(&self.deleted).push((due_ms, place, marked));
+                self.delete_later(partition, place, marked);
             }
             Err(failure) => error!("{topic}-{index} cannot be deleted: {failure}"),
         }
@@ -489,70 +555,8 @@ impl LogStore {
                 offsets.insert((key.0.to_string(), key.1), end);
             }
         }
-        // A log start of 0 needs no entry.
-        offsets[2].retain(|_, start| *start > 0);
-        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
-        for (name, offsets) in names.into_iter().zip(&offsets) {
-            self.directories[place].dir.write_checkpoint(name, offsets)?;
-        }
-        Ok(())
-    }
-
-    /// Closes all logs and marks the directories as left in order.
-    pub(crate) fn close(&self, partitions: &[Arc<Partition>], broker_epoch: i64) {
-        for directory in &self.directories {
-            directory.flusher.stop();
-            let thread = lock(&directory.flusher_thread).take();
-            if thread.is_some_and(|thread| thread.join().is_err()) {
-                error!("the flusher of {} panicked", directory.dir.path().display());
-            }
-        }
-        let mut ends = Vec::new();
-        let mut failed = false;
-        for partition in partitions {
-            let Some(log) = partition.stop() else { continue };
-            let (start, high_watermark, end) =
-                (log.log_start(), log.high_watermark(), log.log_end());
-            match log.close() {
-                Ok(()) => ends.push((partition, start, high_watermark, end)),
-                Err(failure) => {
-                    error!("{}-{} is not closed: {failure}", partition.topic(), partition.index());
-                    failed = true;
-                }
-            }
-        }
-        for (place, directory) in self.directories.iter().enumerate() {
-            if let Err(failure) = self.leave(directory, place, &ends, broker_epoch, failed) {
-                error!("{} is not left in order: {failure}", directory.dir.path().display());
-            }
-        }
-    }
-
-    fn leave(
-        &self,
-        directory: &Directory,
-        place: usize,
-        ends: &[(&Arc<Partition>, i64, i64, i64)],
-        broker_epoch: i64,
-        failed: bool,
-    ) -> Result<(), LogError> {
-        let mut offsets: [PartitionOffsets; 3] = Default::default();
-        for (partition, start, high_watermark, end) in ends {
-            let key = (partition.topic().clone(), partition.index());
-            if lock(&self.places).get(&key) == Some(&place) {
-                let key = (key.0.to_string(), key.1);
-                offsets[0].insert(key.clone(), *end);
-                offsets[1].insert(key.clone(), *high_watermark);
-                if *start > 0 {
-                    offsets[2].insert(key, *start);
-                }
-            }
-        }
-        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
-        for (name, offsets) in names.into_iter().zip(&offsets) {
-            directory.dir.write_checkpoint(name, offsets)?;
-        }
-        if failed { Ok(()) } else { directory.dir.mark_clean_shutdown(broker_epoch) }
+        add_futures(place, partitions, &mut offsets);
+        self.directories[place].write_checkpoints(offsets)
     }
 }
 
@@ -576,13 +580,42 @@ impl Directory {
         Ok(Self {
             id: properties.directory_id.unwrap_or_default(),
             last_shutdown: dir.take_last_shutdown()?,
-            recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
-            log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
-            high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
+            checkpoints: Mutex::new(Checkpoints {
+                recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
+                log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
+                high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
+            }),
             flusher,
             flusher_thread: Mutex::new(Some(flusher_thread)),
             dir,
         })
+    }
+
+    /// Recovery points, high watermarks, log starts.
+    fn write_checkpoints(&self, mut offsets: [PartitionOffsets; 3]) -> Result<(), LogError> {
+        // A log start of 0 needs no entry.
+        offsets[2].retain(|_, start| *start > 0);
+        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+        for (name, offsets) in names.into_iter().zip(&offsets) {
+            self.dir.write_checkpoint(name, offsets)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds the copies in a directory. They have no recovery point: what an unclean shutdown leaves of one is verified
+/// as a whole.
+fn add_futures(place: usize, partitions: &[Arc<Partition>], offsets: &mut [PartitionOffsets; 3]) {
+    for partition in partitions {
+        let ends = partition.with_future(|future| {
+            let ends = (future.log.high_watermark(), future.log.log_start());
+            (future.place == place).then_some(ends)
+        });
+        if let Some((high_watermark, start)) = ends.flatten() {
+            let key = (partition.topic().to_string(), partition.index());
+            offsets[1].insert(key.clone(), high_watermark);
+            offsets[2].insert(key, start);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod guide;
 mod limits;
 mod logs;
 mod mixed_quorum;
+mod moves;
 mod network;
 mod peers;
 mod stage;

@@ -196,10 +196,16 @@ impl Log {
         Ok(files)
     }
 
-    /// The ticket's work is done. A ticket from before a truncation changes nothing.
+    /// Whether the ticket is this log's: another may have taken its place since.
+    pub fn has_given(&self, ticket: &FlushTicket) -> bool {
+        Arc::ptr_eq(&ticket.gate, &self.flush.gate)
+    }
+
+    /// The ticket's work is done. A ticket from before a truncation, or of another log, changes nothing.
     pub fn on_flushed(&mut self, ticket: &FlushTicket) {
+        let is_own = self.has_given(ticket);
         let flush = &mut self.flush;
-        if ticket.generation != flush.generation {
+        if !is_own || ticket.generation != flush.generation {
             return;
         }
         flush.flushed = flush.flushed.max(ticket.upto);

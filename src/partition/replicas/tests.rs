@@ -327,8 +327,8 @@ async fn the_cluster_knows_where_replicas_lie_and_moves_leaders_away_from_a_fail
     cluster.create_topic("t", 1 << 20).await;
     let is_known = |c: &Cluster| {
         let image = c.broker(1).node.cluster.image();
-        let topic = image.topics.by_name("t").unwrap();
-        let partition = topic.partition(0).unwrap();
+        let Some(topic) = image.topics.by_name("t") else { return false };
+        let Some(partition) = topic.partition(0) else { return false };
         IDS.iter().all(|id| {
             let actual = c.broker(*id).node.store.directory_id_for(&topic.name, 0);
             actual.is_some() && partition.directory(*id) == actual

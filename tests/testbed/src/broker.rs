@@ -77,6 +77,11 @@ impl Broker {
         &self.data
     }
 
+    /// Its second log directory, where it has one.
+    pub fn second_data(&self) -> PathBuf {
+        self.data.with_file_name("data-2")
+    }
+
     /// Its `server.properties`.
     pub fn properties(&self) -> PathBuf {
         self.home.path().join("server.properties")

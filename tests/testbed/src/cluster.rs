@@ -89,10 +89,10 @@ impl Cluster {
         self.nodes.get_mut(&id).expect("the cluster has this node")
     }
 
-    /// `host:port` of every broker, running or not, separated by commas.
+    /// `host:port` of every broker that runs and is not frozen, separated by commas.
     pub fn bootstrap(&self) -> String {
         let brokers: Vec<&str> =
-            self.nodes.values().filter_map(|node| node.client.as_deref()).collect();
+            self.awake().filter_map(|(_, node)| node.client.as_deref()).collect();
         brokers.join(",")
     }
 

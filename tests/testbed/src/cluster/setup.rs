@@ -97,6 +97,7 @@ pub struct ClusterSetup {
     voters: Voters,
     features: &'static str,
     cluster_id: String,
+    has_second_directories: bool,
 }
 
 impl ClusterSetup {
@@ -109,6 +110,7 @@ impl ClusterSetup {
             voters: Voters::Static,
             features: FEATURES_LEFT_OUT,
             cluster_id: random_id().to_string(),
+            has_second_directories: false,
         }
     }
 
@@ -164,6 +166,12 @@ impl ClusterSetup {
     /// Puts a node's log directory to a given place, which must exist and be empty.
     pub fn on_disk(mut self, id: i32, directory: impl Into<PathBuf>) -> Self {
         self.sites.entry(id).or_default().data = Some(directory.into());
+        self
+    }
+
+    /// Gives every node a second log directory ([`Broker::second_data`]).
+    pub fn with_second_directories(mut self) -> Self {
+        self.has_second_directories = true;
         self
     }
 
@@ -284,8 +292,12 @@ impl ClusterSetup {
         let listeners: Vec<String> = client.iter().cloned().chain(controller).collect();
         let advertised =
             client.map(|address| format!("advertised.listeners={address}\n")).unwrap_or_default();
+        let second = match self.has_second_directories {
+            true => format!(",{}", node.broker.second_data().display()),
+            false => String::new(),
+        };
         format!(
-            "{}node.id={id}\nprocess.roles={}\n{quorum}\nlisteners={}\n{advertised}log.dirs={}\n",
+            "{}node.id={id}\nprocess.roles={}\n{quorum}\nlisteners={}\n{advertised}log.dirs={}{second}\n",
             self.properties,
             node.roles.name(),
             listeners.join(","),
