@@ -11,7 +11,7 @@ mod preferred_replica;
 mod read;
 mod role;
 
-pub(crate) use append::{AppendFailure, AppendOptions, Appended};
+pub(crate) use append::{AppendFailure, AppendOptions, Appended, Awaited};
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
 pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
