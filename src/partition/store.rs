@@ -19,6 +19,7 @@ use klamm_log::log_dir::{LastShutdown, LogDir};
 use klamm_log::meta_properties::MetaProperties;
 use klamm_log::open_files::OpenFiles;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
+use klamm_metadata::directory_id;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use tracing::{error, info, warn};
@@ -129,6 +130,8 @@ impl DirectoryStatus {
 #[derive(Debug)]
 pub(crate) struct LogStore {
     directories: Vec<Directory>,
+    /// Those that could not be used at the start.
+    unusable: Vec<PathBuf>,
     cluster_id: ByteString,
     broker_id: BrokerId,
     /// Where each partition lies, as an index into `directories`.
@@ -172,10 +175,17 @@ impl LogStore {
             usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
         let files = OpenFiles::new(MAX_OPEN_SEGMENTS);
         let mut dirs = Vec::new();
+        let mut unusable = Vec::new();
         for path in paths {
-            let dir = LogDir::open(Arc::clone(disk), Arc::clone(&files), path)?;
-            let properties = dir.meta_properties()?;
-            dirs.push((dir, properties));
+            match look_into(disk, &files, path) {
+                Ok(found) => dirs.push(found),
+                // The others can do without it, as in Kafka; without the metadata log nothing can be done.
+                Err(LogError::Disk(failure)) if *path != config.storage.metadata_log_dir => {
+                    error!("{} is out of use: {failure}", path.display());
+                    unusable.push(path.clone());
+                }
+                Err(failure) => return Err(failure.into()),
+            }
         }
         let found = dirs.iter().find_map(|(_, properties)| properties.as_ref()?.cluster_id.clone());
         let cluster_id = match config.cluster_id.clone().or(found) {
@@ -189,6 +199,7 @@ impl LogStore {
             .collect::<Result<Vec<_>, _>>()?;
         let store = Self {
             directories,
+            unusable,
             cluster_id: cluster_id.into(),
             broker_id,
             places: Mutex::default(),
@@ -237,13 +248,22 @@ impl LogStore {
         self.directories.iter().any(|directory| directory.dir.health().failure().is_none())
     }
 
-    /// The directories that have failed in this life of the process.
+    /// The directories that cannot be used, since the start or since they have failed.
     pub(crate) fn failed_directories(&self) -> Vec<&Path> {
         let failed = self.directories.iter().filter(|one| one.dir.health().failure().is_some());
-        failed.map(|directory| directory.dir.path()).collect()
+        let failed = failed.map(|directory| directory.dir.path());
+        failed.chain(self.unusable.iter().map(PathBuf::as_path)).collect()
     }
 
-    /// Their ids, for heartbeats.
+    /// Whether a replica in this directory may be in one that could not be used at the start. It is not to begin
+    /// anew elsewhere: that would take its records, which may be the only ones, out of the cluster.
+    pub(crate) fn is_out_of_reach(&self, directory: Uuid) -> bool {
+        !self.unusable.is_empty()
+            && !directory_id::is_reserved(directory)
+            && self.directories.iter().all(|known| known.id != directory)
+    }
+
+    /// The ids of those that have failed in this life of the process, for heartbeats.
     pub(crate) fn failed_directory_ids(&self) -> Vec<Uuid> {
         let failed = self.directories.iter().filter(|one| one.dir.health().failure().is_some());
         failed.map(|directory| directory.id).collect()
@@ -254,7 +274,8 @@ impl LogStore {
             path: directory.dir.path().to_path_buf(),
             space: directory.dir.space().ok(),
         };
-        self.directories.iter().map(status).collect()
+        let unusable = |path: &PathBuf| DirectoryStatus { path: path.clone(), space: None };
+        self.directories.iter().map(status).chain(self.unusable.iter().map(unusable)).collect()
     }
 
     /// Where a partition lies.
@@ -560,6 +581,18 @@ impl LogStore {
     }
 }
 
+/// Locks a directory and sees whether it can be read at all.
+fn look_into(
+    disk: &Arc<dyn Disk>,
+    files: &Arc<OpenFiles>,
+    path: &Path,
+) -> Result<(LogDir, Option<MetaProperties>), LogError> {
+    let dir = LogDir::open(Arc::clone(disk), Arc::clone(files), path)?;
+    disk.list(path)?;
+    let properties = dir.meta_properties()?;
+    Ok((dir, properties))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -664,7 +697,7 @@ fn format(
 
 #[cfg(test)]
 mod tests {
-    use klamm_log::disk::MemoryDisk;
+    use klamm_log::disk::{Fault, MemoryDisk, Operation};
     use klamm_metadata::config_def::BrokerConfigs;
 
     use super::*;
@@ -688,5 +721,25 @@ mod tests {
         assert_eq!(place(0), "/one", "who is there already stays");
         store.cordon(|_| true);
         assert_eq!(place(4), "/one", "where else");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_done_without_unless_the_metadata_log_is_there() {
+        let disk = MemoryDisk::default();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let pairs = [("log.dirs", "/one,/two"), ("metadata.log.dir", "/two")];
+        let config = BrokerConfig::from_pairs(pairs).unwrap();
+        let lost = LogStore::open(&shared, &config).unwrap().directories[0].id;
+        disk.fail_next(Operation::Lock, Fault::Io);
+        let store = LogStore::open(&shared, &config).unwrap();
+        assert_eq!(store.failed_directories(), [Path::new("/one")]);
+        assert_eq!((store.directories().len(), store.directory_ids().len()), (2, 1));
+        assert!(store.is_out_of_reach(lost));
+        assert!(!store.is_out_of_reach(store.directory_ids()[0]));
+        assert!(!store.is_out_of_reach(directory_id::UNASSIGNED));
+        drop(store);
+        let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
+        disk.fail_next(Operation::Lock, Fault::Io);
+        LogStore::open(&shared, &config).unwrap_err();
     }
 }

@@ -1,9 +1,13 @@
-//! What disks do to a cluster: all of them lose power at once.
+//! What disks do to a cluster: all of them lose power at once, or one of two of a node fails.
 
-use klamm_faults::{Anomaly, History, lose_power, on_disks};
-use klamm_testbed::{ClusterSetup, Disk, Flavour};
+use klamm_faults::{Anomaly, History, Scene, lose_power, on_disks};
+use std::time::Duration;
 
-use crate::stage::{alone, scene};
+use klamm_testbed::{ClusterSetup, Disk, Flavour, until_true};
+
+use crate::stage::{LOAD, alone, scene};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the clients of three nodes saw whose disks lost power at once.
 fn history_of_a_power_cut(setup: ClusterSetup) -> History {
@@ -42,4 +46,51 @@ fn the_same_power_cut_takes_records_that_were_acknowledged_out_of_the_page_cache
     };
     let anomalies = history_of_a_power_cut(setup).anomalies();
     assert!(anomalies.iter().any(|found| matches!(found, Anomaly::Lost(_))), "{anomalies:?}");
+}
+
+#[test]
+fn a_log_directory_that_fails_takes_its_replicas_out_of_use_and_no_others() {
+    let _machine = alone();
+    let disk = Disk::new();
+    let setup = ClusterSetup::under_test().with_second_on_disk(2, disk.directory());
+    let mut scene = scene(setup.start());
+    let topic = scene.topic().to_owned();
+    let lies_on = |scene: &Scene, partition: i32| {
+        let second = scene.cluster().node(2).broker().second_data();
+        second.join(format!("{topic}-{partition}")).exists()
+    };
+    let lost: Vec<i32> = (0..LOAD.partitions).filter(|p| lies_on(&scene, *p)).collect();
+    assert!(
+        !lost.is_empty() && lost.len() < 6,
+        "node 2 has replicas in both directories: {lost:?}"
+    );
+    let stalls = scene.measure(2, |_, _| disk.power_off());
+    println!(
+        "partitions that the node led waited {:?}, the others {:?}",
+        stalls.led, stalls.others
+    );
+    let is_gone = |scene: &Scene| {
+        let partitions = scene.cluster().partitions_of(&topic).unwrap_or_default();
+        partitions.iter().all(|found| {
+            let counted_on = found.isr.contains(&2) || found.leader == 2;
+            counted_on != lost.contains(&found.partition)
+        })
+    };
+    until_true("the lost replicas to be out of the ISR", LIMIT, || is_gone(&scene));
+    scene.until_steady();
+    assert!(scene.cluster().unfenced().unwrap().contains(&2));
+    let described = scene.cluster().tool("kafka-log-dirs --describe --broker-list 2").ok();
+    assert!(described.contains("KafkaStorageException"), "{described}");
+
+    // The node starts without the directory, and does not begin its replicas anew elsewhere.
+    crate::failover::stop(scene.cluster_mut(), 2);
+    scene.cluster_mut().start_again(2);
+    until_true("the replicas in the other directory", LIMIT, || is_gone(&scene));
+    scene.until_steady();
+
+    scene.cluster_mut().kill(2);
+    disk.power_on();
+    scene.cluster_mut().start_again(2);
+    scene.cluster().until_whole();
+    scene.finish_without_anomaly();
 }

@@ -18,7 +18,7 @@ fn first(cluster: &Cluster, id: i32) -> PathBuf {
 }
 
 fn second(cluster: &Cluster, id: i32) -> PathBuf {
-    cluster.node(id).broker().second_data()
+    cluster.node(id).broker().second_data().to_path_buf()
 }
 
 /// All replicas of a topic in the same place on each node.
