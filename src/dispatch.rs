@@ -16,7 +16,6 @@ use klamm_protocol::messages::assign_replicas_to_dirs_request::AssignReplicasToD
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_registration_request::BrokerRegistrationRequest;
 use klamm_protocol::messages::controller_registration_request::ControllerRegistrationRequest;
-use klamm_protocol::messages::incremental_alter_configs_request::IncrementalAlterConfigsRequest;
 use klamm_protocol::messages::{self, Api};
 
 use crate::controller::serving;
@@ -171,7 +170,15 @@ pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(33, decided!(AlterConfigsRequest)).forwarded(),
         Row::new(37, exclusive!(create_partitions)).forwarded(),
         Row::new(43, exclusive!(elect_leaders)).forwarded(),
-        Row::new(44, decided!(IncrementalAlterConfigsRequest)).forwarded(),
+        Row::new(
+            44,
+            Handler::Exclusive(|context, request| {
+                Box::pin(handlers::incremental_alter_configs::handle_on_controller(
+                    context, request,
+                ))
+            }),
+        )
+        .forwarded(),
         Row::new(45, exclusive!(alter_partition_reassignments)).forwarded(),
         Row::new(46, Now(handlers::list_partition_reassignments::handle)).forwarded(),
         Row::new(52, replica!(vote)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Message;
+use klamm_protocol::decode::Decoder;
 use klamm_protocol::messages::default_principal_data::DefaultPrincipalData;
 use klamm_protocol::messages::envelope_request::EnvelopeRequest;
 use klamm_protocol::messages::envelope_response::EnvelopeResponse;
@@ -81,6 +82,19 @@ fn principal() -> Result<Bytes, ChannelError> {
     Ok(bytes.freeze())
 }
 
+/// Who the client is makes no difference while there is no authorizer; it has to be told in a form that is known.
+fn check_principal(bytes: Bytes) -> Result<(), ErrorCode> {
+    let mut decoder = Decoder::new(bytes);
+    let decoded = match decoder.i16() {
+        Ok(version) if DefaultPrincipalData::VERSIONS.contains(&version) => {
+            DefaultPrincipalData::decode(&mut decoder, version).map(drop)
+        }
+        Ok(_) => return Err(ErrorCode::PrincipalDeserializationFailure),
+        Err(error) => Err(error),
+    };
+    decoded.map_err(|_| ErrorCode::PrincipalDeserializationFailure)
+}
+
 fn address(ip: IpAddr) -> Bytes {
     match ip {
         IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
@@ -104,6 +118,7 @@ async fn open(context: &Context, envelope: EnvelopeRequest) -> Result<Bytes, Err
     if !context.node.is_active_controller() {
         return Err(ErrorCode::NotController);
     }
+    check_principal(envelope.request_principal.unwrap_or_default())?;
     let mut client = context.clone();
     client.peer.set_ip(client_ip(&envelope.client_host_address).ok_or(ErrorCode::InvalidRequest)?);
     // What is inside is a request like any other: it may be malformed, and must not be an envelope again.
@@ -147,5 +162,16 @@ mod tests {
     #[test]
     fn a_name_is_a_version_and_a_message() {
         assert_eq!(&principal().unwrap()[..], b"\0\0\x05User\x0aANONYMOUS\0\0");
+        assert_eq!(check_principal(principal().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn names_in_unknown_forms_are_refused() {
+        let whole = principal().unwrap();
+        for bytes in
+            [Bytes::new(), whole.slice(..1), whole.slice(..5), Bytes::from_static(b"\0\x09")]
+        {
+            assert_eq!(check_principal(bytes), Err(ErrorCode::PrincipalDeserializationFailure));
+        }
     }
 }

@@ -138,6 +138,11 @@ impl Node {
         until_ms == i64::MAX || clock::now_ms() < until_ms
     }
 
+    /// When a session began that would end now: whoever was heard from since then is there.
+    pub(crate) fn session_start_ms(&self) -> i64 {
+        clock::now_ms().saturating_sub(i64::from(self.config.lifecycle.session_timeout_ms))
+    }
+
     pub(crate) fn is_active_controller(&self) -> bool {
         self.controller.is_active()
     }

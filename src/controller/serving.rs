@@ -4,17 +4,22 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::begin_quorum_epoch_request::BeginQuorumEpochRequest;
 use klamm_protocol::messages::begin_quorum_epoch_response::BeginQuorumEpochResponse;
+use klamm_protocol::messages::end_quorum_epoch_request::EndQuorumEpochRequest;
 use klamm_protocol::messages::end_quorum_epoch_response::EndQuorumEpochResponse;
+use klamm_protocol::messages::fetch_request::FetchRequest;
 use klamm_protocol::messages::fetch_response::FetchResponse;
+use klamm_protocol::messages::fetch_snapshot_request::FetchSnapshotRequest;
 use klamm_protocol::messages::fetch_snapshot_response::FetchSnapshotResponse;
 use klamm_protocol::messages::update_raft_voter_response::UpdateRaftVoterResponse;
+use klamm_protocol::messages::vote_request::VoteRequest;
 use klamm_protocol::messages::vote_response::VoteResponse;
 use klamm_replication::quorum::message::{Inbound, Reply};
 use klamm_replication::quorum::wire;
 
 use super::channel::ControllerRequest;
-use super::handle::{ControllerError, QuorumAnswer};
+use super::handle::QuorumAnswer;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -25,21 +30,43 @@ pub(crate) async fn decided<Q: ControllerRequest>(
     request: Request,
 ) -> Result<Response, ConnectionError> {
     let body: Q = request.decode()?;
-    let (asked, version) = (body.clone(), request.version);
+    request.respond(&decide(&context, body, request.version).await)
+}
+
+/// What the active controller decides, or that this node is not it.
+pub(crate) async fn decide<Q: ControllerRequest>(
+    context: &Context,
+    body: Q,
+    version: i16,
+) -> Q::Response {
+    let asked = body.clone();
     let decided = context.node.controller.decide_and(Q::SETTLED, move |controller, context| {
         asked.decide(version, controller, context)
     });
-    let answer = decided.await.unwrap_or_else(|error| body.refused(error.code()));
-    request.respond(&answer)
+    decided.await.unwrap_or_else(|error| body.refused(error.code()))
 }
 
-/// Asks the quorum; what cannot be asked is refused as a whole.
-pub(crate) async fn ask(context: &Context, inbound: Result<Inbound, ErrorCode>) -> QuorumAnswer {
-    let answer = match inbound {
-        Ok(inbound) => context.node.controller.quorum(inbound).await.map_err(ControllerError::code),
-        Err(error) => Err(error),
+/// Asks the quorum.
+pub(crate) async fn ask(context: &Context, inbound: Inbound) -> QuorumAnswer {
+    let answer = context.node.controller.quorum(inbound).await;
+    answer.unwrap_or_else(|error| QuorumAnswer::Plain(Reply::Refused(error.code())))
+}
+
+/// Asks the quorum what is about its log. What is not is refused as a whole, unless it is meant for another cluster:
+/// that is looked at first, as in `KafkaRaftClient`.
+async fn ask_of_log(
+    context: &Context,
+    cluster_id: Option<ByteString>,
+    inbound: Result<Inbound, ErrorCode>,
+) -> QuorumAnswer {
+    let refused = match inbound {
+        Ok(inbound) => return ask(context, inbound).await,
+        Err(_) if cluster_id.is_some_and(|id| id != context.node.cluster_id) => {
+            ErrorCode::InconsistentClusterId
+        }
+        Err(error) => error,
     };
-    answer.unwrap_or_else(|error| QuorumAnswer::Plain(Reply::Refused(error)))
+    QuorumAnswer::Plain(Reply::Refused(refused))
 }
 
 fn listener(context: &Context) -> ByteString {
@@ -56,7 +83,8 @@ pub(crate) fn refusal(answer: QuorumAnswer) -> i16 {
 
 /// Vote (key 52).
 pub(crate) async fn vote(context: Context, request: Request) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, wire::vote_request(request.decode()?)).await;
+    let body: VoteRequest = request.decode()?;
+    let answer = ask_of_log(&context, body.cluster_id.clone(), wire::vote_request(body)).await;
     request.respond(&match answer {
         QuorumAnswer::Plain(Reply::Vote(reply)) => {
             wire::vote_response(&reply, request.version, &listener(&context))
@@ -70,7 +98,9 @@ pub(crate) async fn begin_quorum_epoch(
     context: Context,
     request: Request,
 ) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, wire::begin_quorum_epoch_request(request.decode()?)).await;
+    let body: BeginQuorumEpochRequest = request.decode()?;
+    let answer =
+        ask_of_log(&context, body.cluster_id.clone(), wire::begin_quorum_epoch_request(body)).await;
     request.respond(&match answer {
         QuorumAnswer::Plain(Reply::BeginQuorumEpoch(reply)) => {
             wire::begin_quorum_epoch_response(&reply, request.version, &listener(&context))
@@ -84,7 +114,9 @@ pub(crate) async fn end_quorum_epoch(
     context: Context,
     request: Request,
 ) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, wire::end_quorum_epoch_request(request.decode()?)).await;
+    let body: EndQuorumEpochRequest = request.decode()?;
+    let answer =
+        ask_of_log(&context, body.cluster_id.clone(), wire::end_quorum_epoch_request(body)).await;
     request.respond(&match answer {
         QuorumAnswer::Plain(Reply::EndQuorumEpoch(reply)) => {
             wire::end_quorum_epoch_response(&reply, request.version, &listener(&context))
@@ -95,7 +127,8 @@ pub(crate) async fn end_quorum_epoch(
 
 /// Fetch (key 1) of the metadata log: the only one that a controller holds.
 pub(crate) async fn fetch(context: Context, request: Request) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, wire::fetch_request(request.decode()?)).await;
+    let body: FetchRequest = request.decode()?;
+    let answer = ask_of_log(&context, body.cluster_id.clone(), wire::fetch_request(body)).await;
     request.respond(&match answer {
         QuorumAnswer::Fetch(reply, records) => {
             wire::fetch_response(&reply, records, request.version, &listener(&context))
@@ -112,7 +145,9 @@ pub(crate) async fn fetch_snapshot(
     context: Context,
     request: Request,
 ) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, wire::fetch_snapshot_request(request.decode()?)).await;
+    let body: FetchSnapshotRequest = request.decode()?;
+    let answer =
+        ask_of_log(&context, body.cluster_id.clone(), wire::fetch_snapshot_request(body)).await;
     request.respond(&match answer {
         QuorumAnswer::FetchSnapshot(reply, piece) => {
             let listener = listener(&context);
@@ -127,7 +162,7 @@ pub(crate) async fn update_raft_voter(
     context: Context,
     request: Request,
 ) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, Ok(wire::update_raft_voter_request(request.decode()?))).await;
+    let answer = ask(&context, wire::update_raft_voter_request(request.decode()?)).await;
     request.respond(&match answer {
         QuorumAnswer::Plain(Reply::UpdateVoter(reply)) => {
             wire::update_raft_voter_response(&reply, &listener(&context))

@@ -14,7 +14,7 @@ pub(crate) async fn handle(
     context: Context,
     request: Request,
 ) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, Ok(wire::add_raft_voter_request(request.decode()?))).await;
+    let answer = ask(&context, wire::add_raft_voter_request(request.decode()?)).await;
     request.respond(&match answer {
         QuorumAnswer::Plain(Reply::AddVoter(reply)) => wire::add_raft_voter_response(&reply),
         other => AddRaftVoterResponse { error_code: refusal(other), ..Default::default() },

@@ -19,6 +19,10 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Result<Response, ConnectionError> {
     let body: Arc<AlterPartitionReassignmentsRequest> = Arc::new(request.decode()?);
+    // Nothing to move is done at once, whatever the deadline.
+    if body.topics.is_empty() {
+        return request.respond(&AlterPartitionReassignmentsResponse::default());
+    }
     let asked = Arc::clone(&body);
     let altered = context.node.controller.decide_within(body.timeout_ms, move |controller, _| {
         controller.on_alter_partition_reassignments(&asked)

@@ -15,6 +15,8 @@ use crate::net::response::Response;
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
+/// The first version that says what kind of nodes it asks for.
+const FIRST_WITH_ENDPOINT_TYPES: i16 = 1;
 
 pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
     let body: DescribeClusterRequest = request.decode()?;
@@ -26,9 +28,9 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
         }
         (ListenerKind::Controller, CONTROLLERS) => {
             let leader_id = node.controller.leader().borrow().id;
-            describe_controllers(&image, &context.listener, leader_id)
+            describe_controllers(&image, &body, &context.listener, leader_id)
         }
-        (kind, other) => return request.respond(&refused(kind, other)),
+        (kind, other) => return request.respond(&refused(kind, other, request.version)),
     };
     answer.cluster_id = node.cluster_id.clone();
     request.respond(&answer)
@@ -37,6 +39,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
 /// The controllers that have registered (KIP-919).
 fn describe_controllers(
     image: &Published,
+    body: &DescribeClusterRequest,
     listener: &str,
     leader_id: Option<i32>,
 ) -> DescribeClusterResponse {
@@ -52,7 +55,7 @@ fn describe_controllers(
     DescribeClusterResponse {
         controller_id: leader_id.unwrap_or(-1),
         brokers: told.collect(),
-        cluster_authorized_operations: NOT_ASKED_FOR,
+        cluster_authorized_operations: authorized_operations(body),
         endpoint_type: CONTROLLERS,
         ..Default::default()
     }
@@ -81,18 +84,18 @@ fn describe(
         // Not the controller: any broker passes on what is for it, and this one is at hand.
         controller_id: if image.brokers.is_reachable(node_id, listener) { node_id } else { -1 },
         brokers,
-        cluster_authorized_operations: if body.include_cluster_authorized_operations {
-            ALL_OF_CLUSTER
-        } else {
-            NOT_ASKED_FOR
-        },
+        cluster_authorized_operations: authorized_operations(body),
         endpoint_type: BROKERS,
         ..Default::default()
     }
 }
 
-/// The other kind of nodes is told of elsewhere. Version 0 asks for brokers.
-fn refused(kind: ListenerKind, endpoint_type: i8) -> DescribeClusterResponse {
+fn authorized_operations(body: &DescribeClusterRequest) -> i32 {
+    if body.include_cluster_authorized_operations { ALL_OF_CLUSTER } else { NOT_ASKED_FOR }
+}
+
+/// The other kind of nodes is told of elsewhere. Version 0 asks for brokers, and knows none of the codes for this.
+fn refused(kind: ListenerKind, endpoint_type: i8, version: i16) -> DescribeClusterResponse {
     let (code, text) = match (kind, endpoint_type) {
         (ListenerKind::Broker, CONTROLLERS) => {
             let text = "The request asks for controllers, and was sent to a broker: send it to one of \
@@ -111,6 +114,7 @@ fn refused(kind: ListenerKind, endpoint_type: i8) -> DescribeClusterResponse {
             (ErrorCode::UnsupportedEndpointType, text)
         }
     };
+    let code = if version < FIRST_WITH_ENDPOINT_TYPES { ErrorCode::InvalidRequest } else { code };
     DescribeClusterResponse {
         error_code: code.code(),
         error_message: Some(text.into()),
@@ -150,15 +154,17 @@ mod tests {
     #[test]
     fn controllers_are_described_elsewhere() {
         assert_eq!(
-            refused(ListenerKind::Broker, 2).error_code,
+            refused(ListenerKind::Broker, 2, 1).error_code,
             ErrorCode::MismatchedEndpointType.code()
         );
-        let on_controller = refused(ListenerKind::Controller, 1);
+        let on_controller = refused(ListenerKind::Controller, 1, 1);
         assert_eq!(on_controller.error_code, ErrorCode::MismatchedEndpointType.code());
         assert_eq!(
-            refused(ListenerKind::Broker, 7).error_code,
+            refused(ListenerKind::Broker, 7, 1).error_code,
             ErrorCode::UnsupportedEndpointType.code()
         );
+        let oldest = refused(ListenerKind::Controller, 1, 0);
+        assert_eq!(oldest.error_code, ErrorCode::InvalidRequest.code());
     }
 
     #[test]
@@ -170,7 +176,7 @@ mod tests {
         };
         for version in DescribeClusterResponse::VERSIONS {
             describe(&image, &body, LISTENER, 1).encoded(version).unwrap();
-            refused(ListenerKind::Broker, 2).encoded(version).unwrap();
+            refused(ListenerKind::Broker, 2, version).encoded(version).unwrap();
         }
     }
 }

@@ -20,6 +20,10 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Result<Response, ConnectionError> {
     let body: Arc<ElectLeadersRequest> = Arc::new(request.decode()?);
+    // Nothing to elect is done at once, whatever the type and the deadline.
+    if body.topic_partitions.as_ref().is_some_and(Vec::is_empty) {
+        return request.respond(&ElectLeadersResponse::default());
+    }
     let asked = Arc::clone(&body);
     let elected = context
         .node

@@ -6,6 +6,7 @@ use klamm_metadata::alter_configs::{
 };
 use klamm_metadata::image::configs::{ConfigResourceType, ConfigsImage};
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, IncrementalAlterConfigsRequest,
 };
@@ -14,6 +15,7 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
 };
 
 use crate::controller::channel::ChannelError;
+use crate::controller::serving;
 use crate::dynamic_configs::check_change;
 use crate::logging::loggers;
 use crate::net::connection::Context;
@@ -37,6 +39,40 @@ pub(crate) async fn handle(
         response.responses[index].error_message = message;
     }
     request.respond(&response)
+}
+
+/// As a controller answers it on its own listener: everything is decided there, but log levels, which are its own.
+pub(crate) async fn handle_on_controller(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let mut body: IncrementalAlterConfigsRequest = request.decode()?;
+    let is_logger =
+        |r: &AlterConfigsResource| r.resource_type == ConfigResourceType::BrokerLogger.id();
+    let (loggers, decided) = body.resources.into_iter().partition(is_logger);
+    body.resources = decided;
+    let (node_id, validate_only) = (context.node.config.node_id, body.validate_only);
+    let mut response = serving::decide(&context, body, request.version).await;
+    let set = loggers.iter().map(|resource| log_levels_set(resource, node_id, validate_only));
+    response.responses.extend(set);
+    request.respond(&response)
+}
+
+fn log_levels_set(
+    resource: &AlterConfigsResource,
+    node_id: BrokerId,
+    validate_only: bool,
+) -> AlterConfigsResourceResponse {
+    let (error, error_message) = match loggers::alter(resource, node_id, validate_only) {
+        Ok(()) => (ErrorCode::None, None),
+        Err(refusal) => (refusal.code(), refusal.message()),
+    };
+    AlterConfigsResourceResponse {
+        error_code: error.code(),
+        error_message,
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+    }
 }
 
 /// A resource's place in the request, and why it is refused.
@@ -110,6 +146,19 @@ mod tests {
     use klamm_protocol::Message;
 
     use super::*;
+
+    #[test]
+    fn log_levels_of_another_node_are_refused_with_its_name() {
+        let resource = AlterConfigsResource {
+            resource_type: ConfigResourceType::BrokerLogger.id(),
+            resource_name: "2".into(),
+            ..Default::default()
+        };
+        let refused = log_levels_set(&resource, 1, false);
+        assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+        assert_eq!((refused.resource_type, &*refused.resource_name), (8, "2"));
+        assert_eq!(log_levels_set(&resource, 2, false).error_code, ErrorCode::None.code());
+    }
 
     #[test]
     fn every_resource_learns_that_the_controller_is_not_there() {

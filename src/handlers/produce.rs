@@ -164,8 +164,7 @@ impl Produce {
             Ok(partition) => partition,
             Err(error) => return self.not_here(error, topic.partition(*index), *index),
         };
-        // With acks=all the followers' fetches at this epoch confirm the leader.
-        if self.acks != -1 && !self.context.node.has_lease() && partition.has_followers() {
+        if !self.may_lead(&partition) {
             return failed(*index, ErrorCode::NotLeaderOrFollower);
         }
         // Null records are never answered by Kafka; a client is better off with an error.
@@ -175,6 +174,17 @@ impl Produce {
             Ok(appended) => appended_outcome(partition, *index, &appended, countdown.is_some()),
             Err(failure) => self.not_appended(failure, topic.partition(*index), *index),
         }
+    }
+
+    /// Whether this broker may take records for what it leads as far as it knows.
+    ///
+    /// Without word from the controller for a session another may lead by now. With acks=all the followers' fetches at
+    /// this epoch confirm the leader: as long as there are any, nothing is acknowledged that the next one lacks.
+    fn may_lead(&self, partition: &Partition) -> bool {
+        let node = &self.context.node;
+        node.has_lease()
+            || !partition.has_followers()
+            || self.acks == -1 && partition.hears_followers_since(node.session_start_ms())
     }
 
     fn not_here(
@@ -262,6 +272,8 @@ impl Produce {
             let error = match partition.acknowledged(*required) {
                 Ok(true) => continue,
                 Ok(false) if in_time => ErrorCode::NotLeaderOrFollower,
+                // Clients take it for a reason to look for the leader elsewhere, and a timeout for none.
+                Ok(false) if !self.context.node.has_lease() => ErrorCode::NotLeaderOrFollower,
                 Ok(false) => ErrorCode::RequestTimedOut,
                 Err(code) => code,
             };

@@ -14,7 +14,7 @@ pub(crate) async fn handle(
     context: Context,
     request: Request,
 ) -> Result<Response, ConnectionError> {
-    let answer = ask(&context, Ok(wire::remove_raft_voter_request(request.decode()?))).await;
+    let answer = ask(&context, wire::remove_raft_voter_request(request.decode()?)).await;
     request.respond(&match answer {
         QuorumAnswer::Plain(Reply::RemoveVoter(reply)) => wire::remove_raft_voter_response(&reply),
         other => RemoveRaftVoterResponse { error_code: refusal(other), ..Default::default() },

@@ -212,6 +212,15 @@ impl Partition {
         self.lock().leader().is_some_and(|leader| leader.followers().next().is_some())
     }
 
+    /// Whether a follower has fetched from this leader at or after a time of the steady clock.
+    pub(crate) fn hears_followers_since(&self, since_ms: i64) -> bool {
+        let state = self.lock();
+        let leader = state.leader();
+        leader.is_some_and(|leader| {
+            leader.followers().any(|(_, follower)| follower.last_fetch_ms() >= since_ms)
+        })
+    }
+
     /// Whether what this broker sends of it to replicas that are behind is throttled.
     pub(crate) fn is_leader_throttled(&self) -> bool {
         self.config().leader_throttled.contains(self.index, self.broker_id)

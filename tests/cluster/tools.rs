@@ -61,6 +61,30 @@ fn the_quorum_of_three_is_described_with_one_leader_and_followers_that_keep_up()
 }
 
 #[test]
+fn a_quorum_of_configured_voters_becomes_one_that_can_change() {
+    let _machine = alone();
+    let mut cluster = ClusterSetup::under_test().start();
+    // Once every voter has told the leader what it supports.
+    until_true("the upgrade", LIMIT, || {
+        cluster.tool("kafka-features upgrade --feature kraft.version=1").run().status == 0
+    });
+    let id = cluster.controller();
+    let voter = directory_id(cluster.node(id));
+    cluster
+        .tool(&format!(
+            "kafka-metadata-quorum remove-controller --controller-id {id} --controller-directory-id {voter}"
+        ))
+        .ok();
+    until_true("a quorum of the others", LIMIT, || {
+        cluster.quorum().is_ok_and(|quorum| !quorum.voters.contains(&id) && quorum.leader != id)
+    });
+    // What its configuration says about voters no longer counts.
+    crate::failover::stop(&mut cluster, id);
+    cluster.start_again(id);
+    assert_eq!(cluster.quorum().unwrap().voters.len(), 2);
+}
+
+#[test]
 fn controllers_are_added_to_a_quorum_of_one_and_removed_again() {
     let _machine = alone();
     let mut cluster = ClusterSetup::under_test().with_standalone_quorum().start();

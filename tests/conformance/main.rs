@@ -15,6 +15,7 @@ const AREAS: &[&str] = &[
     "apirange",
     "apiversions",
     "configs",
+    "controller",
     "fetch",
     "groups",
     "metadata",

@@ -21,6 +21,9 @@ impl Controller {
         &self,
         request: &AlterPartitionRequest,
     ) -> Outcome<AlterPartitionResponse> {
+        if request.topics.is_empty() {
+            return Outcome::answer(AlterPartitionResponse::default());
+        }
         if let Err(error) = self.check_broker_epoch(request.broker_id, request.broker_epoch) {
             let error_code = error.code().code();
             return Outcome::answer(AlterPartitionResponse { error_code, ..Default::default() });

@@ -39,8 +39,7 @@ impl Controller {
             );
         }
         let record = MetadataRecord::RegisterController(record(request));
-        let response = ControllerRegistrationResponse { error_message: None, ..Default::default() };
-        Outcome::atomic(vec![record], response)
+        Outcome::atomic(vec![record], ControllerRegistrationResponse::default())
     }
 }
 
@@ -83,7 +82,8 @@ mod tests {
     fn a_controller_is_known_once_it_registered() {
         let mut testbed = Testbed::new(&[]);
         let outcome = testbed.controller.on_controller_registration(&request(0));
-        assert_eq!(testbed.apply(outcome).error_message, None);
+        // Kafka's text for success is an empty one, not none.
+        assert_eq!(testbed.apply(outcome).error_message.as_deref(), Some(""));
         let controller = testbed.controller.image().controllers.get(3).unwrap();
         assert_eq!(controller.listeners["CONTROLLER"].port, 9093);
     }

@@ -42,6 +42,11 @@ impl RemoteReplica {
         }
     }
 
+    /// When it last fetched; 0 before any fetch in this leadership.
+    pub fn last_fetch_ms(&self) -> i64 {
+        self.last_fetch_ms
+    }
+
     /// A new epoch of the same leader: where the follower is stays known.
     pub(super) fn on_leader_epoch(
         &mut self,

@@ -11,8 +11,6 @@ use crate::recording::{Recording, Written};
 
 /// A partition without a leader is not sent more: it would only lengthen the catching up.
 const MAX_UNACKNOWLEDGED: u64 = 2_000;
-/// How long the last records may take to be acknowledged or given up.
-const END_LIMIT: Duration = Duration::from_secs(120);
 
 /// Which producer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +73,11 @@ impl Load {
         &self.recording
     }
 
-    /// Sends no more and waits until every record is acknowledged or given up.
-    pub(crate) fn finish(mut self) -> Written {
+    /// Sends no more and waits until every record is acknowledged or given up, for `limit` at most.
+    pub(crate) fn finish(mut self, limit: Duration) -> Written {
         match &mut self.driver {
-            Driver::Librdkafka(driver) => driver.finish(),
-            Driver::Java(driver) => driver.finish(),
+            Driver::Librdkafka(driver) => driver.finish(limit),
+            Driver::Java(driver) => driver.finish(limit),
         }
         self.recording.written().clone()
     }

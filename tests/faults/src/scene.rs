@@ -15,6 +15,8 @@ use crate::stall::{Stalls, longest_stall};
 
 /// Longer than any stall that a healthy client can see.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
+/// How long the last records may take to be acknowledged or given up.
+const END_LIMIT: Duration = Duration::from_secs(120);
 /// Records sent to each partition after a fault that have to be acknowledged until the fault counts as overcome.
 const STEADY_RECORDS: u64 = 50;
 const ANOMALIES_SHOWN: usize = 20;
@@ -131,9 +133,17 @@ impl Scene {
     /// # Panics
     /// When the load does not end or the topic cannot be read.
     pub fn finish(self) -> (Cluster, History) {
+        self.finish_within(END_LIMIT)
+    }
+
+    /// [`finish`](Self::finish) where producers may never go on: after `limit` they give up what is left.
+    ///
+    /// # Panics
+    /// When the topic cannot be read.
+    pub fn finish_within(self, limit: Duration) -> (Cluster, History) {
         let Self { load, readers, topic, cluster } = self;
         let partitions = load.setup().partitions;
-        let written = load.finish();
+        let written = load.finish(limit);
         let stored = read_all(&cluster.bootstrap(), &topic, partitions);
         let polled = readers.finish(&stored);
         let mut history = History {

@@ -53,6 +53,11 @@ impl Node {
         self.flavour
     }
 
+    /// `host:port` of the client listener.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+
     /// `host:port` of the controller listener.
     pub fn controller(&self) -> Option<&str> {
         self.controller.as_deref()
@@ -84,10 +89,10 @@ impl Cluster {
         self.nodes.get_mut(&id).expect("the cluster has this node")
     }
 
-    /// `host:port` of every broker, running or not, separated by commas.
+    /// `host:port` of every broker that runs and is not frozen, separated by commas.
     pub fn bootstrap(&self) -> String {
         let brokers: Vec<&str> =
-            self.nodes.values().filter_map(|node| node.client.as_deref()).collect();
+            self.awake().filter_map(|(_, node)| node.client.as_deref()).collect();
         brokers.join(",")
     }
 

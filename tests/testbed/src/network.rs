@@ -1,5 +1,5 @@
 //! A network of a test's own: a bridge, and a network namespace with an address for each node, between which packets can be
-//! dropped in one direction at a time.
+//! dropped in one direction at a time, or by chance.
 //!
 //! Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN); a test that cannot have it fails and says so. Everything is removed with the
 //! value, and also when the test process dies.
@@ -88,7 +88,22 @@ impl Network {
         run(&format!("ip netns exec {namespace} iptables -A INPUT -s {source} -j DROP"));
     }
 
-    /// Ends all cuts.
+    /// From now on so many of a hundred packets to each node are lost, by chance, whoever sends them.
+    ///
+    /// # Panics
+    /// When the kernel refuses the rule.
+    pub fn lose(&self, percent: u32) {
+        let probability = f64::from(percent) / 100.0;
+        for node in 1..=self.nodes {
+            let namespace = self.namespace(node);
+            run(&format!(
+                "ip netns exec {namespace} iptables -A INPUT -i eth0 -m statistic --mode random \
+                 --probability {probability} -j DROP"
+            ));
+        }
+    }
+
+    /// Ends all cuts and losses.
     ///
     /// # Panics
     /// When the kernel refuses.
@@ -144,6 +159,15 @@ mod tests {
         assert!(!reaches(&network, 1, 2), "the question is dropped");
         assert!(!reaches(&network, 2, 1), "the answer is dropped");
         assert!(reaches(&network, 1, 3) && reaches(&network, 3, 2));
+        network.heal();
+        assert!(reaches(&network, 1, 2));
+    }
+
+    #[test]
+    fn a_loss_of_every_packet_lasts_until_it_heals() {
+        let network = Network::new(2);
+        network.lose(100);
+        assert!(!reaches(&network, 1, 2));
         network.heal();
         assert!(reaches(&network, 1, 2));
     }

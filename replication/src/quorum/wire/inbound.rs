@@ -93,8 +93,8 @@ pub fn end_quorum_epoch_request(message: end::EndQuorumEpochRequest) -> Result<I
 pub fn fetch_request(message: fetch::FetchRequest) -> Result<Inbound, ErrorCode> {
     let topic = single(message.topics).ok_or(ErrorCode::InvalidRequest)?;
     let partition = single(topic.partitions).ok_or(ErrorCode::InvalidRequest)?;
-    let is_topic = topic.topic_id == Uuid::METADATA_TOPIC || topic.topic == METADATA_TOPIC;
-    if !is_topic || partition.partition != METADATA_PARTITION {
+    // Versions that name the topic instead carry no id, and are refused as Kafka refuses them.
+    if topic.topic_id != Uuid::METADATA_TOPIC || partition.partition != METADATA_PARTITION {
         return Err(ErrorCode::InvalidRequest);
     }
     let replica_id = message.replica_state.replica_id.max(message.replica_id);

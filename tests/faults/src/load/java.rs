@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use klamm_testbed::{compiled, jvm, until};
 
-use super::{END_LIMIT, LoadSetup, MAX_UNACKNOWLEDGED};
+use super::{LoadSetup, MAX_UNACKNOWLEDGED};
 use crate::history::RecordId;
 use crate::recording::Recording;
 
@@ -50,9 +51,9 @@ impl Driver {
     }
 
     /// Sends no more and waits until every record is acknowledged or given up.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, limit: Duration) {
         drop(self.input.take());
-        until("the end of the load", END_LIMIT, || self.child.try_wait().expect("it is our child"));
+        until("the end of the load", limit, || self.child.try_wait().expect("it is our child"));
         if let Some(reader) = self.reader.take() {
             reader.join().expect("the load's lines can be read");
         }

@@ -1,18 +1,20 @@
 //! The load of a librdkafka producer, in a thread of this process.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
+};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientContext, producer::NoCustomPartitioner};
 
-use super::{END_LIMIT, LoadSetup, MAX_UNACKNOWLEDGED};
+use super::{LoadSetup, MAX_UNACKNOWLEDGED};
 use crate::recording::Recording;
 
 /// Between looks at the clock and at what has come back.
@@ -23,6 +25,8 @@ pub(super) struct Driver {
     stop: Arc<AtomicBool>,
     /// Nobody asks what became of the last records.
     abandoned: Arc<AtomicBool>,
+    /// How long the last records may take.
+    limit: Arc<Mutex<Duration>>,
     sender: Option<JoinHandle<()>>,
 }
 
@@ -71,6 +75,7 @@ impl Driver {
             .expect("librdkafka knows these settings");
         let stop = Arc::new(AtomicBool::new(false));
         let abandoned = Arc::new(AtomicBool::new(false));
+        let limit = Arc::new(Mutex::new(Duration::ZERO));
         let sender = Sender {
             producer,
             topic: topic.to_owned(),
@@ -78,13 +83,15 @@ impl Driver {
             recording: Arc::clone(recording),
             stop: Arc::clone(&stop),
             abandoned: Arc::clone(&abandoned),
+            limit: Arc::clone(&limit),
         };
         let sender = Some(std::thread::spawn(move || sender.run()));
-        Self { stop, abandoned, sender }
+        Self { stop, abandoned, limit, sender }
     }
 
-    /// Sends no more and waits until every record is acknowledged or given up.
-    pub(super) fn finish(&mut self) {
+    /// Sends no more and waits until every record is acknowledged or given up, which happens to what is left after `limit`.
+    pub(super) fn finish(&mut self, limit: Duration) {
+        *self.limit.lock().expect("nobody panics with it") = limit;
         self.stop.store(true, Ordering::Relaxed);
         if let Some(sender) = self.sender.take()
             && sender.join().is_err()
@@ -98,7 +105,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.abandoned.store(true, Ordering::Relaxed);
-        self.finish();
+        self.finish(Duration::ZERO);
     }
 }
 
@@ -109,6 +116,7 @@ struct Sender {
     recording: Arc<Recording>,
     stop: Arc<AtomicBool>,
     abandoned: Arc<AtomicBool>,
+    limit: Arc<Mutex<Duration>>,
 }
 
 impl Sender {
@@ -119,9 +127,14 @@ impl Sender {
                 self.send_what_is_due(partition);
             }
         }
-        if !self.abandoned.load(Ordering::Relaxed) {
-            let flushed = self.producer.flush(Timeout::After(END_LIMIT));
-            flushed.expect("every record is acknowledged or given up in time");
+        if self.abandoned.load(Ordering::Relaxed) {
+            return;
+        }
+        let limit = *self.limit.lock().expect("nobody panics with it");
+        if self.producer.flush(Timeout::After(limit)).is_err() {
+            self.producer.purge(PurgeConfig::default().queue().inflight());
+            let given_up = self.producer.flush(Timeout::After(limit));
+            given_up.expect("what is purged is given up at once");
         }
     }
 
