@@ -1,17 +1,18 @@
 //! The log directories of this node and the logs in them: opening, deleting, checkpoints, closing.
 
+mod checkpoints;
 mod closing;
+mod found;
 mod futures;
+mod identity;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bytestring::ByteString;
-use klamm_log::checkpoint::{self, PartitionOffsets};
-use klamm_log::disk::{Disk, DiskError, DiskSpace};
+use klamm_log::disk::{Disk, DiskSpace};
 use klamm_log::error::LogError;
 use klamm_log::file_name::FileKind;
 use klamm_log::log::{Log, LogOptions, LogStorage};
@@ -21,14 +22,15 @@ use klamm_log::open_files::OpenFiles;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
 use klamm_metadata::directory_id;
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, Offset, PartitionIndex};
 use tracing::{error, info, warn};
 
+use self::checkpoints::Checkpoints;
+use self::identity::{check_identity, format, look_into};
 use super::flusher::Flusher;
-use super::handle::{Cut, Partition, PartitionConfig};
+use super::handle::{Partition, PartitionConfig};
 use crate::clock;
 use crate::config::BrokerConfig;
-use crate::controller::metadata_log::METADATA_LOG_DIR;
 
 /// Segment files that are held open for reading: what is not used lately is opened again.
 const MAX_OPEN_SEGMENTS: usize = 4096;
@@ -79,34 +81,6 @@ struct Directory {
     checkpoints: Mutex<Checkpoints>,
     flusher: Arc<Flusher>,
     flusher_thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
-/// later one of the same name: whoever opens it takes it.
-#[derive(Debug)]
-struct Checkpoints {
-    recovery_points: PartitionOffsets,
-    log_starts: PartitionOffsets,
-    high_watermarks: PartitionOffsets,
-}
-
-/// The entries of one log.
-#[derive(Debug, Clone, Copy)]
-struct Checkpointed {
-    recovery_point: Offset,
-    log_start: Offset,
-    high_watermark: Option<Offset>,
-}
-
-impl Checkpoints {
-    fn take(&mut self, topic: &str, index: PartitionIndex) -> Checkpointed {
-        let key = (topic.to_owned(), index);
-        Checkpointed {
-            recovery_point: self.recovery_points.remove(&key).unwrap_or(0),
-            log_start: self.log_starts.remove(&key).unwrap_or(0),
-            high_watermark: self.high_watermarks.remove(&key),
-        }
-    }
 }
 
 /// What describes a log directory to clients.
@@ -294,80 +268,6 @@ impl LogStore {
         Some(self.directories[place].id)
     }
 
-    fn find_partitions(&self) -> Result<(), StoreError> {
-        for (place, directory) in self.directories.iter().enumerate() {
-            let path = directory.dir.path();
-            let entries = directory.dir.storage().disk.list(path).map_err(LogError::from)?;
-            for name in entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name) {
-                let Some(found) = PartitionDirName::parse(&name) else { continue };
-                match found.kind {
-                    DirKind::Current if name == METADATA_LOG_DIR => {}
-                    DirKind::Current => {
-                        let key = (ByteString::from(found.topic), found.partition);
-                        match lock(&self.places).entry(key) {
-                            Entry::Vacant(free) => drop(free.insert(place)),
-                            Entry::Occupied(taken) => {
-                                lock(&self.doubles).push((taken.key().clone(), place));
-                            }
-                        }
-                    }
-                    DirKind::Future => {
-                        let key = (ByteString::from(found.topic), found.partition);
-                        self.on_future_found(key, place, name);
-                    }
-                    DirKind::Delete => lock(&self.deleted).push((0, place, name)),
-                    DirKind::Stray => warn!("{} is left alone", path.join(name).display()),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Settles what was found at the start, by the directory that the cluster has for a replica of this broker; `None`
-    /// when it knows no such replica.
-    ///
-    /// Logs that the cluster does not know are set aside: their topics were deleted while the node was down, or the
-    /// directory is another cluster's. So is the other of two logs of one partition.
-    pub(crate) fn settle(&self, recorded: impl Fn(&str, PartitionIndex) -> Option<Uuid>) {
-        self.settle_doubles(&recorded);
-        let strays: Vec<_> = {
-            let mut places = lock(&self.places);
-            let is_known = |(topic, index): &PlaceKey| recorded(topic, *index).is_some();
-            let strays = places.iter().filter(|(key, _)| !is_known(key));
-            let strays: Vec<_> = strays.map(|(key, place)| (key.clone(), *place)).collect();
-            places.retain(|key, _| is_known(key));
-            strays
-        };
-        for (key, place) in strays {
-            self.set_aside(&key, place, "no such replica is known");
-        }
-        self.settle_futures(recorded);
-    }
-
-    fn set_aside(&self, (topic, index): &PlaceKey, place: usize, reason: &str) {
-        match self.mark(place, topic, *index, DirKind::Stray) {
-            Ok(name) => warn!("{topic}-{index} is kept as {name}: {reason}"),
-            Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
-        }
-    }
-
-    /// Renames a partition's directory, so that a new one of the name can take its place.
-    fn mark(
-        &self,
-        place: usize,
-        topic: &str,
-        index: PartitionIndex,
-        kind: DirKind,
-    ) -> Result<String, DiskError> {
-        let directory = &self.directories[place].dir;
-        let marked = PartitionDirName::marked(topic, index, kind, crate::random::uuid());
-        let from = directory.path().join(PartitionDirName::current(topic, index));
-        let disk = &directory.storage().disk;
-        disk.rename(&from, &directory.path().join(&marked))?;
-        disk.sync_dir(directory.path())?;
-        Ok(marked)
-    }
-
     /// Opens logs, several at a time: after an unclean shutdown each has to be verified.
     pub(crate) fn open_all(
         &self,
@@ -506,38 +406,6 @@ impl LogStore {
         }
     }
 
-    /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
-    /// has little to verify.
-    pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
-        let _writing = lock(&self.checkpoints);
-        for place in 0..self.directories.len() {
-            if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
-                let path = self.directories[place].dir.path();
-                error!("the checkpoints of {} are not written: {failure}", path.display());
-            }
-        }
-    }
-
-    /// Cuts the log of a replica that follows in this epoch. Blocks for the disk.
-    ///
-    /// The recovery point on disk is lowered first: one above what is synced would be believed after a crash,
-    /// whatever has been appended behind the cut by then.
-    pub(crate) fn cut(
-        &self,
-        partitions: &[Arc<Partition>],
-        partition: &Partition,
-        epoch: LeaderEpoch,
-        cut: Cut,
-    ) -> Result<(), LogError> {
-        let _writing = lock(&self.checkpoints);
-        let key = (partition.topic().clone(), partition.index());
-        let place = lock(&self.places).get(&key).copied();
-        if let Some(place) = place {
-            self.write_checkpoints_of(place, partitions, Some((&key, cut.end())))?;
-        }
-        partition.cut(epoch, cut)
-    }
-
     /// Keeps a copy of a damaged segment beside the log, for whoever wants to know what has happened.
     pub(crate) fn keep_damaged(&self, partition: &Partition, segment: Offset) {
         let (topic, index) = (partition.topic(), partition.index());
@@ -550,47 +418,6 @@ impl LogStore {
             Err(failure) => error!("{} is not kept: {failure}", damaged.display()),
         }
     }
-
-    /// `lowered` is a partition whose recovery point is not to be above an offset.
-    fn write_checkpoints_of(
-        &self,
-        place: usize,
-        partitions: &[Arc<Partition>],
-        lowered: Option<(&(ByteString, PartitionIndex), Offset)>,
-    ) -> Result<(), LogError> {
-        let mut offsets: [PartitionOffsets; 3] = Default::default();
-        for partition in partitions {
-            let key = (partition.topic().clone(), partition.index());
-            if lock(&self.places).get(&key) != Some(&place) {
-                continue;
-            }
-            let Ok(mut ends) = partition
-                .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
-            else {
-                continue;
-            };
-            if let Some((_, end)) = lowered.filter(|(lowered, _)| **lowered == key) {
-                ends[0] = ends[0].min(end);
-            }
-            for (offsets, end) in offsets.iter_mut().zip(ends) {
-                offsets.insert((key.0.to_string(), key.1), end);
-            }
-        }
-        add_futures(place, partitions, &mut offsets);
-        self.directories[place].write_checkpoints(offsets)
-    }
-}
-
-/// Locks a directory and sees whether it can be read at all.
-fn look_into(
-    disk: &Arc<dyn Disk>,
-    files: &Arc<OpenFiles>,
-    path: &Path,
-) -> Result<(LogDir, Option<MetaProperties>), LogError> {
-    let dir = LogDir::open(Arc::clone(disk), Arc::clone(files), path)?;
-    disk.list(path)?;
-    let properties = dir.meta_properties()?;
-    Ok((dir, properties))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -613,86 +440,12 @@ impl Directory {
         Ok(Self {
             id: properties.directory_id.unwrap_or_default(),
             last_shutdown: dir.take_last_shutdown()?,
-            checkpoints: Mutex::new(Checkpoints {
-                recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
-                log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
-                high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
-            }),
+            checkpoints: Mutex::new(Checkpoints::read(&dir)?),
             flusher,
             flusher_thread: Mutex::new(Some(flusher_thread)),
             dir,
         })
     }
-
-    /// Recovery points, high watermarks, log starts.
-    fn write_checkpoints(&self, mut offsets: [PartitionOffsets; 3]) -> Result<(), LogError> {
-        // A log start of 0 needs no entry.
-        offsets[2].retain(|_, start| *start > 0);
-        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
-        for (name, offsets) in names.into_iter().zip(&offsets) {
-            self.dir.write_checkpoint(name, offsets)?;
-        }
-        Ok(())
-    }
-}
-
-/// Adds the copies in a directory. They have no recovery point: what an unclean shutdown leaves of one is verified
-/// as a whole.
-fn add_futures(place: usize, partitions: &[Arc<Partition>], offsets: &mut [PartitionOffsets; 3]) {
-    for partition in partitions {
-        let ends = partition.with_future(|future| {
-            let ends = (future.log.high_watermark(), future.log.log_start());
-            (future.place == place).then_some(ends)
-        });
-        if let Some((high_watermark, start)) = ends.flatten() {
-            let key = (partition.topic().to_string(), partition.index());
-            offsets[1].insert(key.clone(), high_watermark);
-            offsets[2].insert(key, start);
-        }
-    }
-}
-
-fn check_identity(
-    dir: &LogDir,
-    mut properties: MetaProperties,
-    cluster_id: &str,
-    broker_id: BrokerId,
-) -> Result<MetaProperties, StoreError> {
-    if let Some(found) = properties.cluster_id.as_deref().filter(|found| *found != cluster_id) {
-        return Err(StoreError::ForeignCluster {
-            dir: dir.path().to_path_buf(),
-            found: found.to_owned(),
-            expected: cluster_id.to_owned(),
-        });
-    }
-    if let Some(found) = properties.node_id.filter(|found| *found != broker_id) {
-        let dir = dir.path().to_path_buf();
-        return Err(StoreError::ForeignNode { dir, found, expected: broker_id });
-    }
-    // Directories formatted before Kafka 3.7 have no id of their own.
-    if properties.directory_id.is_none() {
-        properties.directory_id = Some(crate::random::uuid());
-        dir.write_meta_properties(&properties)?;
-    }
-    Ok(properties)
-}
-
-/// Makes an empty directory part of the cluster. One with other files in it is refused: it is likely
-/// not meant.
-fn format(
-    dir: &LogDir,
-    cluster_id: &str,
-    broker_id: BrokerId,
-) -> Result<MetaProperties, StoreError> {
-    let disk = &dir.storage().disk;
-    let entries = disk.list(dir.path()).map_err(LogError::from)?;
-    if entries.iter().any(|entry| !matches!(entry.name.as_str(), ".lock" | "lost+found")) {
-        return Err(StoreError::NotADataDirectory { dir: dir.path().to_path_buf() });
-    }
-    let properties = MetaProperties::new(cluster_id, broker_id, crate::random::uuid());
-    dir.write_meta_properties(&properties)?;
-    info!("{} is formatted for cluster {cluster_id}", dir.path().display());
-    Ok(properties)
 }
 
 #[cfg(test)]
