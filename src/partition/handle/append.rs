@@ -225,7 +225,7 @@ impl Partition {
     fn append_error(&self, error: &AppendError, log_start: Offset) -> AppendFailure {
         if let AppendError::Storage(storage) = error {
             tracing::error!("{}-{} could not be appended to: {storage}", self.topic, self.index);
-            if storage.is_disk_failure() {
+            if storage.is_offline() {
                 self.offline.store(true, Ordering::Release);
             }
         }

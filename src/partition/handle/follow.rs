@@ -62,6 +62,10 @@ impl Partition {
         let (Some(log), Role::Follower(follower)) = (&state.log, &mut state.role) else {
             return None;
         };
+        // Others notice the failure of a directory later than the log itself.
+        if log.is_offline() {
+            return None;
+        }
         // The offset that is fetched acknowledges what is before it.
         if flushes && log.flushed_offset() < log.log_end() {
             return None;
@@ -146,7 +150,7 @@ impl Partition {
     fn append_failed(&self, failure: &AppendError) -> Progress {
         error!("{}-{} cannot follow its leader: {failure}", self.topic, self.index);
         match failure {
-            AppendError::Storage(storage) if storage.is_disk_failure() => {
+            AppendError::Storage(storage) if storage.is_offline() => {
                 self.fail();
                 Progress::Stuck
             }
