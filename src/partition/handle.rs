@@ -276,6 +276,11 @@ impl Partition {
         self.lock().log.as_ref().map(Log::size)
     }
 
+    /// The high watermark, as long as this broker leads.
+    pub(crate) fn committed_as_leader(&self) -> Option<Offset> {
+        self.lock().leader().map(LeaderState::high_watermark)
+    }
+
     /// The leader's epoch, after comparing it with the one that a request names (-1 for none).
     pub(crate) fn check_epoch(&self, requested: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
         let state = self.lock();
