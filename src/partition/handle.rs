@@ -276,12 +276,20 @@ impl Partition {
         self.lock().log.as_ref().map(Log::size)
     }
 
-    /// The leader's epoch, after comparing it with the one that a request names (-1 for none).
-    pub(crate) fn check_epoch(&self, requested: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
+    /// The leader's epoch, after comparing it with the one that a request names (-1 for none). The comparison comes
+    /// first: a follower can tell as well that the request is older or newer than what it knows.
+    pub(crate) fn check_epoch(
+        &self,
+        requested: LeaderEpoch,
+        leader_only: bool,
+    ) -> Result<LeaderEpoch, ErrorCode> {
         let state = self.lock();
-        let leader = state.leader().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        check_leader_epoch(requested, leader.leader_epoch())?;
-        Ok(leader.leader_epoch())
+        let epoch = state.role.leader_epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        check_leader_epoch(requested, epoch)?;
+        match leader_only && state.leader().is_none() {
+            true => Err(ErrorCode::NotLeaderOrFollower),
+            false => Ok(epoch),
+        }
     }
 
     /// Does something with the log under the partition's lock; what moves in it wakes who waits.
