@@ -3,6 +3,7 @@
 //! A search by time may read from the disk, so it runs on the blocking pool.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_log::log::OffsetTarget;
@@ -12,6 +13,7 @@ use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use klamm_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
+use tracing::debug;
 
 use crate::cluster::Published;
 use crate::net::connection::Context;
@@ -23,6 +25,10 @@ use crate::partition::handle::ListIsolation;
 const CONSUMER: BrokerId = -1;
 /// Asks any replica for what it has (`DEBUGGING_REPLICA_ID`).
 const DEBUGGING: BrokerId = -2;
+/// What does not depend on where the log ends: the earliest offset, here and at all.
+const BEGINNINGS: [i64; 2] = [-2, -4];
+/// Longest wait for syncs that are under way.
+const MAX_SYNC_WAIT: Duration = Duration::from_secs(5);
 /// The first version whose answers name leader epochs, and those that may say that offsets are not
 /// available yet instead of that there is no leader (KIP-207).
 const FIRST_WITH_EPOCHS: i16 = 4;
@@ -37,12 +43,33 @@ pub(crate) async fn handle(
     let body: ListOffsetsRequest = request.decode()?;
     let version = request.version;
     let node = context.node;
+    // What a failing disk never syncs is not waited for longer than a moment.
+    if tokio::time::timeout(MAX_SYNC_WAIT, synced(&node, &body)).await.is_err() {
+        debug!("offsets are listed before the logs are synced");
+    }
     let listed = tokio::task::spawn_blocking(move || list(&node, &body, version));
     let topics = match listed.await {
         Ok(topics) => topics,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
     request.respond(&ListOffsetsResponse { topics, ..Default::default() })
+}
+
+/// Waits until consumers may see what was acknowledged to producers before this request.
+async fn synced(node: &Node, body: &ListOffsetsRequest) {
+    if body.replica_id != CONSUMER {
+        return;
+    }
+    let image = node.cluster.image();
+    for topic in &body.topics {
+        let by_end =
+            topic.partitions.iter().filter(|wanted| !BEGINNINGS.contains(&wanted.timestamp));
+        for wanted in by_end {
+            if let Ok(partition) = node.leader(&image, &topic.name, wanted.partition_index) {
+                partition.synced().await;
+            }
+        }
+    }
 }
 
 fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsetsTopicResponse> {

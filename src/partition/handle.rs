@@ -305,6 +305,25 @@ impl Partition {
         Ok(result)
     }
 
+    /// Waits until what has been appended so far is committed, where that takes no more than a sync: where there is no
+    /// other replica.
+    ///
+    /// With `flush.before.ack`, acks=1 is answered before the sync. Consumers would then be told of an end before what
+    /// was just acknowledged, which happens in Kafka only with followers.
+    pub(crate) async fn synced(&self) {
+        let end = {
+            let state = self.lock();
+            let alone = state.leader().is_some_and(|leader| leader.followers().next().is_none());
+            match &state.log {
+                Some(log) if alone && log.high_watermark() < log.log_end() => log.log_end(),
+                _ => return,
+            }
+        };
+        let mut high_watermark = self.watch_high_watermark();
+        // Ends early only with the partition.
+        drop(high_watermark.wait_for(|committed| *committed >= end).await);
+    }
+
     /// The high watermark, to be watched.
     pub(crate) fn watch_high_watermark(&self) -> watch::Receiver<Offset> {
         let watched = self.high_watermark.subscribe();
