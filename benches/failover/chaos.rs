@@ -7,7 +7,6 @@ use klamm_testbed::{Flavour, within};
 use crate::faults::scene;
 use crate::random::Random;
 use crate::report::Column;
-use crate::verdict::Verdict;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -27,7 +26,6 @@ pub(crate) fn measure(flavour: Flavour, length: Duration, seed: u64, column: &mu
     scene.until_steady();
     scene.cluster().until_whole();
     let (cluster, history) = scene.finish();
-    column
-        .add("kill -9 and restart every 10 s", format!("{kills} kills: {}", Verdict::on(&history)));
+    column.judge("kill -9 and restart every 10 s", &format!("{kills} kills: "), &history);
     drop(cluster);
 }

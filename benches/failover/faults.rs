@@ -7,7 +7,6 @@ use klamm_testbed::{Cluster, ClusterSetup, Flavour};
 
 use crate::LOAD;
 use crate::report::{Column, seconds, stalls};
-use crate::verdict::Verdict;
 
 const NODES: [i32; 3] = [1, 2, 3];
 
@@ -40,7 +39,7 @@ pub(crate) fn measure(flavour: Flavour, repetitions: usize, column: &mut Column)
     column.add("SIGTERM", repeat(&mut terminate));
     column.add("restart after kill -9 until every ISR is full", seconds(&caught_up));
     let (cluster, history) = scene.finish();
-    column.add("the history of all these", Verdict::on(&history).to_string());
+    column.judge("the history of all these", "", &history);
     drop(cluster);
 }
 

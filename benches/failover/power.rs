@@ -5,7 +5,6 @@ use klamm_testbed::{ClusterSetup, Disk, Flavour};
 
 use crate::LOAD;
 use crate::report::Column;
-use crate::verdict::Verdict;
 
 pub(crate) fn measure(flavour: Flavour, column: &mut Column) {
     let disks: [Disk; 3] = std::array::from_fn(|_| Disk::new());
@@ -18,7 +17,7 @@ pub(crate) fn measure(flavour: Flavour, column: &mut Column) {
     scene.until_steady();
     lose_power(&mut scene, &disks);
     let (cluster, history) = scene.finish();
-    column.add("power loss of all three nodes", Verdict::on(&history).to_string());
+    column.judge("power loss of all three nodes", "", &history);
     // Before the disks it lives on.
     drop(cluster);
 }

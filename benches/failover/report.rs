@@ -2,19 +2,34 @@
 
 use std::time::Duration;
 
-use klamm_faults::Stalls;
+use klamm_faults::{History, Stalls};
 use klamm_testbed::Flavour;
+
+use crate::verdict::Verdict;
 
 /// One broker's figures, in the order in which they were measured.
 #[derive(Debug)]
 pub(crate) struct Column {
     flavour: Flavour,
     rows: Vec<(&'static str, String)>,
+    /// Whether every history so far was as it should be.
+    pub(crate) is_clean: bool,
 }
 
 impl Column {
     pub(crate) fn of(flavour: Flavour) -> Self {
-        Self { flavour, rows: Vec::new() }
+        Self { flavour, rows: Vec::new(), is_clean: true }
+    }
+
+    /// Adds what became of a history, with what was done to the cluster meanwhile.
+    pub(crate) fn judge(&mut self, row: &'static str, done: &str, history: &History) {
+        let verdict = Verdict::on(history);
+        self.is_clean &= verdict.is_clean();
+        self.add(row, format!("{done}{verdict}"));
+    }
+
+    pub(crate) fn is_of(&self, flavour: Flavour) -> bool {
+        self.flavour == flavour
     }
 
     /// Adds a figure, and says it at once: the table comes much later.

@@ -15,6 +15,9 @@ pub(crate) struct Verdict {
     others: usize,
 }
 
+/// So many anomalies are told one by one.
+const SHOWN: usize = 20;
+
 impl Verdict {
     pub(crate) fn on(history: &History) -> Self {
         let mut verdict = Self {
@@ -22,7 +25,10 @@ impl Verdict {
             given_up: history.failed.len(),
             ..Self::default()
         };
-        for anomaly in history.anomalies() {
+        for (at, anomaly) in history.anomalies().into_iter().enumerate() {
+            if at < SHOWN {
+                eprintln!("  {anomaly}");
+            }
             match anomaly {
                 Anomaly::Lost(_) => verdict.lost += 1,
                 Anomaly::Duplicated { .. } => verdict.duplicated += 1,
@@ -31,6 +37,11 @@ impl Verdict {
             }
         }
         verdict
+    }
+
+    /// Whether every promise to a client was kept.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.others == 0
     }
 }
 

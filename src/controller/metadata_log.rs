@@ -123,7 +123,7 @@ impl MetadataLog {
         };
         let mut log = Log::open(storage, &dir, options)?;
         if let Some(latest) = latest
-            && log.log_end() < latest.offset
+            && is_ahead(latest, log.latest_epoch(), log.log_end())
         {
             log.truncate_fully_and_start_at(latest.offset, now_ms)?;
         }
@@ -513,9 +513,26 @@ fn config() -> LogConfig {
     }
 }
 
+/// Whether a snapshot is ahead of the log: the log ends before it, or is the tail of an older epoch that a power failure
+/// has brought back after it was cut (Kafka: `truncateToLatestSnapshot`).
+fn is_ahead(snapshot: OffsetAndEpoch, last_epoch: Option<LeaderEpoch>, log_end: Offset) -> bool {
+    log_end < snapshot.offset || last_epoch.is_some_and(|epoch| epoch < snapshot.epoch)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_ends_before_the_snapshot_or_in_an_older_epoch_is_replaced_by_it() {
+        let snapshot = OffsetAndEpoch { offset: 56, epoch: 2 };
+        assert!(is_ahead(snapshot, Some(2), 55));
+        assert!(is_ahead(snapshot, Some(1), 58));
+        assert!(!is_ahead(snapshot, Some(2), 56));
+        assert!(!is_ahead(snapshot, Some(3), 60));
+        // A log that began at the snapshot and holds nothing yet.
+        assert!(!is_ahead(snapshot, None, 56));
+    }
 
     #[test]
     fn snapshot_names_are_read_and_others_are_not() {

@@ -20,10 +20,6 @@ use crate::node::Node;
 
 /// How often replicas are looked at whose damage is known.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
-/// The pause between two readings of everything.
-const SCRUB_INTERVAL: Duration = Duration::from_secs(30);
-/// How fast everything is read, so that nobody else feels it.
-const SCRUB_BYTES_PER_SECOND: f64 = 32.0 * 1024.0 * 1024.0;
 
 /// Mends what is found damaged, for as long as it is polled.
 pub(super) async fn run(node: Arc<Node>) {
@@ -118,38 +114,46 @@ fn cut_before(node: &Node, partition: &Partition, segment: i64) -> Result<bool, 
     let Some(epoch) = partition.following_epoch() else { return Ok(false) };
     let Some(log_start) = partition.view().map(|view| view.log_start()) else { return Ok(false) };
     node.store.keep_damaged(partition, segment);
-    // Where the segment begins cannot be found in it: the cut is in the one before, or the log begins anew.
-    let cut =
-        if segment > log_start { Cut::To(segment - 1) } else { Cut::FullyAndStartAt(log_start) };
+    let cut = if segment > log_start { Cut::To(segment) } else { Cut::FullyAndStartAt(log_start) };
     node.store.cut(&node.partitions.all(), partition, epoch, cut)?;
     partition.on_repaired();
     Ok(true)
 }
 
 /// Reads all sealed segments again and again, for as long as it is polled: damage is to be found while a peer
-/// still has the records.
+/// still has the records. Slowly, so that nobody else feels it (`log.scrub.interval.ms`,
+/// `log.scrub.io.max.bytes.per.second`).
 pub(super) async fn scrub(node: Arc<Node>) {
     loop {
-        tokio::time::sleep(SCRUB_INTERVAL).await;
+        let interval_ms = node.configs().long("log.scrub.interval.ms");
+        tokio::time::sleep(Duration::from_millis(interval_ms.unsigned_abs())).await;
         for partition in node.partitions.all() {
-            let Some(view) = partition.view().filter(|_| !partition.is_offline()) else { continue };
-            for sealed in 0..view.sealed_segments() {
-                let looked_at = view.clone();
-                let verified = tokio::task::spawn_blocking(move || looked_at.verify(sealed)).await;
-                match verified {
-                    Ok(Ok(bytes)) => {
-                        let seconds = bytes as f64 / SCRUB_BYTES_PER_SECOND;
-                        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-                    }
-                    Ok(Err(ReadError::Corrupt { segment, .. })) => {
-                        partition.on_corrupt(segment);
-                        break;
-                    }
-                    // Deleted or cut meanwhile, or the directory has failed: others see to it.
-                    Ok(Err(_)) => break,
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                }
+            scrub_one(&node, &partition).await;
+        }
+    }
+}
+
+async fn scrub_one(node: &Node, partition: &Partition) {
+    let Some(view) = partition.view().filter(|_| !partition.is_offline()) else { return };
+    for sealed in 0..view.sealed_segments() {
+        let rate = node.configs().long("log.scrub.io.max.bytes.per.second").unsigned_abs();
+        if rate == 0 {
+            return;
+        }
+        let looked_at = view.clone();
+        let verified = tokio::task::spawn_blocking(move || looked_at.verify(sealed)).await;
+        match verified {
+            Ok(Ok(bytes)) => {
+                let pause_ms = bytes.saturating_mul(1000) / rate;
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
+            Ok(Err(ReadError::Corrupt { segment, .. })) => {
+                partition.on_corrupt(segment);
+                return;
+            }
+            // Deleted or cut meanwhile, or the directory has failed: others see to it.
+            Ok(Err(_)) => return,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 }

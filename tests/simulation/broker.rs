@@ -34,7 +34,10 @@ const BACK_OFF_MS: i64 = 30;
 pub(crate) struct Broker {
     life: Life,
     min_insync_replicas: usize,
-    incarnation_id: Uuid,
+    pub(crate) incarnation_id: Uuid,
+    directory: Uuid,
+    /// Replicas that the metadata look for in another directory.
+    misplaced: Vec<PartitionId>,
     previous_epoch: i64,
     /// This life's epoch, once registered.
     pub(crate) epoch: Option<i64>,
@@ -68,6 +71,8 @@ impl Broker {
             life,
             min_insync_replicas,
             incarnation_id: Uuid::from_bytes(bytes),
+            directory: disk.directory,
+            misplaced: Vec::new(),
             previous_epoch: disk.clean_broker_epoch.take().unwrap_or(-1),
             epoch: None,
             is_caught_up: false,
@@ -105,12 +110,16 @@ impl Broker {
         if !self.is_caught_up && step.plant != Plant::LeaderResumesItsEpoch {
             return;
         }
+        self.misplaced.clear();
         for (id, (topic, index)) in PARTITIONS.iter().enumerate() {
             let topic = image.topics.by_name(topic);
             let Some(found) = topic.and_then(|topic| topic.partition(*index)) else { continue };
             if !found.replicas.contains(&self.life.0) {
                 self.drop_replica(id, disk, step);
                 continue;
+            }
+            if found.directory(self.life.0) != Some(self.directory) {
+                self.misplaced.push(id);
             }
             let registration = Registration {
                 leader_epoch: found.leader_epoch,

@@ -40,6 +40,10 @@ pub(crate) fn decide(
         ControllerRequest::AlterPartition(request) => {
             answered(controller.on_alter_partition(&request), ControllerAnswer::AlterPartition)
         }
+        ControllerRequest::AssignDirectories(request) => {
+            let outcome = controller.on_assign_replicas_to_dirs(&request);
+            answered(outcome, |_| ControllerAnswer::Done(Ok(())))
+        }
         ControllerRequest::CreateTopics { replicas } => create_topics(controller, &replicas, step),
         ControllerRequest::Reassign { partition, replicas } => {
             let request = reassignment(partition, replicas);

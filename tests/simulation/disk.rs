@@ -4,6 +4,7 @@
 use crate::batch::{MetadataBatch, PartitionBatch, PartitionId, SnapshotFile};
 use crate::log::Log;
 use crate::random::Random;
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::Offset;
 use klamm_replication::quorum::{Boot, LogPosition, Membership, StoredElection};
 use klamm_replication::{EpochHistory, EpochStart, OffsetAndEpoch};
@@ -20,6 +21,7 @@ pub(crate) struct PartitionDisk {
 
 #[derive(Debug)]
 pub(crate) struct Disk {
+    pub(crate) directory: Uuid,
     pub(crate) metadata: Log<MetadataBatch>,
     election: Option<StoredElection>,
     /// The state of `quorum-state` before a write that was not synced.
@@ -32,8 +34,9 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(initial: Membership) -> Self {
+    pub(crate) fn new(directory: Uuid, initial: Membership) -> Self {
         Self {
+            directory,
             metadata: Log::default(),
             election: None,
             election_before: None,
@@ -70,13 +73,15 @@ impl Disk {
         self.recover();
     }
 
-    /// A log that ends below its snapshot begins anew behind it. Epochs follow from the log.
+    /// A log that ends below its snapshot, or in an older epoch, begins anew behind it. Epochs follow from the log.
     fn recover(&mut self) {
-        let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.id.offset);
-        if self.metadata.end() < covered {
-            self.metadata.start_at(covered);
+        if let Some(OffsetAndEpoch { offset, epoch }) = self.snapshot.as_ref().map(|it| it.id) {
+            let is_older = self.metadata.batches().last().is_some_and(|last| last.epoch < epoch);
+            if is_older || self.metadata.end() < offset {
+                self.metadata.start_at(offset);
+            }
+            self.metadata.delete_below(offset);
         }
-        self.metadata.delete_below(covered);
         for partition in self.partitions.values_mut() {
             let batches = partition.log.batches().iter();
             let starts = batches.map(|batch| EpochStart {

@@ -30,6 +30,8 @@ use std::rc::Rc;
 pub(crate) struct Cluster<'w> {
     pub(crate) nodes: &'w BTreeMap<BrokerId, Node>,
     pub(crate) scenario: &'w Scenario,
+    /// The node whose disk has been replaced and does not hold everything again.
+    pub(crate) restoring: Option<BrokerId>,
 }
 
 impl Cluster<'_> {
@@ -43,6 +45,12 @@ impl Cluster<'_> {
         let disk = self.nodes.get(&id).and_then(|node| node.disk.partitions.get(&partition));
         let found = disk.and_then(|disk| disk.log.find_synced(batch.base_offset()));
         found.is_some_and(|found| Rc::ptr_eq(found, batch))
+    }
+
+    /// Whether a node has the disk that the metadata mean. One that is gone holds nothing, whatever they say until its
+    /// successor is known.
+    fn has_disk_of(&self, id: BrokerId, partition: &Partition) -> bool {
+        partition.directory(id) == Some(self.nodes[&id].disk.directory)
     }
 
     /// The batch at `offset` in a node's log.

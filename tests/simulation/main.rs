@@ -112,6 +112,7 @@ fn everything_that_can_go_wrong_does() {
         "crashes",
         "orderly stops",
         "cuts of the network",
+        "disks replaced",
         "elections of a quorum leader",
         "changes of voters",
         "metadata logs cut",

@@ -8,6 +8,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::messages::alter_partition_request::AlterPartitionRequest;
 use klamm_protocol::messages::alter_partition_response::AlterPartitionResponse;
+use klamm_protocol::messages::assign_replicas_to_dirs_request::AssignReplicasToDirsRequest;
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_heartbeat_response::BrokerHeartbeatResponse;
 use klamm_protocol::messages::broker_registration_request::BrokerRegistrationRequest;
@@ -42,6 +43,7 @@ pub(crate) enum ControllerRequest {
     Register(BrokerRegistrationRequest),
     Heartbeat(BrokerHeartbeatRequest),
     AlterPartition(AlterPartitionRequest),
+    AssignDirectories(AssignReplicasToDirsRequest),
     /// Creates the topics of the simulation, once all brokers are there.
     CreateTopics {
         replicas: Vec<Vec<BrokerId>>,

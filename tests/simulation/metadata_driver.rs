@@ -67,7 +67,7 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) -> Self {
-        let config = scenario.quorum(life.0, step.random.next());
+        let config = scenario.quorum(life.0, disk.directory, step.random.next());
         let (quorum, effects) = Quorum::start(config, disk.boot(), step.now_ms);
         let loader = match &disk.snapshot {
             None => MetadataLoader::default(),

@@ -9,7 +9,7 @@ use crate::log::SyncMark;
 use crate::message::{CallId, Message, Sender};
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::observation::Life;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, directory};
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_replication::quorum::FlushTicket;
 
@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// The world's time at which the process is to be woken.
     pub(crate) tick_at_ms: i64,
+    /// How many disks it has had.
+    disks: u8,
 }
 
 impl Node {
@@ -74,10 +76,18 @@ impl Node {
             id,
             incarnation: 0,
             clock,
-            disk: Disk::new(scenario.initial_membership(id)),
+            disk: Disk::new(directory(id, 0), scenario.initial_membership(id)),
             process: None,
             tick_at_ms: i64::MAX,
+            disks: 1,
         }
+    }
+
+    /// The disk and all that was on it is gone. The new one is formatted for a node that is no voter.
+    pub(crate) fn replace_disk(&mut self, scenario: &Scenario) {
+        let directory = directory(self.id, self.disks);
+        self.disks += 1;
+        self.disk = Disk::new(directory, scenario.initial_membership(self.id));
     }
 
     pub(crate) fn life(&self) -> Life {

@@ -14,7 +14,7 @@ pub(crate) enum Observation {
     /// A node has written the first batch of an epoch of the metadata log.
     QuorumLed { life: Life, epoch: LeaderEpoch },
     /// A node is the active controller.
-    ControllerActive { life: Life },
+    ControllerActive { life: Life, epoch: LeaderEpoch },
     /// A node may replay this batch of the metadata log.
     MetadataCommitted { life: Life, batch: Rc<MetadataBatch> },
     /// A node has replayed the metadata log up to here.

@@ -29,6 +29,7 @@ impl Goal {
     pub(crate) fn look(&mut self, world: &World) -> Result<(), String> {
         controller_is_followed(world)?;
         partitions_are_whole(world)?;
+        world.replaced_disk_is_restored()?;
         self.producers_get_on(world)?;
         group_has_read_everything(world)
     }
@@ -75,7 +76,7 @@ fn controller_is_followed(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn partitions_are_whole(world: &World) -> Result<(), String> {
+pub(crate) fn partitions_are_whole(world: &World) -> Result<(), String> {
     for id in 0..PARTITIONS.len() {
         let Some(found) = world.invariants.committed().partition(id) else {
             return Err("there are no topics".to_owned());

@@ -46,7 +46,7 @@ pub(crate) const REBALANCE_MS: i32 = 400;
 pub(crate) struct Scenario {
     /// The voters are the first ones at first; the others are brokers only, or may become voters.
     pub(crate) nodes: Vec<BrokerId>,
-    voters: Vec<BrokerId>,
+    pub(crate) voters: Vec<BrokerId>,
     /// Whether voters come and go (KIP-853).
     pub(crate) changes_voters: bool,
     pub(crate) min_insync_replicas: usize,
@@ -60,13 +60,16 @@ pub(crate) struct Scenario {
     pub(crate) partition_every_ms: i64,
     /// A sync fails once in so many.
     pub(crate) disk_failure_odds: u64,
+    /// Whether disks are replaced by empty ones. Without eligible leader replicas the last one in sync leads, whatever
+    /// became of its disk; and who is made a voter for the disk that it has lost can take the quorum with it.
+    pub(crate) replaces_disks: bool,
     settings: ControllerSettings,
 }
 
 impl Scenario {
     pub(crate) fn random(random: &mut Random) -> Self {
         let voter_count = if random.chance(15) { 1 } else { 3 };
-        let node_count = if random.chance(30) { 4 } else { 3 };
+        let node_count = if random.chance(40) { 4 } else { 3 };
         let nodes: Vec<BrokerId> = (1..=node_count).collect();
         let voters: Vec<BrokerId> = (1..=voter_count).collect();
         let min_insync_replicas = if random.chance(25) { 1 } else { 2 };
@@ -74,7 +77,8 @@ impl Scenario {
         let changes_voters = with_directories && random.chance(60);
         let membership = membership(&voters, with_directories);
         let kraft_version = *membership.kraft_version.latest();
-        let settings = settings(&voters, kraft_version, min_insync_replicas, random);
+        let elr = random.chance(60);
+        let settings = settings(&voters, (kraft_version, elr), min_insync_replicas, random);
         Self {
             nodes,
             voters,
@@ -87,12 +91,13 @@ impl Scenario {
             crash_every_ms: random.between(400, 3_000),
             partition_every_ms: random.between(600, 3_000),
             disk_failure_odds: if random.chance(30) { 400 } else { u64::MAX },
+            replaces_disks: elr && min_insync_replicas > 1 && !changes_voters,
             settings,
         }
     }
 
     /// What a node's quorum is configured with.
-    pub(crate) fn quorum(&self, id: BrokerId, seed: u64) -> QuorumConfig {
+    pub(crate) fn quorum(&self, id: BrokerId, directory: Uuid, seed: u64) -> QuorumConfig {
         let known = if self.changes_voters { &self.nodes } else { &self.voters };
         let others = known.iter().filter(|other| **other != id);
         QuorumConfig {
@@ -105,7 +110,11 @@ impl Scenario {
             // Longer than the half second for which a leader keeps a fetch waiting.
             request_timeout_ms: 550,
             seed,
-            ..QuorumConfig::with_defaults(key(id), LISTENER.into(), CLUSTER_ID.into())
+            ..QuorumConfig::with_defaults(
+                ReplicaKey::new(id, directory),
+                LISTENER.into(),
+                CLUSTER_ID.into(),
+            )
         }
     }
 
@@ -125,12 +134,11 @@ impl Scenario {
 
 fn settings(
     voters: &[BrokerId],
-    kraft_version: i16,
+    (kraft_version, elr): (i16, bool),
     min_insync_replicas: usize,
     random: &mut Random,
 ) -> ControllerSettings {
-    let elr = i16::from(random.chance(60));
-    let others = [(ByteString::from(ELIGIBLE_LEADER_REPLICAS_VERSION), elr)];
+    let others = [(ByteString::from(ELIGIBLE_LEADER_REPLICAS_VERSION), i16::from(elr))];
     let levels = FeatureLevels {
         metadata_version: MetadataVersion::LATEST,
         others: others.into_iter().collect(),
@@ -172,15 +180,15 @@ pub(crate) fn supported_features() -> BTreeMap<ByteString, VersionRange> {
     features.into_iter().map(range).collect()
 }
 
-/// A node's replica of the metadata log.
+/// A node's replica of the metadata log, on its first disk.
 pub(crate) fn key(id: BrokerId) -> ReplicaKey {
-    ReplicaKey::new(id, directory(id))
+    ReplicaKey::new(id, directory(id, 0))
 }
 
-/// A node's only log directory.
-pub(crate) fn directory(id: BrokerId) -> Uuid {
+/// The only log directory of a node, on one of its disks.
+pub(crate) fn directory(id: BrokerId, disk: u8) -> Uuid {
     let id = u8::try_from(id).expect("a small id");
-    Uuid::from_bytes([9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, id])
+    Uuid::from_bytes([9, disk, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, id])
 }
 
 pub(crate) fn endpoints(id: BrokerId) -> Endpoints {

@@ -48,6 +48,7 @@ enum Event {
     Start(BrokerId),
     Cut,
     Mend,
+    ReplaceDisk,
 }
 
 pub(crate) struct World {
@@ -62,6 +63,8 @@ pub(crate) struct World {
     store: BatchStore,
     network: Network,
     faults: bool,
+    /// The node with an empty disk, until it has all that it should have again. One loss is to be survived at a time.
+    restoring: Option<BrokerId>,
     pub(crate) invariants: Invariants,
     violation: Option<String>,
     /// Everything that happened, if asked for: formatting takes most of a run.
@@ -91,6 +94,7 @@ impl World {
             nodes,
             store: BatchStore::default(),
             faults: true,
+            restoring: None,
             invariants: Invariants::default(),
             violation: None,
             trace: None,
@@ -125,10 +129,15 @@ impl World {
         self.schedule(crash_ms, Event::Crash);
         self.schedule(stop_ms, Event::Stop);
         self.schedule(cut_ms, Event::Cut);
+        if self.scenario.replaces_disks {
+            let replace_ms = self.random.between(900, 1_500);
+            self.schedule(replace_ms, Event::ReplaceDisk);
+        }
         self.run_until(FAULTS_MS)?;
         self.heal();
         self.converge()?;
-        let cluster = Cluster { nodes: &self.nodes, scenario: &self.scenario };
+        let (nodes, scenario, restoring) = (&self.nodes, &self.scenario, self.restoring);
+        let cluster = Cluster { nodes, scenario, restoring };
         self.invariants.finish(&cluster)
     }
 
@@ -199,6 +208,7 @@ impl World {
             Event::Start(id) => self.start(id),
             Event::Cut => self.cut_someone_off(),
             Event::Mend => self.network.mend(),
+            Event::ReplaceDisk => self.replace_a_disk(),
         }
     }
 
@@ -243,7 +253,7 @@ impl World {
             node.tick_at_ms = i64::MAX;
         }
         let syncs = matches!(timer, NodeTimer::DataSynced(_) | NodeTimer::MetadataSynced { .. });
-        if syncs && self.faults && self.random.below(self.scenario.disk_failure_odds) == 0 {
+        if syncs && self.may_crash() && self.random.below(self.scenario.disk_failure_odds) == 0 {
             // A sync that fails stops the node; what it was to sync is not to be relied on.
             return self.crash(id);
         }
@@ -256,7 +266,7 @@ impl World {
         id: BrokerId,
         act: impl FnOnce(&mut Node, &Scenario, &mut NodeStep<'_>),
     ) {
-        let blows = self.faults && self.now_ms > 900 && self.random.below(FUSE_ODDS) == 0;
+        let blows = self.may_crash() && self.now_ms > 900 && self.random.below(FUSE_ODDS) == 0;
         let fuse = self.random.between(1, MAX_FUSE);
         let node = self.nodes.get_mut(&id).expect("a node");
         let mut step = Step {
@@ -342,7 +352,8 @@ impl World {
         for seen in observed {
             *self.census.entry(seen.kind()).or_default() += 1;
         }
-        let cluster = Cluster { nodes: &self.nodes, scenario: &self.scenario };
+        let (nodes, scenario, restoring) = (&self.nodes, &self.scenario, self.restoring);
+        let cluster = Cluster { nodes, scenario, restoring };
         if let Err(violation) = self.invariants.observe(observed, &cluster) {
             self.violation.get_or_insert(violation);
         }

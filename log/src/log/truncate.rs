@@ -51,7 +51,8 @@ impl Log {
     }
 
     fn cut_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
-        let kept = self.segments.partition_point(|segment| segment.base_offset() <= offset);
+        // A segment that begins with the offset goes as a whole, unread: it may be damaged.
+        let kept = self.segments.partition_point(|segment| segment.base_offset() < offset).max(1);
         let last = Arc::clone(&self.segments[kept - 1]);
         // Without a file descriptor nothing has been changed yet.
         last.file()?;

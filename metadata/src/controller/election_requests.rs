@@ -34,13 +34,13 @@ pub enum ElectionError {
         partition: PartitionIndex,
     },
     /// The wished leader leads, or (unclean) any leader lives.
-    #[error("{}", ErrorCode::ElectionNotNeeded.message())]
+    #[error("Leader election not needed for topic partition.")]
     NotNeeded,
     /// The preferred leader is dead or not in sync.
-    #[error("{}", ErrorCode::PreferredLeaderNotAvailable.message())]
+    #[error("The preferred leader was not available.")]
     PreferredNotAvailable,
     /// No replica lives.
-    #[error("{}", ErrorCode::EligibleLeadersNotAvailable.message())]
+    #[error("Eligible topic partition leaders are not available.")]
     NobodyEligible,
 }
 

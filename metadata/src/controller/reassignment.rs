@@ -47,6 +47,9 @@ impl Reassignment {
     /// The partition after the move, if this ISR is enough to end it: somebody stays in sync and
     /// everybody new is in sync. When replicas become fewer, all that stay must be in sync, or
     /// ending the move would weaken the ISR for nothing.
+    ///
+    /// Who joins by an unfinished move and leaves by the one that took its place need not come in sync. (Apache
+    /// Kafka waits for it, and for ever.)
     pub fn completed_by(&self, isr: &[BrokerId]) -> Option<Completed> {
         if self.removing.is_empty() && self.adding.is_empty() {
             return None;
@@ -60,8 +63,9 @@ impl Reassignment {
             return None;
         }
         let in_sync = |ids: &[BrokerId]| ids.iter().all(|id| isr.contains(id));
-        let shrinks = self.adding.len() < self.removing.len();
-        if !in_sync(&self.adding) || (shrinks && !in_sync(&replicas)) {
+        let joining = staying(&self.adding);
+        let shrinks = joining.len() < self.removing.len();
+        if !in_sync(&joining) || (shrinks && !in_sync(&replicas)) {
             return None;
         }
         Some(Completed { replicas, isr })
@@ -124,6 +128,16 @@ mod tests {
         let done = Completed { replicas: vec![2, 3], isr: vec![2, 3] };
         assert_eq!(plan.completed_by(&[0, 2, 3]), Some(done));
         assert_eq!(Reassignment::plan(&[0, 1], &[0, 1]).completed_by(&[0, 1]), None);
+    }
+
+    #[test]
+    fn a_move_does_not_wait_for_who_joined_by_an_earlier_one_and_leaves_again() {
+        let moving =
+            Reassignment { replicas: vec![1, 4, 2, 3], removing: vec![2, 3], adding: vec![3, 4] };
+        assert_eq!(moving.completed_by(&[1, 2]), None);
+        let done = Completed { replicas: vec![1, 4], isr: vec![1, 4] };
+        assert_eq!(moving.completed_by(&[1, 2, 4]), Some(done));
+        assert_eq!(moving.original_replicas(), [1, 2]);
     }
 
     #[test]

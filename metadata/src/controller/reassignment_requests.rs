@@ -142,13 +142,11 @@ impl Controller {
                     if plan.replicas != partition.replicas {
                         change.replicas = plan.replicas;
                     }
-                    if !plan.adding.is_empty() {
-                        change.adding = plan.adding;
-                    }
-                    // Kafka keeps what an unfinished move adds and removes. A replica that joins
-                    // and leaves at once can never be in sync as both ask for it: the move would
-                    // never end. One that is wanted again would be taken away.
-                    change.adding.retain(|id| !plan.removing.contains(id));
+                    // Who has joined by an unfinished move is no one to go back to. Kafka forgets that where
+                    // somebody else joins, and takes a replica away that leaves by the unfinished move
+                    // and is wanted again.
+                    change.adding.extend(plan.adding);
+                    change.adding.sort_unstable();
                     change.removing = plan.removing;
                 }))
             }

@@ -271,10 +271,15 @@ impl LeaderState {
     }
 
     fn start_epoch(&mut self, leader_epoch: LeaderEpoch, now_ms: i64) {
+        // Somebody else may have led an epoch in between, whom the followers have cut their logs for.
+        let has_missed_epochs = leader_epoch > self.leader_epoch + 1;
         self.leader_epoch = leader_epoch;
         self.epoch_start_offset = self.ends.log_end_offset;
         for (id, follower) in &mut self.followers {
             let in_sync = self.isr.isr().contains(id);
+            if has_missed_epochs {
+                *follower = RemoteReplica::new(in_sync, follower.status, now_ms);
+            }
             follower.on_leader_epoch(in_sync, self.epoch_start_offset, now_ms);
         }
     }
@@ -616,6 +621,25 @@ mod tests {
         let next = FollowerFetch { current_leader_epoch: 6, ..fetch(2, 10) };
         assert_eq!(high_watermark(&mut leader, next), Some(10));
         assert_eq!(leader.check_offsets_available(), Ok(()));
+    }
+
+    #[test]
+    fn after_a_missed_epoch_a_follower_counts_only_from_its_next_fetch_on() {
+        let mut leader = leader_of(&[1, 2], &[1, 2], 10);
+        high_watermark(&mut leader, fetch(2, 8));
+        leader.on_appended(12, 0);
+        leader.on_flushed(12, 0);
+        assert_eq!(high_watermark(&mut leader, fetch(2, 10)), Some(10));
+        // Of epoch 6 this broker never heard; in it the follower may have cut its log back to 8.
+        let newer =
+            Registration { leader_epoch: 7, partition_epoch: 9, ..registration(&[1, 2], &[1, 2]) };
+        leader.on_registration(&newer, &statuses(), 0);
+        leader.on_appended(13, 0);
+        assert_eq!(leader.on_flushed(13, 0), None);
+        let (_, follower) = leader.followers().next().unwrap();
+        assert_eq!(follower.log_end_offset, None);
+        let next = FollowerFetch { current_leader_epoch: 7, ..fetch(2, 12) };
+        assert_eq!(high_watermark(&mut leader, next), Some(12));
     }
 
     #[test]

@@ -2,12 +2,17 @@
 
 use super::Broker;
 use super::proposals::committed_isr;
+use crate::batch::PARTITIONS;
 use crate::disk::Disk;
 use crate::message::{Address, CallId, ControllerAnswer, ControllerRequest, Message};
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
-use crate::scenario::{CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, directory, supported_features};
+use crate::scenario::{CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, supported_features};
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::BrokerId;
+use klamm_protocol::messages::assign_replicas_to_dirs_request::{
+    AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
+};
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_registration_request::{
     BrokerRegistrationRequest, Feature, Listener,
@@ -38,6 +43,28 @@ impl Broker {
         self.contact = Some(call);
         step.after(CALL_TIMEOUT_MS, NodeTimer::ContactTimeout(call));
         step.ask(Address::Node(controller), Message::Controller { call, request });
+        self.assign_directories(controller, metadata, step);
+    }
+
+    /// Says where the replicas are that are looked for elsewhere (KIP-858), with every heartbeat until the metadata
+    /// know it.
+    fn assign_directories(
+        &mut self,
+        controller: BrokerId,
+        metadata: &MetadataDriver,
+        step: &mut NodeStep<'_>,
+    ) {
+        let Some(broker_epoch) = self.epoch.filter(|_| !self.misplaced.is_empty()) else { return };
+        let topics = self.misplaced.iter().filter_map(|id| {
+            let (topic, partition_index) = PARTITIONS[*id];
+            let topic_id = metadata.loader.stable().topics.by_name(topic)?.id;
+            Some(TopicData { topic_id, partitions: vec![PartitionData { partition_index }] })
+        });
+        let directories = vec![DirectoryData { id: self.directory, topics: topics.collect() }];
+        let broker_id = self.life.0;
+        let request = AssignReplicasToDirsRequest { broker_id, broker_epoch, directories };
+        let (call, request) = (self.next_call(), ControllerRequest::AssignDirectories(request));
+        step.ask(Address::Node(controller), Message::Controller { call, request });
     }
 
     pub(super) fn registration(&self) -> BrokerRegistrationRequest {
@@ -57,7 +84,7 @@ impl Broker {
                 security_protocol: 0,
             }],
             features: features.collect(),
-            log_dirs: vec![directory(self.life.0)],
+            log_dirs: vec![self.directory],
             previous_broker_epoch: self.previous_epoch,
             ..Default::default()
         }

@@ -6,6 +6,7 @@ use super::{Cluster, Committed, Invariant};
 use crate::batch::MetadataBatch;
 use crate::node::Node;
 use crate::observation::Observation;
+use klamm_protocol::ids::LeaderEpoch;
 use klamm_replication::quorum::{Anomaly, VoterSet};
 use std::rc::Rc;
 
@@ -28,8 +29,8 @@ impl Invariant for CommittedMetadata {
                     known => Err(format!("{life:?} commits {batch:?} at {offset}, not {known:?}")),
                 }
             }
-            Observation::ControllerActive { life } => {
-                check_complete(&cluster.nodes[&life.0], committed)
+            Observation::ControllerActive { life, epoch } => {
+                check_complete(&cluster.nodes[&life.0], *epoch, committed)
             }
             Observation::MetadataCut { life, end_offset, applied } if end_offset < applied => {
                 Err(format!("{life:?} cut its log to {end_offset} after replaying up to {applied}"))
@@ -73,10 +74,12 @@ fn check_durable(batch: &Rc<MetadataBatch>, cluster: &Cluster<'_>) -> Result<(),
     Ok(())
 }
 
-fn check_complete(node: &Node, committed: &Committed) -> Result<(), String> {
+/// A controller that hears late that it became active may have been replaced; of what its successor has committed it
+/// knows nothing.
+fn check_complete(node: &Node, epoch: LeaderEpoch, committed: &Committed) -> Result<(), String> {
     let log = &node.disk.metadata;
     let beyond = committed.batches.values().filter(|batch| batch.next_offset > log.start());
-    for batch in beyond {
+    for batch in beyond.filter(|batch| batch.epoch < epoch) {
         if !log.find(batch.base_offset).is_some_and(|found| Rc::ptr_eq(found, batch)) {
             let (id, offset) = (node.id, batch.base_offset);
             return Err(format!("controller {id} lacks committed metadata offset {offset}"));

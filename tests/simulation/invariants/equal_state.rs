@@ -3,6 +3,7 @@
 
 use super::{Cluster, Committed, Invariant};
 use crate::observation::Observation;
+use std::rc::Rc;
 
 #[derive(Debug, Default)]
 pub(super) struct EqualState;
@@ -24,7 +25,13 @@ impl Invariant for EqualState {
             return Err(format!("the state of {life:?} at {end_offset} is another one"));
         }
         let deciding = metadata.controller.loader();
-        let decided = metadata.controller.is_active()
+        // One that has been replaced and does not know it decides by what nobody else will ever commit.
+        let log = &cluster.nodes[&life.0].disk.metadata;
+        let last = committed.batches.values().next_back();
+        let is_committed = last
+            .is_some_and(|last| log.find(last.base_offset).is_some_and(|it| Rc::ptr_eq(it, last)));
+        let decided = is_committed
+            && metadata.controller.is_active()
             && deciding.end_offset() == reference.end_offset()
             && deciding.newest() != reference.newest();
         if decided {

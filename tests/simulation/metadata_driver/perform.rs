@@ -113,7 +113,7 @@ impl MetadataDriver {
     pub(super) fn became_leader(&mut self, epoch: LeaderEpoch, step: &mut NodeStep<'_>) {
         self.active_epoch = Some(epoch);
         self.controller.reset(self.loader.clone());
-        step.observe(Observation::ControllerActive { life: self.life });
+        step.observe(Observation::ControllerActive { life: self.life, epoch });
         let Outcome { records, atomic, response: () } = self.controller.on_elected(step.now_ms);
         self.decided(records, atomic, None, step);
     }

@@ -1,8 +1,10 @@
 //! What goes wrong: nodes crash, stop and come back, links are cut.
 
 use super::{Event, World};
+use crate::batch::{PARTITIONS, PartitionId};
 use crate::node::NodeTimer;
 use crate::plant::Plant;
+use crate::progress::partitions_are_whole;
 use klamm_protocol::ids::BrokerId;
 
 impl World {
@@ -24,7 +26,7 @@ impl World {
         let id = self.any_node();
         let victims = if everybody { self.scenario.nodes.clone() } else { vec![id] };
         for id in victims {
-            if self.faults && self.nodes[&id].is_up() {
+            if self.may_crash() && self.nodes[&id].is_up() {
                 self.crash(id);
             }
         }
@@ -61,8 +63,9 @@ impl World {
         let delay_ms = self.random.between(1_000, 4_000);
         self.schedule(delay_ms, Event::Stop);
         let id = self.any_node();
+        let may_stop = self.may_crash();
         let node = self.nodes.get_mut(&id).expect("a node");
-        if let Some(process) = node.process.as_mut().filter(|_| self.faults) {
+        if let Some(process) = node.process.as_mut().filter(|_| may_stop) {
             process.broker.stop();
         }
     }
@@ -76,6 +79,69 @@ impl World {
         node.disk.close(process.broker.epoch);
         let delay_ms = self.random.between(1, 500);
         self.schedule(delay_ms, Event::Start(id));
+    }
+
+    /// Whether another node may go now: not before a replaced disk holds again what it should.
+    pub(super) fn may_crash(&mut self) -> bool {
+        if self.restoring.is_some_and(|id| self.is_restored(id)) {
+            self.restoring = None;
+        }
+        self.faults && self.restoring.is_none()
+    }
+
+    /// Whether a node runs and the metadata know this life of it.
+    fn is_registered(&self, id: BrokerId) -> bool {
+        let Some(process) = &self.nodes[&id].process else { return false };
+        let registered = self.invariants.committed().loader.stable().brokers.get(id);
+        registered.is_some_and(|known| known.incarnation_id == process.broker.incarnation_id)
+    }
+
+    /// Whether a node's new disk holds every replica in sync.
+    fn is_restored(&self, id: BrokerId) -> bool {
+        let node = &self.nodes[&id];
+        let committed = self.invariants.committed();
+        let is_found = |partition| {
+            let found = committed.partition(partition);
+            let directory = found.and_then(|found| found.directory(id));
+            directory.is_none_or(|directory| directory == node.disk.directory)
+        };
+        self.is_registered(id)
+            && (0..PARTITIONS.len()).all(is_found)
+            && partitions_are_whole(self).is_ok()
+    }
+
+    /// Whether every disk holds what it should, also one that was empty.
+    pub(crate) fn replaced_disk_is_restored(&self) -> Result<(), String> {
+        match self.restoring {
+            Some(id) if !self.is_restored(id) => Err(format!("node {id} lacks what it lost")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A node dies with its disk and comes back with an empty one, if all the others are well. A voter's disk is
+    /// the business of the simulation of the quorum alone.
+    pub(super) fn replace_a_disk(&mut self) {
+        // Such moments are short.
+        let delay_ms = self.random.between(5, 60);
+        self.schedule(delay_ms, Event::ReplaceDisk);
+        let id = self.any_node();
+        let all_well = self.may_crash()
+            && self.scenario.nodes.iter().all(|id| self.is_registered(*id))
+            && (0..PARTITIONS.len()).all(|partition| self.is_held_without(id, partition));
+        if !all_well || self.scenario.voters.contains(&id) {
+            return;
+        }
+        *self.census.entry("disks replaced").or_default() += 1;
+        self.crash(id);
+        self.restoring = Some(id);
+        self.nodes.get_mut(&id).expect("a node").replace_disk(&self.scenario);
+    }
+
+    /// Whether every other replica of a partition is in sync.
+    fn is_held_without(&self, id: BrokerId, partition: PartitionId) -> bool {
+        let Some(found) = self.invariants.committed().partition(partition) else { return false };
+        let mut others = found.replicas.iter().filter(|replica| **replica != id);
+        found.leader >= 0 && others.all(|replica| found.isr.contains(replica))
     }
 
     pub(super) fn cut_someone_off(&mut self) {

@@ -1,6 +1,7 @@
 //! Cutting off the end, and what readers notice of it.
 
 use super::*;
+use crate::file_name::FileKind;
 
 fn filled(disk: &MemoryDisk) -> Log {
     let mut log = open(disk, small_segments());
@@ -112,4 +113,20 @@ fn producers_are_as_they_were_at_the_cut() {
             assert_eq!(known.epoch, expected.epoch);
         }
     }
+}
+
+#[test]
+fn a_segment_goes_as_a_whole_however_damaged_its_records_are() {
+    let disk = MemoryDisk::default();
+    let mut log = filled(&disk);
+    log.flush().unwrap();
+    let second = log.segments[1].base_offset();
+    let path = log.dir().join(FileKind::Log.name(second));
+    let rubbish = vec![0xff; disk.read(&path).unwrap().len()];
+    disk.write_synced(&path, &rubbish).unwrap();
+    log.truncate_to(second, 0).unwrap();
+    assert_eq!((log.segment_count(), log.log_end()), (1, second));
+    assert_eq!(offsets(&log, 0).last().map(|(_, last)| *last), Some(second - 1));
+    append(&mut log, batch(3, 1));
+    assert_eq!(offsets(&log, second), [(second, second + 2)]);
 }

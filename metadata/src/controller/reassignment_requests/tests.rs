@@ -87,6 +87,18 @@ fn another_move_takes_the_place_of_an_unfinished_one() {
 }
 
 #[test]
+fn going_back_after_a_second_move_is_going_back_to_before_the_first() {
+    let mut testbed = three_brokers();
+    testbed.add_broker(4);
+    alter(&mut testbed, "t", 0, Some(&[3, 2]), false);
+    alter(&mut testbed, "t", 0, Some(&[4, 2]), false);
+    let moving = testbed.partition("t", 0);
+    assert_eq!((&*moving.replicas, &*moving.adding_replicas), (&[4, 2, 1, 3][..], &[3, 4][..]));
+    assert_eq!(alter(&mut testbed, "t", 0, None, true), (ErrorCode::None, None));
+    assert_eq!(testbed.partition("t", 0).replicas, [2, 1]);
+}
+
+#[test]
 fn another_order_is_applied_at_once() {
     let mut testbed = three_brokers();
     alter(&mut testbed, "t", 0, Some(&[2, 1]), true);
