@@ -222,10 +222,11 @@ impl Coordinator {
     }
 
     /// The high watermark has moved. The partition is asked where to: what the watch carries may be
-    /// older than what is committed by now.
+    /// older than what is committed by now. Once another leads, what is committed may be something else than what was
+    /// appended here.
     fn on_moved(&self) {
-        let Some(view) = self.partition.view() else { return };
-        self.event(|shard, now_ms| shard.on_committed(view.high_watermark(), now_ms));
+        let Some(committed) = self.partition.committed_as_leader() else { return };
+        self.event(|shard, now_ms| shard.on_committed(committed, now_ms));
     }
 
     fn on_tick(&self) {

@@ -446,6 +446,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_lost_with_a_leadership_is_not_acknowledged_even_if_it_comes_back() {
+        let (old, new) = (replica(1), replica(2));
+        old.lead(5);
+        new.follow(&old, 5);
+        let countdown = Countdown::new();
+        let options = AppendOptions::client(-1, 11, Some(&countdown));
+        let lost = old.partition.append(batch(b"lost"), &options, 0).unwrap();
+        new.lead(6);
+        new.append(b"chosen");
+        old.follow(&new, 6);
+        countdown.seal();
+        assert!(countdown.is_over(), "nobody goes on waiting");
+        let awaited = lost.awaited.unwrap();
+        assert_eq!(old.partition.acknowledged(&awaited), Err(ErrorCode::NotLeaderOrFollower));
+        old.catch_up_with(&new, 6).await;
+        old.lead(7);
+        new.follow(&old, 7);
+        old.append(b"more");
+        new.catch_up_with(&old, 7).await;
+        assert_eq!(old.high_watermark(), 2);
+        assert_eq!(old.partition.acknowledged(&awaited), Err(ErrorCode::NotLeaderOrFollower));
+    }
+
+    #[tokio::test]
     async fn a_log_is_not_cut_in_another_epoch_than_the_one_that_asked_for_it() {
         let (one, two) = (replica(1), replica(2));
         one.lead(5);
