@@ -11,7 +11,7 @@ mod preferred_replica;
 mod read;
 mod role;
 
-pub(crate) use append::{AppendFailure, AppendOptions, Appended};
+pub(crate) use append::{AppendFailure, AppendOptions, Appended, Awaited};
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
 pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
@@ -274,6 +274,11 @@ impl Partition {
     /// Bytes of records; `None` when the log has been closed.
     pub(crate) fn size(&self) -> Option<u64> {
         self.lock().log.as_ref().map(Log::size)
+    }
+
+    /// The high watermark, as long as this broker leads.
+    pub(crate) fn committed_as_leader(&self) -> Option<Offset> {
+        self.lock().leader().map(LeaderState::high_watermark)
     }
 
     /// The leader's epoch, after comparing it with the one that a request names (-1 for none). The comparison comes

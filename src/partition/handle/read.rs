@@ -205,7 +205,8 @@ impl Partition {
         }
         if let ReadError::Storage(storage) = error {
             tracing::error!("{}-{} could not be read: {storage}", self.topic, self.index);
-            if storage.is_disk_failure() {
+            // It may be what was read that is offline, and the log in another directory by now.
+            if self.lock().log.as_ref().is_some_and(Log::is_offline) {
                 self.offline.store(true, Ordering::Release);
             }
         }
