@@ -28,6 +28,8 @@ const AREAS: &[&str] = &[
 const SCENARIOS_AT_LEAST: usize = 1_100;
 const BUDGET: Duration = Duration::from_secs(600);
 const HEAP_MIB: u32 = 400;
+/// Scenarios that are asked once more. More than these are no accident.
+const MAX_ASKED_AGAIN: usize = 5;
 
 /// What became of one scenario: nothing, or how the answers differ.
 type Outcomes = BTreeMap<String, Option<String>>;
@@ -36,9 +38,10 @@ type Outcomes = BTreeMap<String, Option<String>>;
 fn answers_differ_from_those_of_kafka_only_where_it_is_written_down() {
     let reference = Setup::kafka().start();
     let mut under_test = Broker::start();
-    let report = compare(reference.bootstrap(), under_test.bootstrap());
+    let areas = format!("^({})\\.", AREAS.join("|"));
+    let report = compare(reference.bootstrap(), under_test.bootstrap(), &areas);
     assert!(under_test.is_running(), "the broker did not survive the scenarios");
-    let outcomes = outcomes(&report.stdout);
+    let mut outcomes = outcomes_of(&report.stdout);
     assert!(
         outcomes.len() >= SCENARIOS_AT_LEAST,
         "only {} scenarios ran: {report}",
@@ -50,6 +53,16 @@ fn answers_differ_from_those_of_kafka_only_where_it_is_written_down() {
         Flavour::Kafka => "",
     };
     let known = known_differences(list);
+    // On a busy machine Kafka's broker lags behind what its controller has answered: what differs is asked once more,
+    // with no other scenario beside it. What differs then as well, differs.
+    let again = unlisted_names(&outcomes, &known);
+    if (1..=MAX_ASKED_AGAIN).contains(&again.len()) {
+        let exactly = again.iter().map(|name| name.replace('.', "\\.")).collect::<Vec<_>>();
+        let exactly = format!("^({})$", exactly.join("|"));
+        let report = compare(reference.bootstrap(), under_test.bootstrap(), &exactly);
+        println!("asked again: {exactly}");
+        outcomes.extend(outcomes_of(&report.stdout));
+    }
     let unlisted = unlisted(&outcomes, &known);
     let outdated = outdated(&outcomes, &known);
     assert!(
@@ -62,8 +75,8 @@ fn answers_differ_from_those_of_kafka_only_where_it_is_written_down() {
     );
 }
 
-/// Sends every scenario of [`AREAS`] to both and returns the driver's report.
-fn compare(reference: &str, under_test: &str) -> Output {
+/// Sends the scenarios whose names match to both and returns the driver's report.
+fn compare(reference: &str, under_test: &str, names: &str) -> Output {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
     let classes = compiled(&here.join("Wire.java"));
     let mut wire = jvm(&[&classes], HEAP_MIB);
@@ -73,12 +86,12 @@ fn compare(reference: &str, under_test: &str) -> Output {
         .arg(format!("--budget={}", BUDGET.as_secs()))
         .arg(format!("REF={reference}"))
         .arg(format!("SUT={under_test}"))
-        .arg(format!("^({})\\.", AREAS.join("|")));
+        .arg(names);
     Program::from(wire).limit(BUDGET + Duration::from_secs(60)).run()
 }
 
 /// Reads the driver's report: `PASS name` or `FAIL name`, the latter followed by indented lines.
-fn outcomes(report: &str) -> Outcomes {
+fn outcomes_of(report: &str) -> Outcomes {
     let mut outcomes = Outcomes::new();
     let mut failed = None;
     for line in report.lines() {
@@ -105,8 +118,14 @@ fn known_differences(list: &str) -> BTreeMap<&str, &str> {
 
 /// The differences that are not listed, as the report tells them.
 fn unlisted(outcomes: &Outcomes, known: &BTreeMap<&str, &str>) -> Vec<String> {
-    let failed = outcomes.iter().filter(|(name, _)| !known.contains_key(name.as_str()));
-    failed.filter_map(|(name, outcome)| Some(format!("{name}\n{}", outcome.as_ref()?))).collect()
+    let told = |name: &String| Some(format!("{name}\n{}", outcomes[name].as_ref()?));
+    unlisted_names(outcomes, known).iter().filter_map(told).collect()
+}
+
+fn unlisted_names(outcomes: &Outcomes, known: &BTreeMap<&str, &str>) -> Vec<String> {
+    let failed = outcomes.iter().filter(|(_, outcome)| outcome.is_some());
+    let names = failed.map(|(name, _)| name);
+    names.filter(|name| !known.contains_key(name.as_str())).cloned().collect()
 }
 
 /// The listed scenarios that did not fail.
@@ -119,8 +138,9 @@ fn outdated<'a>(outcomes: &Outcomes, known: &BTreeMap<&'a str, &str>) -> Vec<&'a
 fn a_report_is_held_against_the_list_in_both_directions() {
     let report =
         "PASS a.one\nFAIL a.two\n  step: x\n    .code: 0 != 3\nPASS a.three\n\na 2 passed\n";
-    let outcomes = outcomes(report);
+    let outcomes = outcomes_of(report);
     assert_eq!(outcomes.len(), 3);
+    assert_eq!(unlisted_names(&outcomes, &known_differences("")), ["a.two"]);
     assert_eq!(outcomes["a.two"].as_deref(), Some("  step: x\n    .code: 0 != 3\n"));
 
     let known = known_differences("# scenario\treason\na.two\tas it should be\n");

@@ -179,8 +179,12 @@ fn without_descriptors_accepting_waits_and_everything_else_goes_on() {
     assert!(late.receive().is_some());
     produce_one(&mut late, "before");
     let log = log(&broker);
-    assert_eq!(log.matches("is paused").count(), 1, "{log}");
-    assert!(log.contains("goes on"), "{log}");
+    // Each pause is told once, however often accepting is tried meanwhile. A second one is possible: what has left again
+    // is still accepted first.
+    let told = log.lines().filter(|line| line.contains("accepting on"));
+    let told: Vec<bool> = told.map(|line| line.contains("is paused")).collect();
+    assert!(told.starts_with(&[true, false]), "{log}");
+    assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
 }
 
