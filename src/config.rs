@@ -128,7 +128,7 @@ fn set_at(origins: &[(String, Origin)]) -> String {
 impl Loaded {
     /// Reads all sources and checks that this version can run what they describe.
     pub fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
-        let loaded = Self::for_format(sources)?;
+        let loaded = Self::read(sources)?;
         let config = &loaded.config;
         roles::check(config.node_id, config.roles, &config.quorum_members).map_err(|source| {
             let origins = origins(&loaded.settings, source.keys());
@@ -137,8 +137,7 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Like [`Loaded::from_sources`], without a look at whether the node could take its place in its cluster.
-    pub fn for_format(sources: &Sources) -> Result<Self, ConfigError> {
+    fn read(sources: &Sources) -> Result<Self, ConfigError> {
         let mut settings = Settings::default();
         if let Some(path) = &sources.file {
             settings.add_file(path, read_properties(path)?);

@@ -115,10 +115,10 @@ pub(crate) async fn on_envelope(
 }
 
 async fn open(context: &Context, envelope: EnvelopeRequest) -> Result<Bytes, ErrorCode> {
+    check_principal(envelope.request_principal.unwrap_or_default())?;
     if !context.node.is_active_controller() {
         return Err(ErrorCode::NotController);
     }
-    check_principal(envelope.request_principal.unwrap_or_default())?;
     let mut client = context.clone();
     client.peer.set_ip(client_ip(&envelope.client_host_address).ok_or(ErrorCode::InvalidRequest)?);
     // What is inside is a request like any other: it may be malformed, and must not be an envelope again.

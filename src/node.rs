@@ -171,6 +171,18 @@ impl Node {
             && cordoned.iter().any(|entry| entry == ALL_LOG_DIRS || *entry == path)
     }
 
+    /// The partition of a topic that a request names, if this broker has a replica of it.
+    pub(crate) fn replica(
+        &self,
+        image: &Published,
+        topic: &str,
+        index: PartitionIndex,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic = image.topics.by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        self.partitions.replica(topic.id, index).map_err(LookupError::code)
+    }
+
     /// The partition of a topic that a request names, if this broker leads it.
     pub(crate) fn leader(
         &self,

@@ -65,6 +65,11 @@ impl LogError {
         }
     }
 
+    /// The log directory is out of use, because of this failure or of one before.
+    pub fn is_offline(&self) -> bool {
+        self.is_disk_failure() || matches!(self, Self::Offline { .. })
+    }
+
     /// What a client is told.
     pub fn code(&self) -> ErrorCode {
         match self {

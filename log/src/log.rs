@@ -260,6 +260,11 @@ impl Log {
         self.epochs.end_offset_for(epoch, self.log_end)
     }
 
+    /// Whether the log directory has failed.
+    pub fn is_offline(&self) -> bool {
+        self.health.failure().is_some()
+    }
+
     /// Bytes of records.
     pub fn size(&self) -> u64 {
         self.segments.iter().map(|segment| segment.size()).sum()

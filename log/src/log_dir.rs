@@ -152,6 +152,7 @@ impl LogDir {
 
     /// The size of the volume.
     pub fn space(&self) -> Result<DiskSpace, LogError> {
+        self.health().check()?;
         self.health().observe(self.disk().space(&self.path).map_err(LogError::from))
     }
 }

@@ -76,6 +76,10 @@ pub enum FormatRequestError {
         "Because controller.quorum.voters is not set on this controller, you must specify one of the following: --standalone, --initial-controllers, or --no-initial-controllers."
     )]
     NoVoters,
+    #[error(
+        "If using process.roles, either controller.quorum.bootstrap.servers must contain the set of bootstrap controllers or controller.quorum.voters must contain a parseable set of controllers."
+    )]
+    NoQuorum,
     #[error("You can only use --standalone on a controller.")]
     StandaloneBroker,
     #[error(transparent)]
@@ -91,7 +95,7 @@ impl FormatArguments {
             environment,
             overrides: self.overrides.clone(),
         };
-        let loaded = match Loaded::for_format(&sources) {
+        let loaded = match Loaded::from_sources(&sources) {
             Ok(loaded) => loaded,
             Err(error) => {
                 console.complain(error);
@@ -127,6 +131,9 @@ impl FormatArguments {
             return Err(FormatRequestError::NoClusterId);
         }
         let has_static_voters = !config.quorum_members.voters.is_empty();
+        if !has_static_voters && config.quorum_members.bootstrap_servers.is_empty() {
+            return Err(FormatRequestError::NoQuorum);
+        }
         let initial_voters = self.initial_voters(config, has_static_voters)?;
         let features = FeatureRequest {
             levels: features::parse_levels(&self.feature)?,
@@ -215,19 +222,21 @@ mod tests {
     fn config(pairs: &[(&str, &str)]) -> BrokerConfig {
         let overrides =
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Loaded::for_format(&Sources { overrides, ..Sources::default() }).unwrap().config
+        Loaded::from_sources(&Sources { overrides, ..Sources::default() }).unwrap().config
     }
 
     fn refusal(arguments: &FormatArguments, pairs: &[(&str, &str)]) -> String {
         arguments.formatter(&config(pairs)).unwrap_err().to_string()
     }
 
+    const DYNAMIC: &[(&str, &str)] = &[("controller.quorum.bootstrap.servers", "localhost:9093")];
     const STATIC: &[(&str, &str)] = &[("controller.quorum.voters", "1@localhost:9093")];
 
     #[test]
     fn a_standalone_node_is_its_only_voter() {
-        let formatter =
-            FormatArguments { standalone: true, ..arguments() }.formatter(&config(&[])).unwrap();
+        let formatter = FormatArguments { standalone: true, ..arguments() }
+            .formatter(&config(DYNAMIC))
+            .unwrap();
         let voters = formatter.initial_voters.unwrap();
         assert_eq!(
             (voters[0].node_id, voters[0].host.as_str(), voters[0].port),
@@ -248,9 +257,17 @@ mod tests {
 
     #[test]
     fn a_controller_says_where_its_voters_are() {
-        assert!(refusal(&arguments(), &[]).starts_with("Because controller.quorum.voters is not"));
+        assert!(
+            refusal(&arguments(), DYNAMIC).starts_with("Because controller.quorum.voters is not")
+        );
         let later = FormatArguments { no_initial_controllers: true, ..arguments() };
-        assert_eq!(later.formatter(&config(&[])).unwrap().initial_voters, None);
+        assert_eq!(later.formatter(&config(DYNAMIC)).unwrap().initial_voters, None);
+    }
+
+    #[test]
+    fn somebody_has_to_be_the_quorum() {
+        let standalone = FormatArguments { standalone: true, ..arguments() };
+        assert!(refusal(&standalone, &[]).starts_with("If using process.roles, either controller"));
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub fn node_id(configs: &BrokerConfigs) -> Result<BrokerId, RoleError> {
     if node_id < 0 { Err(RoleError::NegativeId(node_id)) } else { Ok(node_id) }
 }
 
-/// Whether the node can take its place in its cluster. Formatting does not ask for this.
+/// Whether the node can take its place in its cluster.
 pub fn check(
     node_id: BrokerId,
     roles: ProcessRoles,

@@ -1,11 +1,18 @@
 //! Requests that say how long the controller may keep them waiting.
 
+use bytestring::ByteString;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
 
 use super::handle::{ControllerError, ControllerHandle, DecisionContext};
 use crate::clock;
+
+/// What is said with the code of a refusal before any decision: who is not the controller says so, and to an expired
+/// deadline there is nothing to add.
+pub(crate) fn text_of(code: ErrorCode) -> Option<ByteString> {
+    (code == ErrorCode::NotController).then(|| code.message().into())
+}
 
 impl ControllerHandle {
     /// Like [`ControllerHandle::decide`], but decides nothing once `timeout_ms` have passed. A timeout

@@ -242,11 +242,12 @@ impl Driver {
     fn on_tick(&mut self) -> Result<(), MetadataLogError> {
         let now_ms = clock::now_ms();
         self.effects.extend(self.quorum.on_tick(now_ms));
-        if self.decides() {
-            // What is due is taken one by one: each decision sees the records of the one before.
-            while let Some(outcome) = self.controller.on_tick(now_ms) {
-                self.append_outcome(outcome)?;
-            }
+        // What is due is taken one by one: each decision sees the records of the one before, and is made only if that one
+        // did not find the leadership run out.
+        while self.decides()
+            && let Some(outcome) = self.controller.on_tick(now_ms)
+        {
+            self.append_outcome(outcome)?;
         }
         Ok(())
     }
@@ -263,7 +264,10 @@ impl Driver {
         let Decided { records, atomic, settled, completion } = decided;
         let per_batch = if atomic { records.len().max(1) } else { MAX_RECORDS_PER_BATCH };
         for batch in records.chunks(per_batch) {
-            self.append(batch)?;
+            if !self.append(batch)? {
+                completion(Err(ControllerError::NotController));
+                return Ok(());
+            }
         }
         let held_until = self.quorum.log().end_offset;
         if self.loader.end_offset() < held_until {
@@ -276,7 +280,9 @@ impl Driver {
         Ok(())
     }
 
-    fn append(&mut self, records: &[MetadataRecord]) -> Result<(), MetadataLogError> {
+    /// Appends a batch; says whether this node still led. Time passes between the batches of a decision, and with it the
+    /// leadership may run out: the effects in the queue say so, and the controller begins anew.
+    fn append(&mut self, records: &[MetadataRecord]) -> Result<bool, MetadataLogError> {
         let context = self.context();
         let version = self.controller.image().metadata_version();
         let mut batch = BatchBuilder::new(context.next_offset).leader_epoch(context.epoch);
@@ -286,15 +292,17 @@ impl Driver {
         }
         let batch = batch.build()?;
         let count = u32::try_from(records.len()).expect("a decision has far fewer records");
-        let effects = self
-            .quorum
-            .append(context.now_ms, context.epoch, count, batch.bytes)
-            .expect("an active controller leads the epoch that it decides in");
-        self.effects.extend(effects);
+        match self.quorum.append(context.now_ms, context.epoch, count, batch.bytes) {
+            Ok(effects) => self.effects.extend(effects),
+            Err(lost) => {
+                info!("what was decided is not written: {lost}");
+                return Ok(false);
+            }
+        }
         for (record, offset) in records.iter().zip(context.next_offset..) {
             self.controller.replay(record, offset)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Carries out everything that is to be done now.

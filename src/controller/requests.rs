@@ -31,6 +31,7 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
 use tracing::{debug, info, warn};
 
 use super::channel::ControllerRequest;
+use super::deadline;
 use super::handle::{DecisionContext, Settled};
 use crate::random;
 
@@ -120,7 +121,11 @@ impl ControllerRequest for ControllerRegistrationRequest {
     }
 
     fn refused(&self, error: ErrorCode) -> Self::Response {
-        ControllerRegistrationResponse { error_code: error.code(), ..Default::default() }
+        ControllerRegistrationResponse {
+            error_code: error.code(),
+            error_message: deadline::text_of(error),
+            ..Default::default()
+        }
     }
 
     fn error_of(response: &Self::Response) -> ErrorCode {
@@ -249,9 +254,9 @@ impl ControllerRequest for IncrementalAlterConfigsRequest {
         let responses = self.resources.iter().map(|resource| {
             incremental_alter_configs_response::AlterConfigsResourceResponse {
                 error_code: error.code(),
+                error_message: deadline::text_of(error),
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name.clone(),
-                ..Default::default()
             }
         });
         IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
@@ -280,9 +285,9 @@ impl ControllerRequest for AlterConfigsRequest {
         let responses = self.resources.iter().map(|resource| {
             alter_configs_response::AlterConfigsResourceResponse {
                 error_code: error.code(),
+                error_message: deadline::text_of(error),
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name.clone(),
-                ..Default::default()
             }
         });
         AlterConfigsResponse { responses: responses.collect(), ..Default::default() }

@@ -222,10 +222,11 @@ impl Coordinator {
     }
 
     /// The high watermark has moved. The partition is asked where to: what the watch carries may be
-    /// older than what is committed by now.
+    /// older than what is committed by now. Once another leads, what is committed may be something else than what was
+    /// appended here.
     fn on_moved(&self) {
-        let Some(view) = self.partition.view() else { return };
-        self.event(|shard, now_ms| shard.on_committed(view.high_watermark(), now_ms));
+        let Some(committed) = self.partition.committed_as_leader() else { return };
+        self.event(|shard, now_ms| shard.on_committed(committed, now_ms));
     }
 
     fn on_tick(&self) {
@@ -326,7 +327,7 @@ mod tests {
         OffsetFetchRequestGroup, OffsetFetchRequestTopics,
     };
     use klamm_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
-    use klamm_replication::partition::Registration;
+    use klamm_replication::partition::{FetchedPartition, Registration};
 
     use super::*;
     use crate::config::BrokerConfig;
@@ -496,6 +497,44 @@ mod tests {
         let refused = commit(&coordinator, 5).answer::<OffsetCommitResponse>().await;
         assert_eq!(refused.unwrap_err(), ErrorCode::NotCoordinator);
         assert_eq!(coordinator.partition.view().unwrap().log_end(), 1, "the group's first record");
+    }
+
+    #[tokio::test]
+    async fn what_the_next_leader_commits_in_the_same_place_is_not_what_was_asked_for_here() {
+        let partition = partition();
+        let of_two = |epoch| Registration {
+            leader_epoch: epoch,
+            partition_epoch: epoch,
+            replicas: vec![1, 2],
+            isr: vec![1, 2],
+        };
+        partition.lead(&of_two(2), &BrokerStatuses::new());
+        let coordinator = loaded(&partition).await;
+        let pending = commit(&coordinator, 5);
+        assert!(partition.follow(2, &of_two(3)));
+        let next_fetch = async {
+            loop {
+                match partition.next_fetch() {
+                    Some((fetch, _)) => return fetch,
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let fetch = tokio::time::timeout(Duration::from_secs(30), next_fetch).await.unwrap();
+        let answer = FetchedPartition {
+            error: ErrorCode::None,
+            number: fetch.number,
+            current_leader_epoch: 3,
+            fetch_offset: fetch.fetch_offset,
+            diverging: None,
+            high_watermark: fetch.fetch_offset,
+            log_start_offset: 0,
+        };
+        partition.on_fetched(&answer, Bytes::new());
+        assert_eq!(partition.view().unwrap().high_watermark(), 1);
+        coordinator.on_moved();
+        coordinator.end();
+        assert_eq!(commit_error(pending).await, ErrorCode::NotCoordinator.code());
     }
 
     #[tokio::test]

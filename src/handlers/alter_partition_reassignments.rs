@@ -10,6 +10,7 @@ use klamm_protocol::messages::alter_partition_reassignments_response::{
     AlterPartitionReassignmentsResponse, ReassignablePartitionResponse, ReassignableTopicResponse,
 };
 
+use crate::controller::deadline;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -31,7 +32,7 @@ pub(crate) async fn handle(
     request.respond(&answer)
 }
 
-/// The controller has not decided. There is nothing to add to the code.
+/// The controller has not decided.
 fn refused(
     body: &AlterPartitionReassignmentsRequest,
     code: ErrorCode,
@@ -39,7 +40,7 @@ fn refused(
     let partition = |partition: &ReassignablePartition| ReassignablePartitionResponse {
         partition_index: partition.partition_index,
         error_code: code.code(),
-        error_message: None,
+        error_message: deadline::text_of(code),
     };
     let topic = |topic: &ReassignableTopic| ReassignableTopicResponse {
         name: topic.name.clone(),
@@ -47,7 +48,7 @@ fn refused(
     };
     AlterPartitionReassignmentsResponse {
         error_code: code.code(),
-        error_message: None,
+        error_message: deadline::text_of(code),
         responses: body.topics.iter().map(topic).collect(),
         ..Default::default()
     }

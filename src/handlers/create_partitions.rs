@@ -9,6 +9,7 @@ use klamm_protocol::messages::create_partitions_response::{
     CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
 
+use crate::controller::deadline;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -28,12 +29,12 @@ pub(crate) async fn handle(
     request.respond(&answer)
 }
 
-/// The controller has not decided. There is nothing to add to the code.
+/// The controller has not decided.
 fn refused(body: &CreatePartitionsRequest, code: ErrorCode) -> CreatePartitionsResponse {
     let results = body.topics.iter().map(|topic| CreatePartitionsTopicResult {
         name: topic.name.clone(),
         error_code: code.code(),
-        error_message: None,
+        error_message: deadline::text_of(code),
     });
     CreatePartitionsResponse { results: results.collect(), ..Default::default() }
 }

@@ -10,6 +10,7 @@ use klamm_protocol::messages::create_topics_response::{
     CreatableTopicResult, CreateTopicsResponse,
 };
 
+use crate::controller::deadline;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -29,12 +30,12 @@ pub(crate) async fn handle(
     request.respond(&answer)
 }
 
-/// The controller has not decided. There is nothing to add to the code.
+/// The controller has not decided.
 fn refused(body: &CreateTopicsRequest, code: ErrorCode) -> CreateTopicsResponse {
     let topics = body.topics.iter().map(|topic| CreatableTopicResult {
         name: topic.name.clone(),
         error_code: code.code(),
-        error_message: None,
+        error_message: deadline::text_of(code),
         configs: Some(Vec::new()),
         ..Default::default()
     });

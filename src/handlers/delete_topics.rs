@@ -9,6 +9,7 @@ use klamm_protocol::messages::delete_topics_response::{
     DeletableTopicResult, DeleteTopicsResponse,
 };
 
+use crate::controller::deadline;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -40,7 +41,7 @@ fn lower(answer: &mut DeleteTopicsResponse, version: i16) {
     }
 }
 
-/// The controller has not decided. There is nothing to add to the code.
+/// The controller has not decided.
 fn refused(body: &DeleteTopicsRequest, code: ErrorCode) -> DeleteTopicsResponse {
     let by_name = |name: &bytestring::ByteString| DeleteTopicState {
         name: Some(name.clone()),
@@ -51,7 +52,7 @@ fn refused(body: &DeleteTopicsRequest, code: ErrorCode) -> DeleteTopicsResponse 
         name: topic.name,
         topic_id: topic.topic_id,
         error_code: code.code(),
-        error_message: None,
+        error_message: deadline::text_of(code),
     });
     DeleteTopicsResponse { responses: responses.collect(), ..Default::default() }
 }

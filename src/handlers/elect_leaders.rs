@@ -8,6 +8,7 @@ use klamm_protocol::messages::elect_leaders_response::{
     ElectLeadersResponse, PartitionResult, ReplicaElectionResult,
 };
 
+use crate::controller::deadline;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -41,12 +42,12 @@ fn lower(answer: &mut ElectLeadersResponse, version: i16) {
     }
 }
 
-/// The controller has not decided. There is nothing to add to the code.
+/// The controller has not decided.
 fn refused(body: &ElectLeadersRequest, code: ErrorCode) -> ElectLeadersResponse {
     let result = |partition_id: &i32| PartitionResult {
         partition_id: *partition_id,
         error_code: code.code(),
-        error_message: None,
+        error_message: deadline::text_of(code),
     };
     let topics = body.topic_partitions.iter().flatten().map(|topic| ReplicaElectionResult {
         topic: topic.topic.clone(),

@@ -280,13 +280,7 @@ impl Fetch {
             return self.failure(round, topic_id, key.partition, ErrorCode::InconsistentTopicId);
         }
         let partitions = &self.context.node.partitions;
-        let found = match self.options.reader {
-            Reader::Consumer { from_followers: true, .. } => {
-                partitions.replica(topic_id, key.partition)
-            }
-            _ => partitions.leader(topic_id, key.partition),
-        };
-        match found {
+        match partitions.replica(topic_id, key.partition) {
             Ok(partition) => self.read_partition(round, &partition, target, waiter),
             Err(error) => self.failure(round, topic_id, key.partition, error.code()),
         }

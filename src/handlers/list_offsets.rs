@@ -3,6 +3,7 @@
 //! A search by time may read from the disk, so it runs on the blocking pool.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_log::log::OffsetTarget;
@@ -12,6 +13,7 @@ use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use klamm_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
+use tracing::debug;
 
 use crate::cluster::Published;
 use crate::net::connection::Context;
@@ -21,6 +23,12 @@ use crate::node::Node;
 use crate::partition::handle::ListIsolation;
 
 const CONSUMER: BrokerId = -1;
+/// Asks any replica for what it has (`DEBUGGING_REPLICA_ID`).
+const DEBUGGING: BrokerId = -2;
+/// What does not depend on where the log ends: the earliest offset, here and at all.
+const BEGINNINGS: [i64; 2] = [-2, -4];
+/// Longest wait for syncs that are under way.
+const MAX_SYNC_WAIT: Duration = Duration::from_secs(5);
 /// The first version whose answers name leader epochs, and those that may say that offsets are not
 /// available yet instead of that there is no leader (KIP-207).
 const FIRST_WITH_EPOCHS: i16 = 4;
@@ -35,6 +43,10 @@ pub(crate) async fn handle(
     let body: ListOffsetsRequest = request.decode()?;
     let version = request.version;
     let node = context.node;
+    // What a failing disk never syncs is not waited for longer than a moment.
+    if tokio::time::timeout(MAX_SYNC_WAIT, synced(&node, &body)).await.is_err() {
+        debug!("offsets are listed before the logs are synced");
+    }
     let listed = tokio::task::spawn_blocking(move || list(&node, &body, version));
     let topics = match listed.await {
         Ok(topics) => topics,
@@ -43,10 +55,27 @@ pub(crate) async fn handle(
     request.respond(&ListOffsetsResponse { topics, ..Default::default() })
 }
 
+/// Waits until consumers may see what was acknowledged to producers before this request.
+async fn synced(node: &Node, body: &ListOffsetsRequest) {
+    if body.replica_id != CONSUMER {
+        return;
+    }
+    let image = node.cluster.image();
+    for topic in &body.topics {
+        let by_end =
+            topic.partitions.iter().filter(|wanted| !BEGINNINGS.contains(&wanted.timestamp));
+        for wanted in by_end {
+            if let Ok(partition) = node.leader(&image, &topic.name, wanted.partition_index) {
+                partition.synced().await;
+            }
+        }
+    }
+}
+
 fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsetsTopicResponse> {
     let image = node.cluster.image();
     let repeated = repeated_partitions(body);
-    let isolation = isolation(body.replica_id, body.isolation_level);
+    let reader = reader(body.replica_id, body.isolation_level);
     let mut answers: BTreeMap<&ByteString, BTreeMap<PartitionIndex, _>> = BTreeMap::new();
     for topic in &body.topics {
         for wanted in &topic.partitions {
@@ -56,7 +85,7 @@ fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsets
             } else if !is_supported(wanted.timestamp, version) {
                 Err(ErrorCode::UnsupportedVersion)
             } else {
-                isolation.and_then(|isolation| find(node, &image, &topic.name, wanted, isolation))
+                reader.and_then(|reader| find(node, &image, &topic.name, wanted, reader))
             };
             // A repeated partition is answered once.
             answers.entry(&topic.name).or_default().insert(index, answer(index, found, version));
@@ -69,14 +98,22 @@ fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsets
     topics.collect()
 }
 
-/// How far the reader may see. Kafka has no code for a level that does not exist.
-fn isolation(replica_id: BrokerId, level: i8) -> Result<ListIsolation, ErrorCode> {
-    match (replica_id, level) {
-        (CONSUMER, 0) => Ok(ListIsolation::ReadUncommitted),
-        (CONSUMER, 1) => Ok(ListIsolation::ReadCommitted),
-        (_, 0 | 1) => Ok(ListIsolation::None),
-        _ => Err(ErrorCode::UnknownServerError),
-    }
+/// How far the one who asks may see, and whether a follower may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ListReader {
+    isolation: ListIsolation,
+    leader_only: bool,
+}
+
+/// Kafka has no code for a level that does not exist.
+fn reader(replica_id: BrokerId, level: i8) -> Result<ListReader, ErrorCode> {
+    let isolation = match (replica_id, level) {
+        (CONSUMER, 0) => ListIsolation::ReadUncommitted,
+        (CONSUMER, 1) => ListIsolation::ReadCommitted,
+        (_, 0 | 1) => ListIsolation::None,
+        _ => return Err(ErrorCode::UnknownServerError),
+    };
+    Ok(ListReader { isolation, leader_only: replica_id != DEBUGGING })
 }
 
 fn repeated_partitions(body: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
@@ -105,13 +142,20 @@ fn find(
     image: &Published,
     topic: &str,
     wanted: &ListOffsetsPartition,
-    isolation: ListIsolation,
+    reader: ListReader,
 ) -> Result<Found, ErrorCode> {
-    let partition = node.leader(image, topic, wanted.partition_index)?;
-    partition.check_epoch(wanted.current_leader_epoch)?;
+    let partition = node.replica(image, topic, wanted.partition_index)?;
+    let epoch = partition.check_epoch(wanted.current_leader_epoch, reader.leader_only)?;
+    let latest = || match reader.leader_only {
+        true => partition.latest_offset(reader.isolation),
+        false => {
+            let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
+            Ok((view.log_end(), epoch))
+        }
+    };
     let target = OffsetTarget::from_wire(wanted.timestamp);
     if target == OffsetTarget::Latest {
-        let (offset, epoch) = partition.latest_offset(isolation)?;
+        let (offset, epoch) = latest()?;
         return Ok(Some((-1, offset, Some(epoch))));
     }
     let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
@@ -122,7 +166,7 @@ fn find(
             // What is found beyond the end that the reader may see does not exist for it.
             let (end, _) = match found {
                 Some((_, offset, _)) if offset < view.last_stable_offset() => return Ok(found),
-                _ => partition.latest_offset(isolation)?,
+                _ => latest()?,
             };
             Ok(found.filter(|(_, offset, _)| *offset < end))
         }
@@ -170,10 +214,13 @@ mod tests {
 
     #[test]
     fn only_consumers_have_an_isolation_and_it_has_two_levels() {
-        assert_eq!(isolation(-1, 0), Ok(ListIsolation::ReadUncommitted));
-        assert_eq!(isolation(-1, 1), Ok(ListIsolation::ReadCommitted));
-        assert_eq!(isolation(7, 1), Ok(ListIsolation::None));
-        assert_eq!(isolation(-1, 2), Err(ErrorCode::UnknownServerError));
+        let seen = |replica_id, level| reader(replica_id, level).map(|reader| reader.isolation);
+        assert_eq!(seen(-1, 0), Ok(ListIsolation::ReadUncommitted));
+        assert_eq!(seen(-1, 1), Ok(ListIsolation::ReadCommitted));
+        assert_eq!(seen(7, 1), Ok(ListIsolation::None));
+        assert_eq!(seen(-1, 2), Err(ErrorCode::UnknownServerError));
+        let asks_leader = |replica_id| reader(replica_id, 0).map(|reader| reader.leader_only);
+        assert_eq!([-1, 7, -2].map(asks_leader), [Ok(true), Ok(true), Ok(false)]);
     }
 
     #[test]

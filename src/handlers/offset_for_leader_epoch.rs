@@ -39,8 +39,8 @@ fn find(
     topic: &str,
     wanted: &OffsetForLeaderPartition,
 ) -> Result<(i32, i64), ErrorCode> {
-    let partition = node.leader(image, topic, wanted.partition)?;
-    partition.check_epoch(wanted.current_leader_epoch)?;
+    let partition = node.replica(image, topic, wanted.partition)?;
+    partition.check_epoch(wanted.current_leader_epoch, true)?;
     let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
     let end = view.leader_epochs().end_offset_for(wanted.leader_epoch, view.log_end());
     let end = end.map(|end| OffsetAndEpoch { offset: end.offset, epoch: end.epoch });

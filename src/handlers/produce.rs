@@ -11,7 +11,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use indexmap::IndexMap;
 use klamm_protocol::batch::BatchHeader;
-use klamm_protocol::ids::{Offset, PartitionIndex};
+use klamm_protocol::ids::PartitionIndex;
 use klamm_protocol::messages::produce_request::{ProduceRequest, TopicProduceData};
 use klamm_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
@@ -24,7 +24,7 @@ use crate::cluster::Published;
 use crate::dispatch::Handled;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
-use crate::partition::handle::{AppendFailure, AppendOptions, Appended, Partition};
+use crate::partition::handle::{AppendFailure, AppendOptions, Appended, Awaited, Partition};
 use crate::partition::table::LookupError;
 use crate::partition::waiting::Countdown;
 use crate::{clock, internal_topics};
@@ -51,11 +51,11 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
         };
     }
     let Some(countdown) = countdown else {
-        return produce.respond(request).map(Handled::Answered);
+        return produce.finish(request, true).map(Handled::Answered);
     };
     countdown.seal();
     if countdown.is_over() {
-        return produce.respond(request).map(Handled::Answered);
+        return produce.finish(request, true).map(Handled::Answered);
     }
     let request = request.head();
     produce.detach_names();
@@ -70,8 +70,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
                 true
             }
         };
-        produce.on_waited(in_time);
-        produce.respond(&request)
+        produce.finish(&request, in_time)
     })))
 }
 
@@ -81,10 +80,10 @@ type Key = (ByteString, Uuid, PartitionIndex);
 /// One partition's result so far.
 enum Outcome {
     Done(PartitionProduceResponse),
-    /// Appended; acknowledged once the high watermark has reached the offset.
+    /// Appended; acknowledged once the high watermark has got there.
     Appended {
         partition: Arc<Partition>,
-        required: Offset,
+        awaited: Awaited,
         response: PartitionProduceResponse,
     },
 }
@@ -171,7 +170,7 @@ impl Produce {
         let records = records.unwrap_or_default();
         let options = AppendOptions::client(self.acks, self.version, countdown);
         match partition.append(records, &options, now_ms) {
-            Ok(appended) => appended_outcome(partition, *index, &appended, countdown.is_some()),
+            Ok(appended) => appended_outcome(partition, *index, &appended),
             Err(failure) => self.not_appended(failure, topic.partition(*index), *index),
         }
     }
@@ -265,11 +264,16 @@ impl Produce {
         })
     }
 
-    /// The wait is over: whoever's high watermark is not there yet has timed out.
-    fn on_waited(&mut self, in_time: bool) {
+    /// The wait is over. Not only the high watermark ends it: a leadership does as well, also one that ends before
+    /// the request begins to wait. Whoever is not there yet has timed out.
+    fn finish(
+        mut self,
+        request: &Request,
+        in_time: bool,
+    ) -> Result<crate::net::response::Response, ConnectionError> {
         for outcome in self.outcomes.values_mut() {
-            let Outcome::Appended { partition, required, response } = outcome else { continue };
-            let error = match partition.acknowledged(*required) {
+            let Outcome::Appended { partition, awaited, response } = outcome else { continue };
+            let error = match partition.acknowledged(awaited) {
                 Ok(true) => continue,
                 Ok(false) if in_time => ErrorCode::NotLeaderOrFollower,
                 // Clients take it for a reason to look for the leader elsewhere, and a timeout for none.
@@ -279,6 +283,7 @@ impl Produce {
             };
             response.error_code = error.code();
         }
+        self.respond(request)
     }
 
     fn respond(self, request: &Request) -> Result<crate::net::response::Response, ConnectionError> {
@@ -320,7 +325,6 @@ fn appended_outcome(
     partition: Arc<Partition>,
     index: PartitionIndex,
     appended: &Appended,
-    waits: bool,
 ) -> Outcome {
     let response = PartitionProduceResponse {
         index,
@@ -329,10 +333,9 @@ fn appended_outcome(
         log_start_offset: appended.log_start_offset,
         ..Default::default()
     };
-    if waits {
-        Outcome::Appended { partition, required: appended.required_offset, response }
-    } else {
-        Outcome::Done(response)
+    match appended.awaited {
+        Some(awaited) => Outcome::Appended { partition, awaited, response },
+        None => Outcome::Done(response),
     }
 }
 

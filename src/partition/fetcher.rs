@@ -435,7 +435,7 @@ impl Fetcher {
             let Err(failure) = done else { return Progress::Again };
             let (topic, index) = (partition.topic(), partition.index());
             error!("{topic}-{index} cannot be cut: {failure}");
-            if !failure.is_disk_failure() {
+            if !failure.is_offline() {
                 return Progress::BackOff;
             }
             partition.fail();

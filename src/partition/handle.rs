@@ -11,7 +11,7 @@ mod preferred_replica;
 mod read;
 mod role;
 
-pub(crate) use append::{AppendFailure, AppendOptions, Appended};
+pub(crate) use append::{AppendFailure, AppendOptions, Appended, Awaited};
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
 pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
@@ -276,12 +276,25 @@ impl Partition {
         self.lock().log.as_ref().map(Log::size)
     }
 
-    /// The leader's epoch, after comparing it with the one that a request names (-1 for none).
-    pub(crate) fn check_epoch(&self, requested: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
+    /// The high watermark, as long as this broker leads.
+    pub(crate) fn committed_as_leader(&self) -> Option<Offset> {
+        self.lock().leader().map(LeaderState::high_watermark)
+    }
+
+    /// The leader's epoch, after comparing it with the one that a request names (-1 for none). The comparison comes
+    /// first: a follower can tell as well that the request is older or newer than what it knows.
+    pub(crate) fn check_epoch(
+        &self,
+        requested: LeaderEpoch,
+        leader_only: bool,
+    ) -> Result<LeaderEpoch, ErrorCode> {
         let state = self.lock();
-        let leader = state.leader().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        check_leader_epoch(requested, leader.leader_epoch())?;
-        Ok(leader.leader_epoch())
+        let epoch = state.role.leader_epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        check_leader_epoch(requested, epoch)?;
+        match leader_only && state.leader().is_none() {
+            true => Err(ErrorCode::NotLeaderOrFollower),
+            false => Ok(epoch),
+        }
     }
 
     /// Does something with the log under the partition's lock; what moves in it wakes who waits.
@@ -295,6 +308,25 @@ impl Partition {
         state.wake_fetches();
         drop(state);
         Ok(result)
+    }
+
+    /// Waits until what has been appended so far is committed, where that takes no more than a sync: where there is no
+    /// other replica.
+    ///
+    /// With `flush.before.ack`, acks=1 is answered before the sync. Consumers would then be told of an end before what
+    /// was just acknowledged, which happens in Kafka only with followers.
+    pub(crate) async fn synced(&self) {
+        let end = {
+            let state = self.lock();
+            let alone = state.leader().is_some_and(|leader| leader.followers().next().is_none());
+            match &state.log {
+                Some(log) if alone && log.high_watermark() < log.log_end() => log.log_end(),
+                _ => return,
+            }
+        };
+        let mut high_watermark = self.watch_high_watermark();
+        // Ends early only with the partition.
+        drop(high_watermark.wait_for(|committed| *committed >= end).await);
     }
 
     /// The high watermark, to be watched.

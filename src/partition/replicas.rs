@@ -323,9 +323,16 @@ fn registration(change: &PartitionDelta) -> Registration {
 /// Opens the logs of replicas that are new here.
 fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
     let configs = node.configs();
-    let is_new =
-        |change: &&&PartitionDelta| node.partitions.get(change.topic.id, change.index).is_none();
-    let wanted = changes.iter().filter(is_new).map(|change| {
+    let is_wanted = |change: &&&PartitionDelta| {
+        let recorded = change.after.directory(node.config.node_id);
+        let is_out_of_reach = recorded.is_some_and(|at| node.store.is_out_of_reach(at));
+        if is_out_of_reach && node.store.place_of(&change.topic.name, change.index).is_none() {
+            error!("{}-{} is in a directory that is out of use", change.topic.name, change.index);
+            return false;
+        }
+        node.partitions.get(change.topic.id, change.index).is_none()
+    };
+    let wanted = changes.iter().filter(is_wanted).map(|change| {
         if let Some(directory) = change.after.directory(node.config.node_id) {
             node.store.prefer_recorded(&change.topic.name, change.index, directory);
         }

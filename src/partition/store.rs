@@ -1,17 +1,18 @@
 //! The log directories of this node and the logs in them: opening, deleting, checkpoints, closing.
 
+mod checkpoints;
 mod closing;
+mod found;
 mod futures;
+mod identity;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bytestring::ByteString;
-use klamm_log::checkpoint::{self, PartitionOffsets};
-use klamm_log::disk::{Disk, DiskError, DiskSpace};
+use klamm_log::disk::{Disk, DiskSpace};
 use klamm_log::error::LogError;
 use klamm_log::file_name::FileKind;
 use klamm_log::log::{Log, LogOptions, LogStorage};
@@ -19,15 +20,17 @@ use klamm_log::log_dir::{LastShutdown, LogDir};
 use klamm_log::meta_properties::MetaProperties;
 use klamm_log::open_files::OpenFiles;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
+use klamm_metadata::directory_id;
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, Offset, PartitionIndex};
 use tracing::{error, info, warn};
 
+use self::checkpoints::Checkpoints;
+use self::identity::{check_identity, format, look_into};
 use super::flusher::Flusher;
-use super::handle::{Cut, Partition, PartitionConfig};
+use super::handle::{Partition, PartitionConfig};
 use crate::clock;
 use crate::config::BrokerConfig;
-use crate::controller::metadata_log::METADATA_LOG_DIR;
 
 /// Segment files that are held open for reading: what is not used lately is opened again.
 const MAX_OPEN_SEGMENTS: usize = 4096;
@@ -80,34 +83,6 @@ struct Directory {
     flusher_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
-/// later one of the same name: whoever opens it takes it.
-#[derive(Debug)]
-struct Checkpoints {
-    recovery_points: PartitionOffsets,
-    log_starts: PartitionOffsets,
-    high_watermarks: PartitionOffsets,
-}
-
-/// The entries of one log.
-#[derive(Debug, Clone, Copy)]
-struct Checkpointed {
-    recovery_point: Offset,
-    log_start: Offset,
-    high_watermark: Option<Offset>,
-}
-
-impl Checkpoints {
-    fn take(&mut self, topic: &str, index: PartitionIndex) -> Checkpointed {
-        let key = (topic.to_owned(), index);
-        Checkpointed {
-            recovery_point: self.recovery_points.remove(&key).unwrap_or(0),
-            log_start: self.log_starts.remove(&key).unwrap_or(0),
-            high_watermark: self.high_watermarks.remove(&key),
-        }
-    }
-}
-
 /// What describes a log directory to clients.
 #[derive(Debug)]
 pub(crate) struct DirectoryStatus {
@@ -129,6 +104,8 @@ impl DirectoryStatus {
 #[derive(Debug)]
 pub(crate) struct LogStore {
     directories: Vec<Directory>,
+    /// Those that could not be used at the start.
+    unusable: Vec<PathBuf>,
     cluster_id: ByteString,
     broker_id: BrokerId,
     /// Where each partition lies, as an index into `directories`.
@@ -172,10 +149,17 @@ impl LogStore {
             usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
         let files = OpenFiles::new(MAX_OPEN_SEGMENTS);
         let mut dirs = Vec::new();
+        let mut unusable = Vec::new();
         for path in paths {
-            let dir = LogDir::open(Arc::clone(disk), Arc::clone(&files), path)?;
-            let properties = dir.meta_properties()?;
-            dirs.push((dir, properties));
+            match look_into(disk, &files, path) {
+                Ok(found) => dirs.push(found),
+                // The others can do without it, as in Kafka; without the metadata log nothing can be done.
+                Err(LogError::Disk(failure)) if *path != config.storage.metadata_log_dir => {
+                    error!("{} is out of use: {failure}", path.display());
+                    unusable.push(path.clone());
+                }
+                Err(failure) => return Err(failure.into()),
+            }
         }
         let found = dirs.iter().find_map(|(_, properties)| properties.as_ref()?.cluster_id.clone());
         let cluster_id = match config.cluster_id.clone().or(found) {
@@ -189,6 +173,7 @@ impl LogStore {
             .collect::<Result<Vec<_>, _>>()?;
         let store = Self {
             directories,
+            unusable,
             cluster_id: cluster_id.into(),
             broker_id,
             places: Mutex::default(),
@@ -237,13 +222,22 @@ impl LogStore {
         self.directories.iter().any(|directory| directory.dir.health().failure().is_none())
     }
 
-    /// The directories that have failed in this life of the process.
+    /// The directories that cannot be used, since the start or since they have failed.
     pub(crate) fn failed_directories(&self) -> Vec<&Path> {
         let failed = self.directories.iter().filter(|one| one.dir.health().failure().is_some());
-        failed.map(|directory| directory.dir.path()).collect()
+        let failed = failed.map(|directory| directory.dir.path());
+        failed.chain(self.unusable.iter().map(PathBuf::as_path)).collect()
     }
 
-    /// Their ids, for heartbeats.
+    /// Whether a replica in this directory may be in one that could not be used at the start. It is not to begin
+    /// anew elsewhere: that would take its records, which may be the only ones, out of the cluster.
+    pub(crate) fn is_out_of_reach(&self, directory: Uuid) -> bool {
+        !self.unusable.is_empty()
+            && !directory_id::is_reserved(directory)
+            && self.directories.iter().all(|known| known.id != directory)
+    }
+
+    /// The ids of those that have failed in this life of the process, for heartbeats.
     pub(crate) fn failed_directory_ids(&self) -> Vec<Uuid> {
         let failed = self.directories.iter().filter(|one| one.dir.health().failure().is_some());
         failed.map(|directory| directory.id).collect()
@@ -254,7 +248,8 @@ impl LogStore {
             path: directory.dir.path().to_path_buf(),
             space: directory.dir.space().ok(),
         };
-        self.directories.iter().map(status).collect()
+        let unusable = |path: &PathBuf| DirectoryStatus { path: path.clone(), space: None };
+        self.directories.iter().map(status).chain(self.unusable.iter().map(unusable)).collect()
     }
 
     /// Where a partition lies.
@@ -271,80 +266,6 @@ impl LogStore {
     ) -> Option<Uuid> {
         let place = lock(&self.places).get(&(topic.clone(), index)).copied()?;
         Some(self.directories[place].id)
-    }
-
-    fn find_partitions(&self) -> Result<(), StoreError> {
-        for (place, directory) in self.directories.iter().enumerate() {
-            let path = directory.dir.path();
-            let entries = directory.dir.storage().disk.list(path).map_err(LogError::from)?;
-            for name in entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name) {
-                let Some(found) = PartitionDirName::parse(&name) else { continue };
-                match found.kind {
-                    DirKind::Current if name == METADATA_LOG_DIR => {}
-                    DirKind::Current => {
-                        let key = (ByteString::from(found.topic), found.partition);
-                        match lock(&self.places).entry(key) {
-                            Entry::Vacant(free) => drop(free.insert(place)),
-                            Entry::Occupied(taken) => {
-                                lock(&self.doubles).push((taken.key().clone(), place));
-                            }
-                        }
-                    }
-                    DirKind::Future => {
-                        let key = (ByteString::from(found.topic), found.partition);
-                        self.on_future_found(key, place, name);
-                    }
-                    DirKind::Delete => lock(&self.deleted).push((0, place, name)),
-                    DirKind::Stray => warn!("{} is left alone", path.join(name).display()),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Settles what was found at the start, by the directory that the cluster has for a replica of this broker; `None`
-    /// when it knows no such replica.
-    ///
-    /// Logs that the cluster does not know are set aside: their topics were deleted while the node was down, or the
-    /// directory is another cluster's. So is the other of two logs of one partition.
-    pub(crate) fn settle(&self, recorded: impl Fn(&str, PartitionIndex) -> Option<Uuid>) {
-        self.settle_doubles(&recorded);
-        let strays: Vec<_> = {
-            let mut places = lock(&self.places);
-            let is_known = |(topic, index): &PlaceKey| recorded(topic, *index).is_some();
-            let strays = places.iter().filter(|(key, _)| !is_known(key));
-            let strays: Vec<_> = strays.map(|(key, place)| (key.clone(), *place)).collect();
-            places.retain(|key, _| is_known(key));
-            strays
-        };
-        for (key, place) in strays {
-            self.set_aside(&key, place, "no such replica is known");
-        }
-        self.settle_futures(recorded);
-    }
-
-    fn set_aside(&self, (topic, index): &PlaceKey, place: usize, reason: &str) {
-        match self.mark(place, topic, *index, DirKind::Stray) {
-            Ok(name) => warn!("{topic}-{index} is kept as {name}: {reason}"),
-            Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
-        }
-    }
-
-    /// Renames a partition's directory, so that a new one of the name can take its place.
-    fn mark(
-        &self,
-        place: usize,
-        topic: &str,
-        index: PartitionIndex,
-        kind: DirKind,
-    ) -> Result<String, DiskError> {
-        let directory = &self.directories[place].dir;
-        let marked = PartitionDirName::marked(topic, index, kind, crate::random::uuid());
-        let from = directory.path().join(PartitionDirName::current(topic, index));
-        let disk = &directory.storage().disk;
-        disk.rename(&from, &directory.path().join(&marked))?;
-        disk.sync_dir(directory.path())?;
-        Ok(marked)
     }
 
     /// Opens logs, several at a time: after an unclean shutdown each has to be verified.
@@ -485,38 +406,6 @@ impl LogStore {
         }
     }
 
-    /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
-    /// has little to verify.
-    pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
-        let _writing = lock(&self.checkpoints);
-        for place in 0..self.directories.len() {
-            if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
-                let path = self.directories[place].dir.path();
-                error!("the checkpoints of {} are not written: {failure}", path.display());
-            }
-        }
-    }
-
-    /// Cuts the log of a replica that follows in this epoch. Blocks for the disk.
-    ///
-    /// The recovery point on disk is lowered first: one above what is synced would be believed after a crash,
-    /// whatever has been appended behind the cut by then.
-    pub(crate) fn cut(
-        &self,
-        partitions: &[Arc<Partition>],
-        partition: &Partition,
-        epoch: LeaderEpoch,
-        cut: Cut,
-    ) -> Result<(), LogError> {
-        let _writing = lock(&self.checkpoints);
-        let key = (partition.topic().clone(), partition.index());
-        let place = lock(&self.places).get(&key).copied();
-        if let Some(place) = place {
-            self.write_checkpoints_of(place, partitions, Some((&key, cut.end())))?;
-        }
-        partition.cut(epoch, cut)
-    }
-
     /// Keeps a copy of a damaged segment beside the log, for whoever wants to know what has happened.
     pub(crate) fn keep_damaged(&self, partition: &Partition, segment: Offset) {
         let (topic, index) = (partition.topic(), partition.index());
@@ -528,35 +417,6 @@ impl LogStore {
             Ok(_) => warn!("the damaged segment is kept as {}", kept.display()),
             Err(failure) => error!("{} is not kept: {failure}", damaged.display()),
         }
-    }
-
-    /// `lowered` is a partition whose recovery point is not to be above an offset.
-    fn write_checkpoints_of(
-        &self,
-        place: usize,
-        partitions: &[Arc<Partition>],
-        lowered: Option<(&(ByteString, PartitionIndex), Offset)>,
-    ) -> Result<(), LogError> {
-        let mut offsets: [PartitionOffsets; 3] = Default::default();
-        for partition in partitions {
-            let key = (partition.topic().clone(), partition.index());
-            if lock(&self.places).get(&key) != Some(&place) {
-                continue;
-            }
-            let Ok(mut ends) = partition
-                .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
-            else {
-                continue;
-            };
-            if let Some((_, end)) = lowered.filter(|(lowered, _)| **lowered == key) {
-                ends[0] = ends[0].min(end);
-            }
-            for (offsets, end) in offsets.iter_mut().zip(ends) {
-                offsets.insert((key.0.to_string(), key.1), end);
-            }
-        }
-        add_futures(place, partitions, &mut offsets);
-        self.directories[place].write_checkpoints(offsets)
     }
 }
 
@@ -580,91 +440,17 @@ impl Directory {
         Ok(Self {
             id: properties.directory_id.unwrap_or_default(),
             last_shutdown: dir.take_last_shutdown()?,
-            checkpoints: Mutex::new(Checkpoints {
-                recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
-                log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
-                high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
-            }),
+            checkpoints: Mutex::new(Checkpoints::read(&dir)?),
             flusher,
             flusher_thread: Mutex::new(Some(flusher_thread)),
             dir,
         })
     }
-
-    /// Recovery points, high watermarks, log starts.
-    fn write_checkpoints(&self, mut offsets: [PartitionOffsets; 3]) -> Result<(), LogError> {
-        // A log start of 0 needs no entry.
-        offsets[2].retain(|_, start| *start > 0);
-        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
-        for (name, offsets) in names.into_iter().zip(&offsets) {
-            self.dir.write_checkpoint(name, offsets)?;
-        }
-        Ok(())
-    }
-}
-
-/// Adds the copies in a directory. They have no recovery point: what an unclean shutdown leaves of one is verified
-/// as a whole.
-fn add_futures(place: usize, partitions: &[Arc<Partition>], offsets: &mut [PartitionOffsets; 3]) {
-    for partition in partitions {
-        let ends = partition.with_future(|future| {
-            let ends = (future.log.high_watermark(), future.log.log_start());
-            (future.place == place).then_some(ends)
-        });
-        if let Some((high_watermark, start)) = ends.flatten() {
-            let key = (partition.topic().to_string(), partition.index());
-            offsets[1].insert(key.clone(), high_watermark);
-            offsets[2].insert(key, start);
-        }
-    }
-}
-
-fn check_identity(
-    dir: &LogDir,
-    mut properties: MetaProperties,
-    cluster_id: &str,
-    broker_id: BrokerId,
-) -> Result<MetaProperties, StoreError> {
-    if let Some(found) = properties.cluster_id.as_deref().filter(|found| *found != cluster_id) {
-        return Err(StoreError::ForeignCluster {
-            dir: dir.path().to_path_buf(),
-            found: found.to_owned(),
-            expected: cluster_id.to_owned(),
-        });
-    }
-    if let Some(found) = properties.node_id.filter(|found| *found != broker_id) {
-        let dir = dir.path().to_path_buf();
-        return Err(StoreError::ForeignNode { dir, found, expected: broker_id });
-    }
-    // Directories formatted before Kafka 3.7 have no id of their own.
-    if properties.directory_id.is_none() {
-        properties.directory_id = Some(crate::random::uuid());
-        dir.write_meta_properties(&properties)?;
-    }
-    Ok(properties)
-}
-
-/// Makes an empty directory part of the cluster. One with other files in it is refused: it is likely
-/// not meant.
-fn format(
-    dir: &LogDir,
-    cluster_id: &str,
-    broker_id: BrokerId,
-) -> Result<MetaProperties, StoreError> {
-    let disk = &dir.storage().disk;
-    let entries = disk.list(dir.path()).map_err(LogError::from)?;
-    if entries.iter().any(|entry| !matches!(entry.name.as_str(), ".lock" | "lost+found")) {
-        return Err(StoreError::NotADataDirectory { dir: dir.path().to_path_buf() });
-    }
-    let properties = MetaProperties::new(cluster_id, broker_id, crate::random::uuid());
-    dir.write_meta_properties(&properties)?;
-    info!("{} is formatted for cluster {cluster_id}", dir.path().display());
-    Ok(properties)
 }
 
 #[cfg(test)]
 mod tests {
-    use klamm_log::disk::MemoryDisk;
+    use klamm_log::disk::{Fault, MemoryDisk, Operation};
     use klamm_metadata::config_def::BrokerConfigs;
 
     use super::*;
@@ -688,5 +474,25 @@ mod tests {
         assert_eq!(place(0), "/one", "who is there already stays");
         store.cordon(|_| true);
         assert_eq!(place(4), "/one", "where else");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_done_without_unless_the_metadata_log_is_there() {
+        let disk = MemoryDisk::default();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let pairs = [("log.dirs", "/one,/two"), ("metadata.log.dir", "/two")];
+        let config = BrokerConfig::from_pairs(pairs).unwrap();
+        let lost = LogStore::open(&shared, &config).unwrap().directories[0].id;
+        disk.fail_next(Operation::Lock, Fault::Io);
+        let store = LogStore::open(&shared, &config).unwrap();
+        assert_eq!(store.failed_directories(), [Path::new("/one")]);
+        assert_eq!((store.directories().len(), store.directory_ids().len()), (2, 1));
+        assert!(store.is_out_of_reach(lost));
+        assert!(!store.is_out_of_reach(store.directory_ids()[0]));
+        assert!(!store.is_out_of_reach(directory_id::UNASSIGNED));
+        drop(store);
+        let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
+        disk.fail_next(Operation::Lock, Fault::Io);
+        LogStore::open(&shared, &config).unwrap_err();
     }
 }

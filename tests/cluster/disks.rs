@@ -1,11 +1,13 @@
-//! What disks do to a cluster: all of them lose power at once.
+//! What disks do to a cluster: all of them lose power at once, or one of two of a node fails.
 
 use std::time::Duration;
 
-use klamm_faults::{Anomaly, History, lose_power, on_disks};
-use klamm_testbed::{ClusterSetup, Disk, Flavour};
+use klamm_faults::{Anomaly, History, Scene, lose_power, on_disks};
+use klamm_testbed::{ClusterSetup, Disk, Flavour, until_true};
 
-use crate::stage::{alone, scene};
+use crate::stage::{LOAD, alone, scene};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Producers that are told that acknowledged records are gone never go on.
 const PATIENCE_WITH_THE_BETRAYED: Duration = Duration::from_secs(20);
@@ -52,4 +54,51 @@ fn the_same_power_cut_takes_records_that_were_acknowledged_out_of_the_page_cache
     };
     let anomalies = history_of_a_power_cut(setup, false).anomalies();
     assert!(anomalies.iter().any(|found| matches!(found, Anomaly::Lost(_))), "{anomalies:?}");
+}
+
+#[test]
+fn a_log_directory_that_fails_takes_its_replicas_out_of_use_and_no_others() {
+    let _machine = alone();
+    let disk = Disk::new();
+    let setup = ClusterSetup::under_test().with_second_on_disk(2, disk.directory());
+    let mut scene = scene(setup.start());
+    let topic = scene.topic().to_owned();
+    let lies_on = |scene: &Scene, partition: i32| {
+        let second = scene.cluster().node(2).broker().second_data();
+        second.join(format!("{topic}-{partition}")).exists()
+    };
+    let lost: Vec<i32> = (0..LOAD.partitions).filter(|p| lies_on(&scene, *p)).collect();
+    assert!(
+        !lost.is_empty() && lost.len() < 6,
+        "node 2 has replicas in both directories: {lost:?}"
+    );
+    let stalls = scene.measure(2, |_, _| disk.power_off());
+    if Flavour::under_test() == Flavour::Klamm {
+        // Apache Kafka waits for the lost followers for replica.lag.time.max.ms.
+        assert!(stalls.led.max(stalls.others) < Duration::from_secs(5), "{stalls:?}");
+    }
+    let is_gone = |scene: &Scene| {
+        let partitions = scene.cluster().partitions_of(&topic).unwrap_or_default();
+        partitions.iter().all(|found| {
+            let counted_on = found.isr.contains(&2) || found.leader == 2;
+            counted_on != lost.contains(&found.partition)
+        })
+    };
+    until_true("the lost replicas to be out of the ISR", LIMIT, || is_gone(&scene));
+    scene.until_steady();
+    assert!(scene.cluster().unfenced().unwrap().contains(&2));
+    let described = scene.cluster().tool("kafka-log-dirs --describe --broker-list 2").ok();
+    assert!(described.contains("KafkaStorageException"), "{described}");
+
+    // The node starts without the directory, and does not begin its replicas anew elsewhere.
+    crate::failover::stop(scene.cluster_mut(), 2);
+    scene.cluster_mut().start_again(2);
+    until_true("the replicas in the other directory", LIMIT, || is_gone(&scene));
+    scene.until_steady();
+
+    scene.cluster_mut().kill(2);
+    disk.power_on();
+    scene.cluster_mut().start_again(2);
+    scene.cluster().until_whole();
+    scene.finish_without_anomaly();
 }

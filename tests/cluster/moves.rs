@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use klamm_testbed::{Cluster, ClusterSetup, Directory, until};
+use klamm_testbed::{Cluster, ClusterSetup, Directory, Flavour, until};
 
 use crate::logs::batches;
 use crate::stage::{LOAD, alone, scene};
@@ -18,7 +18,7 @@ fn first(cluster: &Cluster, id: i32) -> PathBuf {
 }
 
 fn second(cluster: &Cluster, id: i32) -> PathBuf {
-    cluster.node(id).broker().second_data()
+    cluster.node(id).broker().second_data().to_path_buf()
 }
 
 /// All replicas of a topic in the same place on each node.
@@ -109,4 +109,35 @@ fn replicas_move_between_log_directories_under_load_and_across_a_crash() {
             assert!(!second(&cluster, id).join(&name).exists(), "{name} is twice on node {id}");
         }
     }
+}
+
+#[test]
+fn a_move_that_one_program_has_begun_is_ended_by_the_other() {
+    let _machine = alone();
+    let setup = ClusterSetup::of(&[Flavour::Klamm, Flavour::Kafka, Flavour::Klamm]);
+    let mut scene = scene(setup.with_second_directories().start());
+    let topic = scene.topic().to_owned();
+    let (cluster, throttled) = (scene.cluster(), "--replica-alter-log-dirs-throttle 10000");
+    reassign(cluster, &topic, second, "--execute --replica-alter-log-dirs-throttle 1000000000");
+    until_moved(cluster, &topic, second);
+    // Enough to be interrupted in.
+    scene.until_steady();
+    reassign(scene.cluster(), &topic, first, &format!("--execute --additional {throttled}"));
+    for (id, next) in [(1, Flavour::Kafka), (2, Flavour::Klamm)] {
+        let line = format!("kafka-log-dirs --describe --broker-list {id} --topic-list {topic}");
+        until("a copy on its way", LIMIT, || {
+            scene.cluster().tool(&line).ok().contains(r#""isFuture":true"#).then_some(())
+        });
+        scene.cluster_mut().kill(id);
+        scene.until_steady();
+        scene.cluster_mut().start_as(id, next);
+    }
+    let line = "kafka-configs --alter --entity-type brokers --delete-config \
+                replica.alter.log.dirs.io.max.bytes.per.second";
+    for id in scene.cluster().ids() {
+        scene.cluster().tool(&format!("{line} --entity-name {id}")).ok();
+    }
+    until_moved(scene.cluster(), &topic, first);
+    scene.cluster().until_whole();
+    scene.finish_without_anomaly();
 }

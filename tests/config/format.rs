@@ -56,6 +56,17 @@ impl Node {
         format.run()
     }
 
+    /// What a tool says of the directories, which Kafka takes in no order of any meaning.
+    fn told(&self, output: &str) -> Vec<String> {
+        let root = self.directory.path().display().to_string();
+        let lines = output.lines().map(|line| line.replace(&root, "~"));
+        let mut lines: Vec<_> = lines
+            .filter(|line| line.starts_with("Bootstrap") || line.starts_with("Formatting"))
+            .collect();
+        lines.sort();
+        lines
+    }
+
     /// The paths of all files, sorted, relative to the node's directory.
     fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -113,8 +124,9 @@ fn assert_same_files(quorum: &str, flags: &[&str]) {
 fn assert_same_files_of(node: (i32, &str), quorum: &str, flags: &[&str]) {
     let ours = Node::with_role("format-klamm", node, quorum);
     let kafkas = Node::with_role("format-kafka", node, quorum);
-    ours.format(flags).ok();
-    kafkas.format_with_kafka(flags).ok();
+    let told = ours.told(&ours.format(flags).ok());
+    assert_eq!(told, kafkas.told(&kafkas.format_with_kafka(flags).ok()));
+    assert_eq!(told.len(), 3, "{told:?}");
     assert_eq!(ours.files(), kafkas.files());
     for file in ours.files() {
         let name = file.file_name().unwrap();
@@ -240,4 +252,23 @@ fn requests_that_make_no_sense_end_with_two() {
     assert!(refusal(&["-s", "-r", "9.9"]).contains("Unknown metadata.version '9.9'"));
     assert!(refusal(&["-s", "-S", "SCRAM-SHA-256=[name=a]"]).contains("--add-scram is not there"));
     assert!(!node.directory.path().join("a").exists());
+}
+
+#[test]
+fn a_node_that_has_no_place_in_its_quorum_is_not_formatted() {
+    let quorums = [
+        (
+            "controller.quorum.voters=2@localhost:9093",
+            "node.id is 1, which controller.quorum.voters",
+        ),
+        ("# none", "either controller.quorum.bootstrap.servers must contain"),
+    ];
+    for (quorum, reason) in quorums {
+        let node = Node::new("format-nowhere", quorum);
+        let output = node.format(&[]);
+        assert_eq!(output.status, 2, "{output}");
+        assert!(output.stderr.contains(reason), "{output}");
+        assert_ne!(node.format_with_kafka(&[]).status, 0);
+        assert!(!node.directory.path().join("a").exists());
+    }
 }

@@ -119,6 +119,27 @@ fn random_bytes_on_a_thousand_connections_do_not_disturb_the_next_client() {
 }
 
 #[test]
+fn random_bytes_to_a_controller_neither_stop_it_nor_the_broker_beside_it() {
+    let host = Host::start(&[]);
+    host.client().prove();
+    let controller = host.addresses()[1];
+    for round in 0..100 {
+        let mut numbers = Numbers(round);
+        let mut client = Client::connect(controller);
+        client.prove();
+        for _ in 0..50 {
+            client.raw(&numbers.request());
+        }
+        drop(client.stream().shutdown(std::net::Shutdown::Write));
+        while client.receive().is_some() {}
+    }
+    let mut client = host.client();
+    let topics = create_topics("after", 1);
+    let created: CreateTopicsResponse = client.call(&topics, CREATE_TOPICS_VERSION);
+    assert_eq!(created.topics[0].error_code, 0);
+}
+
+#[test]
 fn more_partitions_than_one_request_may_make_are_refused_and_leave_nothing_behind() {
     let host = Host::start(&[]);
     let mut client = host.client();

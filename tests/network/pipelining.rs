@@ -37,6 +37,18 @@ fn fetched_bytes(client: &mut Client) -> usize {
 }
 
 #[test]
+fn the_end_that_consumers_are_told_is_behind_all_that_producers_were_told_is_written() {
+    let host = Host::start(&[]);
+    let mut client = host.client();
+    create_topic(&mut client, "topic");
+    for offset in 0..100 {
+        client.send(&produce("topic", b"value", 1), PRODUCE_VERSION);
+        assert_eq!(produced(&mut client), offset);
+        assert_eq!(end_offset(&mut client, "topic"), offset + 1);
+    }
+}
+
+#[test]
 fn a_hundred_waiting_requests_on_one_connection_are_answered_in_their_order() {
     let host = Host::start(&[]);
     let mut client = host.client();

@@ -72,8 +72,14 @@ impl LeaderState {
             return None;
         }
         self.partition_epoch = registration.partition_epoch;
+        let before = self.isr.isr().clone();
         self.isr.commit(registration.isr.iter().copied().collect());
         self.set_followers(&registration.replicas, statuses, now_ms);
+        for id in before.difference(self.isr.isr()) {
+            if let Some(follower) = self.followers.get_mut(id) {
+                follower.on_taken_out_of_isr();
+            }
+        }
         let new_epoch = registration.leader_epoch > self.leader_epoch;
         if new_epoch {
             self.start_epoch(registration.leader_epoch, now_ms);
@@ -474,6 +480,22 @@ mod tests {
         let mut leader = leader_of(&[1, 2, 3], &[1, 2], 10);
         let late = FollowerFetch { now_ms: LAG_MS + 1, ..fetch(2, 10) };
         assert_eq!(high_watermark(&mut leader, late), Some(10));
+    }
+
+    #[test]
+    fn a_follower_that_the_controller_has_taken_out_is_not_waited_for_until_it_fetches_again() {
+        let mut leader = leader_of(&[1, 2, 3], &[1, 2, 3], 10);
+        leader.on_follower_fetch(fetch(2, 10)).unwrap();
+        assert_eq!(high_watermark(&mut leader, fetch(3, 10)), Some(10));
+        let without = Registration { partition_epoch: 9, ..registration(&[1, 2, 3], &[1, 3]) };
+        leader.on_registration(&without, &statuses(), 1000);
+        let now_ms = LAG_MS + 500;
+        leader.on_appended(12, now_ms);
+        leader.on_flushed(12, now_ms);
+        let other = FollowerFetch { now_ms, ..fetch(3, 12) };
+        assert_eq!(high_watermark(&mut leader, other), Some(12));
+        leader.on_follower_fetch(fetch(2, 12)).unwrap();
+        assert!(leader.isr().pending().is_some(), "it may join again");
     }
 
     #[test]

@@ -60,6 +60,13 @@ impl RemoteReplica {
         self.last_caught_up_ms = since_ms;
     }
 
+    /// The controller has taken the follower out of the ISR, for reasons of its own: its log directory has failed,
+    /// or it is to be fetched for anew. That it had caught up says nothing until it fetches again.
+    pub(super) fn on_taken_out_of_isr(&mut self) {
+        self.last_caught_up_ms = 0;
+        self.last_fetch_ms = 0;
+    }
+
     /// A follower that now fetches from where the leader ended at its previous fetch had caught
     /// up by then, although the leader has moved on since.
     pub(super) fn on_fetch(&mut self, fetch: &super::FollowerFetch, leader_end_offset: Offset) {

@@ -8,7 +8,7 @@ use super::log_history::{ControlChange, Membership};
 use super::message::FetchedBatch;
 use super::voters::{Address, Endpoints, KRaftVersionRange, ReplicaKey, Voter, VoterSet};
 use bytes::Bytes;
-use klamm_protocol::batch::{BatchError, Batches, RecordBatch};
+use klamm_protocol::batch::{BatchError, BatchHeader, Batches, RecordBatch};
 use klamm_protocol::control_record::{ControlRecord, ControlRecordError, quorum_batch};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::messages::k_raft_version_record::KRaftVersionRecord;
@@ -44,6 +44,11 @@ pub enum ControlBatchError {
     Batch(#[from] BatchError),
     #[error("control record at offset {offset}: {source}")]
     Record { offset: Offset, source: ControlRecordError },
+    /// The log of the quorum is never compacted: each offset of a batch has its record.
+    #[error(
+        "a batch of {record_count} records at offset {base_offset} ends {last_offset_delta} behind it"
+    )]
+    Offsets { base_offset: Offset, last_offset_delta: i32, record_count: i32 },
 }
 
 impl EpochStartBatch {
@@ -144,6 +149,7 @@ pub(super) fn fetched_batches(records: Bytes) -> Result<Vec<FetchedBatch>, Contr
 
 fn fetched_batch(batch: RecordBatch) -> Result<FetchedBatch, ControlBatchError> {
     batch.check_crc()?;
+    check_offsets(&batch.header)?;
     Ok(FetchedBatch {
         base_offset: batch.header.base_offset,
         next_offset: batch.header.next_offset(),
@@ -151,6 +157,16 @@ fn fetched_batch(batch: RecordBatch) -> Result<FetchedBatch, ControlBatchError> 
         changes: control_changes(&batch)?,
         bytes: batch.bytes,
     })
+}
+
+/// The base offset is outside of what the checksum covers, and nothing keeps a leader from lying about the rest.
+fn check_offsets(header: &BatchHeader) -> Result<(), ControlBatchError> {
+    let BatchHeader { base_offset, last_offset_delta, record_count, .. } = *header;
+    let fits = base_offset >= 0 && base_offset.checked_add(i64::from(i32::MAX) + 1).is_some();
+    if fits && record_count >= 1 && last_offset_delta == record_count - 1 {
+        return Ok(());
+    }
+    Err(ControlBatchError::Offsets { base_offset, last_offset_delta, record_count })
 }
 
 fn control_changes(batch: &RecordBatch) -> Result<Vec<(Offset, ControlChange)>, ControlBatchError> {
@@ -264,6 +280,29 @@ mod tests {
         };
         assert_eq!((change.version, change.leader_id), (0, 1));
         assert_eq!((change.voters.len(), change.granting_voters.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_leader_that_lies_about_offsets_is_not_believed() {
+        let batch = epoch_start(None).encode(7, 3).unwrap();
+        let sent = |base_offset: Offset| {
+            let mut bytes = batch.bytes.to_vec();
+            bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+            fetched_batches(bytes.into())
+        };
+        assert_eq!(sent(7).unwrap()[0].next_offset, 8);
+        for base_offset in [-1, Offset::MIN, Offset::MAX, Offset::MAX - 1] {
+            assert!(matches!(sent(base_offset), Err(ControlBatchError::Offsets { .. })));
+        }
+        let header = |record_count, last_offset_delta| BatchHeader {
+            record_count,
+            last_offset_delta,
+            ..batch.header
+        };
+        assert!(check_offsets(&header(5, 4)).is_ok());
+        for (count, delta) in [(0, -1), (0, 0), (1, 5), (5, 0), (-1, -2), (i32::MIN, i32::MAX)] {
+            assert!(check_offsets(&header(count, delta)).is_err(), "{count} {delta}");
+        }
     }
 
     /// The first batch of a one-node cluster, as Apache Kafka 4.3.1 wrote it.

@@ -352,6 +352,17 @@ fn a_leader_that_no_majority_fetches_from_resigns() {
     }
 }
 
+#[test]
+fn leadership_may_run_out_between_two_batches_of_one_decision() {
+    let mut quorum = leader();
+    let late = 100 + i64::from(config().fetch_timeout_ms) * 3 / 2;
+    assert_eq!(fetch_from(&mut quorum, 2, 100, LOG_END, LOG_EPOCH).error, ErrorCode::None);
+    let effects = quorum.append(late, EPOCH, 1, Bytes::from_static(b"a")).unwrap();
+    assert!(effects.contains(&Effect::Resigned { epoch: EPOCH }));
+    let refused = quorum.append(late, EPOCH, 1, Bytes::from_static(b"b"));
+    assert_eq!(refused, Err(NotLeader { requested: EPOCH, current: EPOCH }));
+}
+
 /// The leader's answer to a fetch that is not kept waiting.
 fn fetch_from(
     quorum: &mut Quorum,

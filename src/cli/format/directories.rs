@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use klamm_log::disk::{Disk, DiskError};
 use klamm_log::error::LogError;
 use klamm_log::meta_properties::{self, MetaProperties};
+use klamm_metadata::controller::activation::FeatureLevels;
 use klamm_metadata::directory_id;
-use klamm_metadata::metadata_version::MetadataVersion;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
+use klamm_protocol::metadata_record::MetadataRecord;
 
 use super::checkpoint::{VOTERS_FILE, voters_checkpoint};
 use super::features::InitialFeatures;
@@ -90,8 +91,9 @@ impl DirectoryKind {
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Formatted {
+    /// In the order in which the configuration names them.
     pub directories: Vec<(PathBuf, DirectoryKind)>,
-    pub metadata_version: MetadataVersion,
+    pub levels: FeatureLevels,
 }
 
 impl fmt::Display for Formatted {
@@ -99,16 +101,39 @@ impl fmt::Display for Formatted {
         if self.directories.is_empty() {
             return writeln!(f, "All of the log directories are already formatted.");
         }
+        writeln!(f, "Bootstrap metadata: {}", BootstrapMetadata(&self.levels))?;
         for (path, kind) in &self.directories {
             writeln!(
                 f,
                 "Formatting {} {} with metadata.version {}.",
                 kind.description(),
                 path.display(),
-                self.metadata_version.name()
+                self.levels.metadata_version.name()
             )?;
         }
         Ok(())
+    }
+}
+
+/// What a cluster starts with, as `BootstrapMetadata.toString` says it: scripts read it.
+struct BootstrapMetadata<'a>(&'a FeatureLevels);
+
+impl fmt::Display for BootstrapMetadata<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let records = self.0.bootstrap_records();
+        let records = records.iter().filter_map(|record| match record {
+            MetadataRecord::FeatureLevel(feature) => Some(format!(
+                "ApiMessageAndVersion(FeatureLevelRecord(name='{}', featureLevel={}) at version 0)",
+                feature.name, feature.feature_level
+            )),
+            _ => None,
+        });
+        write!(
+            f,
+            "BootstrapMetadata(records=[{}], metadataVersionLevel={}, source=format command)",
+            records.collect::<Vec<_>>().join(", "),
+            self.0.metadata_version.level()
+        )
     }
 }
 
@@ -120,12 +145,14 @@ impl Formatter {
             return Err(FormatError::AlreadyFormatted { path: path.clone() });
         }
         let mut directories = Vec::new();
-        for path in empty {
+        let named = self.log_dirs.iter().chain([&self.metadata_log_dir]);
+        let mut left = empty;
+        for path in named.filter(|path| left.remove(*path)).cloned().collect::<Vec<_>>() {
             let kind = self.kind_of(&path);
             self.write_directory(disk, &path, kind, now_ms)?;
             directories.push((path, kind));
         }
-        Ok(Formatted { directories, metadata_version: self.features.levels.metadata_version })
+        Ok(Formatted { directories, levels: self.features.levels.clone() })
     }
 
     /// Which directories are formatted already, for this very node and cluster, and which are not.
@@ -260,10 +287,17 @@ mod tests {
     fn every_directory_gets_its_own_id_and_the_voters_one_is_kept() {
         let disk = MemoryDisk::default();
         let done = formatter().format(&disk, 5).unwrap();
+        let told = done.to_string();
+        let (bootstrap, directories) = told.split_once('\n').unwrap();
+        assert!(bootstrap.starts_with(
+            "Bootstrap metadata: BootstrapMetadata(records=[ApiMessageAndVersion(\
+             FeatureLevelRecord(name='metadata.version', featureLevel=30) at version 0), "
+        ));
+        assert!(bootstrap.ends_with("], metadataVersionLevel=30, source=format command)"));
         assert_eq!(
-            done.to_string(),
-            "Formatting data directory /a with metadata.version 4.3-IV0.\n\
-             Formatting dynamic metadata voter directory /b with metadata.version 4.3-IV0.\n"
+            directories,
+            "Formatting dynamic metadata voter directory /b with metadata.version 4.3-IV0.\n\
+             Formatting data directory /a with metadata.version 4.3-IV0.\n"
         );
         let voter = properties(&disk, "/b/meta.properties");
         assert_eq!(voter.directory_id.unwrap().to_string(), "JEXY6aqzQY-32P5TStzaFg");
@@ -334,7 +368,7 @@ mod tests {
         let disk = MemoryDisk::default();
         let without = Formatter { initial_voters: None, ..formatter() };
         let done = without.format(&disk, 5).unwrap();
-        assert_eq!(done.directories[1].1, DirectoryKind::StaticMetadata);
+        assert_eq!(done.directories[0].1, DirectoryKind::StaticMetadata);
         assert!(!disk.exists(&Path::new("/b").join(METADATA_LOG_DIR)).unwrap());
     }
 }

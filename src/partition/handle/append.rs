@@ -10,7 +10,7 @@ use klamm_log::error::AppendError;
 use klamm_log::log::LeaderAppend;
 use klamm_log::producer_state::AppendOrigin as LogOrigin;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::Offset;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
 use klamm_replication::partition::{AcksState, NotEnoughReplicas};
 
@@ -53,8 +53,17 @@ pub(crate) struct Appended {
     /// -1 unless the topic has LogAppendTime, or the batch is a repetition.
     pub(crate) log_append_time_ms: i64,
     pub(crate) log_start_offset: Offset,
-    /// acks=all holds when the high watermark has reached this offset.
-    pub(crate) required_offset: Offset,
+    /// What the countdown will be told of: without it, every replica that has to has the records already.
+    pub(crate) awaited: Option<Awaited>,
+}
+
+/// Records that have to be replicated before acks=all holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    /// The offset that the high watermark has to reach.
+    required: Offset,
+    /// The epoch of the records, by which they are told from others that have taken their place.
+    epoch: Option<LeaderEpoch>,
 }
 
 /// A record that was refused, by its place in the batch.
@@ -191,14 +200,15 @@ impl Partition {
             || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
         let moved = leader.on_appended(log.log_end(), clock::now_ms());
         let required_offset = info.last_offset + 1;
+        // Of a repetition, that of the records that were there before.
+        let epoch = log.leader_epochs().epoch_of(info.last_offset);
         let waits = moved.unwrap_or(leader.high_watermark()) < required_offset;
         let moved = state.on_high_watermark(moved);
         state.followers.wake();
-        if let Some(countdown) = options.countdown
-            && waits
-        {
+        let awaited = options.countdown.filter(|_| waits).map(|countdown| {
             state.producers.add(required_offset, countdown);
-        }
+            Awaited { required: required_offset, epoch }
+        });
         drop(state);
         self.announce(moved);
         if flushes {
@@ -208,29 +218,33 @@ impl Partition {
             base_offset: info.first_offset,
             log_append_time_ms: info.log_append_time_ms,
             log_start_offset: info.log_start,
-            required_offset,
+            awaited,
         })
     }
 
     fn append_error(&self, error: &AppendError, log_start: Offset) -> AppendFailure {
         if let AppendError::Storage(storage) = error {
             tracing::error!("{}-{} could not be appended to: {storage}", self.topic, self.index);
-            if storage.is_disk_failure() {
+            if storage.is_offline() {
                 self.offline.store(true, Ordering::Release);
             }
         }
         AppendFailure::refused(error, log_start)
     }
 
-    /// Whether records that end at `required` (exclusive) are acknowledged by every replica that
-    /// has to.
-    pub(crate) fn acknowledged(&self, required: Offset) -> Result<bool, ErrorCode> {
+    /// Whether the records are acknowledged by every replica that has to.
+    pub(crate) fn acknowledged(&self, awaited: &Awaited) -> Result<bool, ErrorCode> {
         if self.is_offline() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let state = self.lock();
-        let leader = state.leader().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        match leader.acks_state(required) {
+        let mut state = self.lock();
+        let (log, leader) = state.log_and_leader()?;
+        // The leadership may have been lost and come back, and the records gone with it.
+        let epoch = log.leader_epochs().epoch_of(awaited.required - 1);
+        if epoch.is_some() && epoch != awaited.epoch {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        match leader.acks_state(awaited.required) {
             AcksState::Waiting => Ok(false),
             AcksState::Replicated => Ok(true),
             AcksState::NotEnoughReplicas => Err(ErrorCode::NotEnoughReplicasAfterAppend),

@@ -62,6 +62,10 @@ impl Partition {
         let (Some(log), Role::Follower(follower)) = (&state.log, &mut state.role) else {
             return None;
         };
+        // Others notice the failure of a directory later than the log itself.
+        if log.is_offline() {
+            return None;
+        }
         // The offset that is fetched acknowledges what is before it.
         if flushes && log.flushed_offset() < log.log_end() {
             return None;
@@ -146,7 +150,7 @@ impl Partition {
     fn append_failed(&self, failure: &AppendError) -> Progress {
         error!("{}-{} cannot follow its leader: {failure}", self.topic, self.index);
         match failure {
-            AppendError::Storage(storage) if storage.is_disk_failure() => {
+            AppendError::Storage(storage) if storage.is_offline() => {
                 self.fail();
                 Progress::Stuck
             }
@@ -439,6 +443,30 @@ mod tests {
         old.catch_up_with(&new, 6).await;
         assert_eq!(old.bytes(), new.bytes());
         assert_eq!((old.log_end(), old.high_watermark()), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_with_a_leadership_is_not_acknowledged_even_if_it_comes_back() {
+        let (old, new) = (replica(1), replica(2));
+        old.lead(5);
+        new.follow(&old, 5);
+        let countdown = Countdown::new();
+        let options = AppendOptions::client(-1, 11, Some(&countdown));
+        let lost = old.partition.append(batch(b"lost"), &options, 0).unwrap();
+        new.lead(6);
+        new.append(b"chosen");
+        old.follow(&new, 6);
+        countdown.seal();
+        assert!(countdown.is_over(), "nobody goes on waiting");
+        let awaited = lost.awaited.unwrap();
+        assert_eq!(old.partition.acknowledged(&awaited), Err(ErrorCode::NotLeaderOrFollower));
+        old.catch_up_with(&new, 6).await;
+        old.lead(7);
+        new.follow(&old, 7);
+        old.append(b"more");
+        new.catch_up_with(&old, 7).await;
+        assert_eq!(old.high_watermark(), 2);
+        assert_eq!(old.partition.acknowledged(&awaited), Err(ErrorCode::NotLeaderOrFollower));
     }
 
     #[tokio::test]

@@ -205,7 +205,8 @@ impl Partition {
         }
         if let ReadError::Storage(storage) = error {
             tracing::error!("{}-{} could not be read: {storage}", self.topic, self.index);
-            if storage.is_disk_failure() {
+            // It may be what was read that is offline, and the log in another directory by now.
+            if self.lock().log.as_ref().is_some_and(Log::is_offline) {
                 self.offline.store(true, Ordering::Release);
             }
         }
@@ -236,9 +237,12 @@ impl Partition {
 
 /// Whether this broker may answer the reader at all.
 fn check_role(role: &Role, options: &ReadOptions) -> Result<(), ErrorCode> {
+    let epoch = role.leader_epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
+    check_leader_epoch(options.current_leader_epoch, epoch)?;
     let from_followers = matches!(options.reader, Reader::Consumer { from_followers: true, .. });
-    let epoch = role.leader_epoch().filter(|_| from_followers || matches!(role, Role::Leader(_)));
-    check_leader_epoch(options.current_leader_epoch, epoch.ok_or(ErrorCode::NotLeaderOrFollower)?)?;
+    if !from_followers && !matches!(role, Role::Leader(_)) {
+        return Err(ErrorCode::NotLeaderOrFollower);
+    }
     let (Role::Leader(leader), Reader::Follower { id, .. }) = (role, options.reader) else {
         return Ok(());
     };

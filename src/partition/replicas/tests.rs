@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm_protocol::batch_builder::BatchBuilder;
-use klamm_protocol::ids::{BrokerId, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
+use klamm_protocol::messages::list_offsets_request::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use klamm_protocol::messages::list_offsets_response::ListOffsetsResponse;
 use klamm_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
@@ -202,6 +206,23 @@ impl Cluster {
         response.responses[0].partitions[0].clone()
     }
 
+    /// The end of the partition as broker `id` tells it to a replica, or to a consumer (-1) or anyone (-2).
+    async fn list_end(
+        &self,
+        id: BrokerId,
+        replica_id: BrokerId,
+        current_leader_epoch: LeaderEpoch,
+    ) -> (ErrorCode, Offset) {
+        let partition =
+            ListOffsetsPartition { partition_index: 0, current_leader_epoch, timestamp: -1 };
+        let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
+        let request = ListOffsetsRequest { replica_id, topics: vec![topic], ..Default::default() };
+        let mut peer = self.peer(id).await;
+        let response: ListOffsetsResponse = peer.send_in(&request, 7, LIMIT).await.unwrap();
+        let answer = &response.topics[0].partitions[0];
+        (ErrorCode::from_code(answer.error_code).unwrap(), answer.offset)
+    }
+
     /// What the first segment of the partition's replica on a broker holds.
     fn log_of(&self, id: BrokerId) -> Bytes {
         std::fs::read(self.first_segment_of(id)).unwrap().into()
@@ -316,6 +337,24 @@ async fn a_consumer_is_sent_to_the_replica_in_its_rack_which_serves_what_is_comm
         }
         assert!(Instant::now() < deadline);
     }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_says_that_a_request_is_ahead_of_it_before_it_says_that_it_does_not_lead() {
+    let cluster = Cluster::start().await;
+    cluster.create_topic("t", 1 << 20).await;
+    cluster.produce(b"value").await;
+    let (leader, _) = cluster.partition().unwrap();
+    let follower = IDS.into_iter().find(|id| *id != leader).unwrap();
+    assert_eq!(cluster.list_end(leader, -1, -1).await, (ErrorCode::None, 1));
+    let unknown = (ErrorCode::UnknownLeaderEpoch, -1);
+    assert_eq!(cluster.list_end(leader, -1, 99).await, unknown);
+    assert_eq!(cluster.list_end(follower, -1, 99).await, unknown);
+    let elsewhere = (ErrorCode::NotLeaderOrFollower, -1);
+    assert_eq!(cluster.list_end(follower, -1, -1).await, elsewhere);
+    // Acknowledged by all of its in-sync replicas, the record is here, committed or not as far as is known here.
+    assert_eq!(cluster.list_end(follower, -2, -1).await, (ErrorCode::None, 1));
     cluster.end().await;
 }
 

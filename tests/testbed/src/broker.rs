@@ -26,6 +26,7 @@ pub struct Broker {
     // Before the directory: fields drop in this order.
     process: Option<Process>,
     data: PathBuf,
+    second_data: PathBuf,
     bootstrap: String,
     namespace: Option<String>,
     home: Directory,
@@ -34,13 +35,19 @@ pub struct Broker {
 impl Broker {
     /// A stopped node whose `server.properties` are in `home`.
     pub(crate) fn stopped(home: Directory, bootstrap: String) -> Self {
-        let data = home.path().join("data");
-        Self { process: None, data, bootstrap, namespace: None, home }
+        let (data, second_data) = (home.path().join("data"), home.path().join("data-2"));
+        Self { process: None, data, second_data, bootstrap, namespace: None, home }
     }
 
     /// The node keeps its log directory elsewhere than below its home.
     pub(crate) fn with_data(mut self, data: PathBuf) -> Self {
         self.data = data;
+        self
+    }
+
+    /// The node keeps its second log directory elsewhere than below its home.
+    pub(crate) fn with_second_data(mut self, second_data: PathBuf) -> Self {
+        self.second_data = second_data;
         self
     }
 
@@ -78,8 +85,8 @@ impl Broker {
     }
 
     /// Its second log directory, where it has one.
-    pub fn second_data(&self) -> PathBuf {
-        self.data.with_file_name("data-2")
+    pub fn second_data(&self) -> &Path {
+        &self.second_data
     }
 
     /// Its `server.properties`.

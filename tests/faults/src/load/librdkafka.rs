@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
@@ -32,7 +33,12 @@ pub(super) struct Driver {
 
 struct Deliveries(Arc<Recording>);
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    // Shown with a test that fails: some of them end a producer for good.
+    fn error(&self, error: KafkaError, reason: &str) {
+        eprintln!("librdkafka at {:?}: {error}: {reason}", self.0.elapsed());
+    }
+}
 
 impl ProducerContext<NoCustomPartitioner> for Deliveries {
     type DeliveryOpaque = ();

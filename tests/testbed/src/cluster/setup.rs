@@ -80,6 +80,7 @@ struct Site {
     /// IP address and network namespace.
     host: Option<(String, String)>,
     data: Option<PathBuf>,
+    second_data: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -169,6 +170,12 @@ impl ClusterSetup {
         self
     }
 
+    /// Puts a node's second log directory to a given place, which must exist and be empty.
+    pub fn with_second_on_disk(mut self, id: i32, directory: impl Into<PathBuf>) -> Self {
+        self.sites.entry(id).or_default().second_data = Some(directory.into());
+        self.with_second_directories()
+    }
+
     /// Gives every node a second log directory ([`Broker::second_data`]).
     pub fn with_second_directories(mut self) -> Self {
         self.has_second_directories = true;
@@ -216,6 +223,9 @@ impl ClusterSetup {
         let mut broker = Broker::stopped(Directory::new("node"), bootstrap);
         if let Some(data) = site.data {
             broker = broker.with_data(data);
+        }
+        if let Some(second) = site.second_data {
+            broker = broker.with_second_data(second);
         }
         if let Some((_, namespace)) = site.host {
             broker = broker.in_namespace(namespace);

@@ -1,0 +1,148 @@
+//! How far the logs of a directory are synced, committed and deleted, as written down for the next start: Kafka's
+//! `recovery-point-offset-checkpoint`, `replication-offset-checkpoint` and `log-start-offset-checkpoint`.
+//!
+//! One writer at a time: an older state must not replace a newer one. A recovery point on disk is never above what is
+//! synced.
+
+use std::sync::Arc;
+
+use klamm_log::checkpoint::{self, PartitionOffsets};
+use klamm_log::error::LogError;
+use klamm_log::log_dir::LogDir;
+use klamm_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
+use tracing::error;
+
+use super::{Directory, LogStore, PlaceKey, lock};
+use crate::partition::handle::{Cut, Partition};
+
+/// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
+/// later one of the same name: whoever opens it takes it.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    recovery_points: PartitionOffsets,
+    log_starts: PartitionOffsets,
+    high_watermarks: PartitionOffsets,
+}
+
+/// The entries of one log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checkpointed {
+    pub(super) recovery_point: Offset,
+    pub(super) log_start: Offset,
+    pub(super) high_watermark: Option<Offset>,
+}
+
+impl Checkpoints {
+    /// A damaged one is as good as none.
+    pub(super) fn read(dir: &LogDir) -> Result<Self, LogError> {
+        Ok(Self {
+            recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
+            log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
+            high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
+        })
+    }
+
+    pub(super) fn take(&mut self, topic: &str, index: PartitionIndex) -> Checkpointed {
+        let key = (topic.to_owned(), index);
+        Checkpointed {
+            recovery_point: self.recovery_points.remove(&key).unwrap_or(0),
+            log_start: self.log_starts.remove(&key).unwrap_or(0),
+            high_watermark: self.high_watermarks.remove(&key),
+        }
+    }
+}
+
+impl LogStore {
+    /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
+    /// has little to verify.
+    pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
+        let _writing = lock(&self.checkpoints);
+        for place in 0..self.directories.len() {
+            if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
+                let path = self.directories[place].dir.path();
+                error!("the checkpoints of {} are not written: {failure}", path.display());
+            }
+        }
+    }
+
+    /// Cuts the log of a replica that follows in this epoch. Blocks for the disk.
+    ///
+    /// The recovery point on disk is lowered first: one above what is synced would be believed after a crash,
+    /// whatever has been appended behind the cut by then.
+    pub(crate) fn cut(
+        &self,
+        partitions: &[Arc<Partition>],
+        partition: &Partition,
+        epoch: LeaderEpoch,
+        cut: Cut,
+    ) -> Result<(), LogError> {
+        let _writing = lock(&self.checkpoints);
+        let key = (partition.topic().clone(), partition.index());
+        let place = lock(&self.places).get(&key).copied();
+        if let Some(place) = place {
+            self.write_checkpoints_of(place, partitions, Some((&key, cut.end())))?;
+        }
+        partition.cut(epoch, cut)
+    }
+
+    /// `lowered` is a partition whose recovery point is not to be above an offset.
+    pub(super) fn write_checkpoints_of(
+        &self,
+        place: usize,
+        partitions: &[Arc<Partition>],
+        lowered: Option<(&PlaceKey, Offset)>,
+    ) -> Result<(), LogError> {
+        let mut offsets: [PartitionOffsets; 3] = Default::default();
+        for partition in partitions {
+            let key = (partition.topic().clone(), partition.index());
+            if lock(&self.places).get(&key) != Some(&place) {
+                continue;
+            }
+            let Ok(mut ends) = partition
+                .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
+            else {
+                continue;
+            };
+            if let Some((_, end)) = lowered.filter(|(lowered, _)| **lowered == key) {
+                ends[0] = ends[0].min(end);
+            }
+            for (offsets, end) in offsets.iter_mut().zip(ends) {
+                offsets.insert((key.0.to_string(), key.1), end);
+            }
+        }
+        add_futures(place, partitions, &mut offsets);
+        self.directories[place].write_checkpoints(offsets)
+    }
+}
+
+impl Directory {
+    /// Recovery points, high watermarks, log starts.
+    pub(super) fn write_checkpoints(
+        &self,
+        mut offsets: [PartitionOffsets; 3],
+    ) -> Result<(), LogError> {
+        // A log start of 0 needs no entry.
+        offsets[2].retain(|_, start| *start > 0);
+        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+        for (name, offsets) in names.into_iter().zip(&offsets) {
+            self.dir.write_checkpoint(name, offsets)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds the copies in a directory. They have no recovery point: what an unclean shutdown leaves of one is verified
+/// as a whole.
+fn add_futures(place: usize, partitions: &[Arc<Partition>], offsets: &mut [PartitionOffsets; 3]) {
+    for partition in partitions {
+        let ends = partition.with_future(|future| {
+            let ends = (future.log.high_watermark(), future.log.log_start());
+            (future.place == place).then_some(ends)
+        });
+        if let Some((high_watermark, start)) = ends.flatten() {
+            let key = (partition.topic().to_string(), partition.index());
+            offsets[1].insert(key.clone(), high_watermark);
+            offsets[2].insert(key, start);
+        }
+    }
+}
