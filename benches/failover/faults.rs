@@ -54,6 +54,10 @@ fn freeze(scene: &mut Scene) -> Stalls {
     let stalls = scene.measure(victim, Cluster::pause);
     scene.cluster_mut().resume(victim);
     settle(scene);
+    // A broker that was only slow is given more patience the next time, as long as it lives.
+    scene.cluster_mut().stop(victim);
+    scene.cluster_mut().spawn(victim);
+    settle(scene);
     stalls
 }
 
