@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use klamm_protocol::ids::{BrokerId, Offset};
 
 /// The time without a false alarm after which one is forgiven, in ms.
-const CALM_MS: i64 = 300_000;
+const CALM_MS: i64 = 120_000;
+/// False alarms that may happen to anybody and change nothing.
+const FORGIVEN_FALSE_ALARMS: u32 = 3;
 /// Doubled that often, any silence reaches the session's timeout.
-const MAX_FALSE_ALARMS: u32 = 16;
+const MAX_FALSE_ALARMS: u32 = 8;
 
 /// What is known of the sessions of brokers that have sent heartbeats.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +35,8 @@ pub struct SessionTimeouts {
 impl SessionTimeouts {
     /// How long a broker may be silent.
     fn patience_ms(&self, session: &Session) -> i64 {
-        let patience_ms = self.silence_ms.saturating_mul(1 << session.false_alarms);
+        let doublings = session.false_alarms.saturating_sub(FORGIVEN_FALSE_ALARMS);
+        let patience_ms = self.silence_ms.saturating_mul(1 << doublings);
         if session.is_quick { patience_ms.min(self.session_ms) } else { self.session_ms }
     }
 }
@@ -49,7 +52,7 @@ struct Session {
     gone_since_ms: Option<i64>,
     /// It was heard from although nobody seemed to listen at its address: that proves nothing about this broker.
     is_falsely_gone: bool,
-    /// How often it was only slow when its silence told that it was lost. Each time doubles the patience with it: a machine
+    /// How often it was only slow when its silence told that it was lost. From the fourth time on each doubles the patience with it: a machine
     /// that stalls again and again would otherwise move its leaderships again and again.
     false_alarms: u32,
     last_false_alarm_ms: i64,
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn every_false_alarm_doubles_the_patience_until_the_broker_has_been_calm() {
+    fn repeated_false_alarms_double_the_patience_until_the_broker_has_been_calm() {
         let mut heartbeats = heartbeats(9_000);
         let mut now_ms = 0;
         let mut contact = |heartbeats: &mut BrokerHeartbeats, pause_ms| {
@@ -217,11 +220,11 @@ mod tests {
         };
         contact(&mut heartbeats, 0);
         assert_eq!(contact(&mut heartbeats, 200), 1_200);
-        for patience_ms in [2_400, 4_800, 9_000, 9_000] {
+        for patience_ms in [1_200, 1_200, 1_200, 2_400, 4_800, 9_000] {
             contact(&mut heartbeats, 9_500);
             assert_eq!(contact(&mut heartbeats, 200), patience_ms);
         }
-        for patience_ms in [9_000, 4_800, 2_400, 1_200] {
+        for patience_ms in [4_800, 2_400, 1_200, 1_200] {
             let calm = (0..CALM_MS / 200).map(|_| contact(&mut heartbeats, 200));
             assert_eq!(calm.last(), Some(patience_ms));
         }
