@@ -132,7 +132,7 @@ pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
         Row::new(19, exclusive!(create_topics)).forwarded(),
         Row::new(20, exclusive!(delete_topics)).forwarded(),
-        Row::new(21, Now(handlers::delete_records::handle)),
+        Row::new(21, exclusive!(delete_records)),
         Row::new(22, exclusive!(init_producer_id)),
         Row::new(23, Now(handlers::offset_for_leader_epoch::handle)),
         Row::new(32, exclusive!(describe_configs)),

@@ -1,6 +1,8 @@
-//! DeleteRecords (key 21): moves the beginning of partitions (KIP-107).
+//! DeleteRecords (key 21): moves the beginning of partitions (KIP-107), and waits for all replicas to have moved theirs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
@@ -9,6 +11,7 @@ use klamm_protocol::messages::delete_records_request::DeleteRecordsRequest;
 use klamm_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
+use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::Published;
 use crate::internal_topics;
@@ -16,27 +19,68 @@ use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 use crate::node::Node;
+use crate::partition::handle::Partition;
 
 /// Stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
 const HIGH_WATERMARK: Offset = -1;
+/// `DeleteRecordsResponse.INVALID_LOW_WATERMARK`
+const INVALID_LOW_WATERMARK: Offset = -1;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
     let body: DeleteRecordsRequest = request.decode()?;
-    let image = context.node.cluster.image();
-    let topics = wanted_offsets(&body).into_iter().map(|(name, offsets)| {
-        let partitions = offsets.into_iter().map(|(partition_index, offset)| {
-            let deleted = delete(&context.node, &image, (&name, partition_index), offset);
-            DeleteRecordsPartitionResult {
+    let limit = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or_default());
+    let deadline = Instant::now() + limit;
+    let node = &context.node;
+    let image = node.cluster.image();
+    let mut topics = Vec::new();
+    for (name, offsets) in wanted_offsets(&body) {
+        let mut partitions = Vec::with_capacity(offsets.len());
+        for (index, offset) in offsets {
+            let deleted = delete(node, &image, (&name, index), offset, deadline).await;
+            partitions.push((index, deleted));
+        }
+        topics.push((name, partitions));
+    }
+    node.log_starts_moved.notify_one();
+    let mut results = Vec::with_capacity(topics.len());
+    for (name, deleted) in topics {
+        let mut partitions = Vec::with_capacity(deleted.len());
+        for (partition_index, deleted) in deleted {
+            let (low_watermark, error) = everywhere(deleted, deadline).await;
+            let error_code = error.code();
+            partitions.push(DeleteRecordsPartitionResult {
                 partition_index,
-                low_watermark: deleted.unwrap_or(-1),
-                error_code: deleted.err().unwrap_or(ErrorCode::None).code(),
-            }
-        });
-        DeleteRecordsTopicResult { name: name.clone(), partitions: partitions.collect() }
-    });
-    let topics = topics.collect();
-    context.node.log_starts_moved.notify_one();
-    request.respond(&DeleteRecordsResponse { topics, ..Default::default() })
+                low_watermark,
+                error_code,
+            });
+        }
+        results.push(DeleteRecordsTopicResult { name, partitions });
+    }
+    request.respond(&DeleteRecordsResponse { topics: results, ..Default::default() })
+}
+
+/// A partition whose log begins further on here, and not yet on its other replicas.
+struct Deleted {
+    partition: Arc<Partition>,
+    /// Where it is to begin.
+    offset: Offset,
+    log_start: Offset,
+}
+
+/// Waits for the other replicas (Kafka's DelayedDeleteRecords): the low watermark, and what went wrong.
+async fn everywhere(deleted: Result<Deleted, ErrorCode>, deadline: Instant) -> (Offset, ErrorCode) {
+    let Deleted { partition, offset, log_start } = match deleted {
+        Ok(deleted) => deleted,
+        Err(error) => return (INVALID_LOW_WATERMARK, error),
+    };
+    match timeout_at(deadline, partition.deleted_everywhere(offset)).await {
+        Ok(Ok(low_watermark)) => (low_watermark, ErrorCode::None),
+        Ok(Err(error)) => (INVALID_LOW_WATERMARK, error),
+        Err(_) => (log_start, ErrorCode::RequestTimedOut),
+    }
 }
 
 /// Each partition with the offset that is named last for it.
@@ -53,13 +97,14 @@ fn wanted_offsets(
     wanted
 }
 
-/// Deletes below an offset; returns where the log begins now.
-fn delete(
+/// Deletes below an offset in this broker's log.
+async fn delete(
     node: &Node,
     image: &Published,
     (topic, index): (&str, PartitionIndex),
     offset: Offset,
-) -> Result<Offset, ErrorCode> {
+    deadline: Instant,
+) -> Result<Deleted, ErrorCode> {
     let known = image.topics.by_name(topic).and_then(|topic| topic.partition(index));
     if internal_topics::is_internal(topic) && known.is_some() {
         return Err(ErrorCode::InvalidTopicException);
@@ -69,7 +114,9 @@ fn delete(
     if policy.compact && !policy.delete {
         return Err(ErrorCode::PolicyViolation);
     }
-    partition.with_log(|log| {
+    // What was acknowledged may be deleted. Without the sync it is not, and the answer says so.
+    drop(timeout_at(deadline, partition.synced()).await);
+    let (offset, log_start) = partition.with_log(|log| {
         let offset = match offset {
             HIGH_WATERMARK => log.high_watermark(),
             offset => offset,
@@ -77,8 +124,10 @@ fn delete(
         if offset < 0 {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        log.delete_records(offset).map_err(|error| error.code())
-    })?
+        let log_start = log.delete_records(offset).map_err(|error| error.code())?;
+        Ok((offset, log_start))
+    })??;
+    Ok(Deleted { partition, offset, log_start })
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use tokio::sync::watch;
 
 use super::flusher::Flusher;
 use super::throttle::ThrottledReplicas;
-use super::waiting::{FetchWaiters, OffsetWaiters};
+use super::waiting::{FetchWaiter, FetchWaiters, OffsetWaiters};
 use crate::clock;
 
 /// What the topic's configuration asks of this partition.
@@ -86,6 +86,8 @@ struct State {
     consumers: FetchWaiters,
     /// They wait for records, committed or not.
     followers: FetchWaiters,
+    /// DeleteRecords requests that wait for the log starts of all replicas.
+    deletions: FetchWaiters,
 }
 
 impl State {
@@ -124,6 +126,7 @@ impl State {
     fn give_up_waiting(&mut self) {
         self.producers.give_up();
         self.flushes.give_up();
+        self.deletions.wake();
         self.wake_fetches();
     }
 
@@ -172,6 +175,7 @@ impl Partition {
             flushes: OffsetWaiters::default(),
             consumers: FetchWaiters::default(),
             followers: FetchWaiters::default(),
+            deletions: FetchWaiters::default(),
         };
         Arc::new(Self {
             topic,
@@ -308,6 +312,26 @@ impl Partition {
         state.wake_fetches();
         drop(state);
         Ok(result)
+    }
+
+    /// Waits until every live replica's log begins at `offset` or later; returns where the one does that begins first.
+    pub(crate) async fn deleted_everywhere(&self, offset: Offset) -> Result<Offset, ErrorCode> {
+        let waiter = FetchWaiter::new();
+        loop {
+            {
+                if self.is_offline() {
+                    return Err(ErrorCode::KafkaStorageError);
+                }
+                let mut state = self.lock();
+                let (log, leader) = state.log_and_leader()?;
+                let low_watermark = leader.low_watermark(log.log_start());
+                if low_watermark >= offset {
+                    return Ok(low_watermark);
+                }
+                state.deletions.add(&waiter);
+            }
+            waiter.moved().await;
+        }
     }
 
     /// Waits until what has been appended so far is committed, where that takes no more than a sync: where there is no

@@ -54,6 +54,8 @@ pub struct FetchProgress {
     pub high_watermark: Option<Offset>,
     /// A change of the ISR to be sent to the controller.
     pub proposal: Option<IsrProposal>,
+    /// Whether the follower's log begins further on than before.
+    pub log_start_moved: bool,
 }
 
 /// Whether a produce with acks=all may be answered.

@@ -140,10 +140,11 @@ impl LeaderState {
         if fetch.broker_epoch != -1 && fetch.broker_epoch < known_epoch {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
+        let log_start_moved = fetch.log_start_offset > follower.log_start_offset;
         follower.on_fetch(&fetch, log_end_offset);
         let proposal = self.propose_expansion(fetch.follower);
         let high_watermark = self.advance_high_watermark(fetch.now_ms);
-        Ok(FetchProgress { high_watermark, proposal })
+        Ok(FetchProgress { high_watermark, proposal, log_start_moved })
     }
 
     /// Proposes to drop the followers that have not caught up for `replica.lag.time.max.ms`. To be

@@ -244,7 +244,7 @@ mod tests {
     use klamm_protocol::batch_builder::BatchBuilder;
     use klamm_protocol::{ErrorCode, Uuid};
     use klamm_replication::OffsetAndEpoch;
-    use klamm_replication::partition::Registration;
+    use klamm_replication::partition::{BrokerStatus, Registration};
 
     use super::*;
     use crate::config::BrokerConfig;
@@ -443,6 +443,37 @@ mod tests {
         old.catch_up_with(&new, 6).await;
         assert_eq!(old.bytes(), new.bytes());
         assert_eq!((old.log_end(), old.high_watermark()), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn records_are_deleted_once_every_replica_has_deleted_them() {
+        let (leader, follower) = (replica(1), replica(2));
+        let mut statuses = BrokerStatuses::new();
+        let status =
+            |fenced| BrokerStatus { broker_epoch: 1, fenced, in_controlled_shutdown: false };
+        statuses.insert(2, status(false));
+        leader.partition.lead(&registration(5), &statuses);
+        follower.follow(&leader, 5);
+        leader.append(b"one");
+        follower.catch_up_with(&leader, 5).await;
+        leader.partition.with_log(|log| log.delete_records(1)).unwrap().unwrap();
+        let deleted = leader.partition.deleted_everywhere(1);
+        tokio::pin!(deleted);
+        follower.fetch_from(&leader).await;
+        assert!(at_once(deleted.as_mut()).await.is_none(), "the follower has only been told");
+        follower.fetch_from(&leader).await;
+        assert_eq!(deleted.await, Ok(1));
+
+        let deleted = leader.partition.deleted_everywhere(2);
+        tokio::pin!(deleted);
+        assert!(at_once(deleted.as_mut()).await.is_none());
+        assert!(leader.partition.follow(2, &registration(6)));
+        assert_eq!(deleted.await, Err(ErrorCode::NotLeaderOrFollower));
+    }
+
+    /// What a future comes to without waiting.
+    async fn at_once<F: Future + Unpin>(future: F) -> Option<F::Output> {
+        tokio::time::timeout(std::time::Duration::ZERO, future).await.ok()
     }
 
     #[tokio::test]

@@ -158,6 +158,9 @@ impl Partition {
             log_start_offset: options.log_start_offset,
             now_ms: clock::now_ms(),
         })?;
+        if progress.log_start_moved {
+            state.deletions.wake();
+        }
         let moved = state.on_high_watermark(progress.high_watermark);
         // The follower learns of the high watermark that it has just moved.
         let view = if moved.is_some() { state.log.as_ref().map_or(view, Log::view) } else { view };

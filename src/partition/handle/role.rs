@@ -64,6 +64,7 @@ impl Partition {
         }
         let moved = state.leader().map(LeaderState::high_watermark);
         let moved = state.on_high_watermark(moved);
+        state.deletions.wake();
         if is_new_epoch {
             // Fetches that name the old epoch are told so at once.
             state.wake_fetches();
@@ -104,6 +105,8 @@ impl Partition {
         if let Some(leader) = state.leader_mut() {
             leader.on_broker_status(id, status);
             state.followers.wake();
+            // Replicas that are gone are not waited for.
+            state.deletions.wake();
         }
     }
 
