@@ -213,8 +213,8 @@ struct Round {
     image: Arc<Published>,
     reads: Vec<(PartitionData, Vec<Part>)>,
     bytes: usize,
-    /// Those of partitions that are throttled (KIP-73).
-    throttled_bytes: usize,
+    /// Those of partitions that are throttled (KIP-73), if there are any.
+    throttled_bytes: Option<usize>,
     /// A partition has news that must not wait: an error of its log or a diverging epoch.
     urgent: bool,
     /// Partitions whose logs were asked: without any there is nothing to wait for.
@@ -253,7 +253,7 @@ impl Fetch {
             image: self.context.node.cluster.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
-            throttled_bytes: 0,
+            throttled_bytes: None,
             urgent: false,
             logs: 0,
             waits: waiter.is_some(),
@@ -306,7 +306,8 @@ impl Fetch {
         };
         let index = partition.index();
         let near = self.preferred_replica(&round.image, partition, target);
-        let options = match near.is_some() || self.must_wait(partition) {
+        let is_throttled = options.reader.is_follower() && partition.is_leader_throttled();
+        let options = match near.is_some() || (is_throttled && self.must_wait(partition)) {
             true => ReadOptions { max_bytes: 0, min_one_batch: false, ..options },
             false => options,
         };
@@ -325,8 +326,8 @@ impl Fetch {
                     preferred_read_replica: near.unwrap_or(-1),
                     ..answer(index, &read)
                 };
-                if options.reader.is_follower() && partition.is_leader_throttled() {
-                    round.throttled_bytes += read.len();
+                if is_throttled {
+                    *round.throttled_bytes.get_or_insert_default() += read.len();
                 }
                 if let Some(proposal) = read.proposal {
                     self.context.node.replicas.propose(partition, proposal);
@@ -337,11 +338,11 @@ impl Fetch {
         }
     }
 
-    /// Whether a replica that is behind gets nothing for now (KIP-73).
+    /// Whether a throttled replica that is behind gets nothing for now (KIP-73).
     fn must_wait(&self, partition: &Partition) -> bool {
         let Reader::Follower { id, .. } = self.options.reader else { return false };
         let node = &self.context.node;
-        partition.is_leader_throttled() && !partition.is_in_sync(id) && {
+        !partition.is_in_sync(id) && {
             let rate = node.configs().long("leader.replication.throttled.rate");
             node.replicas.leader_quota.is_exceeded(rate, clock::now_ms())
         }
@@ -410,7 +411,9 @@ impl Fetch {
         let Self { context, request, session, options, .. } = self;
         // Only consumers are told addresses: a follower knows the brokers.
         let is_follower = options.reader.is_follower();
-        context.node.replicas.leader_quota.record(round.throttled_bytes, clock::now_ms());
+        if let Some(bytes) = round.throttled_bytes {
+            context.node.replicas.leader_quota.record(bytes, clock::now_ms());
+        }
         let mut parts = IndexMap::with_capacity(round.reads.len());
         let mut fetched = Vec::with_capacity(round.reads.len());
         let keys = session.targets.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
