@@ -178,9 +178,7 @@ impl Node {
         topic: &str,
         index: PartitionIndex,
     ) -> Result<Arc<Partition>, ErrorCode> {
-        let topic = image.topics.by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        self.partitions.replica(topic.id, index).map_err(LookupError::code)
+        self.partitions.replica(topic_id(image, topic, index)?, index).map_err(LookupError::code)
     }
 
     /// The partition of a topic that a request names, if this broker leads it.
@@ -190,8 +188,13 @@ impl Node {
         topic: &str,
         index: PartitionIndex,
     ) -> Result<Arc<Partition>, ErrorCode> {
-        let topic = image.topics.by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        self.partitions.leader(topic.id, index).map_err(LookupError::code)
+        self.partitions.leader(topic_id(image, topic, index)?, index).map_err(LookupError::code)
     }
+}
+
+/// The id of a topic that has such a partition.
+fn topic_id(image: &Published, topic: &str, index: PartitionIndex) -> Result<Uuid, ErrorCode> {
+    let topic = image.topics.by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok(topic.id)
 }
