@@ -1,8 +1,8 @@
 //! The load of a librdkafka producer, in a thread of this process.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,11 +23,8 @@ const POLL: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(super) struct Driver {
-    stop: Arc<AtomicBool>,
-    /// Nobody asks what became of the last records.
-    abandoned: Arc<AtomicBool>,
-    /// How long the last records may take.
-    limit: Arc<Mutex<Duration>>,
+    /// Takes how long the last records may take. Without it nobody asks what became of them.
+    end: Option<mpsc::Sender<Duration>>,
     sender: Option<JoinHandle<()>>,
 }
 
@@ -79,26 +76,28 @@ impl Driver {
             .set("log_level", "3")
             .create_with_context(Deliveries(Arc::clone(recording)))
             .expect("librdkafka knows these settings");
-        let stop = Arc::new(AtomicBool::new(false));
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let limit = Arc::new(Mutex::new(Duration::ZERO));
+        let (end, ended) = mpsc::channel();
         let sender = Sender {
             producer,
             topic: topic.to_owned(),
             setup,
             recording: Arc::clone(recording),
-            stop: Arc::clone(&stop),
-            abandoned: Arc::clone(&abandoned),
-            limit: Arc::clone(&limit),
+            ended,
         };
         let sender = Some(std::thread::spawn(move || sender.run()));
-        Self { stop, abandoned, limit, sender }
+        Self { end: Some(end), sender }
     }
 
     /// Sends no more and waits until every record is acknowledged or given up, which happens to what is left after `limit`.
     pub(super) fn finish(&mut self, limit: Duration) {
-        *self.limit.lock().expect("nobody panics with it") = limit;
-        self.stop.store(true, Ordering::Relaxed);
+        if let Some(end) = self.end.take() {
+            // It fails if the sender has panicked, which joining it tells.
+            let _sent = end.send(limit);
+        }
+        self.join();
+    }
+
+    fn join(&mut self) {
         if let Some(sender) = self.sender.take()
             && sender.join().is_err()
             && !std::thread::panicking()
@@ -110,8 +109,8 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.abandoned.store(true, Ordering::Relaxed);
-        self.finish(Duration::ZERO);
+        self.end = None;
+        self.join();
     }
 }
 
@@ -120,23 +119,22 @@ struct Sender {
     topic: String,
     setup: LoadSetup,
     recording: Arc<Recording>,
-    stop: Arc<AtomicBool>,
-    abandoned: Arc<AtomicBool>,
-    limit: Arc<Mutex<Duration>>,
+    ended: mpsc::Receiver<Duration>,
 }
 
 impl Sender {
     fn run(&self) {
-        while !self.stop.load(Ordering::Relaxed) {
+        let limit = loop {
+            match self.ended.try_recv() {
+                Ok(limit) => break limit,
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {}
+            }
             self.producer.poll(POLL);
             for partition in 0..self.setup.partitions {
                 self.send_what_is_due(partition);
             }
-        }
-        if self.abandoned.load(Ordering::Relaxed) {
-            return;
-        }
-        let limit = *self.limit.lock().expect("nobody panics with it");
+        };
         if self.producer.flush(Timeout::After(limit)).is_err() {
             self.producer.purge(PurgeConfig::default().queue().inflight());
             let given_up = self.producer.flush(Timeout::After(limit));
