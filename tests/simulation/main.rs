@@ -25,6 +25,7 @@ mod observation;
 mod plant;
 mod producer;
 mod progress;
+#[path = "../../replication/tests/quorum_simulation/random.rs"]
 mod random;
 mod replica;
 mod scenario;
