@@ -77,8 +77,9 @@ fn failure(result: &CreatableTopicResult) -> Option<ErrorCode> {
 
 fn creatable(node: &Node, name: &ByteString) -> CreatableTopic {
     let image = node.cluster.image();
-    let live_brokers = image.brokers.iter().filter(|broker| broker.is_active()).count();
-    internal_topics::creatable(&node.config, name, live_brokers)
+    // A broker that is down for a while gets its replica too, and fetches it when it is back.
+    let usable_brokers = image.brokers.iter().filter(|b| b.has_uncordoned_dirs()).count();
+    internal_topics::creatable(&node.config, name, usable_brokers)
         .unwrap_or_else(|| ordinary(&node.config, name))
 }
 
