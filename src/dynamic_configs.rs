@@ -1,15 +1,13 @@
 //! Whether this broker could live with a change of its dynamic configuration: the checks of a broker
 //! that applies it, before the controller writes it down (`DynamicBrokerConfig.validate`).
 
+use std::path::Path;
+
 use klamm_metadata::config_def::alter::{AlterError, validate_broker_change};
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::ErrorCode;
 
-use crate::config::check::{self, CrossCheckError};
-
-pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
-/// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
-pub(crate) const ALL_LOG_DIRS: &str = "*";
+use crate::config::check::{self, ALL_LOG_DIRS, CORDONED_LOG_DIRS, CrossCheckError};
 
 /// Keys that Kafka lets change while a broker runs, and Klamm does not: sockets are bound at the
 /// start.
@@ -26,10 +24,6 @@ pub(crate) enum ChangeRefusal {
         "{0} cannot change while the broker runs: change it in the configuration file and restart"
     )]
     Fixed(&'static str),
-    #[error("{CORDONED_LOG_DIRS} is {ALL_LOG_DIRS}, or a list of directories, and not both")]
-    CordonedAllAndSome,
-    #[error("entries of {CORDONED_LOG_DIRS} are not in log.dirs: {}", missing.join(", "))]
-    CordonedUnknown { missing: Vec<String> },
 }
 
 impl ChangeRefusal {
@@ -38,10 +32,7 @@ impl ChangeRefusal {
         match self {
             Self::Value(error) => error.code(),
             // KAFKA-13609: Kafka knows that this should be another code, and keeps it.
-            Self::Together(_)
-            | Self::Fixed(_)
-            | Self::CordonedAllAndSome
-            | Self::CordonedUnknown { .. } => ErrorCode::InvalidRequest,
+            Self::Together(_) | Self::Fixed(_) => ErrorCode::InvalidRequest,
         }
     }
 }
@@ -58,19 +49,17 @@ pub(crate) fn check_change(
     if let Some(key) = fixed {
         return Err(ChangeRefusal::Fixed(key));
     }
-    check::check(&changed)?;
-    check_cordoned(&changed)
+    Ok(check::check(&changed)?)
 }
 
-fn check_cordoned(changed: &BrokerConfigs) -> Result<(), ChangeRefusal> {
-    let cordoned = changed.list(CORDONED_LOG_DIRS).unwrap_or_default();
-    if cordoned.iter().any(|entry| entry == ALL_LOG_DIRS) {
-        return if cordoned.len() == 1 { Ok(()) } else { Err(ChangeRefusal::CordonedAllAndSome) };
-    }
-    let log_dirs = changed.list("log.dirs").or_else(|| changed.list("log.dir")).unwrap_or_default();
-    let missing: Vec<String> =
-        cordoned.into_iter().filter(|entry| !log_dirs.contains(entry)).collect();
-    if missing.is_empty() { Ok(()) } else { Err(ChangeRefusal::CordonedUnknown { missing }) }
+/// Whether `cordoned.log.dirs` names the directory, so that it takes no new replicas (KIP-1066).
+pub(crate) fn is_cordoned(configs: &BrokerConfigs, directory: &Path) -> bool {
+    // Only a process without a working directory has no absolute paths.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let cordoned = configs.list(CORDONED_LOG_DIRS).unwrap_or_default();
+    cordoned
+        .iter()
+        .any(|entry| entry == ALL_LOG_DIRS || absolute(Path::new(entry)) == absolute(directory))
 }
 
 #[cfg(test)]
@@ -102,10 +91,25 @@ mod tests {
     fn only_own_directories_are_cordoned() {
         assert_eq!(refusal(CORDONED_LOG_DIRS, "/b"), None);
         assert_eq!(refusal(CORDONED_LOG_DIRS, "*"), None);
-        assert_eq!(refusal(CORDONED_LOG_DIRS, "*,/b"), Some(ChangeRefusal::CordonedAllAndSome));
-        let missing = vec!["/c".to_owned()];
-        let unknown = ChangeRefusal::CordonedUnknown { missing };
-        assert_eq!(refusal(CORDONED_LOG_DIRS, "/b,/c"), Some(unknown));
+        let unknown = CrossCheckError::CordonedUnknown(vec!["/c".to_owned()]);
+        let refusal = refusal(CORDONED_LOG_DIRS, "/b,/c").unwrap();
+        assert_eq!(refusal, ChangeRefusal::Together(unknown));
+        assert_eq!(refusal.code(), ErrorCode::InvalidRequest);
+    }
+
+    #[test]
+    fn a_directory_is_cordoned_however_it_is_written() {
+        let cordoned = |entries: &str, directory: &str| {
+            let broker = BrokerConfigs::new(configs(&[(CORDONED_LOG_DIRS, entries)])).unwrap();
+            is_cordoned(&broker, Path::new(directory))
+        };
+        assert!(!cordoned("", "/a"));
+        assert!(cordoned("*", "/a"));
+        assert!(cordoned("/b,/a", "/a"));
+        assert!(!cordoned("/a", "/a/b"));
+        assert!(cordoned("/a/", "/a"));
+        let here = std::env::current_dir().unwrap();
+        assert!(cordoned("./data", &here.join("data").display().to_string()));
     }
 
     #[test]

@@ -5,6 +5,11 @@
 
 use klamm_metadata::config_def::BrokerConfigs;
 
+/// KIP-1066: log directories that take no new replicas.
+pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
+/// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
+pub(crate) const ALL_LOG_DIRS: &str = "*";
+
 /// Why values do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CrossCheckError {
@@ -38,6 +43,13 @@ pub enum CrossCheckError {
     AuthenticationDelay { delay_ms: i64, idle_ms: i64 },
     #[error("Disabling the 'classic' protocol is not supported.")]
     NoClassicGroups,
+    #[error("When {CORDONED_LOG_DIRS} is set to {ALL_LOG_DIRS}, it must not contain other values")]
+    CordonedAllAndSome,
+    #[error(
+        "All entries in {CORDONED_LOG_DIRS} must be present in log.dirs or log.dir. Missing entries : {}",
+        .0.join(", ")
+    )]
+    CordonedUnknown(Vec<String>),
     #[error("{larger} must be greater than or equal to {smaller}")]
     Order { larger: &'static str, smaller: &'static str },
     #[error("{smaller} must be less than {larger}")]
@@ -63,6 +75,8 @@ impl CrossCheckError {
                 vec!["connection.failed.authentication.delay.ms", "connections.max.idle.ms"]
             }
             Self::NoClassicGroups => vec!["group.coordinator.rebalance.protocols"],
+            Self::CordonedAllAndSome => vec![CORDONED_LOG_DIRS],
+            Self::CordonedUnknown(_) => vec![CORDONED_LOG_DIRS, "log.dirs", "log.dir"],
             Self::Order { larger, smaller } | Self::StrictOrder { larger, smaller } => {
                 vec![larger, smaller]
             }
@@ -82,6 +96,7 @@ pub enum Caution {
 /// Checks all values together.
 pub fn check(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
     check_log(configs)?;
+    check_cordoned(configs)?;
     check_replication(configs)?;
     check_connections(configs)?;
     check_groups(configs)
@@ -117,6 +132,17 @@ fn check_log(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
         return Err(CrossCheckError::DedupeBuffer);
     }
     Ok(())
+}
+
+fn check_cordoned(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
+    let cordoned = configs.list(CORDONED_LOG_DIRS).unwrap_or_default();
+    if cordoned.iter().any(|entry| entry == ALL_LOG_DIRS) {
+        return if cordoned.len() == 1 { Ok(()) } else { Err(CrossCheckError::CordonedAllAndSome) };
+    }
+    let log_dirs = configs.list("log.dirs").or_else(|| configs.list("log.dir")).unwrap_or_default();
+    let missing: Vec<String> =
+        cordoned.into_iter().filter(|entry| !log_dirs.contains(entry)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(CrossCheckError::CordonedUnknown(missing)) }
 }
 
 fn check_replication(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
@@ -253,6 +279,23 @@ mod tests {
             refusal(&[("log.cleaner.dedupe.buffer.size", "1048576")]),
             CrossCheckError::DedupeBuffer
         );
+    }
+
+    #[test]
+    fn only_own_directories_are_cordoned() {
+        let with_two = |cordoned| check(&configs(&[("log.dirs", "/a,/b"), cordoned]));
+        for allowed in ["", "*", "/b", "/b,/a"] {
+            assert_eq!(with_two((CORDONED_LOG_DIRS, allowed)), Ok(()), "{allowed}");
+        }
+        for both in ["*,/b", "/b,*"] {
+            let refused = Err(CrossCheckError::CordonedAllAndSome);
+            assert_eq!(with_two((CORDONED_LOG_DIRS, both)), refused, "{both}");
+        }
+        let unknown = CrossCheckError::CordonedUnknown(vec!["/c".into()]);
+        assert_eq!(with_two((CORDONED_LOG_DIRS, "/b,/c")), Err(unknown));
+        let defaulted = refusal(&[("log.dir", "/a"), (CORDONED_LOG_DIRS, "/b")]);
+        assert_eq!(defaulted, CrossCheckError::CordonedUnknown(vec!["/b".into()]));
+        assert_eq!(check(&configs(&[("log.dir", "/a"), (CORDONED_LOG_DIRS, "/a")])), Ok(()));
     }
 
     #[test]

@@ -198,6 +198,12 @@ impl LogStore {
         self.directories.iter().map(|directory| directory.id).collect()
     }
 
+    /// The ids of the directories in whose paths `is_wanted` is interested, also of those that have failed since the start.
+    pub(crate) fn directory_ids_where(&self, is_wanted: impl Fn(&Path) -> bool) -> Vec<Uuid> {
+        let wanted = self.directories.iter().filter(|directory| is_wanted(directory.dir.path()));
+        wanted.map(|directory| directory.id).collect()
+    }
+
     /// What opening a log in this directory takes; the first one if it is not one of `log.dirs`.
     pub(crate) fn storage_of(&self, path: &Path) -> &LogStorage {
         let directory = self.directories.iter().find(|directory| directory.dir.path() == path);

@@ -12,6 +12,7 @@ mod mixed_quorum;
 mod moves;
 mod network;
 mod peers;
+mod placement;
 mod stage;
 mod table;
 mod throttle;
