@@ -131,6 +131,8 @@ impl Broker {
         };
         // The quorum needs its controllers before there is a cluster to join.
         broker.accept(controllers, &quotas);
+        let follow = Arc::clone(&quotas).follow(Arc::clone(&broker.node), broker.stop.clone());
+        broker.tasks.spawn(follow);
         match broker.join(&bound.controllers).await {
             Ok(()) => {
                 broker.serve(brokers, &quotas);
@@ -167,8 +169,6 @@ impl Broker {
 
     fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         self.accept(listeners, quotas);
-        let follow = Arc::clone(quotas).follow(Arc::clone(&self.node), self.stop.clone());
-        self.tasks.spawn(follow);
         let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
         self.tasks.spawn(maintenance::run(Arc::clone(&node), stop.clone()));
         if node.config.roles.broker {

@@ -2,6 +2,7 @@
 //! they wait.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod controller_configs;
 mod damage;
 mod disks;
 mod failover;
