@@ -6,6 +6,7 @@ mod controller_configs;
 mod damage;
 mod disks;
 mod failover;
+mod features;
 mod guide;
 mod limits;
 mod logs;
