@@ -18,6 +18,7 @@ pub mod environment;
 pub mod listeners;
 pub mod parts;
 pub mod properties;
+pub mod protection;
 pub mod roles;
 pub mod settings;
 
@@ -38,6 +39,7 @@ use check::CrossCheckError;
 use defaults::Given;
 use listeners::ListenerError;
 use properties::PropertiesError;
+use protection::Unprotected;
 use roles::RoleError;
 
 /// Everything that a node is told.
@@ -77,6 +79,8 @@ pub struct Loaded {
     pub config: BrokerConfig,
     pub settings: Settings,
     pub advice: Vec<Advice>,
+    /// Keys that ask for protection which is not there. None where a node is to start.
+    pub unprotected: Vec<Unprotected>,
 }
 
 /// Why there is no configuration.
@@ -94,6 +98,18 @@ pub enum ConfigError {
     Roles { source: RoleError, origins: Vec<(String, Origin)> },
     #[error("{source}{}", set_at(.origins))]
     CrossCheck { source: CrossCheckError, origins: Vec<(String, Origin)> },
+    /// Keys ask for protection that is not there; so may listeners.
+    #[error("{}{}", join_lines(.keys), .listeners.as_ref().map(|error| format!("\n{error}")).unwrap_or_default())]
+    Unprotected { keys: Vec<Unprotected>, listeners: Option<Box<Self>> },
+    #[error("environment {variable}: the value is not UTF-8; set it again, or unset it")]
+    UnreadableVariable { variable: String },
+}
+
+impl ConfigError {
+    /// Whether the listeners ask for what is not there, or cannot be what keys of security make of them.
+    fn is_of_protection(&self) -> bool {
+        matches!(self, Self::Listeners { .. })
+    }
 }
 
 /// A value that its key does not accept.
@@ -105,8 +121,8 @@ pub struct BadValue {
     pub source: ConfigValueError,
 }
 
-fn join_lines(values: &[BadValue]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+fn join_lines(errors: &[impl ToString]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn default_hint(key: &str) -> String {
@@ -128,6 +144,15 @@ fn set_at(origins: &[(String, Origin)]) -> String {
 impl Loaded {
     /// Reads all sources and checks that this version can run what they describe.
     pub fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
+        let loaded = Self::to_look_at(sources)?;
+        if loaded.unprotected.is_empty() {
+            return Ok(loaded);
+        }
+        Err(ConfigError::Unprotected { keys: loaded.unprotected, listeners: None })
+    }
+
+    /// As [`Self::from_sources`], but what asks for protection that is not there is only listed.
+    pub fn to_look_at(sources: &Sources) -> Result<Self, ConfigError> {
         let loaded = Self::read(sources)?;
         let config = &loaded.config;
         roles::check(config.node_id, config.roles, &config.quorum_members).map_err(|source| {
@@ -144,14 +169,11 @@ impl Loaded {
         }
         settings.add_environment(&sources.environment);
         settings.add_flags(&sources.overrides);
+        if let Some(variable) = sources.environment.unreadable.first() {
+            return Err(ConfigError::UnreadableVariable { variable: variable.clone() });
+        }
         let mut advice = advice::on_settings(&settings);
-        advice.extend(
-            sources
-                .environment
-                .unreadable
-                .iter()
-                .map(|variable| Advice::UnreadableVariable { variable: variable.clone() }),
-        );
+        let unprotected = protection::unprotected(&settings);
         let given = Given {
             file: sources.file.is_some(),
             // KAFKA_HOME and the like are everywhere and configure nothing.
@@ -163,9 +185,15 @@ impl Loaded {
         };
         defaults::add_defaults(&mut settings, given);
         let cluster_id = sources.environment.cluster_id.clone();
-        let config = BrokerConfig::from_settings(&settings, cluster_id)?;
+        let config = match BrokerConfig::from_settings(&settings, cluster_id) {
+            Err(error) if error.is_of_protection() && !unprotected.is_empty() => {
+                let listeners = Some(Box::new(error));
+                return Err(ConfigError::Unprotected { keys: unprotected, listeners });
+            }
+            other => other?,
+        };
         advice.extend(check::cautions(&config.configs).into_iter().map(Advice::Operation));
-        Ok(Self { config, settings, advice })
+        Ok(Self { config, settings, advice, unprotected })
     }
 }
 

@@ -1,11 +1,13 @@
 //! Whether this broker could live with a change of its dynamic configuration: the checks of a broker
 //! that applies it, before the controller writes it down (`DynamicBrokerConfig.validate`).
 
+use bytestring::ByteString;
 use klamm_metadata::config_def::alter::{AlterError, validate_broker_change};
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::ErrorCode;
 
 use crate::config::check::{self, CrossCheckError};
+use crate::config::protection::{self, Demand};
 
 pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
 /// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
@@ -30,6 +32,9 @@ pub(crate) enum ChangeRefusal {
     CordonedAllAndSome,
     #[error("entries of {CORDONED_LOG_DIRS} are not in log.dirs: {}", missing.join(", "))]
     CordonedUnknown { missing: Vec<String> },
+    /// Nobody shall believe in protection that is not there.
+    #[error("{key} {demand}")]
+    Unprotected { key: ByteString, demand: Demand },
 }
 
 impl ChangeRefusal {
@@ -41,7 +46,8 @@ impl ChangeRefusal {
             Self::Together(_)
             | Self::Fixed(_)
             | Self::CordonedAllAndSome
-            | Self::CordonedUnknown { .. } => ErrorCode::InvalidRequest,
+            | Self::CordonedUnknown { .. }
+            | Self::Unprotected { .. } => ErrorCode::InvalidRequest,
         }
     }
 }
@@ -58,8 +64,41 @@ pub(crate) fn check_change(
     if let Some(key) = fixed {
         return Err(ChangeRefusal::Fixed(key));
     }
+    check_protection(broker, proposed, per_broker)?;
     check::check(&changed)?;
     check_cordoned(&changed)
+}
+
+/// Looks only at what is new: values that another program has left must not stand in the way of all others.
+fn check_protection(
+    broker: &BrokerConfigs,
+    proposed: &Configs,
+    per_broker: bool,
+) -> Result<(), ChangeRefusal> {
+    let present = if per_broker { broker.dynamic_broker() } else { broker.dynamic_default() };
+    let new = proposed.iter().filter(|(key, text)| present.get(*key) != Some(text));
+    let mut demands = new.filter_map(|(key, text)| Some((key, protection::demand(key, text)?)));
+    match demands.next() {
+        Some((key, demand)) => Err(ChangeRefusal::Unprotected { key: key.clone(), demand }),
+        None => Ok(()),
+    }
+}
+
+/// Dynamic values that somebody else has set and that this broker cannot live up to: what they ask for is not there,
+/// or cannot change while it runs.
+pub(crate) fn without_effect(broker: &BrokerConfigs) -> Vec<ChangeRefusal> {
+    let dynamic = || broker.dynamic_default().iter().chain(broker.dynamic_broker());
+    let mut refusals: Vec<ChangeRefusal> = dynamic()
+        .filter_map(|(key, text)| {
+            let demand = protection::demand(key, text)?;
+            Some(ChangeRefusal::Unprotected { key: key.clone(), demand })
+        })
+        .collect();
+    let differs = |key: &&str| {
+        broker.dynamic_broker().get(*key).is_some_and(|new| broker.statics().get(*key) != Some(new))
+    };
+    refusals.extend(FIXED_WHILE_RUNNING.into_iter().filter(differs).map(ChangeRefusal::Fixed));
+    refusals
 }
 
 fn check_cordoned(changed: &BrokerConfigs) -> Result<(), ChangeRefusal> {
@@ -113,6 +152,47 @@ mod tests {
         assert_eq!(refusal("listeners", "PLAINTEXT://:9092"), None);
         let fixed = ChangeRefusal::Fixed("listeners");
         assert_eq!(refusal("listeners", "PLAINTEXT://:9093"), Some(fixed));
+    }
+
+    #[test]
+    fn protection_that_is_not_there_cannot_be_asked_for() {
+        for (key, value) in [
+            ("listener.name.external.ssl.keystore.location", "/keystore"),
+            ("listener.name.external.ssl.client.auth", "required"),
+            ("listener.name.external.plain.sasl.jaas.config", "x"),
+            ("ssl.client.auth", "requested"),
+            ("sasl.enabled.mechanisms", "PLAIN"),
+            ("sasl.jaas.config", "x"),
+            ("principal.builder.class", "a.B"),
+            ("super.users", "User:a"),
+            ("listener.name.external.max.connections", "5"),
+        ] {
+            let refusal = refusal(key, value).unwrap_or_else(|| panic!("{key} is taken"));
+            assert!(matches!(refusal, ChangeRefusal::Unprotected { .. }), "{key}: {refusal}");
+            assert_eq!(refusal.code(), ErrorCode::InvalidRequest);
+            assert!(refusal.to_string().starts_with(&format!("{key} ")), "{refusal}");
+        }
+        assert_eq!(refusal("ssl.client.auth", "none"), None);
+        assert_eq!(refusal("listener.name.a.ssl.keystore.type", "PEM"), None);
+        assert_eq!(refusal("max.connections", "5"), None);
+    }
+
+    #[test]
+    fn what_another_program_has_left_is_told_and_stands_in_nobodys_way() {
+        let left =
+            [("listener.name.a.ssl.keystore.location", "/keystore"), ("listeners", "A://:1")];
+        let mut broker = BrokerConfigs::new(configs(&[("log.dirs", "/a,/b")])).unwrap();
+        broker.set_dynamic_broker(configs(&left));
+        let told: Vec<String> = without_effect(&broker).iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("listener.name.a.ssl.keystore.location asks for TLS"));
+        assert!(told[1].starts_with("listeners cannot change while"));
+        let mut proposed = configs(&left);
+        proposed.insert("log.cleaner.threads".into(), "2".into());
+        assert_eq!(check_change(&broker, &proposed, true), Ok(()));
+        proposed.insert("listener.name.a.ssl.key.password".into(), "x".into());
+        assert!(check_change(&broker, &proposed, true).is_err());
+        assert_eq!(without_effect(&BrokerConfigs::new(configs(&[])).unwrap()), []);
     }
 
     #[test]

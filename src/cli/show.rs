@@ -1,4 +1,6 @@
 //! `klamm config show`: every value in force and where it comes from.
+//!
+//! What asks for protection that is not there is shown too, with the error that stops a start.
 
 use std::fmt::Write as _;
 
@@ -13,7 +15,7 @@ const MASK: &str = "[hidden]";
 
 /// Prints a line for each key, sorted, and what there is to say about them to the error stream.
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> ExitStatus {
-    let loaded = match Loaded::from_sources(sources) {
+    let loaded = match Loaded::to_look_at(sources) {
         Ok(loaded) => loaded,
         Err(error) => {
             console.complain(error);
@@ -23,7 +25,13 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> ExitStatus {
     for advice in &loaded.advice {
         console.complain(advice);
     }
-    print(console, &listing(&loaded))
+    for refusal in &loaded.unprotected {
+        console.complain(refusal);
+    }
+    match print(console, &listing(&loaded)) {
+        ExitStatus::Ok if !loaded.unprotected.is_empty() => ExitStatus::Usage,
+        status => status,
+    }
 }
 
 fn listing(loaded: &Loaded) -> String {
@@ -95,7 +103,7 @@ mod tests {
         let overrides =
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let sources = Sources { overrides, ..Sources::default() };
-        let loaded = Loaded::from_sources(&sources).unwrap();
+        let loaded = Loaded::to_look_at(&sources).unwrap();
         listing(&loaded).lines().map(str::to_owned).collect()
     }
 

@@ -14,8 +14,6 @@ pub enum Advice {
     JvmOnly { key: String, origin: Origin, instead: Option<&'static str> },
     #[error("{now}: '{key}' is set again and overrules {before}")]
     Repeated { key: String, before: Origin, now: Origin },
-    #[error("environment {variable}: the value is not UTF-8 and is ignored")]
-    UnreadableVariable { variable: String },
     #[error("{0}")]
     Operation(super::check::Caution),
 }
