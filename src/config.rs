@@ -19,6 +19,7 @@ pub mod listeners;
 pub mod parts;
 pub mod properties;
 pub mod protection;
+pub mod providers;
 pub mod roles;
 pub mod settings;
 
@@ -40,6 +41,7 @@ use defaults::Given;
 use listeners::ListenerError;
 use properties::PropertiesError;
 use protection::Unprotected;
+use providers::Unresolved;
 use roles::RoleError;
 
 /// Everything that a node is told.
@@ -101,6 +103,8 @@ pub enum ConfigError {
     /// Keys ask for protection that is not there; so may listeners.
     #[error("{}{}", join_lines(.keys), .listeners.as_ref().map(|error| format!("\n{error}")).unwrap_or_default())]
     Unprotected { keys: Vec<Unprotected>, listeners: Option<Box<Self>> },
+    #[error("{}", join_lines(.0))]
+    Unresolved(Vec<Unresolved>),
     #[error("environment {variable}: the value is not UTF-8; set it again, or unset it")]
     UnreadableVariable { variable: String },
 }
@@ -114,11 +118,18 @@ impl ConfigError {
 
 /// A value that its key does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {source}{}", default_hint(.key))]
+#[error("{origin}: {}{}", .written.as_ref().map_or_else(|| .source.to_string(), |written| without_value(.key, written)), default_hint(.key))]
 pub struct BadValue {
     pub key: String,
     pub origin: Origin,
     pub source: ConfigValueError,
+    /// What stands in the place of a value that a provider gave. Such a value may be a secret.
+    pub written: Option<String>,
+}
+
+fn without_value(key: &str, written: &str) -> String {
+    let type_ = ConfigDef::broker().get(key).map_or("", |known| known.config_type.name());
+    format!("what {written} stands for is no valid value of {key} ({type_})")
 }
 
 fn join_lines(errors: &[impl ToString]) -> String {
@@ -172,6 +183,8 @@ impl Loaded {
         if let Some(variable) = sources.environment.unreadable.first() {
             return Err(ConfigError::UnreadableVariable { variable: variable.clone() });
         }
+        providers::resolve(&mut settings, &sources.environment.variables)
+            .map_err(ConfigError::Unresolved)?;
         let mut advice = advice::on_settings(&settings);
         let unprotected = protection::unprotected(&settings);
         let given = Given {
@@ -279,7 +292,8 @@ fn parse_settings(settings: &Settings) -> Result<BrokerConfigs, ConfigError> {
         .iter()
         .filter_map(|(key, setting)| {
             let source = parse_value(ConfigDef::broker().get(key)?, &setting.value).err()?;
-            Some(BadValue { key: key.to_owned(), origin: setting.origin.clone(), source })
+            let written = settings.written(key).map(str::to_owned);
+            Some(BadValue { key: key.to_owned(), origin: setting.origin.clone(), source, written })
         })
         .collect();
     if !bad.is_empty() {
@@ -348,6 +362,37 @@ mod tests {
         assert!(!alone("controller.quorum.voters", "1@localhost:9093,2@localhost:9193"));
         assert!(!alone("controller.quorum.bootstrap.servers", "localhost:9093,b:9093"));
         assert!(!alone("controller.quorum.bootstrap.servers", "other:9093"));
+    }
+
+    #[test]
+    fn values_come_from_providers_and_do_not_show_in_errors() {
+        let overrides = |value: &str| {
+            let pairs = [
+                ("config.providers", "env"),
+                (
+                    "config.providers.env.class",
+                    "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+                ),
+                ("num.partitions", value),
+            ];
+            pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()
+        };
+        let load = |value: &str| {
+            let variables = [("SECRET", "hunter2"), ("COUNT", "3")];
+            let environment =
+                Environment::from_variables(variables.map(|(k, v)| (k.into(), v.into())));
+            let overrides = overrides(value);
+            Loaded::from_sources(&Sources { environment, overrides, ..Sources::default() })
+        };
+        assert_eq!(load("${env:COUNT}").unwrap().config.topics.num_partitions, 3);
+        assert_eq!(
+            load("${env:SECRET}").unwrap_err().to_string(),
+            "--override: what ${env:SECRET} stands for is no valid value of num.partitions (INT); the default is 1"
+        );
+        assert_eq!(
+            load("${env:NONE}").unwrap_err().to_string(),
+            "--override: 'num.partitions' has ${env:NONE}, and the environment has no variable NONE: set it"
+        );
     }
 
     #[test]

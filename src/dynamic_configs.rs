@@ -8,6 +8,7 @@ use klamm_protocol::ErrorCode;
 
 use crate::config::check::{self, CrossCheckError};
 use crate::config::protection::{self, Demand};
+use crate::config::providers::{has_placeholder, is_of_providers};
 
 pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
 /// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
@@ -32,6 +33,11 @@ pub(crate) enum ChangeRefusal {
     CordonedAllAndSome,
     #[error("entries of {CORDONED_LOG_DIRS} are not in log.dirs: {}", missing.join(", "))]
     CordonedUnknown { missing: Vec<String> },
+    /// Providers are there while the configuration is read.
+    #[error(
+        "{0} cannot be resolved while the broker runs: write the value itself, or put it into the configuration file and restart"
+    )]
+    Placeholder(ByteString),
     /// Nobody shall believe in protection that is not there.
     #[error("{key} {demand}")]
     Unprotected { key: ByteString, demand: Demand },
@@ -47,6 +53,7 @@ impl ChangeRefusal {
             | Self::Fixed(_)
             | Self::CordonedAllAndSome
             | Self::CordonedUnknown { .. }
+            | Self::Placeholder(_)
             | Self::Unprotected { .. } => ErrorCode::InvalidRequest,
         }
     }
@@ -64,36 +71,36 @@ pub(crate) fn check_change(
     if let Some(key) = fixed {
         return Err(ChangeRefusal::Fixed(key));
     }
-    check_protection(broker, proposed, per_broker)?;
+    check_meaning(broker, proposed, per_broker)?;
     check::check(&changed)?;
     check_cordoned(&changed)
 }
 
 /// Looks only at what is new: values that another program has left must not stand in the way of all others.
-fn check_protection(
+fn check_meaning(
     broker: &BrokerConfigs,
     proposed: &Configs,
     per_broker: bool,
 ) -> Result<(), ChangeRefusal> {
     let present = if per_broker { broker.dynamic_broker() } else { broker.dynamic_default() };
     let new = proposed.iter().filter(|(key, text)| present.get(*key) != Some(text));
-    let mut demands = new.filter_map(|(key, text)| Some((key, protection::demand(key, text)?)));
-    match demands.next() {
-        Some((key, demand)) => Err(ChangeRefusal::Unprotected { key: key.clone(), demand }),
-        None => Ok(()),
+    new.filter_map(|(key, text)| meaningless(key, text)).next().map_or(Ok(()), Err)
+}
+
+/// Why a value of a dynamic configuration means nothing here.
+fn meaningless(key: &ByteString, text: &str) -> Option<ChangeRefusal> {
+    if let Some(demand) = protection::demand(key, text) {
+        return Some(ChangeRefusal::Unprotected { key: key.clone(), demand });
     }
+    (has_placeholder(text) || is_of_providers(key) && !text.is_empty())
+        .then(|| ChangeRefusal::Placeholder(key.clone()))
 }
 
 /// Dynamic values that somebody else has set and that this broker cannot live up to: what they ask for is not there,
 /// or cannot change while it runs.
 pub(crate) fn without_effect(broker: &BrokerConfigs) -> Vec<ChangeRefusal> {
     let dynamic = || broker.dynamic_default().iter().chain(broker.dynamic_broker());
-    let mut refusals: Vec<ChangeRefusal> = dynamic()
-        .filter_map(|(key, text)| {
-            let demand = protection::demand(key, text)?;
-            Some(ChangeRefusal::Unprotected { key: key.clone(), demand })
-        })
-        .collect();
+    let mut refusals: Vec<_> = dynamic().filter_map(|(key, text)| meaningless(key, text)).collect();
     let differs = |key: &&str| {
         broker.dynamic_broker().get(*key).is_some_and(|new| broker.statics().get(*key) != Some(new))
     };
@@ -175,6 +182,18 @@ mod tests {
         assert_eq!(refusal("ssl.client.auth", "none"), None);
         assert_eq!(refusal("listener.name.a.ssl.keystore.type", "PEM"), None);
         assert_eq!(refusal("max.connections", "5"), None);
+    }
+
+    #[test]
+    fn placeholders_are_no_dynamic_values() {
+        for (key, value) in [
+            ("my.plugin.key", "${env:A}"),
+            ("config.providers", "env"),
+            ("config.providers.env.class", "x"),
+        ] {
+            assert_eq!(refusal(key, value), Some(ChangeRefusal::Placeholder(key.into())), "{key}");
+        }
+        assert_eq!(refusal("my.plugin.key", "${HOME}"), None);
     }
 
     #[test]

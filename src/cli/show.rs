@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use klamm_metadata::config_def::synonyms::listener_base_name;
 use klamm_metadata::config_def::{ConfigDef, ConfigKey, Visibility};
 
+use crate::config::providers::is_of_providers;
 use crate::config::{Loaded, Setting, Sources};
 
 use super::{Console, ExitStatus, print};
@@ -40,7 +41,10 @@ fn listing(loaded: &Loaded) -> String {
         .iter()
         .map(|(key, Setting { value, origin })| {
             let value = if is_secret(key) { MASK } else { value };
-            (key.to_owned(), format!("{key}={}  # {}", escaped(value), origin))
+            let written = settings.written(key).map(|written| format!(", {}", escaped(written)));
+            let line =
+                format!("{key}={}  # {origin}{}", escaped(value), written.unwrap_or_default());
+            (key.to_owned(), line)
         })
         .collect();
     let is_unset = |key: &&ConfigKey| {
@@ -71,6 +75,9 @@ fn default_line(loaded: &Loaded, key: &ConfigKey) -> String {
 /// Passwords, and every key that nobody knows: it may hold anything.
 fn is_secret(key: &str) -> bool {
     let base = listener_base_name(key).unwrap_or(key);
+    if is_of_providers(key) {
+        return false;
+    }
     match ConfigDef::broker().get(base) {
         Some(known) => known.is_sensitive(),
         None => !matches!(base, "super.users" | "allow.everyone.if.no.acl.found"),

@@ -184,8 +184,8 @@ fn demanding(key: &str) -> Option<(&str, Demand)> {
     find(of_listener).or_else(|| find(of_mechanism?))
 }
 
-/// A value that does not even parse is none that asks for nothing.
-fn is_default(base: &str, value: &str) -> bool {
+/// Whether a value is what the key is without being set. One that does not even parse is not.
+pub(super) fn is_default(base: &str, value: &str) -> bool {
     let Some(key) = ConfigDef::broker().get(base) else { return false };
     match (parse_value(key, value), key.default_value()) {
         (Ok(ConfigValue::List(mut entries)), Some(ConfigValue::List(mut default))) => {
