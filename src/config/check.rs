@@ -88,7 +88,7 @@ impl CrossCheckError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Caution {
     #[error(
-        "broker.heartbeat.interval.ms ({heartbeat_ms} ms) is more than half of broker.session.timeout.ms ({session_ms} ms): one lost heartbeat may fence the broker"
+        "the broker sends a heartbeat every {heartbeat_ms} ms (the lesser of broker.heartbeat.interval.ms and failover.heartbeat.interval.ms), which is more than half of broker.session.timeout.ms ({session_ms} ms): one lost heartbeat may fence the broker"
     )]
     Heartbeat { heartbeat_ms: i32, session_ms: i32 },
 }
@@ -105,6 +105,7 @@ pub fn check(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
 /// Looks for values that are probably not meant.
 pub fn cautions(configs: &BrokerConfigs) -> Vec<Caution> {
     let heartbeat_ms = configs.int("broker.heartbeat.interval.ms");
+    let heartbeat_ms = heartbeat_ms.min(configs.int("failover.heartbeat.interval.ms"));
     let session_ms = configs.int("broker.session.timeout.ms");
     if i64::from(heartbeat_ms) * 2 > i64::from(session_ms) {
         vec![Caution::Heartbeat { heartbeat_ms, session_ms }]
@@ -309,7 +310,11 @@ mod tests {
             refusal(&[("connections.max.idle.ms", "50")]),
             CrossCheckError::AuthenticationDelay { delay_ms: 100, idle_ms: 50 }
         );
-        assert_eq!(cautions(&configs(&[("broker.session.timeout.ms", "3000")])).len(), 1);
+        let quick = ("broker.session.timeout.ms", "3000");
+        assert_eq!(cautions(&configs(&[quick])), [], "heartbeats are sent every 200 ms");
+        let slow = ("failover.heartbeat.interval.ms", "5000");
+        let caution = Caution::Heartbeat { heartbeat_ms: 2000, session_ms: 3000 };
+        assert_eq!(cautions(&configs(&[quick, slow])), [caution]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tracing::{error, warn};
 
 use super::handle::Completion;
 use crate::cluster::Published;
+use crate::dynamic_configs;
 use crate::node::Node;
 use crate::partition::settings::partition_config;
 
@@ -89,12 +90,19 @@ pub(crate) struct Publisher {
     dynamic_configs: (Configs, Configs),
     /// The images are as new as this process.
     caught_up: bool,
+    /// It has been said that the cluster's client quotas are not enforced here.
+    quotas_told: bool,
 }
 
 impl Publisher {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        let dynamic_configs = Default::default();
-        Self { node, applied: Arc::default(), dynamic_configs, caught_up: false }
+        Self {
+            node,
+            applied: Arc::default(),
+            dynamic_configs: Default::default(),
+            caught_up: false,
+            quotas_told: false,
+        }
     }
 
     /// Applies what comes until [`Publications::stop`]. A panic stops the node: what it serves would no longer
@@ -141,6 +149,7 @@ impl Publisher {
                 known?.directory(node_id)
             });
         }
+        self.tell_of_quotas(&published.image);
         let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
         let delta = ImageDelta::between(&before.image, &published.image);
         if delta.is_empty() {
@@ -151,6 +160,17 @@ impl Publisher {
         self.node.replicas.on_published(&self.node, &delta, &published.image);
         self.node.cluster.publish(Arc::clone(&published));
         self.node.groups.on_published(&delta, &published.image);
+    }
+
+    /// Apache Kafka would slow clients down where the metadata log says so.
+    fn tell_of_quotas(&mut self, image: &ClusterImage) {
+        let has_quotas = image.client_quotas.iter().next().is_some();
+        if has_quotas && !std::mem::replace(&mut self.quotas_told, true) {
+            error!(
+                "the metadata log has client quotas, which this version of Klamm does not enforce yet: \
+                 no client is slowed down by this broker"
+            );
+        }
     }
 
     fn apply_configs(&mut self, delta: &ImageDelta, image: &ClusterImage) {
@@ -194,6 +214,9 @@ impl Publisher {
         ignored.extend(configs.set_dynamic_broker(of_this.clone()));
         if !ignored.is_empty() {
             warn!("dynamic broker configurations without effect here: {}", ignored.join(", "));
+        }
+        for refusal in dynamic_configs::without_effect(&configs) {
+            error!("a dynamic configuration of this broker has no effect: {refusal}");
         }
         self.node.set_configs(configs);
     }
