@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
-use klamm_testbed::{Cluster, ClusterSetup, Flavour, Roles, ask, unique, until_true};
+use klamm_testbed::{Cluster, ClusterSetup, Flavour, Roles, ask, tool, unique, until_true};
 
 use crate::failover::stop;
 use crate::stage::alone;
@@ -173,6 +173,16 @@ fn a_broker_gets_no_replicas_while_all_its_directories_are_cordoned() {
     until_placed(&cluster, false);
     cordon(&cluster, 3, "--delete-config cordoned.log.dirs");
     until_placed(&cluster, true);
+
+    // Only the broker knows its directories: a controller does not add any by itself.
+    let controller = cluster.node(cluster.controller()).controller().unwrap();
+    let refused = tool(&format!(
+        "kafka-configs --bootstrap-controller {controller} --entity-type brokers --entity-name 3 --alter \
+         --add-config cordoned.log.dirs=*"
+    ))
+    .run();
+    assert_ne!(refused.status, 0, "{refused}");
+    assert!(refused.stderr.contains("must be a subset of the current"), "{refused}");
 }
 
 /// One controller and three brokers.
