@@ -97,6 +97,7 @@ impl Listener {
                 peer,
                 listener: Arc::clone(&self.options.name),
                 kind: self.options.kind,
+                is_forwarded: false,
             };
             let (share, lookout) = (quotas.request_bytes(), quotas.lookout());
             let limits = self.options.connection.clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
-use klamm_testbed::{Cluster, ClusterSetup, Flavour, ask, unique, until_true};
+use klamm_testbed::{Cluster, ClusterSetup, Flavour, Roles, ask, tool, unique, until_true};
 
 use crate::failover::stop;
 use crate::stage::alone;
@@ -127,39 +127,79 @@ fn cordon(cluster: &Cluster, id: i32, change: &str) {
         .ok();
 }
 
-#[test]
-fn a_broker_gets_no_replicas_while_all_its_directories_are_cordoned() {
-    let _machine = alone();
-    let mut cluster = ClusterSetup::under_test().with_second_directories().start();
+/// Waits until topics of three replicas can be made, or no longer can.
+#[track_caller]
+fn until_placed(cluster: &Cluster, can_be: bool) {
+    let expected = if can_be { 0 } else { INVALID_REPLICATION_FACTOR };
+    let address = cluster.node(1).client().unwrap();
+    until_true(&format!("topics to end with {expected}"), LIMIT, || {
+        create(address, &unique("t")).is_ok_and(|code| code == expected)
+    });
+}
+
+/// Broker 3 of three cordons some or all of its two directories, and stops and starts between.
+fn cordon_and_uncordon(cluster: &mut Cluster) {
     let (first, second) = {
         let broker = cluster.node(3).broker();
         (broker.data().display().to_string(), broker.second_data().display().to_string())
     };
-    let address = cluster.node(1).client().unwrap().to_owned();
-    let until_created = |expected: i16, what: &str| {
-        until_true(what, LIMIT, || create(&address, &unique("t")).unwrap() == expected);
-    };
-    // One of two directories cordoned changes nothing for the controller.
-    cordon(&cluster, 3, &format!("--add-config cordoned.log.dirs={first}"));
-    cordon(&cluster, 3, &format!("--add-config cordoned.log.dirs=[{first},{second}]"));
-    until_created(INVALID_REPLICATION_FACTOR, "the cordon to be known");
-    cordon(&cluster, 3, &format!("--add-config cordoned.log.dirs={second}"));
-    until_created(0, "the broker to take replicas again");
-    cordon(&cluster, 3, "--add-config cordoned.log.dirs=*");
-    until_created(INVALID_REPLICATION_FACTOR, "the cordon to be known");
+    cordon(cluster, 3, &format!("--add-config cordoned.log.dirs=[{first},{second}]"));
+    until_placed(cluster, false);
+    cordon(cluster, 3, &format!("--add-config cordoned.log.dirs={second}"));
+    until_placed(cluster, true);
+    cordon(cluster, 3, "--add-config cordoned.log.dirs=*");
+    until_placed(cluster, false);
 
-    // The broker says it again in its next life, whoever is the controller then.
-    stop(&mut cluster, 3);
+    // It says so again in its next life.
+    stop(cluster, 3);
+    until_placed(cluster, false);
     cluster.start_again(3);
-    assert_eq!(create(&address, &unique("t")).unwrap(), INVALID_REPLICATION_FACTOR);
+    let code = create(cluster.node(1).client().unwrap(), &unique("t")).unwrap();
+    assert_eq!(code, INVALID_REPLICATION_FACTOR);
+}
+
+#[test]
+fn a_broker_gets_no_replicas_while_all_its_directories_are_cordoned() {
+    let _machine = alone();
+    let mut cluster = ClusterSetup::under_test().with_second_directories().start();
+    cordon_and_uncordon(&mut cluster);
+    // Whoever is the controller.
     let controller = cluster.controller();
     cluster.kill(controller);
     until_true("another controller", LIMIT, || {
         cluster.quorum().is_ok_and(|quorum| quorum.leader != controller)
     });
     cluster.start_again(controller);
-    until_created(INVALID_REPLICATION_FACTOR, "the next controller to know of the cordon");
-
+    until_placed(&cluster, false);
     cordon(&cluster, 3, "--delete-config cordoned.log.dirs");
-    until_created(0, "the broker to take replicas again");
+    until_placed(&cluster, true);
+
+    // Only the broker knows its directories: a controller does not add any by itself.
+    let controller = cluster.node(cluster.controller()).controller().unwrap();
+    let refused = tool(&format!(
+        "kafka-configs --bootstrap-controller {controller} --entity-type brokers --entity-name 3 --alter \
+         --add-config cordoned.log.dirs=*"
+    ))
+    .run();
+    assert_ne!(refused.status, 0, "{refused}");
+    assert!(refused.stderr.contains("must be a subset of the current"), "{refused}");
+}
+
+/// One controller and three brokers.
+fn under_controller(controller: Flavour, broker: Flavour) -> Cluster {
+    let setup = ClusterSetup::empty().node(9, controller, Roles::Controller);
+    let setup = (1..=3).fold(setup, |setup, id| setup.node(id, broker, Roles::Broker));
+    setup.with_second_directories().start()
+}
+
+#[test]
+fn cordoned_directories_are_known_to_a_controller_of_the_other_program() {
+    let _machine = alone();
+    for (controller, broker) in [(Flavour::Kafka, Flavour::Klamm), (Flavour::Klamm, Flavour::Kafka)]
+    {
+        let mut cluster = under_controller(controller, broker);
+        cordon_and_uncordon(&mut cluster);
+        cordon(&cluster, 3, "--delete-config cordoned.log.dirs");
+        until_placed(&cluster, true);
+    }
 }

@@ -255,6 +255,18 @@ fn a_broker_whose_directories_are_all_cordoned_gets_replicas_only_by_hand() {
 }
 
 #[test]
+fn cordoned_directories_count_from_their_metadata_version_on() {
+    let mut testbed = three_brokers();
+    testbed.finalize("metadata.version", 29);
+    cordon(&mut testbed, 3, &[directory(3)]);
+    assert_eq!(testbed.controller.image().brokers.get(3).unwrap().cordoned_directories, None);
+    assert_eq!(create(&mut testbed, 3), (ErrorCode::None, None));
+    testbed.finalize("metadata.version", 30);
+    cordon(&mut testbed, 3, &[directory(3)]);
+    assert_eq!(grow(&mut testbed, 2, None), ErrorCode::InvalidReplicationFactor);
+}
+
+#[test]
 fn no_broker_without_cordoned_directories_means_no_topic() {
     let mut testbed = three_brokers();
     for id in 1..=3 {
