@@ -39,6 +39,7 @@ use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas, Unk
 use crate::net::listener::{Listener, ListenerOptions, SocketOptions};
 use crate::node::Node;
 use crate::partition::store::StoreError;
+use crate::state_dump::Inspection;
 
 /// How long connections get to end by themselves on shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +84,7 @@ pub struct Broker {
     stop: CancellationToken,
     tasks: TaskTracker,
     threads: Threads,
+    quotas: Arc<ConnectionQuotas>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -128,6 +130,7 @@ impl Broker {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             threads,
+            quotas: Arc::clone(&quotas),
         };
         // The quorum needs its controllers before there is a cluster to join.
         broker.accept(controllers, &quotas);
@@ -195,6 +198,11 @@ impl Broker {
 
     pub fn cluster_id(&self) -> &str {
         &self.node.cluster_id
+    }
+
+    /// What can be asked about the node while it runs. It does not keep the node alive.
+    pub(crate) fn inspection(&self) -> Inspection {
+        Inspection::new(&self.node, &self.quotas)
     }
 
     /// Waits until the broker can no longer go on: all log directories or the metadata log have

@@ -162,6 +162,11 @@ impl FetchSessions {
         Self { slots, sessions: Mutex::default() }
     }
 
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.sessions).len()
+    }
+
     /// Finds out what a request wants, given what is remembered of its session. `name_of` says what
     /// a topic id stands for now.
     pub(crate) fn begin(

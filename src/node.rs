@@ -127,7 +127,7 @@ impl Node {
 
     /// The controller has confirmed this broker by its answer to a heartbeat that was sent at `sent_ms`.
     pub(crate) fn renew_lease(&self, sent_ms: i64) {
-        if self.config.is_alone() {
+        if self.config.is_alone() || !self.config.lifecycle.leader_lease_enable {
             return;
         }
         let session_ms = i64::from(self.config.lifecycle.session_timeout_ms);

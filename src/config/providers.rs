@@ -64,7 +64,7 @@ fn configured(settings: &Settings) -> (BTreeMap<String, Provider>, Vec<Unresolve
         };
         match Provider::new(name, class, parameter) {
             Ok(provider) => drop(providers.insert(name.to_owned(), provider)),
-            Err(failure) => failures.push(failure),
+            Err(failure) => failures.push(*failure),
         }
     }
     (providers, failures)

@@ -23,6 +23,11 @@ pub(crate) fn raise_limit() -> io::Result<Option<u64>> {
     Ok(limit.maximum)
 }
 
+/// How many files may be open; `None` is no limit.
+pub(crate) fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Whether a new connection would take one of the last descriptors. `any` is an open one.
 pub(crate) fn are_scarce(any: impl AsFd) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return false };

@@ -33,7 +33,7 @@ impl Provider {
         name: &str,
         class: &'a Setting,
         parameter: impl Fn(&str) -> Option<(String, &'a Setting)>,
-    ) -> Result<Self, Unresolved> {
+    ) -> Result<Self, Box<Unresolved>> {
         let allowed_paths = || AllowedPaths::new(parameter("allowed.paths"));
         match &*class.value {
             FILE => Ok(Self::File(allowed_paths()?)),
@@ -70,8 +70,8 @@ impl Provider {
     }
 }
 
-fn refused(key: String, setting: &Setting, error: ProviderError) -> Unresolved {
-    Unresolved::Provider { key, origin: setting.origin.clone(), error }
+fn refused(key: String, setting: &Setting, error: ProviderError) -> Box<Unresolved> {
+    Box::new(Unresolved::Provider { key, origin: setting.origin.clone(), error })
 }
 
 fn variable(
@@ -135,7 +135,7 @@ pub(super) struct AllowedPaths {
 }
 
 impl AllowedPaths {
-    fn new(parameter: Option<(String, &Setting)>) -> Result<Self, Unresolved> {
+    fn new(parameter: Option<(String, &Setting)>) -> Result<Self, Box<Unresolved>> {
         let Some((key, setting)) = parameter.filter(|(_, setting)| !setting.value.is_empty())
         else {
             return Ok(Self { paths: None });
