@@ -26,6 +26,8 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let storage = &node.config.storage;
     let period = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1));
     let mut retention = interval(period(storage.retention_check_interval_ms));
+    let mut producers =
+        interval(period(i64::from(storage.producer_id_expiration_check_interval_ms)));
     let mut checkpoints = interval(period(i64::from(storage.flush_offset_checkpoint_interval_ms)));
     let mut overdue = interval(period(storage.flush_scheduler_interval_ms));
     let mut deleted = interval(REMOVE_DELETED_INTERVAL);
@@ -33,6 +35,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         let work: fn(&Node) = tokio::select! {
             () = stop.cancelled() => return,
             _ = retention.tick() => apply_retention,
+            _ = producers.tick() => expire_producers,
             _ = checkpoints.tick() => write_checkpoints,
             () = node.log_starts_moved.notified() => tokio::select! {
                 () = stop.cancelled() => return,
@@ -59,11 +62,7 @@ fn interval(period: Duration) -> tokio::time::Interval {
 fn apply_retention(node: &Node) {
     let now_ms = clock::wall_ms();
     for partition in node.partitions.all() {
-        let applied = partition.with_log(|log| {
-            let expiration_ms = log.config().producer_id_expiration_ms;
-            log.producers_mut().remove_expired(now_ms, expiration_ms);
-            log.apply_retention(now_ms)
-        });
+        let applied = partition.with_log(|log| log.apply_retention(now_ms));
         match applied {
             Ok(Ok(deleted)) => {
                 for segment in deleted {
@@ -83,6 +82,19 @@ fn apply_retention(node: &Node) {
             // Closed meanwhile.
             Err(_) => {}
         }
+    }
+}
+
+fn expire_producers(node: &Node) {
+    let now_ms = clock::wall_ms();
+    for partition in node.partitions.all() {
+        // A closed log has no producers any more.
+        partition
+            .with_log(|log| {
+                let expiration_ms = log.config().producer_id_expiration_ms;
+                log.producers_mut().remove_expired(now_ms, expiration_ms);
+            })
+            .ok();
     }
 }
 

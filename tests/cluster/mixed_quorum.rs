@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use klamm_testbed::Flavour::{self, Kafka};
-use klamm_testbed::{Cluster, ClusterSetup, Roles, until, until_true};
+use klamm_testbed::{Cluster, ClusterSetup, Roles, until, until_true, within};
 
 use crate::logs::{end_with_equal_metadata_logs, files, metadata_log};
 use crate::stage::alone;
@@ -12,6 +12,8 @@ use crate::stage::alone;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Chance decides who leads next: after so many elections among three, both programs have led in all likelihood.
 const MAX_ROUNDS: usize = 12;
+/// Two heartbeats of a broker of Apache Kafka, and less than half its session.
+const TWO_HEARTBEATS: Duration = Duration::from_secs(4);
 
 fn is_of(cluster: &Cluster, id: i32, flavour: Flavour) -> bool {
     cluster.node(id).flavour() == flavour
@@ -101,4 +103,14 @@ fn kafka_begins_with_a_snapshot_of_klamm() {
 #[test]
 fn klamm_begins_with_a_snapshot_of_kafka() {
     begin_with_a_snapshot(Kafka, Flavour::under_test());
+}
+
+/// A tool that has just seen the broker would be told that there is none of its id.
+#[test]
+fn a_broker_of_kafka_stays_unfenced_under_a_controller_of_klamm() {
+    let _machine = alone();
+    let mut cluster = ClusterSetup::of(&[Flavour::under_test()]).start();
+    cluster.join(2, Kafka, Roles::Broker);
+    let is_fenced = || cluster.unfenced().is_ok_and(|unfenced| !unfenced.contains(&2));
+    assert!(!within(TWO_HEARTBEATS, is_fenced), "it was fenced before its second heartbeat");
 }

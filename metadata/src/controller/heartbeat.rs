@@ -181,6 +181,9 @@ impl Controller {
             BrokerControlState::ControlledShutdown => {
                 heartbeats.on_controlled_shutdown(broker, last_offset);
             }
+            BrokerControlState::Unfenced if !self.image().brokers.is_alive(broker) => {
+                self.heartbeats_mut().on_unfenced(broker);
+            }
             BrokerControlState::Unfenced => {}
         }
     }

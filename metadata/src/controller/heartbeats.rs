@@ -13,6 +13,9 @@ const CALM_MS: i64 = 120_000;
 const FORGIVEN_FALSE_ALARMS: u32 = 3;
 /// Doubled that often, any silence reaches the session's timeout.
 const MAX_FALSE_ALARMS: u32 = 8;
+/// So many quick heartbeats on end make a broker one whose silence tells soon. A broker of Apache Kafka sends one every two seconds,
+/// but one or two at once when it is ready to be unfenced, and when a log directory fails.
+const QUICK_GAPS: u32 = 3;
 
 /// What is known of the sessions of brokers that have sent heartbeats.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +40,14 @@ impl SessionTimeouts {
     fn patience_ms(&self, session: &Session) -> i64 {
         let doublings = session.false_alarms.saturating_sub(FORGIVEN_FALSE_ALARMS);
         let patience_ms = self.silence_ms.saturating_mul(1 << doublings);
-        if session.is_quick { patience_ms.min(self.session_ms) } else { self.session_ms }
+        if session.is_quick() { patience_ms.min(self.session_ms) } else { self.session_ms }
+    }
+}
+
+impl Session {
+    /// Its heartbeats come so quickly that their absence tells soon.
+    fn is_quick(&self) -> bool {
+        self.quick_gaps == QUICK_GAPS
     }
 }
 
@@ -46,8 +56,8 @@ impl SessionTimeouts {
 struct Session {
     epoch: i64,
     last_contact_ms: i64,
-    /// Its heartbeats come so quickly that their absence tells soon.
-    is_quick: bool,
+    /// How many of its last heartbeats came quickly after the one before, up to `QUICK_GAPS`.
+    quick_gaps: u32,
     /// When nobody was found to listen at its address, unless it was heard from since.
     gone_since_ms: Option<i64>,
     /// It was heard from although nobody seemed to listen at its address: that proves nothing about this broker.
@@ -71,7 +81,7 @@ impl BrokerHeartbeats {
         let fresh = Session {
             epoch,
             last_contact_ms: now_ms,
-            is_quick: false,
+            quick_gaps: 0,
             gone_since_ms: None,
             is_falsely_gone: false,
             false_alarms: 0,
@@ -84,7 +94,7 @@ impl BrokerHeartbeats {
             *session = fresh;
         }
         let gap_ms = now_ms.saturating_sub(session.last_contact_ms);
-        if session.is_quick && gap_ms >= self.timeouts.patience_ms(session) {
+        if session.is_quick() && gap_ms >= self.timeouts.patience_ms(session) {
             session.false_alarms = (session.false_alarms + 1).min(MAX_FALSE_ALARMS);
             session.last_false_alarm_ms = now_ms;
         } else if now_ms.saturating_sub(session.last_false_alarm_ms) >= CALM_MS {
@@ -92,7 +102,11 @@ impl BrokerHeartbeats {
             session.last_false_alarm_ms = now_ms;
         }
         // Three heartbeats in the time of silence: one that is late is no silence.
-        session.is_quick = gap_ms > 0 && gap_ms.saturating_mul(3) <= self.timeouts.silence_ms;
+        let is_quick = gap_ms > 0 && gap_ms.saturating_mul(3) <= self.timeouts.silence_ms;
+        session.quick_gaps = match is_quick {
+            true => (session.quick_gaps + 1).min(QUICK_GAPS),
+            false => session.quick_gaps.saturating_sub(1),
+        };
         session.is_falsely_gone |= session.gone_since_ms.take().is_some();
         session.last_contact_ms = now_ms;
     }
@@ -118,6 +132,13 @@ impl BrokerHeartbeats {
     /// The session ends: the broker registers anew, or has gone.
     pub fn remove(&mut self, broker: BrokerId) {
         self.sessions.remove(&broker);
+    }
+
+    /// How often a broker asked while it was starting says nothing of how often it will be heard from now.
+    pub fn on_unfenced(&mut self, broker: BrokerId) {
+        if let Some(session) = self.sessions.get_mut(&broker) {
+            session.quick_gaps = 0;
+        }
     }
 
     /// A fenced broker is no longer shutting down in a controlled way.
@@ -200,13 +221,41 @@ mod tests {
     #[test]
     fn quick_heartbeats_make_silence_tell_soon_and_slow_ones_do_not() {
         let mut heartbeats = heartbeats(9_000);
-        heartbeats.on_contact(1, 5, 0);
+        for now_ms in [0, 200, 400, 600] {
+            heartbeats.on_contact(1, 5, now_ms);
+        }
         heartbeats.on_contact(2, 5, 0);
-        heartbeats.on_contact(1, 5, 200);
         heartbeats.on_contact(2, 5, 2_000);
-        assert_eq!(heartbeats.first_expired(1_399, |_| true), None);
-        assert_eq!(heartbeats.first_expired(1_400, |_| true), Some((1, 5)));
+        assert_eq!(heartbeats.first_expired(1_799, |_| true), None);
+        assert_eq!(heartbeats.first_expired(1_800, |_| true), Some((1, 5)));
         assert_eq!(heartbeats.next_expiry_ms(|id| id == 2), Some(11_000));
+    }
+
+    #[test]
+    fn a_broker_that_hurries_to_be_unfenced_is_not_missed_before_its_session_ends() {
+        let mut heartbeats = heartbeats(9_000);
+        // As a broker of Apache Kafka starts: every 10 ms until it has caught up, at once when it is ready, then every 2 s.
+        for now_ms in [0, 10, 20, 30, 40, 50, 250] {
+            heartbeats.on_contact(1, 5, now_ms);
+        }
+        heartbeats.on_unfenced(1);
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(9_250));
+        // A log directory fails.
+        for now_ms in [2_250, 2_400, 4_400] {
+            heartbeats.on_contact(1, 5, now_ms);
+            assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(now_ms + 9_000));
+        }
+    }
+
+    #[test]
+    fn one_late_heartbeat_lends_a_quick_broker_the_length_of_a_session_until_the_next() {
+        let mut heartbeats = heartbeats(9_000);
+        for now_ms in [0, 200, 400, 600, 1_200] {
+            heartbeats.on_contact(1, 5, now_ms);
+        }
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(10_200));
+        heartbeats.on_contact(1, 5, 1_400);
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(2_600));
     }
 
     #[test]
@@ -218,7 +267,9 @@ mod tests {
             heartbeats.on_contact(1, 5, now_ms);
             heartbeats.next_expiry_ms(|_| true).unwrap() - now_ms
         };
-        contact(&mut heartbeats, 0);
+        for _ in 0..QUICK_GAPS {
+            contact(&mut heartbeats, 200);
+        }
         assert_eq!(contact(&mut heartbeats, 200), 1_200);
         for patience_ms in [1_200, 1_200, 1_200, 2_400, 4_800, 9_000] {
             contact(&mut heartbeats, 9_500);

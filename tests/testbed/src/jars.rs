@@ -19,20 +19,27 @@ const COMPILE_LIMIT: Duration = Duration::from_secs(120);
 /// When Maven is missing or cannot fetch them.
 pub fn kafka_jars() -> &'static Path {
     static JARS: LazyLock<PathBuf> = LazyLock::new(|| {
-        let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pom.xml");
-        let source = std::fs::read_to_string(&pom).expect("tests/pom.xml is there");
-        made_once("kafka-libs", &source, |jars| {
-            require("mvn", "maven");
-            let output = format!("-DoutputDirectory={}", jars.display());
-            Program::new("mvn")
-                .args(["-q", "-B", "dependency:copy-dependencies", &output, "-f"])
-                .arg(pom.display().to_string())
-                .limit(DOWNLOAD_LIMIT)
-                .run()
-                .ok();
-        })
+        fetched("kafka-libs", &Path::new(env!("CARGO_MANIFEST_DIR")).join("../pom.xml"))
     });
     &JARS
+}
+
+/// The directory `<target>/<name>` with the jars that a `pom.xml` depends on.
+///
+/// # Panics
+/// When Maven is missing or cannot fetch them.
+pub fn fetched(name: &str, pom: &Path) -> PathBuf {
+    let source = std::fs::read_to_string(pom).expect("the pom is there");
+    made_once(name, &source, |jars| {
+        require("mvn", "maven");
+        let output = format!("-DoutputDirectory={}", jars.display());
+        Program::new("mvn")
+            .args(["-q", "-B", "dependency:copy-dependencies", &output, "-f"])
+            .arg(pom.display().to_string())
+            .limit(DOWNLOAD_LIMIT)
+            .run()
+            .ok();
+    })
 }
 
 /// Compiles one Java source file against Kafka's jars and returns the directory of its classes.
@@ -40,13 +47,23 @@ pub fn kafka_jars() -> &'static Path {
 /// # Panics
 /// When the compiler is missing or refuses it.
 pub fn compiled(source: &Path) -> PathBuf {
-    let text = std::fs::read_to_string(source).expect("the Java source is there");
     let name = source.file_stem().expect("a source has a name").to_string_lossy();
-    made_once(&format!("java-{name}"), &text, |classes| {
+    compiled_against(kafka_jars(), &format!("java-{name}"), &[source.to_path_buf()])
+}
+
+/// Compiles Java source files against the jars of a directory into the directory `<target>/<name>`, which is returned.
+///
+/// # Panics
+/// When the compiler is missing or refuses them.
+pub fn compiled_against(jars: &Path, name: &str, sources: &[PathBuf]) -> PathBuf {
+    let read = |source: &PathBuf| std::fs::read_to_string(source).expect("the source is there");
+    let text: String = sources.iter().map(read).collect();
+    made_once(name, &text, |classes| {
         require("javac", "default-jdk-headless");
         Program::new("javac")
-            .args(["-nowarn", "-cp", &format!("{}/*", kafka_jars().display()), "-d"])
-            .args([classes.display().to_string(), source.display().to_string()])
+            .args(["-nowarn", "-cp", &format!("{}/*", jars.display()), "-d"])
+            .arg(classes.display().to_string())
+            .args(sources.iter().map(|source| source.display().to_string()))
             .limit(COMPILE_LIMIT)
             .run()
             .ok();
@@ -58,9 +75,17 @@ pub fn compiled(source: &Path) -> PathBuf {
 /// # Panics
 /// When there is no Java.
 pub fn jvm(classes: &[&Path], heap_mib: u32) -> Command {
+    jvm_with(kafka_jars(), classes, heap_mib)
+}
+
+/// A `java` command with the jars of a directory, and the given directories before them, on its class path.
+///
+/// # Panics
+/// When there is no Java.
+pub fn jvm_with(jars: &Path, classes: &[&Path], heap_mib: u32) -> Command {
     require("java", "default-jre-headless");
     let mut path: Vec<String> = classes.iter().map(|dir| dir.display().to_string()).collect();
-    path.push(format!("{}/*", kafka_jars().display()));
+    path.push(format!("{}/*", jars.display()));
     let log4j = Path::new(env!("CARGO_MANIFEST_DIR")).join("log4j2.xml");
     let mut java = Command::new("java");
     java.arg(format!("-Xmx{heap_mib}m"))

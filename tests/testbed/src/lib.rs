@@ -28,7 +28,7 @@ pub use ask::ask;
 pub use broker::Broker;
 pub use cluster::{Cluster, ClusterSetup, Node, PartitionState, QuorumState, Roles};
 pub use disk::Disk;
-pub use jars::{compiled, jvm, kafka_jars, made_once};
+pub use jars::{compiled, compiled_against, fetched, jvm, jvm_with, kafka_jars, made_once};
 pub use network::Network;
 pub use place::{Directory, free_port, target_dir, unique};
 pub use program::{Output, Program, Running, require};

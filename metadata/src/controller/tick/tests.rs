@@ -43,6 +43,27 @@ fn a_broker_that_says_nothing_is_fenced_after_its_session() {
     assert_eq!(tick(&mut testbed), [], "once");
 }
 
+/// Apache Kafka's broker asks every 10 ms while it starts, at once when it is ready, and every two seconds from then on.
+#[test]
+fn a_broker_that_was_quick_while_it_started_is_not_fenced_before_its_next_heartbeat() {
+    let mut testbed = Testbed::with_brokers([1, 2]);
+    for _ in 0..10 {
+        testbed.now_ms += 10;
+        testbed.heartbeat(1, |request| request.want_fence = true);
+    }
+    assert!(!testbed.controller.image().brokers.is_alive(1));
+    testbed.now_ms += 10;
+    testbed.heartbeat(1, |_| {});
+    for pause_ms in [1_200, 800, 9_000 - 1] {
+        testbed.now_ms += pause_ms;
+        tick(&mut testbed);
+        assert!(testbed.controller.image().brokers.is_alive(1), "{pause_ms}");
+        if pause_ms == 800 {
+            testbed.heartbeat(1, |_| {});
+        }
+    }
+}
+
 #[test]
 fn the_broker_on_the_node_that_led_before_is_fenced_unless_it_is_heard_from_soon() {
     for is_heard_from in [false, true] {
