@@ -119,6 +119,7 @@ impl State {
         log.set_high_watermark(high_watermark);
         self.producers.on_reached(high_watermark);
         self.consumers.wake();
+        self.followers.tell_of_watermark();
         Some(high_watermark)
     }
 
