@@ -12,6 +12,7 @@ mod mixed_quorum;
 mod moves;
 mod network;
 mod peers;
+mod space;
 mod stage;
 mod table;
 mod throttle;
