@@ -113,12 +113,15 @@ impl GroupCoordinators {
 
     fn begin(&self, change: &PartitionDelta, node: &Node, runtime: &Handle) {
         let Some(partition) = node.partitions.get(change.topic.id, change.index) else {
-            // The publisher has said why.
+            // The reason has been said. Once it is open it comes here again.
             error!("{CONSUMER_OFFSETS}-{} is not open: its groups are not served", change.index);
             return;
         };
         let coordinator = Coordinator::start(partition, self.settings.clone(), runtime);
-        self.write().insert(change.index, coordinator);
+        let other = self.write().insert(change.index, coordinator);
+        if let Some(other) = other {
+            other.end();
+        }
     }
 
     fn end(&self, index: PartitionIndex) {

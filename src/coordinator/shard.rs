@@ -26,6 +26,9 @@ use super::loader::{self, Loaded};
 use crate::clock;
 use crate::partition::handle::{AppendOptions, Partition};
 
+/// The pause before a partition is loaded again for which something was lacking.
+const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(500);
+
 /// A coordinator, from when its partition is led here until it no longer is.
 #[derive(Debug)]
 pub(super) struct Coordinator {
@@ -46,6 +49,15 @@ enum State {
     Active(Box<Running>),
     /// The partition moved, or cannot be used.
     Ended,
+}
+
+/// What became of an attempt to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loading {
+    /// Loaded, or it will never be.
+    Over,
+    /// Something was lacking for it.
+    Later,
 }
 
 /// A shard and who waits for it.
@@ -148,18 +160,33 @@ impl Coordinator {
     }
 
     async fn run(self: Arc<Self>) {
-        let loading = Arc::clone(&self);
-        if tokio::task::spawn_blocking(move || loading.load()).await.is_err() {
-            error!("{}: loading panicked, its groups are not served", self.name());
-            self.end();
+        loop {
+            let loading = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || loading.load()).await {
+                Ok(Loading::Over) => break,
+                Ok(Loading::Later) => {
+                    let pause = tokio::time::sleep(LOAD_RETRY_PAUSE);
+                    if self.ended.run_until_cancelled(pause).await.is_none() {
+                        return;
+                    }
+                }
+                Err(_) => {
+                    error!("{}: loading panicked, its groups are not served", self.name());
+                    self.end();
+                    return;
+                }
+            }
         }
         let stop = self.ended.clone();
         stop.run_until_cancelled(self.drive()).await;
     }
 
-    fn load(&self) {
+    fn load(&self) -> Loading {
         let begun = Instant::now();
-        let Some(view) = self.partition.view() else { return self.end() };
+        let Some(view) = self.partition.view() else {
+            self.end();
+            return Loading::Over;
+        };
         let (log_end, buffer) = (view.log_end(), self.settings.load_buffer_bytes);
         match loader::load(&view, buffer, || self.ended.is_cancelled()) {
             Ok(Some(Loaded { loader, records, unknown })) => {
@@ -173,11 +200,16 @@ impl Coordinator {
                 }
             }
             Ok(None) => {}
+            Err(failure) if failure.passes() => {
+                warn!("{} {failure}; its groups are loaded when there is room", self.name());
+                return Loading::Later;
+            }
             Err(failure) => {
                 error!("{} {failure}; its groups are not served", self.name());
                 self.end();
             }
         }
+        Loading::Over
     }
 
     fn activate(&self, loader: GroupLoader, log_end: Offset) {
@@ -313,7 +345,7 @@ fn send(waiting: &mut BTreeMap<RequestToken, oneshot::Sender<Response>>, replies
 mod tests {
     use bytes::Bytes;
     use klamm_coordinator::group::JoinGroup;
-    use klamm_log::disk::{Disk, MemoryDisk};
+    use klamm_log::disk::{Disk, Fault, MemoryDisk, Operation};
     use klamm_metadata::config_def::{BrokerConfigs, Configs};
     use klamm_protocol::Uuid;
     use klamm_protocol::messages::join_group_request::{
@@ -345,7 +377,11 @@ mod tests {
     }
 
     fn partition() -> Arc<Partition> {
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        partition_on(&MemoryDisk::default())
+    }
+
+    fn partition_on(disk: &MemoryDisk) -> Arc<Partition> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let config = BrokerConfig::from_pairs([("log.dirs", "/data")]).unwrap();
         let store = LogStore::open(&disk, &config).unwrap();
         let configs = BrokerConfigs::new(Configs::new()).unwrap();
@@ -564,6 +600,41 @@ mod tests {
         let coordinator = unloaded(&partition);
         coordinator.load();
         assert_eq!(coordinator.look(|_, _| ()), Err(ErrorCode::NotCoordinator));
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_cannot_be_read_for_now_is_loaded_when_it_can() {
+        let disk = MemoryDisk::default();
+        let partition = partition_on(&disk);
+        let before = loaded(&partition).await;
+        assert_eq!(commit_error(commit(&before, 5)).await, 0);
+        before.end();
+        let coordinator = unloaded(&partition);
+        disk.fail_next(Operation::Read, Fault::OutOfFileDescriptors);
+        assert_eq!(coordinator.load(), Loading::Later);
+        let meanwhile = coordinator.look(|_, _| ());
+        assert_eq!(meanwhile, Err(ErrorCode::CoordinatorLoadInProgress));
+        assert_eq!(coordinator.load(), Loading::Over);
+        let coordinator = Arc::new(coordinator);
+        let driven = Arc::clone(&coordinator);
+        tokio::spawn(async move { driven.drive().await });
+        assert_eq!(fetched(&coordinator).await, 5);
+        // By itself it tries again.
+        disk.fail_next(Operation::Read, Fault::OutOfFileDescriptors);
+        assert_eq!(fetched(&*loaded(&partition).await).await, 5);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_finds_no_space_is_refused_and_the_next_one_is_not() {
+        let disk = MemoryDisk::default();
+        let coordinator = loaded(&partition_on(&disk)).await;
+        assert_eq!(commit_error(commit(&coordinator, 5)).await, 0);
+        disk.lack_from(disk.mutations(), Fault::NoSpace);
+        let refused = commit_error(commit(&coordinator, 6)).await;
+        assert!(ErrorCode::from_code(refused).is_some_and(|code| code != ErrorCode::None));
+        disk.give_room();
+        assert_eq!(commit_error(commit(&coordinator, 7)).await, 0);
+        assert_eq!(fetched(&coordinator).await, 7);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod moves;
 mod network;
 mod peers;
 mod placement;
+mod space;
 mod stage;
 mod table;
 mod throttle;

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use klamm_log::error::AppendError;
@@ -16,6 +15,7 @@ use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
 use klamm_replication::partition::{AcksState, NotEnoughReplicas};
 
+use super::lacking::Attempt;
 use super::{Partition, PartitionConfig};
 use crate::clock;
 use crate::partition::waiting::Countdown;
@@ -198,9 +198,15 @@ impl Partition {
             guard: None,
             transaction_version: -1,
         };
-        let info = log
-            .append_as_leader(std::slice::from_ref(&validated), how, now_ms)
-            .map_err(|error| self.append_error(&error, log.log_start()))?;
+        let info = match log.append_as_leader(std::slice::from_ref(&validated), how, now_ms) {
+            Ok(info) => info,
+            Err(error) => {
+                let log_start = log.log_start();
+                drop(state);
+                return Err(self.append_error(&error, log_start));
+            }
+        };
+        self.on_room(Attempt::Write);
         let flushes = config.flushes_before_ack()
             || log.segment_count() != segments
             || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
@@ -230,10 +236,7 @@ impl Partition {
 
     fn append_error(&self, error: &AppendError, log_start: Offset) -> AppendFailure {
         if let AppendError::Storage(storage) = error {
-            tracing::error!("{}-{} could not be appended to: {storage}", self.topic, self.index);
-            if storage.is_offline() {
-                self.offline.store(true, Ordering::Release);
-            }
+            self.on_storage_error(Attempt::Write, storage);
         }
         AppendFailure::refused(error, log_start)
     }
