@@ -282,11 +282,20 @@ mod tests {
         }
     }
 
+    /// Without it the node would not start again.
+    fn put_metadata_log(disk: &dyn Disk) {
+        let dir = Path::new("/one/__cluster_metadata-0");
+        disk.create_dir_all(dir).unwrap();
+        disk.write_atomically(&dir.join("quorum-state"), b"{}").unwrap();
+        disk.sync_dir(Path::new("/one")).unwrap();
+    }
+
     /// Opens what is on the disk; the cluster has `recorded` as the partition's directory.
     fn open(disk: &MemoryDisk, recorded: Option<usize>) -> Place {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
         let store = LogStore::open(&disk, &config).unwrap();
+        put_metadata_log(disk.as_ref());
         let directory = recorded.map_or(Uuid::ZERO, |place| store.at(place).id);
         let replica = KnownReplica {
             topic_id: TOPIC_ID,

@@ -282,7 +282,7 @@ fn a_copy_of_a_directory_is_refused_with_both_names() {
 #[test]
 fn a_directory_that_is_named_twice_is_refused_with_both_names() {
     let node = Node::new();
-    for twice in ["/a,/b,/c,/b", "/a,/b,/c,/a/../b", "/a,/b,/c,/./b/"] {
+    for twice in ["/a,/b,/c,/a/../b", "/a,/b,/c,/./b/"] {
         let refusal = node.start(twice, None).unwrap_err().to_string();
         assert!(refusal.contains("are the same directory: name it once in log.dirs"), "{refusal}");
     }
