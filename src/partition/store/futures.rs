@@ -13,12 +13,12 @@ use bytestring::ByteString;
 use klamm_log::error::LogError;
 use klamm_log::log::{Log, LogOptions};
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::PartitionIndex;
 use tracing::{error, info, warn};
 
 use super::found::Known;
-use super::known::KnownReplica;
 use super::{LogStore, PlaceKey, lock};
 use crate::clock;
 use crate::partition::handle::{FutureReplica, MoveError, Partition};
@@ -75,7 +75,8 @@ impl LogStore {
     /// Copies whose replica is gone are deleted, and those that have no log to take the place of take it. What the
     /// metadata have never known is left alone, as logs are.
     pub(super) fn settle_futures(&self, known: Known<'_>) {
-        for (key, copies) in std::mem::take(&mut *lock(&self.futures)) {
+        let futures = std::mem::take(&mut *lock(&self.futures));
+        for (key, copies) in futures {
             let replica = known(&key.0, key.1);
             let belongs = |(place, name): &(usize, String)| {
                 let topic_id = self.topic_id_at(*place, name);

@@ -10,6 +10,7 @@ use klamm_log::meta_properties::MetaProperties;
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::messages::partition_record::PartitionRecord;
 use klamm_protocol::messages::register_broker_record::RegisterBrokerRecord;
