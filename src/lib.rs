@@ -37,4 +37,4 @@ mod state_dump;
 pub use broker::{Broker, StartError};
 pub use controller::snapshot_file::SnapshotError;
 pub use lifecycle::JoinError;
-pub use partition::store::StoreError;
+pub use partition::store::{LayoutError, StoreError};

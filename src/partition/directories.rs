@@ -5,6 +5,7 @@
 //! the replica is no longer here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,16 +17,19 @@ use klamm_protocol::messages::assign_replicas_to_dirs_request::{
 use klamm_protocol::messages::assign_replicas_to_dirs_response::AssignReplicasToDirsResponse;
 use klamm_protocol::{ErrorCode, Uuid};
 use tokio::sync::Notify;
-use tracing::{debug, error};
+use tracing::{debug, error, info, warn};
 
 use super::fetcher::Key;
 use crate::controller::channel::ControllerChannel;
+use crate::lifecycle;
 use crate::node::Node;
 
 /// The pause before the controller is asked again.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 /// The most replicas that one request names (`AssignReplicasToDirsRequest.MAX_ASSIGNMENTS_PER_REQUEST`).
 const MAX_ASSIGNMENTS: usize = 2250;
+/// How often paths are looked at whose disk is not there.
+const RETURN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the directories are looked at.
 const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -161,16 +165,16 @@ fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(Key, Uuid)> {
 
 /// Takes replicas out of use whose directory has failed: their leaderships move as soon as a heartbeat has said so.
 pub(super) async fn watch_failures(node: Arc<Node>) {
-    let mut known = 0;
+    let mut known: Vec<PathBuf> = Vec::new();
     let mut ticks = tokio::time::interval(FAILURE_CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let failed = node.store.failed_directories();
-        if failed.len() == known {
+        if failed == known {
             continue;
         }
-        known = failed.len();
+        known = failed.iter().map(PathBuf::from).collect();
         for partition in node.partitions.all() {
             let directory = node.store.directory_of(partition.topic(), partition.index());
             if directory.is_some_and(|directory| failed.contains(&directory)) {
@@ -178,8 +182,46 @@ pub(super) async fn watch_failures(node: Arc<Node>) {
             }
         }
         let names = failed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-        error!("log directories out of use: {}", names.join(", "));
+        match names.is_empty() {
+            true => info!("all log directories are in use again"),
+            false => error!("log directories out of use: {}", names.join(", ")),
+        }
     }
+}
+
+/// Takes directories into use whose disk comes back, and has the controller register them: it elects leaders for what lies
+/// in them.
+pub(super) async fn watch_returns(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(RETURN_CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let is_registered = node.broker_epoch() >= 0;
+        if is_registered && node.store.has_idle() {
+            let looking = Arc::clone(&node);
+            let looked = tokio::task::spawn_blocking(move || looking.store.look_again()).await;
+            if let Err(panic) = looked {
+                std::panic::resume_unwind(panic.into_panic());
+            }
+        }
+        if is_registered
+            && lacks_directories(&node)
+            && let Err(failure) = lifecycle::register_again(&node).await
+        {
+            warn!("the directory that is back is not registered yet: {failure}");
+        }
+    }
+}
+
+/// Whether the cluster does not know of a directory that is in use.
+fn lacks_directories(node: &Node) -> bool {
+    let image = node.cluster.image();
+    let Some(own) = image.brokers.get(node.config.node_id) else { return false };
+    let is_current = own.epoch == node.broker_epoch();
+    let ids = node.store.directory_ids();
+    is_current
+        && image.metadata_version().is_directory_assignment_supported()
+        && ids.iter().any(|id| !own.directories.contains(id))
 }
 
 #[cfg(test)]

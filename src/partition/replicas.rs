@@ -7,14 +7,15 @@
 
 mod opening;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use klamm_replication::partition::{BrokerStatus, IsrProposal, Registration};
@@ -30,6 +31,7 @@ use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
 use super::handle::{BrokerStatuses, Partition};
 use super::moves::Moves;
 use super::repair;
+use super::store::{PlaceKey, end_of};
 use super::throttle::ReplicationQuota;
 use crate::clock;
 use crate::config::ReplicationConfig;
@@ -93,6 +95,7 @@ impl Replicas {
                 () = directories.run(&node, &assigning) => {}
                 () = check_isrs(Arc::clone(&node)) => {}
                 () = directories::watch_failures(Arc::clone(&node)) => {}
+                () = directories::watch_returns(Arc::clone(&node)) => {}
                 () = repair::run(Arc::clone(&node)) => {}
                 () = repair::scrub(Arc::clone(&node)) => {}
                 () = moves.run(Arc::clone(&node)) => {}
@@ -133,12 +136,37 @@ impl Replicas {
         self.fetchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Compares what lies in directories that have come into use with an image.
+    pub(crate) fn settle(&self, node: &Arc<Node>, image: &ClusterImage) {
+        let id = node.config.node_id;
+        let known = |topic: &str, index| KnownReplica::find(image, id, topic, index);
+        let open = |(topic, index): &PlaceKey| {
+            let partition = node.partitions.get(image.topics.by_name(topic)?.id, *index)?;
+            Some(end_of(&partition.view()?))
+        };
+        node.store.note_topics(image.topics.iter().map(|topic| topic.id));
+        for (key, place) in node.store.settle(&known, &open) {
+            let Some(topic) = image.topics.by_name(&key.0) else { continue };
+            let Some(partition) = node.partitions.remove(topic.id, key.1) else { continue };
+            self.move_all(node, vec![Move { key: (topic.id, key.1), to: None }]);
+            node.store.displace(&partition, key, place);
+        }
+    }
+
     /// Makes the replicas what a new image says.
     pub(crate) fn on_published(&self, node: &Arc<Node>, delta: &ImageDelta, image: &ClusterImage) {
+        let id = node.config.node_id;
         let mut applied = self.lock_applied();
         *applied = image.clone();
+        node.store.note_topics(delta.created_topics.iter().map(|topic| topic.id));
         self.remove(node, delta);
-        self.take_roles(node, delta, image);
+        let changed: BTreeSet<Key> = delta.changed_partitions.iter().map(key_of).collect();
+        let returned = self.settle_returned(node, image);
+        let returned = returned.iter().flat_map(|all| &all.changed_partitions);
+        let returned = returned.filter(|change| !changed.contains(&key_of(change)));
+        let here = |change: &&PartitionDelta| change.is_replica(id);
+        let here = delta.changed_partitions.iter().chain(returned).filter(here);
+        self.take_roles(node, here.collect(), delta, image);
         tell_statuses(node, delta, &statuses(image));
     }
 
@@ -146,12 +174,33 @@ impl Replicas {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens what has changed and is not open, and has it lead or follow.
-    fn take_roles(&self, node: &Arc<Node>, delta: &ImageDelta, image: &ClusterImage) {
+    /// The replicas of directories that have come back and that the controller knows again, as if they were new.
+    fn settle_returned(&self, node: &Arc<Node>, image: &ClusterImage) -> Option<ImageDelta> {
+        let ids = node.store.unsettled_ids();
+        let registered = image.brokers.get(node.config.node_id)?;
+        if ids.is_empty() || !ids.iter().all(|id| registered.directories.contains(id)) {
+            return None;
+        }
+        node.store.find_returned();
+        self.settle(node, image);
+        let mut delta = ImageDelta::between(&ClusterImage::default(), image);
+        let is_open =
+            |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
+        delta.changed_partitions.retain(|change| !is_open(change));
+        Some(delta)
+    }
+
+    /// Opens those of the replicas that are not open, and has them lead or follow.
+    fn take_roles(
+        &self,
+        node: &Arc<Node>,
+        here: Vec<&PartitionDelta>,
+        delta: &ImageDelta,
+        image: &ClusterImage,
+    ) {
         let id = node.config.node_id;
-        let here = |change: &&PartitionDelta| change.is_replica(id);
-        let here: Vec<&PartitionDelta> = delta.changed_partitions.iter().filter(here).collect();
         self.open(node, &here, image);
+        self.report_directories(node, &here, image);
         let (led, followed): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|change| change.after.leader == id);
         let fetchers = fetcher_count(node);
@@ -165,15 +214,14 @@ impl Replicas {
                 partition.lead(&registration(change), &statuses);
             }
         }
-        self.report_directories(node, delta, image);
     }
 
     /// Where the metadata does not have the directory of a replica, or another, the controller is told.
-    fn report_directories(&self, node: &Node, delta: &ImageDelta, image: &ClusterImage) {
+    fn report_directories(&self, node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
         if !image.metadata_version().is_directory_assignment_supported() {
             return;
         }
-        for change in &delta.changed_partitions {
+        for change in changes {
             let Some(recorded) = change.after.directory(node.config.node_id) else { continue };
             let partition = node.partitions.get(change.topic.id, change.index);
             // What is not open may not be counted on, wherever it lies.

@@ -4,6 +4,7 @@
 
 mod controller_configs;
 mod damage;
+mod directories;
 mod disks;
 mod failover;
 mod features;

@@ -8,17 +8,19 @@ mod fetching;
 mod proposals;
 
 use crate::batch::{OFFSETS_PARTITION, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
-use crate::disk::Disk;
+use crate::disk::{Disk, PartitionDisk, Second};
 use crate::group_driver::GroupDriver;
 use crate::log::SyncMark;
 use crate::message::{CallId, GroupRequest, Message, ProducedBatch, ReadAnswer, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
-use crate::observation::Life;
+use crate::observation::{Life, Observation};
 use crate::plant::Plant;
 use crate::replica::{Replica, Role};
 use crate::scenario::{HEARTBEAT_MS, LAG_MS};
+use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
@@ -35,9 +37,10 @@ pub(crate) struct Broker {
     life: Life,
     min_insync_replicas: usize,
     pub(crate) incarnation_id: Uuid,
-    directory: Uuid,
-    /// Replicas that the metadata look for in another directory.
-    misplaced: Vec<PartitionId>,
+    /// The log directories that are here.
+    directories: Vec<Uuid>,
+    /// Replicas that the metadata look for in another directory, and where they are.
+    misplaced: Vec<(PartitionId, Uuid)>,
     previous_epoch: i64,
     /// This life's epoch, once registered.
     pub(crate) epoch: Option<i64>,
@@ -71,7 +74,7 @@ impl Broker {
             life,
             min_insync_replicas,
             incarnation_id: Uuid::from_bytes(bytes),
-            directory: disk.directory,
+            directories: disk.directory_ids(),
             misplaced: Vec::new(),
             previous_epoch: disk.clean_broker_epoch.take().unwrap_or(-1),
             epoch: None,
@@ -89,6 +92,11 @@ impl Broker {
     fn next_call(&mut self) -> CallId {
         self.next_call += 1;
         self.next_call
+    }
+
+    /// The second log directory is back.
+    pub(crate) fn on_directory_back(&mut self, disk: &Disk) {
+        self.directories = disk.directory_ids();
     }
 
     /// Begins a controlled shutdown.
@@ -110,16 +118,19 @@ impl Broker {
         if !self.is_caught_up && step.plant != Plant::LeaderResumesItsEpoch {
             return;
         }
+        self.settle_second(image, disk, step);
         self.misplaced.clear();
         for (id, (topic, index)) in PARTITIONS.iter().enumerate() {
-            let topic = image.topics.by_name(topic);
-            let Some(found) = topic.and_then(|topic| topic.partition(*index)) else { continue };
+            let Some(topic) = image.topics.by_name(topic) else { continue };
+            let Some(found) = topic.partition(*index) else { continue };
             if !found.replicas.contains(&self.life.0) {
                 self.drop_replica(id, disk, step);
                 continue;
             }
-            if found.directory(self.life.0) != Some(self.directory) {
-                self.misplaced.push(id);
+            let known = KnownReplica::of(topic.id, found, self.life.0).expect("a replica");
+            let Some(actual) = place(id, &known, disk, step) else { continue };
+            if known.directory != actual {
+                self.misplaced.push((id, actual));
             }
             let registration = Registration {
                 leader_epoch: found.leader_epoch,
@@ -141,7 +152,7 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let (life, min_insync_replicas) = (self.life, self.min_insync_replicas);
-        let partition = disk.partitions.entry(id).or_default();
+        let partition = disk.partitions.get_mut(&id).expect("it has been placed");
         let replica = self.replicas.entry(id).or_insert_with(|| Replica::open(life, id, partition));
         let changed = replica.on_metadata(
             leader_id,
@@ -162,6 +173,30 @@ impl Broker {
         }
         self.request_sync(disk, step);
         self.fetch(id, disk, step);
+    }
+
+    /// What lies in a second directory that is back counts as soon as the metadata know the directory again.
+    fn settle_second(&mut self, image: &ClusterImage, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        let registered = image.brokers.get(self.life.0).map_or(&[][..], |it| &it.directories);
+        let back = disk.second.as_mut().filter(|it| !it.is_away && !it.is_settled);
+        let Some(second) = back.filter(|it| registered.contains(&it.id)) else { return };
+        second.is_settled = true;
+        for (id, found) in std::mem::take(&mut second.logs) {
+            let (topic, index) = PARTITIONS[id];
+            let known = KnownReplica::find(image, self.life.0, topic, index);
+            // What the cluster has no replica of here is set aside.
+            let Some(known) = known else { continue };
+            let open = disk.partitions.get(&id);
+            let is_better = open.is_none_or(|open| {
+                step.observe(Observation::LogDoubled);
+                let directories = [open, &found].map(|partition| disk.directory_of(partition));
+                known.choose(directories, [Some(open.log_end()), Some(found.log_end())]) == 1
+            });
+            if is_better {
+                self.drop_replica(id, disk, step);
+                disk.partitions.insert(id, found);
+            }
+        }
     }
 
     /// The replica has been moved away: its log is deleted.
@@ -296,6 +331,36 @@ impl Broker {
         act(&mut self.groups, replica, partition, step);
         self.request_sync(disk, step);
     }
+}
+
+/// The directory of a replica's log, which is created if it is new here; none if it must be in a directory that is away.
+fn place(
+    id: PartitionId,
+    known: &KnownReplica,
+    disk: &mut Disk,
+    step: &mut NodeStep<'_>,
+) -> Option<Uuid> {
+    if let Some(partition) = disk.partitions.get(&id) {
+        return Some(disk.directory_of(partition));
+    }
+    let second = disk.second.as_ref();
+    let is_complete = second.is_none_or(|second| second.is_settled);
+    let waits = second.is_some_and(|second| !second.is_settled && second.is_named);
+    let is_missed = known.is_missed(|directory| disk.serves(directory), || !is_complete);
+    if is_missed && step.plant != Plant::EmptyLogForMissedOne {
+        if !known.can_be_fetched() || waits {
+            return None;
+        }
+        step.observe(Observation::FetchedAnew);
+    }
+    let is_recorded = |second: &Second| known.directory == second.id;
+    let spreads = directory_id::is_reserved(known.directory) && id % 2 == 1;
+    let is_in_second =
+        second.is_some_and(|second| second.is_settled && (is_recorded(second) || spreads));
+    let partition = PartitionDisk { is_in_second, ..PartitionDisk::default() };
+    let directory = disk.directory_of(&partition);
+    disk.partitions.insert(id, partition);
+    Some(directory)
 }
 
 fn values_from(batch: &PartitionBatch, offset: Offset) -> Vec<(Offset, Option<Value>)> {

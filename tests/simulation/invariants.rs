@@ -42,15 +42,18 @@ impl Cluster<'_> {
         partition: PartitionId,
         batch: &Rc<PartitionBatch>,
     ) -> bool {
-        let disk = self.nodes.get(&id).and_then(|node| node.disk.partitions.get(&partition));
-        let found = disk.and_then(|disk| disk.log.find_synced(batch.base_offset()));
+        let log = self.nodes.get(&id).and_then(|node| node.disk.any_log(partition));
+        let found = log.and_then(|log| log.find_synced(batch.base_offset()));
         found.is_some_and(|found| Rc::ptr_eq(found, batch))
     }
 
     /// Whether a node has the disk that the metadata mean. One that is gone holds nothing, whatever they say until its
     /// successor is known.
     fn has_disk_of(&self, id: BrokerId, partition: &Partition) -> bool {
-        partition.directory(id) == Some(self.nodes[&id].disk.directory)
+        let disk = &self.nodes[&id].disk;
+        let second = disk.second.as_ref().map(|second| second.id);
+        let directory = partition.directory(id);
+        directory == Some(disk.directory) || (directory.is_some() && directory == second)
     }
 
     /// The batch at `offset` in a node's log.

@@ -125,6 +125,10 @@ fn everything_that_can_go_wrong_does() {
         "orderly stops",
         "cuts of the network",
         "disks replaced",
+        "directories lost",
+        "directories back",
+        "replicas fetched anew",
+        "two logs of one partition",
         "elections of a quorum leader",
         "changes of voters",
         "metadata logs cut",
@@ -231,4 +235,9 @@ fn latest_offsets_that_are_told_before_the_new_leader_knows_them_are_caught() {
 #[test]
 fn a_produce_that_outlives_the_leadership_that_it_was_appended_in_is_caught() {
     assert_caught(Plant::WaitingOutlivesLeadership);
+}
+
+#[test]
+fn an_empty_log_in_the_place_of_one_whose_directory_is_away_is_caught() {
+    assert_caught(Plant::EmptyLogForMissedOne);
 }

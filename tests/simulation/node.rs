@@ -9,7 +9,7 @@ use crate::log::SyncMark;
 use crate::message::{CallId, Message, Sender};
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::observation::Life;
-use crate::scenario::{Scenario, directory};
+use crate::scenario::{Scenario, directory, second_directory};
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_replication::quorum::FlushTicket;
 
@@ -72,11 +72,15 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(id: BrokerId, clock: Clock, scenario: &Scenario) -> Self {
+        let disk = Disk::new(directory(id, 0), scenario.initial_membership(id));
         Self {
             id,
             incarnation: 0,
             clock,
-            disk: Disk::new(directory(id, 0), scenario.initial_membership(id)),
+            disk: match scenario.loses_directories {
+                true => disk.with_second(second_directory(id)),
+                false => disk,
+            },
             process: None,
             tick_at_ms: i64::MAX,
             disks: 1,
@@ -88,6 +92,13 @@ impl Node {
         let directory = directory(self.id, self.disks);
         self.disks += 1;
         self.disk = Disk::new(directory, scenario.initial_membership(self.id));
+    }
+
+    /// The second log directory is back; a process that runs registers it.
+    pub(crate) fn on_directory_back(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.broker.on_directory_back(&self.disk);
+        }
     }
 
     pub(crate) fn life(&self) -> Life {

@@ -57,6 +57,10 @@ pub(crate) enum Observation {
     },
     /// A producer was told that its next sequence does not follow its last.
     SequenceRefused { partition: PartitionId, value: Value },
+    /// A directory is back with a log of a partition that has begun anew meanwhile.
+    LogDoubled,
+    /// A replica whose directory is away begins anew.
+    FetchedAnew,
     /// A consumer was given a value.
     Consumed { partition: PartitionId, offset: Offset, value: Option<Value> },
     /// A consumer was told how far a partition reaches; when it asked, it knew that it did so far.
@@ -92,6 +96,8 @@ impl Observation {
             Self::ProducersRebuilt { .. } => "producers compared",
             Self::Acknowledged { .. } => "values acknowledged",
             Self::SequenceRefused { .. } => "sequences refused",
+            Self::LogDoubled => "two logs of one partition",
+            Self::FetchedAnew => "replicas fetched anew",
             Self::Consumed { .. } => "values consumed",
             Self::LatestShown { .. } => "latest offsets shown",
             Self::Assigned { .. } => "assignments",

@@ -33,6 +33,8 @@ pub(crate) enum Plant {
     DuplicateDetectionLost,
     /// acks=all is answered when the leader has appended.
     AcknowledgedOnAppend,
+    /// A replica whose directory is away begins with an empty log in another one.
+    EmptyLogForMissedOne,
     /// A produce goes on waiting when the leader has been deposed, and is answered by the offset when it
     /// leads again: another record may be there.
     WaitingOutlivesLeadership,

@@ -63,6 +63,8 @@ pub(crate) struct Scenario {
     /// Whether disks are replaced by empty ones. Without eligible leader replicas the last one in sync leads, whatever
     /// became of its disk; and who is made a voter for the disk that it has lost can take the quorum with it.
     pub(crate) replaces_disks: bool,
+    /// Nodes have a second log directory, which is away at times.
+    pub(crate) loses_directories: bool,
     settings: ControllerSettings,
 }
 
@@ -92,6 +94,7 @@ impl Scenario {
             partition_every_ms: random.between(600, 3_000),
             disk_failure_odds: if random.chance(30) { 400 } else { u64::MAX },
             replaces_disks: elr && min_insync_replicas > 1 && !changes_voters,
+            loses_directories: false,
             settings,
         }
     }
@@ -185,7 +188,12 @@ pub(crate) fn key(id: BrokerId) -> ReplicaKey {
     ReplicaKey::new(id, directory(id, 0))
 }
 
-/// The only log directory of a node, on one of its disks.
+/// The second log directory of a node that has one.
+pub(crate) fn second_directory(id: BrokerId) -> Uuid {
+    directory(id, 200)
+}
+
+/// The first log directory of a node, on one of its disks.
 pub(crate) fn directory(id: BrokerId, disk: u8) -> Uuid {
     let id = u8::try_from(id).expect("a small id");
     Uuid::from_bytes([9, disk, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, id])

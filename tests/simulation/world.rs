@@ -49,6 +49,7 @@ enum Event {
     Cut,
     Mend,
     ReplaceDisk,
+    DirectoryBack(BrokerId),
 }
 
 pub(crate) struct World {
@@ -78,7 +79,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, plant: Plant) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::random(&mut random);
+        let mut scenario = Scenario::random(&mut random);
+        // No draw: what a seed did before, it does.
+        scenario.loses_directories = seed % 4 == 1 && !scenario.replaces_disks;
         let node = |id: &BrokerId, random: &mut Random| {
             (*id, Node::new(*id, Clock::random(random), &scenario))
         };
@@ -144,6 +147,9 @@ impl World {
     fn heal(&mut self) {
         self.faults = false;
         self.network.heal();
+        for id in self.scenario.nodes.clone() {
+            self.put_directory_back(id);
+        }
         let down = self.nodes.values().filter(|node| !node.is_up()).map(|node| node.id);
         for id in down.collect::<Vec<_>>() {
             self.start(id);
@@ -209,6 +215,7 @@ impl World {
             Event::Cut => self.cut_someone_off(),
             Event::Mend => self.network.mend(),
             Event::ReplaceDisk => self.replace_a_disk(),
+            Event::DirectoryBack(id) => self.put_directory_back(id),
         }
     }
 

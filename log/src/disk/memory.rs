@@ -12,7 +12,7 @@ mod inode;
 pub use faults::Fault;
 
 use super::{
-    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation,
+    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation, plain,
 };
 use faults::Faults;
 use inode::{Directory, FileContents, Inode, InodeId, NameChange, Tree};
@@ -373,6 +373,11 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.check(Operation::Stat, path)?;
         Ok(state.tree.resolve(path).is_ok())
+    }
+
+    fn canonical(&self, path: &Path) -> Result<PathBuf, DiskError> {
+        self.state().check(Operation::Stat, path)?;
+        Ok(plain(path))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, DiskError> {

@@ -6,7 +6,7 @@
 
 use super::{DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode};
 use crate::open_files::OpenFiles;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// See the module.
@@ -72,6 +72,10 @@ impl Disk for RoomyDisk {
 
     fn exists(&self, path: &Path) -> Result<bool, DiskError> {
         self.below.exists(path)
+    }
+
+    fn canonical(&self, path: &Path) -> Result<PathBuf, DiskError> {
+        self.below.canonical(path)
     }
 
     fn space(&self, path: &Path) -> Result<DiskSpace, DiskError> {

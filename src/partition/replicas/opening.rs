@@ -14,6 +14,7 @@ use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::ConfigResource;
+use klamm_metadata::known_replica::KnownReplica;
 use tracing::{error, info};
 
 use super::{Key, Replicas, go_on_with_move};
@@ -24,22 +25,19 @@ use crate::partition::table::Unopened;
 
 /// The pause before what could not be opened is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How many replicas that are missed a line of the log names.
+const MAX_NAMED: usize = 5;
 
 impl Replicas {
     /// Opens the logs of replicas that are new here.
     pub(super) fn open(&self, node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
         let configs = node.configs();
-        let is_wanted = |change: &&&PartitionDelta| {
-            let recorded = change.after.directory(node.config.node_id);
-            let is_out_of_reach = recorded.is_some_and(|at| node.store.is_out_of_reach(at));
-            let (topic, index) = (&change.topic.name, change.index);
-            if is_out_of_reach && node.store.place_of(topic, index).is_none() {
-                error!("{topic}-{index} is in a directory that is out of use");
-                return false;
-            }
-            node.partitions.get(change.topic.id, index).is_none()
-        };
-        let wanted = changes.iter().filter(is_wanted).map(|change| {
+        let is_open =
+            |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
+        let closed = changes.iter().copied().filter(|change| !is_open(change));
+        let (missed, wanted): (Vec<_>, Vec<_>) = closed.partition(|change| is_missed(node, change));
+        report_missed(node, &missed);
+        let wanted = wanted.into_iter().map(|change| {
             if let Some(directory) = change.after.directory(node.config.node_id) {
                 node.store.prefer_recorded(&change.topic.name, change.index, directory);
             }
@@ -106,7 +104,7 @@ impl Replicas {
                 continue;
             };
             let delta = ImageDelta::of_partitions(vec![change]);
-            self.take_roles(node, &delta, &image);
+            self.take_roles(node, delta.changed_partitions.iter().collect(), &delta, &image);
             if node.partitions.get(key.0, key.1).is_none() {
                 still_lacking.insert(node.store.place_of(&unopened.topic, key.1));
                 continue;
@@ -116,6 +114,33 @@ impl Replicas {
             node.groups.on_published(&delta, &image);
         }
     }
+}
+
+/// Whether the log of a replica must be in a directory that is not here.
+fn is_missed(node: &Node, change: &PartitionDelta) -> bool {
+    let replica = KnownReplica::of(change.topic.id, &change.after, node.config.node_id);
+    node.store.place_of(&change.topic.name, change.index).is_none()
+        && replica.is_some_and(|replica| node.store.is_out_of_reach(&replica))
+}
+
+fn report_missed(node: &Node, missed: &[&PartitionDelta]) {
+    if missed.is_empty() {
+        return;
+    }
+    let directories =
+        missed.iter().filter_map(|change| change.after.directory(node.config.node_id));
+    let directories: BTreeSet<String> =
+        directories.map(|directory| format!("directory {directory}")).collect();
+    let named = missed.iter().take(MAX_NAMED);
+    let named = named.map(|change| format!("{}-{}", change.topic.name, change.index));
+    let more = if missed.len() > MAX_NAMED { " and others" } else { "" };
+    error!(
+        "{} replicas stay offline, their logs are in {}, which is none of log.dirs: {}{more}. Mount the disk or put the path back \
+         into log.dirs, and they are served again; if it is lost for good, see docs/operating.md",
+        missed.len(),
+        directories.into_iter().collect::<Vec<_>>().join(", "),
+        named.collect::<Vec<_>>().join(", ")
+    );
 }
 
 /// A replica as if the image were the first that has it.

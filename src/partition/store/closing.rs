@@ -2,15 +2,13 @@
 //!
 //! A directory gets the mark only when everything in it was closed; what fails in one is not held against the others.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use klamm_log::checkpoint::PartitionOffsets;
 use klamm_log::log::Log;
-use klamm_log::log_dir::LastShutdown;
 use klamm_protocol::ids::{Offset, PartitionIndex};
 use tracing::error;
 
+use super::directory::Directory;
 use super::{LogStore, lock};
 use crate::partition::handle::Partition;
 
@@ -31,18 +29,15 @@ impl LogStore {
         self.end_flushers();
         let closed: Vec<Closed> =
             partitions.iter().flat_map(|partition| self.close_logs(partition)).collect();
-        for (place, directory) in self.directories.iter().enumerate() {
+        for (place, directory) in self.in_use() {
             let here = || closed.iter().filter(|closed| closed.place == place);
-            let mut offsets: [PartitionOffsets; 3] = Default::default();
+            let mut offsets = lock(&directory.checkpoints).of_unopened();
             for closed in here().filter(|closed| closed.in_order) {
                 offsets[0].extend(closed.recovery_point.map(|at| (closed.key.clone(), at)));
                 offsets[1].insert(closed.key.clone(), closed.high_watermark);
                 offsets[2].insert(closed.key.clone(), closed.log_start);
             }
-            self.add_unopened(place, &mut offsets);
-            let in_order = here().all(|closed| closed.in_order)
-                && (directory.last_shutdown != LastShutdown::Unclean
-                    || self.is_all_of(place, here().map(|closed| &closed.key)));
+            let in_order = here().all(|closed| closed.in_order) && is_verified(directory);
             let left = directory.write_checkpoints(offsets).and_then(|()| match in_order {
                 true => directory.dir.mark_clean_shutdown(broker_epoch),
                 false => Ok(()),
@@ -53,22 +48,8 @@ impl LogStore {
         }
     }
 
-    /// Whether these are all the logs in a directory. One that could not be opened after an unclean shutdown has not
-    /// been verified.
-    fn is_all_of<'a>(
-        &self,
-        place: usize,
-        closed: impl Iterator<Item = &'a (String, PartitionIndex)>,
-    ) -> bool {
-        let closed: BTreeSet<(&str, PartitionIndex)> =
-            closed.map(|(topic, index)| (topic.as_str(), *index)).collect();
-        let places = lock(&self.places);
-        let mut here = places.iter().filter(|(_, found)| **found == place);
-        here.all(|((topic, index), _)| closed.contains(&(&**topic, *index)))
-    }
-
     pub(super) fn end_flushers(&self) {
-        for directory in &self.directories {
+        for (_, directory) in self.in_use() {
             directory.flusher.stop();
             let thread = lock(&directory.flusher_thread).take();
             if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -103,4 +84,9 @@ impl LogStore {
         let future = future.map(|future| close(future.log, future.place, true));
         log.into_iter().chain(future).collect()
     }
+}
+
+/// Whether nothing is left to be verified that a crash has left behind: a log that this run did not open was not.
+fn is_verified(directory: &Directory) -> bool {
+    directory.was_left_in_order() || lock(&directory.checkpoints).are_all_opened()
 }

@@ -43,7 +43,7 @@ impl LogStore {
     /// As [`Self::delete`], of a partition that could not be opened.
     pub(crate) fn delete_unopened(&self, topic: &ByteString, index: PartitionIndex) {
         let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
-        lock(&self.directories[place].checkpoints).forget(topic, index);
+        lock(&self.at(place).checkpoints).forget(topic, index);
         match self.mark(place, topic, index, DirKind::Delete) {
             Ok(marked) => self.delete_later(0, place, marked),
             // It never came to be.
@@ -103,7 +103,7 @@ impl LogStore {
             due
         };
         for (due_ms, place, name) in due {
-            let Err(failure) = self.directories[place].dir.remove_partition(&name) else {
+            let Err(failure) = self.at(place).dir.remove_partition(&name) else {
                 continue;
             };
             error!("{name} cannot be removed: {failure}");

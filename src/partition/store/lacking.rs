@@ -12,7 +12,8 @@ use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::Registration;
 
-use super::{LogStore, OpenError, WantedPartition};
+use super::logs::WantedPartition;
+use super::{LogStore, OpenError};
 use crate::config::BrokerConfig;
 use crate::partition::handle::{AppendFailure, AppendOptions, BrokerStatuses, Partition};
 use crate::partition::settings::partition_config;

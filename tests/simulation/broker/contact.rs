@@ -29,8 +29,13 @@ impl Broker {
             return;
         }
         let call = self.next_call();
+        let own = metadata.loader.stable().brokers.get(self.life.0);
+        let lacks_directories = own.is_some_and(|own| {
+            own.incarnation_id == self.incarnation_id && own.directories != self.directories
+        });
         let request = match self.epoch {
             None => ControllerRequest::Register(self.registration()),
+            Some(_) if lacks_directories => ControllerRequest::Register(self.registration()),
             Some(epoch) => ControllerRequest::Heartbeat(BrokerHeartbeatRequest {
                 broker_id: self.life.0,
                 broker_epoch: epoch,
@@ -55,12 +60,13 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let Some(broker_epoch) = self.epoch.filter(|_| !self.misplaced.is_empty()) else { return };
-        let topics = self.misplaced.iter().filter_map(|id| {
-            let (topic, partition_index) = PARTITIONS[*id];
+        let directories = self.misplaced.iter().filter_map(|(partition, id)| {
+            let (topic, partition_index) = PARTITIONS[*partition];
             let topic_id = metadata.loader.stable().topics.by_name(topic)?.id;
-            Some(TopicData { topic_id, partitions: vec![PartitionData { partition_index }] })
+            let partitions = vec![PartitionData { partition_index }];
+            Some(DirectoryData { id: *id, topics: vec![TopicData { topic_id, partitions }] })
         });
-        let directories = vec![DirectoryData { id: self.directory, topics: topics.collect() }];
+        let directories = directories.collect();
         let broker_id = self.life.0;
         let request = AssignReplicasToDirsRequest { broker_id, broker_epoch, directories };
         let (call, request) = (self.next_call(), ControllerRequest::AssignDirectories(request));
@@ -84,7 +90,7 @@ impl Broker {
                 security_protocol: 0,
             }],
             features: features.collect(),
-            log_dirs: vec![self.directory],
+            log_dirs: self.directories.clone(),
             previous_broker_epoch: self.previous_epoch,
             ..Default::default()
         }

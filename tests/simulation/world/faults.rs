@@ -15,7 +15,29 @@ impl World {
 
     pub(super) fn start(&mut self, id: BrokerId) {
         if !self.nodes[&id].is_up() {
+            if self.scenario.loses_directories {
+                self.lose_a_directory(id);
+            }
             self.step_node(id, |node, scenario, step| node.start(scenario, step));
+        }
+    }
+
+    /// A node comes up without its second log directory, at times.
+    fn lose_a_directory(&mut self, id: BrokerId) {
+        let (loses, is_named) = (self.random.chance(30), self.random.chance(50));
+        let back_ms = self.random.between(20, 2_000);
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if self.faults && loses && node.incarnation > 0 && node.disk.lose_second(is_named) {
+            *self.census.entry("directories lost").or_default() += 1;
+            self.schedule(back_ms, Event::DirectoryBack(id));
+        }
+    }
+
+    pub(super) fn put_directory_back(&mut self, id: BrokerId) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if node.disk.put_second_back() {
+            *self.census.entry("directories back").or_default() += 1;
+            node.on_directory_back();
         }
     }
 
