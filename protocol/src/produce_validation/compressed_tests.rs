@@ -11,9 +11,11 @@ use crate::varint::{write_varint, write_varlong};
 const NOW: i64 = 1_700_000_000_000;
 const CODECS: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+/// What becomes of a batch.
+type Answer = Result<(), ErrorCode>;
 /// Damage that leaves no way to read on.
-const UNREADABLE: Result<(), ErrorCode> = Err(ErrorCode::UnknownServerError);
-const INVALID: Result<(), ErrorCode> = Err(ErrorCode::InvalidRecord);
+const UNREADABLE: Answer = Err(ErrorCode::UnknownServerError);
+const INVALID: Answer = Err(ErrorCode::InvalidRecord);
 
 fn rules() -> Rules<'static> {
     Rules {
@@ -87,13 +89,13 @@ fn batch(codec: Compression, count: i32, body: &[u8]) -> Bytes {
     finish(header, codec, body).unwrap().bytes
 }
 
-fn outcome(bytes: Bytes, rules: &Rules<'_>) -> Result<(), ErrorCode> {
+fn outcome(bytes: Bytes, rules: &Rules<'_>) -> Answer {
     let validated = validate(bytes, rules, &mut Workspace::default());
     validated.map(|_| ()).map_err(|error| error.code())
 }
 
 /// Validates two records, compressed in every codec.
-fn of_two(fields: [Fields; 2], rules: &Rules<'_>) -> Vec<Result<(), ErrorCode>> {
+fn of_two(fields: [Fields; 2], rules: &Rules<'_>) -> Vec<Answer> {
     let body = records(&fields);
     CODECS.map(|codec| outcome(batch(codec, 2, &compress(codec, &body)), rules)).to_vec()
 }
@@ -178,7 +180,7 @@ fn a_body_that_is_cut_anywhere_is_refused() {
 #[test]
 fn what_follows_the_compressed_data_matters_to_some_codecs() {
     let body = records(&[GOOD, SECOND]);
-    let cases: [(&[u8], [Result<(), ErrorCode>; 4]); 4] = [
+    let cases: [(&[u8], [Answer; 4]); 4] = [
         (&[0], [Ok(()), Ok(()), Ok(()), UNREADABLE]),
         (&[0; 3], [Ok(()), Ok(()), Ok(()), UNREADABLE]),
         (&[1, 2, 3, 4], [Ok(()), UNREADABLE, Ok(()), UNREADABLE]),
