@@ -156,23 +156,27 @@ impl Replicas {
         node.store.note_topics(delta.created_topics.iter().map(|topic| topic.id));
         self.remove(node, delta);
         let changed: BTreeSet<Key> = delta.changed_partitions.iter().map(key_of).collect();
-        let returned = self.settle_returned(node, image);
-        let returned = returned.iter().flat_map(|all| &all.changed_partitions);
+        let all_returned = self.settle_returned(node, image);
+        let returned = all_returned.iter().flat_map(|all| &all.changed_partitions);
         let returned = returned.filter(|change| !changed.contains(&key_of(change)));
         let here = |change: &&PartitionDelta| change.is_replica(id);
         let here = delta.changed_partitions.iter().chain(returned).filter(here);
         self.apply(node, here.collect(), delta, image);
         self.report_directories(node, delta, image);
+        if let Some(all) = &all_returned {
+            self.report_directories(node, all, image);
+        }
     }
 
     /// The replicas of directories that have come back and that the controller knows again, as if they were new.
     fn settle_returned(&self, node: &Arc<Node>, image: &ClusterImage) -> Option<ImageDelta> {
-        let ids = node.store.unsettled_ids();
+        let mut ids = node.store.unsettled_ids();
         let registered = image.brokers.get(node.config.node_id)?;
-        if ids.is_empty() || !ids.iter().all(|id| registered.directories.contains(id)) {
+        ids.retain(|id| registered.directories.contains(id));
+        if ids.is_empty() {
             return None;
         }
-        node.store.find_returned();
+        node.store.find_returned(&ids);
         self.settle(node, image);
         Some(self.reopen(node, image))
     }
