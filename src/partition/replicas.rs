@@ -176,12 +176,13 @@ impl Replicas {
 
     /// The replicas of directories that have come back and that the controller knows again, as if they were new.
     fn settle_returned(&self, node: &Arc<Node>, image: &ClusterImage) -> Option<ImageDelta> {
-        let ids = node.store.unsettled_ids();
+        let mut ids = node.store.unsettled_ids();
         let registered = image.brokers.get(node.config.node_id)?;
-        if ids.is_empty() || !ids.iter().all(|id| registered.directories.contains(id)) {
+        ids.retain(|id| registered.directories.contains(id));
+        if ids.is_empty() {
             return None;
         }
-        node.store.find_returned();
+        node.store.find_returned(&ids);
         self.settle(node, image);
         let mut delta = ImageDelta::between(&ClusterImage::default(), image);
         let is_open =

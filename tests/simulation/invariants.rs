@@ -56,6 +56,16 @@ impl Cluster<'_> {
         directory == Some(disk.directory) || (directory.is_some() && directory == second)
     }
 
+    /// The batch at `offset` on a node's disk, also in a directory that is away.
+    fn batch_anywhere(
+        &self,
+        id: BrokerId,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Option<&Rc<PartitionBatch>> {
+        self.nodes.get(&id)?.disk.any_log(partition)?.find(offset)
+    }
+
     /// The batch at `offset` in a node's log.
     fn batch(
         &self,

@@ -72,9 +72,9 @@ impl LogStore {
         self.in_use().any(|(_, directory)| directory.id == id)
     }
 
-    /// Whether one of the directories whose logs are in use has this id.
-    fn serves(&self, id: Uuid) -> bool {
-        self.settled().any(|(_, directory)| directory.id == id)
+    /// The directories of which is known what lies in them.
+    fn found(&self) -> impl Iterator<Item = Uuid> {
+        self.in_use().filter(|(_, one)| one.is_found()).map(|(_, one)| one.id)
     }
 
     /// Whether the log of a replica, which is in none of the directories, must be in one that is not here.
@@ -82,10 +82,10 @@ impl LogStore {
         // If all directories are here, what was never reported was never opened.
         let may_be_elsewhere = || {
             let topics = lock(&self.topics);
-            let lacks = topics.registered.iter().any(|id| !self.serves(*id));
+            let lacks = topics.registered.iter().any(|id| self.found().all(|found| found != *id));
             lacks && topics.at_start.contains(&replica.topic_id)
         };
-        replica.is_missed(|id| self.serves(id), may_be_elsewhere)
+        replica.is_missed(|id| self.found().any(|found| found == id), may_be_elsewhere)
     }
 
     /// Whether a replica that is in none of the directories must not begin anew here: that would take its records, which
@@ -93,7 +93,7 @@ impl LogStore {
     ///
     /// One that nobody counts on is fetched anew, unless a path of `log.dirs` waits for its disk: then it may be back soon.
     pub(crate) fn is_out_of_reach(&self, replica: &KnownReplica) -> bool {
-        let is_complete = self.settled().count() == self.slots.len();
+        let is_complete = self.found().count() == self.slots.len();
         self.is_missed(replica) && !(replica.can_be_fetched() && is_complete)
     }
 }

@@ -70,9 +70,10 @@ impl LogStore {
         self.in_use().filter(|(_, one)| !one.is_settled()).map(|(_, one)| one.id).collect()
     }
 
-    /// Finds what lies in directories that have come back.
-    pub(crate) fn find_returned(&self) {
-        for (place, directory) in self.in_use().filter(|(_, one)| !one.is_found()) {
+    /// Finds what lies in directories that have come back, of these.
+    pub(crate) fn find_returned(&self, ids: &[Uuid]) {
+        let returned = self.in_use().filter(|(_, one)| !one.is_found() && ids.contains(&one.id));
+        for (place, directory) in returned {
             if let Err(failure) = self.find_in(place, directory) {
                 error!("{} cannot be read: {failure}", directory.dir.path().display());
             }

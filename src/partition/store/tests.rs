@@ -335,7 +335,7 @@ fn a_directory_that_comes_back_is_used_again_without_another_start() {
     assert_eq!((store.unsettled_ids().len(), store.has_idle()), (1, false));
     // Until it is settled nothing is put into it, and what lies in it does not count.
     assert_eq!(store.place_at(Path::new("/b")), None);
-    store.find_returned();
+    store.find_returned(&store.unsettled_ids());
     settle(&store, &node.image);
     assert_eq!(store.unsettled_ids(), []);
     let partitions = open_all(&store, (0..PARTITIONS).collect());
