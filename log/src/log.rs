@@ -50,7 +50,7 @@ pub struct LogStorage {
 impl LogStorage {
     /// Every open on the disk makes room by closing idle ones of `files`.
     pub fn new(disk: Arc<dyn Disk>, files: Arc<OpenFiles>, health: Arc<LogDirHealth>) -> Self {
-        Self { disk: RoomyDisk::new(disk, Arc::clone(&files)), files, health }
+        Self { disk: RoomyDisk::over(disk, Arc::clone(&files)), files, health }
     }
 }
 

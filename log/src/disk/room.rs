@@ -18,7 +18,7 @@ pub struct RoomyDisk {
 
 impl RoomyDisk {
     /// `files` are those that may be closed.
-    pub fn new(below: Arc<dyn Disk>, files: Arc<OpenFiles>) -> Arc<dyn Disk> {
+    pub fn over(below: Arc<dyn Disk>, files: Arc<OpenFiles>) -> Arc<dyn Disk> {
         Arc::new(Self { below, files })
     }
 

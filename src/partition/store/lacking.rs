@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use klamm_log::disk::{Disk, Fault, MemoryDisk};
+use klamm_log::disk::{Disk, Fault, MemoryDisk, Operation};
 use klamm_log::log::Log;
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::batch_builder::BatchBuilder;
@@ -15,7 +15,9 @@ use klamm_replication::partition::Registration;
 use super::logs::WantedPartition;
 use super::{LogStore, OpenError};
 use crate::config::BrokerConfig;
-use crate::partition::handle::{AppendFailure, AppendOptions, BrokerStatuses, Partition};
+use crate::partition::handle::{
+    AppendFailure, AppendOptions, BrokerStatuses, Partition, ReadOptions, Reader,
+};
 use crate::partition::settings::partition_config;
 
 const TOPIC_ID: Uuid = Uuid::from_bytes([9; 16]);
@@ -91,6 +93,69 @@ fn what_is_appended_while_there_is_little_room_is_committed_and_what_is_derived_
     disk.give_room();
     append(&partition).unwrap();
     until("everything to be flushed", || offsets(&partition) == (end + 1, end + 1, end + 1));
+    store.end_flushers();
+}
+
+#[test]
+fn a_leadership_that_begins_without_room_is_written_down_when_there_is_some() {
+    let disk = MemoryDisk::default();
+    let store = start(&disk);
+    let partition = lead(&store);
+    append(&partition).unwrap();
+    until("the flush", || offsets(&partition) == (1, 1, 1));
+    let in_epoch = |leader_epoch| Registration {
+        leader_epoch,
+        partition_epoch: leader_epoch,
+        replicas: vec![1],
+        isr: vec![1],
+    };
+    assert!(partition.follow(2, &in_epoch(2)));
+    disk.lack_from(disk.mutations(), Fault::NoSpace);
+    partition.lead(&in_epoch(3), &BrokerStatuses::new());
+    append(&partition).unwrap_err();
+    assert!(!partition.is_offline());
+    disk.give_room();
+    append(&partition).unwrap();
+    until("the flush", || offsets(&partition) == (2, 2, 2));
+    store.end_flushers();
+    drop((store, partition));
+    disk.crash(1);
+    let view = try_open(&start(&disk), TOPIC_ID).unwrap().view().unwrap();
+    assert_eq!(view.leader_epochs().entries().collect::<Vec<_>>(), [(1, 0), (3, 1)]);
+}
+
+#[test]
+fn a_leader_that_cannot_serve_its_followers_does_not_hold_that_against_them() {
+    let disk = MemoryDisk::default();
+    let store = start(&disk);
+    let partition = lead(&store);
+    let registration =
+        Registration { leader_epoch: 2, partition_epoch: 2, replicas: vec![1, 2], isr: vec![1, 2] };
+    partition.lead(&registration, &BrokerStatuses::new());
+    append(&partition).unwrap();
+    let read = || {
+        let options = ReadOptions {
+            fetch_offset: 0,
+            max_bytes: 1000,
+            min_one_batch: true,
+            reader: Reader::Follower { id: 2, broker_epoch: -1 },
+            log_start_offset: 0,
+            current_leader_epoch: 2,
+            last_fetched_epoch: -1,
+        };
+        partition.read(&options, None)
+    };
+    disk.fail_next(Operation::Read, Fault::OutOfFileDescriptors);
+    assert_eq!(read().unwrap_err(), ErrorCode::KafkaStorageError);
+    let much_later = i64::MAX / 2;
+    assert_eq!(partition.check_isr(much_later), None);
+    read().unwrap();
+    assert!(partition.check_isr(much_later).is_some(), "now it is the follower's own fault");
+    // Nor does one whose disk has failed.
+    let registration = Registration { leader_epoch: 3, partition_epoch: 3, ..registration };
+    partition.lead(&registration, &BrokerStatuses::new());
+    partition.fail();
+    assert_eq!(partition.check_isr(much_later), None);
     store.end_flushers();
 }
 
