@@ -13,7 +13,7 @@ use klamm_metadata::controller::{Controller, ControllerSettings};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::quorum::{Address, Endpoints, Quorum, QuorumConfig, ReplicaKey, VoterSet};
 use tokio::runtime::Handle;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::broker::StartError;
 use crate::config::BrokerConfig;
@@ -39,6 +39,8 @@ pub(crate) fn open(
     controllers: Vec<AdvertisedListener>,
     runtime: Handle,
 ) -> Result<(Arc<Node>, Threads), StartError> {
+    // Opening the logs writes to the files by which the time of the last run is known.
+    clock::resume(&config.storage.log_dirs);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let store = LogStore::open(&disk, &config)?;
     let metadata_dir = config.storage.metadata_log_dir.clone();
@@ -112,7 +114,7 @@ pub(crate) fn close(node: &Node, threads: Threads) {
 }
 
 /// The records that a new cluster begins with: those that formatting has left, or Klamm's own. Of the features that
-/// formatting asks for, a cluster of many nodes gets only those with which brokers of this build can join.
+/// formatting asks for, a cluster gets only those with which brokers of this build can join, now or later.
 fn bootstrap_records(
     disk: &dyn Disk,
     config: &BrokerConfig,
@@ -120,18 +122,19 @@ fn bootstrap_records(
 ) -> Result<Vec<MetadataRecord>, MetadataLogError> {
     let formatted = metadata_log::read_bootstrap(disk, &config.storage.metadata_log_dir)?;
     if let Some(mut records) = formatted {
-        if !config.is_alone() {
-            records.retain(|record| match record {
-                MetadataRecord::FeatureLevel(feature) => features::may_be_finalized(&feature.name),
-                _ => true,
-            });
+        let left_out = features::leave_out_unserved(&mut records);
+        if is_new && config.roles.controller && !left_out.is_empty() {
+            info!(
+                "a new cluster begins without {}, which bootstrap.checkpoint asks for: Klamm does not serve them yet",
+                left_out.join(" and ")
+            );
         }
         return Ok(records);
     }
     let records = features::initial().bootstrap_records();
     if is_new && config.roles.controller {
         let dirs = &config.storage.log_dirs;
-        metadata_log::write_bootstrap(disk, dirs, &records, clock::now_ms())?;
+        metadata_log::write_bootstrap(disk, dirs, &records, clock::wall_ms())?;
     }
     Ok(records)
 }

@@ -12,6 +12,7 @@ use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreateTopi
 use klamm_protocol::messages::create_topics_response::CreatableTopicResult;
 use tracing::{info, warn};
 
+use crate::cluster::Published;
 use crate::config::BrokerConfig;
 use crate::controller::channel::ChannelError;
 use crate::internal_topics;
@@ -76,10 +77,14 @@ fn failure(result: &CreatableTopicResult) -> Option<ErrorCode> {
 }
 
 fn creatable(node: &Node, name: &ByteString) -> CreatableTopic {
-    let image = node.cluster.image();
-    let live_brokers = image.brokers.iter().filter(|broker| broker.is_active()).count();
-    internal_topics::creatable(&node.config, name, live_brokers)
+    let brokers = usable_brokers(&node.cluster.image());
+    internal_topics::creatable(&node.config, name, brokers)
         .unwrap_or_else(|| ordinary(&node.config, name))
+}
+
+/// How many brokers can have a replica. One that is down for a while can: it fetches it when it is back.
+fn usable_brokers(image: &Published) -> usize {
+    image.brokers.iter().filter(|broker| broker.has_uncordoned_dirs()).count()
 }
 
 /// An ordinary topic. What this broker's configuration leaves open, the controller fills in.
@@ -101,6 +106,8 @@ fn ordinary(config: &BrokerConfig, name: &ByteString) -> CreatableTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::testing::{broker, fenced_broker, published};
+    use crate::internal_topics::CONSUMER_OFFSETS;
 
     fn topic(pairs: &[(&str, &str)]) -> (i32, i16) {
         let config = BrokerConfig::from_pairs(pairs.iter().copied()).unwrap();
@@ -112,6 +119,18 @@ mod tests {
     fn the_controller_chooses_where_this_broker_was_not_told() {
         assert_eq!(topic(&[]), (-1, -1));
         assert_eq!(topic(&[("num.partitions", "6"), ("default.replication.factor", "1")]), (6, 1));
+    }
+
+    #[test]
+    fn an_internal_topic_has_a_replica_on_a_broker_that_is_down() {
+        let image = published(vec![broker(1), broker(2), fenced_broker(3), broker(4)]);
+        assert_eq!(usable_brokers(&image), 4);
+        let config = BrokerConfig::from_pairs([("", ""); 0]).unwrap();
+        let created = internal_topics::creatable(&config, CONSUMER_OFFSETS, 4).unwrap();
+        assert_eq!(created.replication_factor, 3, "no more than the default");
+        let few = published(vec![broker(1), fenced_broker(2)]);
+        let created = internal_topics::creatable(&config, CONSUMER_OFFSETS, usable_brokers(&few));
+        assert_eq!(created.unwrap().replication_factor, 2);
     }
 
     #[test]

@@ -39,6 +39,7 @@ use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas, Unk
 use crate::net::listener::{Listener, ListenerOptions, SocketOptions};
 use crate::node::Node;
 use crate::partition::store::StoreError;
+use crate::state_dump::Inspection;
 
 /// How long connections get to end by themselves on shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +84,7 @@ pub struct Broker {
     stop: CancellationToken,
     tasks: TaskTracker,
     threads: Threads,
+    quotas: Arc<ConnectionQuotas>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -128,9 +130,12 @@ impl Broker {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             threads,
+            quotas: Arc::clone(&quotas),
         };
         // The quorum needs its controllers before there is a cluster to join.
         broker.accept(controllers, &quotas);
+        let follow = Arc::clone(&quotas).follow(Arc::clone(&broker.node), broker.stop.clone());
+        broker.tasks.spawn(follow);
         match broker.join(&bound.controllers).await {
             Ok(()) => {
                 broker.serve(brokers, &quotas);
@@ -167,8 +172,6 @@ impl Broker {
 
     fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         self.accept(listeners, quotas);
-        let follow = Arc::clone(quotas).follow(Arc::clone(&self.node), self.stop.clone());
-        self.tasks.spawn(follow);
         let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
         self.tasks.spawn(maintenance::run(Arc::clone(&node), stop.clone()));
         if node.config.roles.broker {
@@ -195,6 +198,11 @@ impl Broker {
 
     pub fn cluster_id(&self) -> &str {
         &self.node.cluster_id
+    }
+
+    /// What can be asked about the node while it runs. It does not keep the node alive.
+    pub(crate) fn inspection(&self) -> Inspection {
+        Inspection::new(&self.node, &self.quotas)
     }
 
     /// Waits until the broker can no longer go on: all log directories or the metadata log have

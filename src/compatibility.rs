@@ -7,13 +7,17 @@ use klamm_protocol::messages;
 use crate::dispatch::{Row, TABLE};
 use crate::features;
 
+/// What Klamm does otherwise on purpose: what, what Apache Kafka does, what Klamm does, and what changes that.
+const DELIBERATE: &str = include_str!("compatibility/deliberate.tsv");
+
 /// The document. `differences` is the table of conformance scenarios that are answered otherwise than
 /// by Apache Kafka: lines of scenario, tab, reason; `#` begins a comment.
 pub fn document(differences: &str) -> String {
     let mut out = String::from(
         "# Compatibility with Apache Kafka 4.3.1\n\n\
-         Made from the table of APIs in `src/dispatch.rs` and from\n\
-         `tests/conformance/known-differences.tsv` by `KLAMM_UPDATE_DOCS=1 cargo test --test tidy`. Do not edit.\n\n\
+         Made from the table of APIs in `src/dispatch.rs`, from\n\
+         `tests/conformance/known-differences.tsv` and `src/compatibility/deliberate.tsv` by\n\
+         `KLAMM_UPDATE_DOCS=1 cargo test --test tidy`. Do not edit.\n\n\
          ## APIs\n\n\
          | key | API | Kafka 4.3.1 | served | advertised |\n|--:|---|---|---|---|\n",
     );
@@ -33,6 +37,13 @@ pub fn document(differences: &str) -> String {
     out.push_str("\n## Features\n\n| feature | levels |\n|---|---|\n");
     for feature in features::SUPPORTED {
         put(&mut out, format_args!("| {} | {}-{} |", feature.name, feature.min, feature.max));
+    }
+    out.push_str(
+        "\n## Deliberate differences\n\n\
+         | what | Apache Kafka | Klamm | to have it as Apache Kafka |\n|---|---|---|---|\n",
+    );
+    for line in DELIBERATE.lines().skip(1) {
+        put(&mut out, format_args!("| {} |", line.split('\t').collect::<Vec<_>>().join(" | ")));
     }
     out.push_str(
         "\n## Known differences\n\n\
@@ -69,4 +80,23 @@ fn snake(name: &str) -> String {
         out.extend(character.to_lowercase());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_metadata::config_def::ConfigDef;
+
+    use super::*;
+
+    #[test]
+    fn every_deliberate_difference_is_told_whole_and_names_keys_that_there_are() {
+        for line in DELIBERATE.lines() {
+            assert_eq!(line.split('\t').filter(|column| !column.is_empty()).count(), 4, "{line}");
+            let remedy = line.rsplit('\t').next().unwrap_or_default();
+            let settings = remedy.split('`').skip(1).step_by(2);
+            for (key, _) in settings.filter_map(|setting| setting.split_once('=')) {
+                assert!(ConfigDef::broker().contains(key), "{key}");
+            }
+        }
+    }
 }

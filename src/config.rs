@@ -18,6 +18,8 @@ pub mod environment;
 pub mod listeners;
 pub mod parts;
 pub mod properties;
+pub mod protection;
+pub mod providers;
 pub mod roles;
 pub mod settings;
 
@@ -38,6 +40,8 @@ use check::CrossCheckError;
 use defaults::Given;
 use listeners::ListenerError;
 use properties::PropertiesError;
+use protection::Unprotected;
+use providers::Unresolved;
 use roles::RoleError;
 
 /// Everything that a node is told.
@@ -77,6 +81,8 @@ pub struct Loaded {
     pub config: BrokerConfig,
     pub settings: Settings,
     pub advice: Vec<Advice>,
+    /// Keys that ask for protection which is not there. None where a node is to start.
+    pub unprotected: Vec<Unprotected>,
 }
 
 /// Why there is no configuration.
@@ -94,19 +100,40 @@ pub enum ConfigError {
     Roles { source: RoleError, origins: Vec<(String, Origin)> },
     #[error("{source}{}", set_at(.origins))]
     CrossCheck { source: CrossCheckError, origins: Vec<(String, Origin)> },
+    /// Keys ask for protection that is not there; so may listeners.
+    #[error("{}{}", join_lines(.keys), .listeners.as_ref().map(|error| format!("\n{error}")).unwrap_or_default())]
+    Unprotected { keys: Vec<Unprotected>, listeners: Option<Box<Self>> },
+    #[error("{}", join_lines(.0))]
+    Unresolved(Vec<Unresolved>),
+    #[error("environment {variable}: the value is not UTF-8; set it again, or unset it")]
+    UnreadableVariable { variable: String },
+}
+
+impl ConfigError {
+    /// Whether the listeners ask for what is not there, or cannot be what keys of security make of them.
+    fn is_of_protection(&self) -> bool {
+        matches!(self, Self::Listeners { .. })
+    }
 }
 
 /// A value that its key does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {source}{}", default_hint(.key))]
+#[error("{origin}: {}{}", .written.as_ref().map_or_else(|| .source.to_string(), |written| without_value(.key, written)), default_hint(.key))]
 pub struct BadValue {
     pub key: String,
     pub origin: Origin,
     pub source: ConfigValueError,
+    /// What stands in the place of a value that a provider gave. Such a value may be a secret.
+    pub written: Option<String>,
 }
 
-fn join_lines(values: &[BadValue]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+fn without_value(key: &str, written: &str) -> String {
+    let type_ = ConfigDef::broker().get(key).map_or("", |known| known.config_type.name());
+    format!("what {written} stands for is no valid value of {key} ({type_})")
+}
+
+fn join_lines(errors: &[impl ToString]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn default_hint(key: &str) -> String {
@@ -128,6 +155,15 @@ fn set_at(origins: &[(String, Origin)]) -> String {
 impl Loaded {
     /// Reads all sources and checks that this version can run what they describe.
     pub fn from_sources(sources: &Sources) -> Result<Self, ConfigError> {
+        let loaded = Self::to_look_at(sources)?;
+        if loaded.unprotected.is_empty() {
+            return Ok(loaded);
+        }
+        Err(ConfigError::Unprotected { keys: loaded.unprotected, listeners: None })
+    }
+
+    /// As [`Self::from_sources`], but what asks for protection that is not there is only listed.
+    pub fn to_look_at(sources: &Sources) -> Result<Self, ConfigError> {
         let loaded = Self::read(sources)?;
         let config = &loaded.config;
         roles::check(config.node_id, config.roles, &config.quorum_members).map_err(|source| {
@@ -144,14 +180,13 @@ impl Loaded {
         }
         settings.add_environment(&sources.environment);
         settings.add_flags(&sources.overrides);
+        if let Some(variable) = sources.environment.unreadable.first() {
+            return Err(ConfigError::UnreadableVariable { variable: variable.clone() });
+        }
+        providers::resolve(&mut settings, &sources.environment.variables)
+            .map_err(ConfigError::Unresolved)?;
         let mut advice = advice::on_settings(&settings);
-        advice.extend(
-            sources
-                .environment
-                .unreadable
-                .iter()
-                .map(|variable| Advice::UnreadableVariable { variable: variable.clone() }),
-        );
+        let unprotected = protection::unprotected(&settings);
         let given = Given {
             file: sources.file.is_some(),
             // KAFKA_HOME and the like are everywhere and configure nothing.
@@ -163,9 +198,15 @@ impl Loaded {
         };
         defaults::add_defaults(&mut settings, given);
         let cluster_id = sources.environment.cluster_id.clone();
-        let config = BrokerConfig::from_settings(&settings, cluster_id)?;
+        let config = match BrokerConfig::from_settings(&settings, cluster_id) {
+            Err(error) if error.is_of_protection() && !unprotected.is_empty() => {
+                let listeners = Some(Box::new(error));
+                return Err(ConfigError::Unprotected { keys: unprotected, listeners });
+            }
+            other => other?,
+        };
         advice.extend(check::cautions(&config.configs).into_iter().map(Advice::Operation));
-        Ok(Self { config, settings, advice })
+        Ok(Self { config, settings, advice, unprotected })
     }
 }
 
@@ -251,7 +292,8 @@ fn parse_settings(settings: &Settings) -> Result<BrokerConfigs, ConfigError> {
         .iter()
         .filter_map(|(key, setting)| {
             let source = parse_value(ConfigDef::broker().get(key)?, &setting.value).err()?;
-            Some(BadValue { key: key.to_owned(), origin: setting.origin.clone(), source })
+            let written = settings.written(key).map(str::to_owned);
+            Some(BadValue { key: key.to_owned(), origin: setting.origin.clone(), source, written })
         })
         .collect();
     if !bad.is_empty() {
@@ -320,6 +362,37 @@ mod tests {
         assert!(!alone("controller.quorum.voters", "1@localhost:9093,2@localhost:9193"));
         assert!(!alone("controller.quorum.bootstrap.servers", "localhost:9093,b:9093"));
         assert!(!alone("controller.quorum.bootstrap.servers", "other:9093"));
+    }
+
+    #[test]
+    fn values_come_from_providers_and_do_not_show_in_errors() {
+        let overrides = |value: &str| {
+            let pairs = [
+                ("config.providers", "env"),
+                (
+                    "config.providers.env.class",
+                    "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+                ),
+                ("num.partitions", value),
+            ];
+            pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()
+        };
+        let load = |value: &str| {
+            let variables = [("SECRET", "hunter2"), ("COUNT", "3")];
+            let environment =
+                Environment::from_variables(variables.map(|(k, v)| (k.into(), v.into())));
+            let overrides = overrides(value);
+            Loaded::from_sources(&Sources { environment, overrides, ..Sources::default() })
+        };
+        assert_eq!(load("${env:COUNT}").unwrap().config.topics.num_partitions, 3);
+        assert_eq!(
+            load("${env:SECRET}").unwrap_err().to_string(),
+            "--override: what ${env:SECRET} stands for is no valid value of num.partitions (INT); the default is 1"
+        );
+        assert_eq!(
+            load("${env:NONE}").unwrap_err().to_string(),
+            "--override: 'num.partitions' has ${env:NONE}, and the environment has no variable NONE: set it"
+        );
     }
 
     #[test]

@@ -9,5 +9,6 @@ pub(crate) mod metadata_log;
 pub(crate) mod publisher;
 pub(crate) mod quorum_peers;
 pub(crate) mod requests;
+mod room;
 pub(crate) mod serving;
 pub(crate) mod snapshot_file;

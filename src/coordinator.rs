@@ -18,6 +18,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::compression::Compression;
 use klamm_protocol::ids::{BrokerId, PartitionIndex};
 use klamm_protocol::messages::list_groups_response::ListedGroup;
+use klamm_protocol::time::Now;
 use tokio::runtime::Handle;
 use tracing::error;
 
@@ -112,12 +113,15 @@ impl GroupCoordinators {
 
     fn begin(&self, change: &PartitionDelta, node: &Node, runtime: &Handle) {
         let Some(partition) = node.partitions.get(change.topic.id, change.index) else {
-            // The publisher has said why.
+            // The reason has been said. Once it is open it comes here again.
             error!("{CONSUMER_OFFSETS}-{} is not open: its groups are not served", change.index);
             return;
         };
         let coordinator = Coordinator::start(partition, self.settings.clone(), runtime);
-        self.write().insert(change.index, coordinator);
+        let other = self.write().insert(change.index, coordinator);
+        if let Some(other) = other {
+            other.end();
+        }
     }
 
     fn end(&self, index: PartitionIndex) {
@@ -177,7 +181,7 @@ impl GroupCoordinators {
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
     ) -> Pending {
         Pending(self.coordinator_of(image, group_id).and_then(|coordinator| coordinator.ask(event)))
     }
@@ -187,7 +191,7 @@ impl GroupCoordinators {
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
     ) -> Pending {
         if group_id.is_empty() {
             return Pending(Err(ErrorCode::InvalidGroupId));
@@ -200,7 +204,7 @@ impl GroupCoordinators {
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, i64) -> R,
+        event: impl FnOnce(&mut GroupShard, Now) -> R,
     ) -> Result<R, ErrorCode> {
         self.coordinator_of(image, group_id)?.look(event)
     }

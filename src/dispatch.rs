@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::LazyLock;
 
 use klamm_protocol::messages::allocate_producer_ids_request::AllocateProducerIdsRequest;
-use klamm_protocol::messages::alter_configs_request::AlterConfigsRequest;
 use klamm_protocol::messages::alter_partition_request::AlterPartitionRequest;
 use klamm_protocol::messages::assign_replicas_to_dirs_request::AssignReplicasToDirsRequest;
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
@@ -167,7 +166,13 @@ pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Row::new(19, exclusive!(create_topics)).forwarded(),
         Row::new(20, exclusive!(delete_topics)).forwarded(),
         Row::new(32, exclusive!(describe_configs)),
-        Row::new(33, decided!(AlterConfigsRequest)).forwarded(),
+        Row::new(
+            33,
+            Handler::Exclusive(|context, request| {
+                Box::pin(handlers::alter_configs::handle_on_controller(context, request))
+            }),
+        )
+        .forwarded(),
         Row::new(37, exclusive!(create_partitions)).forwarded(),
         Row::new(43, exclusive!(elect_leaders)).forwarded(),
         Row::new(

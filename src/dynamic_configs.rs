@@ -1,15 +1,16 @@
 //! Whether this broker could live with a change of its dynamic configuration: the checks of a broker
 //! that applies it, before the controller writes it down (`DynamicBrokerConfig.validate`).
 
+use std::path::Path;
+
+use bytestring::ByteString;
 use klamm_metadata::config_def::alter::{AlterError, validate_broker_change};
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::ErrorCode;
 
-use crate::config::check::{self, CrossCheckError};
-
-pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
-/// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
-pub(crate) const ALL_LOG_DIRS: &str = "*";
+use crate::config::check::{self, ALL_LOG_DIRS, CORDONED_LOG_DIRS, CrossCheckError};
+use crate::config::protection::{self, Demand};
+use crate::config::providers::{has_placeholder, is_of_providers};
 
 /// Keys that Kafka lets change while a broker runs, and Klamm does not: sockets are bound at the
 /// start.
@@ -26,10 +27,14 @@ pub(crate) enum ChangeRefusal {
         "{0} cannot change while the broker runs: change it in the configuration file and restart"
     )]
     Fixed(&'static str),
-    #[error("{CORDONED_LOG_DIRS} is {ALL_LOG_DIRS}, or a list of directories, and not both")]
-    CordonedAllAndSome,
-    #[error("entries of {CORDONED_LOG_DIRS} are not in log.dirs: {}", missing.join(", "))]
-    CordonedUnknown { missing: Vec<String> },
+    /// Providers are there while the configuration is read.
+    #[error(
+        "{0} cannot be resolved while the broker runs: write the value itself, or put it into the configuration file and restart"
+    )]
+    Placeholder(ByteString),
+    /// Nobody shall believe in protection that is not there.
+    #[error("{key} {demand}")]
+    Unprotected { key: ByteString, demand: Demand },
 }
 
 impl ChangeRefusal {
@@ -40,8 +45,8 @@ impl ChangeRefusal {
             // KAFKA-13609: Kafka knows that this should be another code, and keeps it.
             Self::Together(_)
             | Self::Fixed(_)
-            | Self::CordonedAllAndSome
-            | Self::CordonedUnknown { .. } => ErrorCode::InvalidRequest,
+            | Self::Placeholder(_)
+            | Self::Unprotected { .. } => ErrorCode::InvalidRequest,
         }
     }
 }
@@ -58,19 +63,50 @@ pub(crate) fn check_change(
     if let Some(key) = fixed {
         return Err(ChangeRefusal::Fixed(key));
     }
-    check::check(&changed)?;
-    check_cordoned(&changed)
+    check_meaning(broker, proposed, per_broker)?;
+    Ok(check::check(&changed)?)
 }
 
-fn check_cordoned(changed: &BrokerConfigs) -> Result<(), ChangeRefusal> {
-    let cordoned = changed.list(CORDONED_LOG_DIRS).unwrap_or_default();
-    if cordoned.iter().any(|entry| entry == ALL_LOG_DIRS) {
-        return if cordoned.len() == 1 { Ok(()) } else { Err(ChangeRefusal::CordonedAllAndSome) };
+/// Looks only at what is new: values that another program has left must not stand in the way of all others.
+fn check_meaning(
+    broker: &BrokerConfigs,
+    proposed: &Configs,
+    per_broker: bool,
+) -> Result<(), ChangeRefusal> {
+    let present = if per_broker { broker.dynamic_broker() } else { broker.dynamic_default() };
+    let new = proposed.iter().filter(|(key, text)| present.get(*key) != Some(text));
+    new.filter_map(|(key, text)| meaningless(key, text)).next().map_or(Ok(()), Err)
+}
+
+/// Why a value of a dynamic configuration means nothing here.
+fn meaningless(key: &ByteString, text: &str) -> Option<ChangeRefusal> {
+    if let Some(demand) = protection::demand(key, text) {
+        return Some(ChangeRefusal::Unprotected { key: key.clone(), demand });
     }
-    let log_dirs = changed.list("log.dirs").or_else(|| changed.list("log.dir")).unwrap_or_default();
-    let missing: Vec<String> =
-        cordoned.into_iter().filter(|entry| !log_dirs.contains(entry)).collect();
-    if missing.is_empty() { Ok(()) } else { Err(ChangeRefusal::CordonedUnknown { missing }) }
+    (has_placeholder(text) || is_of_providers(key) && !text.is_empty())
+        .then(|| ChangeRefusal::Placeholder(key.clone()))
+}
+
+/// Dynamic values that somebody else has set and that this broker cannot live up to: what they ask for is not there,
+/// or cannot change while it runs.
+pub(crate) fn without_effect(broker: &BrokerConfigs) -> Vec<ChangeRefusal> {
+    let dynamic = || broker.dynamic_default().iter().chain(broker.dynamic_broker());
+    let mut refusals: Vec<_> = dynamic().filter_map(|(key, text)| meaningless(key, text)).collect();
+    let differs = |key: &&str| {
+        broker.dynamic_broker().get(*key).is_some_and(|new| broker.statics().get(*key) != Some(new))
+    };
+    refusals.extend(FIXED_WHILE_RUNNING.into_iter().filter(differs).map(ChangeRefusal::Fixed));
+    refusals
+}
+
+/// Whether `cordoned.log.dirs` names the directory, so that it takes no new replicas (KIP-1066).
+pub(crate) fn is_cordoned(configs: &BrokerConfigs, directory: &Path) -> bool {
+    // Only a process without a working directory has no absolute paths.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let cordoned = configs.list(CORDONED_LOG_DIRS).unwrap_or_default();
+    cordoned
+        .iter()
+        .any(|entry| entry == ALL_LOG_DIRS || absolute(Path::new(entry)) == absolute(directory))
 }
 
 #[cfg(test)]
@@ -102,10 +138,25 @@ mod tests {
     fn only_own_directories_are_cordoned() {
         assert_eq!(refusal(CORDONED_LOG_DIRS, "/b"), None);
         assert_eq!(refusal(CORDONED_LOG_DIRS, "*"), None);
-        assert_eq!(refusal(CORDONED_LOG_DIRS, "*,/b"), Some(ChangeRefusal::CordonedAllAndSome));
-        let missing = vec!["/c".to_owned()];
-        let unknown = ChangeRefusal::CordonedUnknown { missing };
-        assert_eq!(refusal(CORDONED_LOG_DIRS, "/b,/c"), Some(unknown));
+        let unknown = CrossCheckError::CordonedUnknown(vec!["/c".to_owned()]);
+        let refusal = refusal(CORDONED_LOG_DIRS, "/b,/c").unwrap();
+        assert_eq!(refusal, ChangeRefusal::Together(unknown));
+        assert_eq!(refusal.code(), ErrorCode::InvalidRequest);
+    }
+
+    #[test]
+    fn a_directory_is_cordoned_however_it_is_written() {
+        let cordoned = |entries: &str, directory: &str| {
+            let broker = BrokerConfigs::new(configs(&[(CORDONED_LOG_DIRS, entries)])).unwrap();
+            is_cordoned(&broker, Path::new(directory))
+        };
+        assert!(!cordoned("", "/a"));
+        assert!(cordoned("*", "/a"));
+        assert!(cordoned("/b,/a", "/a"));
+        assert!(!cordoned("/a", "/a/b"));
+        assert!(cordoned("/a/", "/a"));
+        let here = std::env::current_dir().unwrap();
+        assert!(cordoned("./data", &here.join("data").display().to_string()));
     }
 
     #[test]
@@ -113,6 +164,59 @@ mod tests {
         assert_eq!(refusal("listeners", "PLAINTEXT://:9092"), None);
         let fixed = ChangeRefusal::Fixed("listeners");
         assert_eq!(refusal("listeners", "PLAINTEXT://:9093"), Some(fixed));
+    }
+
+    #[test]
+    fn protection_that_is_not_there_cannot_be_asked_for() {
+        for (key, value) in [
+            ("listener.name.external.ssl.keystore.location", "/keystore"),
+            ("listener.name.external.ssl.client.auth", "required"),
+            ("listener.name.external.plain.sasl.jaas.config", "x"),
+            ("ssl.client.auth", "requested"),
+            ("sasl.enabled.mechanisms", "PLAIN"),
+            ("sasl.jaas.config", "x"),
+            ("principal.builder.class", "a.B"),
+            ("super.users", "User:a"),
+            ("listener.name.external.max.connections", "5"),
+        ] {
+            let refusal = refusal(key, value).unwrap_or_else(|| panic!("{key} is taken"));
+            assert!(matches!(refusal, ChangeRefusal::Unprotected { .. }), "{key}: {refusal}");
+            assert_eq!(refusal.code(), ErrorCode::InvalidRequest);
+            assert!(refusal.to_string().starts_with(&format!("{key} ")), "{refusal}");
+        }
+        assert_eq!(refusal("ssl.client.auth", "none"), None);
+        assert_eq!(refusal("listener.name.a.ssl.keystore.type", "PEM"), None);
+        assert_eq!(refusal("max.connections", "5"), None);
+    }
+
+    #[test]
+    fn placeholders_are_no_dynamic_values() {
+        for (key, value) in [
+            ("my.plugin.key", "${env:A}"),
+            ("config.providers", "env"),
+            ("config.providers.env.class", "x"),
+        ] {
+            assert_eq!(refusal(key, value), Some(ChangeRefusal::Placeholder(key.into())), "{key}");
+        }
+        assert_eq!(refusal("my.plugin.key", "${HOME}"), None);
+    }
+
+    #[test]
+    fn what_another_program_has_left_is_told_and_stands_in_nobodys_way() {
+        let left =
+            [("listener.name.a.ssl.keystore.location", "/keystore"), ("listeners", "A://:1")];
+        let mut broker = BrokerConfigs::new(configs(&[("log.dirs", "/a,/b")])).unwrap();
+        broker.set_dynamic_broker(configs(&left));
+        let told: Vec<String> = without_effect(&broker).iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("listener.name.a.ssl.keystore.location asks for TLS"));
+        assert!(told[1].starts_with("listeners cannot change while"));
+        let mut proposed = configs(&left);
+        proposed.insert("log.cleaner.threads".into(), "2".into());
+        assert_eq!(check_change(&broker, &proposed, true), Ok(()));
+        proposed.insert("listener.name.a.ssl.key.password".into(), "x".into());
+        assert!(check_change(&broker, &proposed, true).is_err());
+        assert_eq!(without_effect(&BrokerConfigs::new(configs(&[])).unwrap()), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use klamm_metadata::controller::activation::FeatureLevels;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::brokers::VersionRange;
 use klamm_metadata::metadata_version::MetadataVersion;
+use klamm_protocol::metadata_record::MetadataRecord;
 
 /// A feature and the levels at which this build works.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,20 @@ const TOLERATED: [&str; 2] = ["group.version", "transaction.version"];
 /// Whether brokers of this build can be part of a cluster of many nodes that has the feature at some level.
 pub(crate) fn may_be_finalized(name: &str) -> bool {
     TOLERATED.contains(&name) || SUPPORTED.iter().any(|feature| feature.name == name)
+}
+
+/// Takes features that brokers of this build cannot serve out of the records that a new cluster begins with, and returns
+/// their names.
+pub(crate) fn leave_out_unserved(records: &mut Vec<MetadataRecord>) -> Vec<String> {
+    let mut left_out = Vec::new();
+    records.retain(|record| match record {
+        MetadataRecord::FeatureLevel(feature) if !may_be_finalized(&feature.name) => {
+            left_out.push(feature.name.to_string());
+            false
+        }
+        _ => true,
+    });
+    left_out
 }
 
 /// The finalized features of a cluster of many nodes that keep this broker out: their coordinators could be
@@ -83,5 +98,26 @@ pub(crate) fn initial() -> FeatureLevels {
     FeatureLevels {
         metadata_version: MetadataVersion::from_level(30).expect("4.3-IV0 is known"),
         others: others.map(|f| (ByteString::from_static(f.name), f.initial)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_cluster_begins_without_what_klamm_does_not_serve() {
+        let levels = [("share.version", 1), ("streams.version", 1), ("transaction.version", 2)];
+        let others = levels.map(|(name, level)| (ByteString::from_static(name), level));
+        let asked = FeatureLevels { others: others.into(), ..initial() };
+        let mut records = asked.bootstrap_records();
+        let left_out = leave_out_unserved(&mut records);
+        assert_eq!(left_out, ["share.version", "streams.version"]);
+        let kept = FeatureLevels {
+            others: [(ByteString::from_static("transaction.version"), 2)].into(),
+            ..initial()
+        };
+        assert_eq!(records, kept.bootstrap_records());
+        assert!(leave_out_unserved(&mut records).is_empty());
     }
 }

@@ -50,6 +50,9 @@ pub(crate) struct FetchTarget {
     /// The name of a topic given by its id, as it was when this was asked for the first time: a
     /// session goes on to fetch that name (`FetchSession.CachedPartition`).
     pub(crate) resolved_name: Option<ByteString>,
+    /// The high watermark that the session's last answers told, -1 if there was none. Outside of a session
+    /// nobody knows.
+    pub(crate) told_high_watermark: Option<i64>,
 }
 
 /// A fetch request as far as sessions are concerned.
@@ -160,6 +163,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl FetchSessions {
     pub(crate) fn new(slots: usize) -> Self {
         Self { slots, sessions: Mutex::default() }
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.sessions).len()
     }
 
     /// Finds out what a request wants, given what is remembered of its session. `name_of` says what
@@ -306,7 +314,8 @@ impl Session {
         name_of: impl Fn(Uuid) -> Option<ByteString>,
     ) -> Vec<(FetchKey, FetchTarget)> {
         let targets = self.partitions.iter_mut().map(|(key, cached)| {
-            let target = resolved(key.clone(), cached.target.clone(), &name_of);
+            let mut target = resolved(key.clone(), cached.target.clone(), &name_of);
+            target.1.told_high_watermark = Some(cached.high_watermark);
             cached.target.resolved_name.clone_from(&target.1.resolved_name);
             target
         });
@@ -371,6 +380,7 @@ mod tests {
         current_leader_epoch: -1,
         last_fetched_epoch: -1,
         resolved_name: None,
+        told_high_watermark: None,
     };
 
     fn unknown(_: Uuid) -> Option<ByteString> {
@@ -418,6 +428,24 @@ mod tests {
         assert_eq!(answer.session_id, id);
         assert_eq!(answer.fetched.len(), 1);
         assert_eq!(answer.fetched[0].key, key(1));
+    }
+
+    #[test]
+    fn a_session_knows_the_high_watermarks_that_it_told() {
+        let sessions = FetchSessions::new(10);
+        let first = sessions.begin(request(0, 0, &[0, 1]), unknown, 0).unwrap();
+        let told = |context: &FetchContext| {
+            let targets = context.targets.iter();
+            targets.map(|(_, target)| target.told_high_watermark).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&first), [None, None], "the first answer tells everything");
+        let answer = sessions.answer(first, vec![fetched(0, 5, 0), fetched(1, 7, 0)], 0);
+        let id = answer.session_id;
+        let second = sessions.begin(request(id, 1, &[2]), unknown, 0).unwrap();
+        assert_eq!(told(&second), [Some(5), Some(7), Some(-1)]);
+        sessions.answer(second, vec![fetched(0, 6, 0), fetched(1, 7, 0), fetched(2, 1, 0)], 0);
+        let third = sessions.begin(request(id, 2, &[]), unknown, 0).unwrap();
+        assert_eq!(told(&third), [Some(6), Some(7), Some(1)]);
     }
 
     #[test]

@@ -1,19 +1,24 @@
 //! Requests that only the active controller can answer, on their way from the broker that got them (KIP-590): the
-//! request travels whole in an Envelope, with the client's name and address, and its answer comes back the same way.
+//! request travels in an Envelope, with the client's name and address, and its answer comes back the same way. It travels as it
+//! came, or without what the broker has answered by itself.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use klamm_metadata::controller::Controller;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Message;
 use klamm_protocol::decode::Decoder;
 use klamm_protocol::messages::default_principal_data::DefaultPrincipalData;
 use klamm_protocol::messages::envelope_request::EnvelopeRequest;
 use klamm_protocol::messages::envelope_response::EnvelopeResponse;
+use klamm_protocol::messages::request_header::RequestHeader;
+use klamm_protocol::messages::response_header::ResponseHeader;
 use tracing::debug;
 
-use crate::controller::channel::{ChannelError, Passed};
+use crate::controller::channel::{ChannelError, ControllerRequest, Passed};
+use crate::controller::handle::DecisionContext;
 use crate::dispatch::{self, Handled, ListenerKind};
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
@@ -28,7 +33,7 @@ pub(crate) async fn forward(
     request: Request,
 ) -> Result<Response, ConnectionError> {
     let limit = context.node.request_timeout();
-    match pass_on(&context, &request, limit).await {
+    match pass_on(&context, request.frame().clone(), limit).await {
         Ok(Passed::Answered(answer)) => {
             match (ErrorCode::from_code(answer.error_code), answer.response_data) {
                 (Some(ErrorCode::None), Some(data)) => return Ok(Response::passed_on(&data)),
@@ -42,13 +47,54 @@ pub(crate) async fn forward(
     answer_here(&context, request).await
 }
 
-async fn pass_on(
+/// Has the active controller answer what this broker has left of a client's request.
+pub(crate) async fn forward_rest<Q: ControllerRequest>(
     context: &Context,
     request: &Request,
+    rest: Q,
+) -> Result<Q::Response, ChannelError> {
+    let version = request.version;
+    let frame = frame(request, &rest)?;
+    match pass_on(context, frame, context.node.request_timeout()).await? {
+        Passed::Here => {
+            let decide = move |controller: &mut Controller, context: &DecisionContext| {
+                rest.decide(version, controller, context)
+            };
+            Ok(context.node.controller.decide_and(Q::SETTLED, decide).await?)
+        }
+        Passed::Answered(answer) => match ErrorCode::from_code(answer.error_code) {
+            Some(ErrorCode::None) => {
+                let mut decoder = Decoder::new(answer.response_data.unwrap_or_default());
+                let header_version = i16::from(Q::is_flexible(version));
+                ResponseHeader::decode(&mut decoder, header_version)?;
+                Ok(Q::Response::decode(&mut decoder, version)?)
+            }
+            error => Err(ChannelError::Envelope(error.unwrap_or(ErrorCode::UnknownServerError))),
+        },
+    }
+}
+
+/// The client's request with another body.
+fn frame<Q: ControllerRequest>(request: &Request, body: &Q) -> Result<Bytes, ChannelError> {
+    let header = RequestHeader {
+        request_api_key: request.api_key,
+        request_api_version: request.version,
+        correlation_id: request.correlation_id,
+        client_id: request.client_id.clone(),
+    };
+    let mut frame = BytesMut::new();
+    header.encode(&mut frame, if Q::is_flexible(request.version) { 2 } else { 1 })?;
+    body.encode(&mut frame, request.version)?;
+    Ok(frame.freeze())
+}
+
+async fn pass_on(
+    context: &Context,
+    request_data: Bytes,
     limit: Duration,
 ) -> Result<Passed<EnvelopeResponse>, ChannelError> {
     let envelope = EnvelopeRequest {
-        request_data: request.frame().clone(),
+        request_data,
         request_principal: Some(principal()?),
         client_host_address: address(context.peer.ip()),
     };
@@ -120,6 +166,7 @@ async fn open(context: &Context, envelope: EnvelopeRequest) -> Result<Bytes, Err
         return Err(ErrorCode::NotController);
     }
     let mut client = context.clone();
+    client.is_forwarded = true;
     client.peer.set_ip(client_ip(&envelope.client_host_address).ok_or(ErrorCode::InvalidRequest)?);
     // What is inside is a request like any other: it may be malformed, and must not be an envelope again.
     let invalid = |_: ConnectionError| ErrorCode::InvalidRequest;

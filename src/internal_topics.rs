@@ -14,12 +14,12 @@ pub(crate) fn is_internal(topic: &str) -> bool {
     matches!(topic, CONSUMER_OFFSETS | TRANSACTION_STATE | SHARE_GROUP_STATE)
 }
 
-/// How an internal topic is created in a cluster with this many live brokers; `None` for a topic
+/// How an internal topic is created in a cluster with this many brokers, fenced ones too; `None` for a topic
 /// that is not internal.
 pub(crate) fn creatable(
     config: &BrokerConfig,
     name: &str,
-    live_brokers: usize,
+    brokers: usize,
 ) -> Option<CreatableTopic> {
     let (topic, configs) = match name {
         CONSUMER_OFFSETS => {
@@ -44,14 +44,14 @@ pub(crate) fn creatable(
         }
         _ => return None,
     };
-    Some(creatable_topic(name, &topic, &configs, live_brokers))
+    Some(creatable_topic(name, &topic, &configs, brokers))
 }
 
 fn creatable_topic(
     name: &str,
     topic: &InternalTopicConfig,
     configs: &[(&str, &str)],
-    live_brokers: usize,
+    brokers: usize,
 ) -> CreatableTopic {
     let config = |name: &str, value: String| CreatableTopicConfig {
         name: name.into(),
@@ -65,7 +65,7 @@ fn creatable_topic(
     CreatableTopic {
         name: name.into(),
         num_partitions: topic.partitions,
-        replication_factor: topic.replication.factor(live_brokers),
+        replication_factor: topic.replication.factor(brokers),
         assignments: Vec::new(),
         configs,
     }

@@ -31,6 +31,8 @@ mod node;
 mod partition;
 mod producer_ids;
 mod random;
+mod signals;
+mod state_dump;
 
 pub use broker::{Broker, StartError};
 pub use controller::snapshot_file::SnapshotError;

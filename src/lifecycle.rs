@@ -258,14 +258,15 @@ pub(crate) async fn leave(node: &Arc<Node>) {
 }
 
 async fn heartbeat(node: &Arc<Node>, want_shut_down: bool) -> Result<Contact, JoinError> {
+    let image = node.cluster.image();
     let request = BrokerHeartbeatRequest {
         broker_id: node.config.node_id,
         broker_epoch: node.broker_epoch(),
-        current_metadata_offset: node.cluster.image().end_offset - 1,
+        current_metadata_offset: image.end_offset - 1,
         want_fence: false,
         want_shut_down,
         offline_log_dirs: node.store.failed_directory_ids(),
-        ..Default::default()
+        cordoned_log_dirs: node.cordoned_directory_ids(&image),
     };
     let sent_ms = clock::now_ms();
     let asked = node.channels.lifecycle.ask_within(&request, HEARTBEAT_TIMEOUT).await;
@@ -294,7 +295,7 @@ impl Contact {
     }
 }
 
-/// Stays in contact with the controller until `stop`.
+/// Stays in contact with the controller until `stop`. What is new in the configuration is told at once.
 pub(crate) async fn keep_contact(node: Arc<Node>, stop: CancellationToken) {
     let quick_ms = node.config.configs.int("failover.heartbeat.interval.ms");
     let interval_ms = node.config.lifecycle.heartbeat_interval_ms.min(quick_ms);
@@ -305,6 +306,7 @@ pub(crate) async fn keep_contact(node: Arc<Node>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
+            () = node.heartbeat_due.notified() => {}
         }
         if let Err(error) = heartbeat(&node, false).await {
             warn!("no contact with the controller: {error}");

@@ -103,7 +103,10 @@ fn level_of(name: &str) -> Option<LevelFilter> {
 
 /// Sends the events of this process to its standard output.
 pub fn init(format: LogFormat, levels: &LogLevels) -> Result<(), LoggingError> {
-    let lines = tracing_subscriber::fmt::layer().event_format(Lines { format });
+    // A log that nobody reads any more must not end the process: complaining about it on a standard error that nobody
+    // reads either would be a panic.
+    let lines =
+        tracing_subscriber::fmt::layer().event_format(Lines { format }).log_internal_errors(false);
     let (filter, handle) = reload::Layer::new(levels.targets());
     tracing_subscriber::registry()
         .with(filter)

@@ -60,9 +60,9 @@ fn interval(period: Duration) -> tokio::time::Interval {
 }
 
 fn apply_retention(node: &Node) {
-    let now_ms = clock::wall_ms();
+    let now = clock::now();
     for partition in node.partitions.all() {
-        let applied = partition.with_log(|log| log.apply_retention(now_ms));
+        let applied = partition.with_log(|log| log.apply_retention(now));
         match applied {
             Ok(Ok(deleted)) => {
                 for segment in deleted {
@@ -86,13 +86,13 @@ fn apply_retention(node: &Node) {
 }
 
 fn expire_producers(node: &Node) {
-    let now_ms = clock::wall_ms();
+    let now = clock::now();
     for partition in node.partitions.all() {
         // A closed log has no producers any more.
         partition
             .with_log(|log| {
                 let expiration_ms = log.config().producer_id_expiration_ms;
-                log.producers_mut().remove_expired(now_ms, expiration_ms);
+                log.producers_mut().remove_expired(now, expiration_ms);
             })
             .ok();
     }

@@ -13,4 +13,5 @@ pub(crate) mod lookout;
 pub(crate) mod peer;
 pub(crate) mod request;
 pub(crate) mod response;
+mod sendfile;
 mod write;

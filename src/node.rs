@@ -17,7 +17,7 @@ use crate::config::BrokerConfig;
 use crate::controller::channel::ControllerChannel;
 use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
-use crate::dynamic_configs::{ALL_LOG_DIRS, CORDONED_LOG_DIRS};
+use crate::dynamic_configs;
 use crate::fetch_session::FetchSessions;
 use crate::partition::handle::Partition;
 use crate::partition::replicas::Replicas;
@@ -60,6 +60,8 @@ pub(crate) struct Node {
     configs: RwLock<Arc<BrokerConfigs>>,
     /// Told when `configs` has changed, for the one task that waits for that.
     pub(crate) configs_changed: Notify,
+    /// Told when the next heartbeat may have something new to say.
+    pub(crate) heartbeat_due: Notify,
     pub(crate) cluster_id: ByteString,
     /// This life of the process, for its registrations.
     pub(crate) incarnation_id: Uuid,
@@ -94,6 +96,7 @@ impl Node {
         Self {
             configs: RwLock::new(Arc::new(config.configs.clone())),
             configs_changed: Notify::new(),
+            heartbeat_due: Notify::new(),
             cluster_id,
             incarnation_id: random::uuid(),
             cluster: Cluster::default(),
@@ -124,7 +127,7 @@ impl Node {
 
     /// The controller has confirmed this broker by its answer to a heartbeat that was sent at `sent_ms`.
     pub(crate) fn renew_lease(&self, sent_ms: i64) {
-        if self.config.is_alone() {
+        if self.config.is_alone() || !self.config.lifecycle.leader_lease_enable {
             return;
         }
         let session_ms = i64::from(self.config.lifecycle.session_timeout_ms);
@@ -161,14 +164,25 @@ impl Node {
     pub(crate) fn set_configs(&self, configs: BrokerConfigs) {
         *self.configs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
         self.configs_changed.notify_one();
+        self.heartbeat_due.notify_one();
     }
 
     /// Whether a log directory takes no new replicas (KIP-1066).
     pub(crate) fn is_cordoned(&self, directory: &DirectoryStatus) -> bool {
-        let path = directory.absolute_path();
-        let cordoned = self.configs().list(CORDONED_LOG_DIRS).unwrap_or_default();
         self.cluster.image().metadata_version().is_cordoned_log_dirs_supported()
-            && cordoned.iter().any(|entry| entry == ALL_LOG_DIRS || *entry == path)
+            && dynamic_configs::is_cordoned(&self.configs(), &directory.path)
+    }
+
+    /// What a heartbeat says of cordoned directories once `image` is applied here. Nothing before the broker knows of its
+    /// own registration: until then it may not know its dynamic configuration either.
+    pub(crate) fn cordoned_directory_ids(&self, image: &Published) -> Option<Vec<Uuid>> {
+        let own = image.brokers.get(self.config.node_id)?;
+        let knows_configs = own.incarnation_id == self.incarnation_id;
+        if !knows_configs || !image.metadata_version().is_cordoned_log_dirs_supported() {
+            return None;
+        }
+        let configs = self.configs();
+        Some(self.store.directory_ids_where(|path| dynamic_configs::is_cordoned(&configs, path)))
     }
 
     /// The partition of a topic that a request names, if this broker has a replica of it.

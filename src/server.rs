@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, error, info, warn};
 
 use crate::broker::{Broker, StartError};
@@ -10,6 +9,8 @@ use crate::cli::ExitStatus;
 use crate::config::BrokerConfig;
 use crate::lifecycle::JoinError;
 use crate::net::descriptors;
+use crate::signals::{self, StopSignals};
+use crate::state_dump::StateDump;
 
 /// Runs a broker until a signal or a failure ends it.
 pub fn run(config: BrokerConfig) -> ExitStatus {
@@ -33,6 +34,11 @@ pub fn run(config: BrokerConfig) -> ExitStatus {
 }
 
 async fn serve(config: BrokerConfig) -> ExitStatus {
+    // From the beginning: a start that takes long is what people want to look into.
+    let dump = StateDump::new(&config);
+    if let Err(failure) = signals::on_quit(dump.clone()) {
+        warn!("SIGQUIT does not dump the state: {failure}");
+    }
     let broker = match Broker::start(config).await {
         Ok(broker) => broker,
         Err(failure) => {
@@ -40,48 +46,33 @@ async fn serve(config: BrokerConfig) -> ExitStatus {
             return status_of(&failure);
         }
     };
+    dump.attach(broker.inspection());
     for (listener, address) in broker.addresses() {
         info!("listening on {listener}://{address}");
     }
     info!(target: "kafka.server.BrokerServer", "[BrokerServer id={}] Transition from STARTING to STARTED", broker.node_id());
     // Container tests wait for this line of Kafka's.
     info!(target: "kafka.server.BrokerLifecycleManager", "[BrokerLifecycleManager id={}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING.", broker.node_id());
-    let status = wait(&broker).await;
-    let stopped = tokio::select! {
-        () = broker.shutdown() => true,
-        () = stop_signal() => false,
-    };
-    if !stopped {
-        warn!("a second signal: the broker stops without closing its logs");
+    let mut stop = StopSignals::new();
+    let status = wait(&broker, &mut stop).await;
+    let shutdown = broker.shutdown();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return status,
+            name = stop.next() => warn!("{name} again: the broker is stopping already; only SIGKILL is quicker, and the next start then has to recover the logs"),
+        }
     }
-    status
 }
 
 /// Waits for a reason to stop.
-async fn wait(broker: &Broker) -> ExitStatus {
+async fn wait(broker: &Broker, stop: &mut StopSignals) -> ExitStatus {
     tokio::select! {
-        () = stop_signal() => {
-            info!("a signal asks the broker to stop");
+        name = stop.next() => {
+            info!("{name} asks the broker to stop");
             ExitStatus::Ok
         }
         () = broker.failed() => ExitStatus::Runtime,
-    }
-}
-
-/// SIGTERM or SIGINT. Without signals there is nothing to wait for.
-async fn stop_signal() {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        (terminate, interrupt) => {
-            warn!("signals cannot be waited for: {:?}", terminate.err().or(interrupt.err()));
-            std::future::pending::<()>().await;
-        }
     }
 }
 

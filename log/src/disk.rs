@@ -10,10 +10,13 @@
 
 mod memory;
 mod real;
+mod room;
 
 pub use memory::{Fault, MemoryDisk};
 pub use real::RealDisk;
+pub use room::RoomyDisk;
 
+use crate::error::Severity;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
@@ -37,6 +40,8 @@ pub enum OpenMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Open,
+    /// An open that makes the file.
+    Create,
     Read,
     Write,
     Sync,
@@ -55,6 +60,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Open => "open",
+            Self::Create => "create",
             Self::Read => "read",
             Self::Write => "write",
             Self::Sync => "fdatasync",
@@ -92,6 +98,27 @@ impl DiskError {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
+    /// How far the failure reaches. A failed sync takes the directory out of use whatever its reason, also for lack of
+    /// space (delayed allocation): the pages that it did not write may be gone, and a second one would report success.
+    /// That a file or directory could not be *opened* to be synced is no failed sync.
+    pub fn severity(&self) -> Severity {
+        if self.is_locked() {
+            Severity::Node
+        } else if self.is_sync() {
+            Severity::Directory
+        } else if self.is_no_space() || self.is_out_of_file_descriptors() || self.is_out_of_memory()
+        {
+            Severity::Passes
+        } else {
+            Severity::Directory
+        }
+    }
+
+    /// Trying again later may succeed, and nothing is lost.
+    pub fn passes(&self) -> bool {
+        self.severity() == Severity::Passes
+    }
+
     /// The volume or the quota is full: the data already there is intact.
     pub fn is_no_space(&self) -> bool {
         matches!(
@@ -106,6 +133,11 @@ impl DiskError {
         let code = self.source.raw_os_error();
         code == Some(rustix::io::Errno::MFILE.raw_os_error())
             || code == Some(rustix::io::Errno::NFILE.raw_os_error())
+    }
+
+    /// The kernel has no memory for what it was asked (ENOMEM).
+    pub fn is_out_of_memory(&self) -> bool {
+        self.source.kind() == io::ErrorKind::OutOfMemory
     }
 
     /// What should have been durable is not.
@@ -136,6 +168,12 @@ pub struct DiskSpace {
 
 /// An exclusive lock on a file; released on drop.
 pub trait DiskLock: Send + Sync + fmt::Debug {}
+
+/// A directory, open to be synced: nothing but the disk itself can refuse that any more.
+pub trait DiskDir: Send + Sync + fmt::Debug {
+    /// Makes the names in the directory durable. Never retry after an error.
+    fn sync(&self) -> Result<(), DiskError>;
+}
 
 /// An open file. Positional only: it has no cursor, so that readers never disturb the writer.
 pub trait DiskFile: Send + Sync + fmt::Debug {
@@ -179,7 +217,13 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Removes a directory and everything in it.
     fn remove_dir_all(&self, path: &Path) -> Result<(), DiskError>;
 
-    fn sync_dir(&self, path: &Path) -> Result<(), DiskError>;
+    /// Opens a directory to be synced: before its names are changed, where the change must not be left undone for
+    /// lack of a file descriptor.
+    fn open_dir(&self, path: &Path) -> Result<Box<dyn DiskDir>, DiskError>;
+
+    fn sync_dir(&self, path: &Path) -> Result<(), DiskError> {
+        self.open_dir(path)?.sync()
+    }
 
     /// What the directory holds, sorted by name.
     fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError>;
@@ -213,9 +257,14 @@ pub trait Disk: Send + Sync + fmt::Debug {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
-        self.write_synced(&temporary, contents)?;
-        self.rename(&temporary, path)?;
-        self.sync_dir(parent(path))
+        let directory = self.open_dir(parent(path))?;
+        let written = self.write_synced(&temporary, contents);
+        if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
+            // Half a file takes space that is lacking. That it stays does no harm: the next try empties it.
+            drop(self.remove_file(&temporary));
+            return Err(error);
+        }
+        directory.sync()
     }
 
     /// Writes a file in place and syncs its contents, not its name.

@@ -32,6 +32,20 @@ pub enum LogError {
     Locked { path: PathBuf },
 }
 
+/// How far a failure of the storage reaches (`docs/decisions/0009`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Space, file descriptors or memory are lacking. What is stored is intact, the operation has changed
+    /// nothing or is finished by the next one, and it is tried again.
+    Passes,
+    /// The files of one partition cannot be used as they are.
+    Partition,
+    /// Nothing in the log directory can be trusted to be written: it is out of use for the life of the process.
+    Directory,
+    /// The process cannot use the directory at all and must not start.
+    Node,
+}
+
 /// What is wrong with a small text file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileProblem {
@@ -48,26 +62,25 @@ pub enum FileProblem {
 }
 
 impl LogError {
-    /// The disk itself failed, so that nothing in its directory can be trusted to be written:
-    /// the log directory goes offline. A full disk and a lack of file descriptors are no
-    /// such failures, the data is intact and the condition passes. A sync that fails is one whatever
-    /// its reason: the pages that it did not write may be gone.
-    pub fn is_disk_failure(&self) -> bool {
+    /// How far the failure reaches. Everybody who meets one asks here; nobody has a rule of their own. No
+    /// wildcard arm: a new failure must choose.
+    pub fn severity(&self) -> Severity {
         match self {
-            Self::Disk(error) if error.is_sync() => true,
-            Self::Disk(error) => {
-                !(error.is_no_space() || error.is_out_of_file_descriptors() || error.is_locked())
-            }
-            Self::Offline { .. }
-            | Self::Malformed { .. }
-            | Self::InconsistentTopicId { .. }
-            | Self::Locked { .. } => false,
+            Self::Disk(error) => error.severity(),
+            Self::Offline { .. } => Severity::Directory,
+            Self::Malformed { .. } | Self::InconsistentTopicId { .. } => Severity::Partition,
+            Self::Locked { .. } => Severity::Node,
         }
+    }
+
+    /// Trying again later may succeed, and nothing is lost.
+    pub fn passes(&self) -> bool {
+        self.severity() == Severity::Passes
     }
 
     /// The log directory is out of use, because of this failure or of one before.
     pub fn is_offline(&self) -> bool {
-        self.is_disk_failure() || matches!(self, Self::Offline { .. })
+        self.severity() == Severity::Directory
     }
 
     /// What a client is told.
@@ -140,6 +153,25 @@ impl AppendError {
     }
 }
 
+impl AppendError {
+    /// How far a failure of the storage reaches; `None` where the records were refused.
+    pub fn severity(&self) -> Option<Severity> {
+        match self {
+            Self::Storage(error) => Some(error.severity()),
+            Self::OutOfOrderSequence { .. }
+            | Self::InvalidProducerEpoch { .. }
+            | Self::TransactionCoordinatorFenced { .. }
+            | Self::ExpectedTransactional { .. }
+            | Self::NotInTransaction { .. }
+            | Self::LargerThanSegment { .. }
+            | Self::UnexpectedOffset { .. }
+            | Self::OutOfOrderOffsets { .. }
+            | Self::WrongLeaderEpoch { .. }
+            | Self::CorruptBatch { .. } => None,
+        }
+    }
+}
+
 impl From<DiskError> for AppendError {
     fn from(error: DiskError) -> Self {
         Self::Storage(error.into())
@@ -174,6 +206,19 @@ impl ReadError {
             }
             Self::Truncated => ErrorCode::NotLeaderOrFollower,
             Self::Corrupt { .. } => ErrorCode::CorruptMessage,
+        }
+    }
+}
+
+impl ReadError {
+    /// How far a failure of the storage reaches; `None` where there is nothing to be read.
+    pub fn severity(&self) -> Option<Severity> {
+        match self {
+            Self::Storage(error) => Some(error.severity()),
+            Self::OffsetOutOfRange { .. }
+            | Self::SegmentDeleted { .. }
+            | Self::Truncated
+            | Self::Corrupt { .. } => None,
         }
     }
 }

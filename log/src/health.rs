@@ -2,7 +2,7 @@
 //! of the process (KIP-112); a failed sync above all, because a second one would report success for
 //! pages that are lost.
 
-use crate::error::LogError;
+use crate::error::{AppendError, LogError, ReadError, Severity};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -42,7 +42,7 @@ impl LogDirHealth {
     pub fn observe<T, E: StorageCause>(&self, outcome: Result<T, E>) -> Result<T, E> {
         if let Err(error) = &outcome
             && let Some(cause) = error.storage_cause()
-            && cause.is_disk_failure()
+            && cause.severity() == Severity::Directory
         {
             self.fail(cause);
         }
@@ -66,13 +66,13 @@ impl StorageCause for LogError {
     }
 }
 
-impl StorageCause for crate::error::AppendError {
+impl StorageCause for AppendError {
     fn storage_cause(&self) -> Option<&LogError> {
         if let Self::Storage(error) = self { Some(error) } else { None }
     }
 }
 
-impl StorageCause for crate::error::ReadError {
+impl StorageCause for ReadError {
     fn storage_cause(&self) -> Option<&LogError> {
         if let Self::Storage(error) = self { Some(error) } else { None }
     }
@@ -100,13 +100,15 @@ mod tests {
     #[test]
     fn a_full_disk_and_missing_descriptors_are_no_failure_of_the_directory() {
         let health = LogDirHealth::new(Path::new("/d"));
-        for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+        use rustix::io::Errno;
+        for errno in
+            [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::MFILE, Errno::NFILE, Errno::NOMEM]
         {
             health.observe(failed(Operation::Write, errno.into())).unwrap_err();
         }
         assert!(health.check().is_ok());
         // What a sync could not write for lack of space is lost all the same.
-        health.observe(failed(Operation::Sync, rustix::io::Errno::NOSPC.into())).unwrap_err();
+        health.observe(failed(Operation::Sync, Errno::NOSPC.into())).unwrap_err();
         assert!(health.check().is_err());
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Invariants: there is at least one segment, and only the last is appended to. `log_start` <=
 //! `high_watermark` <= `log_end`, and `flushed` <= `log_end`. An append is either wholly part of the log
-//! or not at all. After a disk failure every operation fails: the directory is offline.
+//! or not at all. After a disk failure every operation fails: the directory is offline. After an error that passes
+//! (`Severity::Passes`) the operation has changed nothing, or the next one finishes it first.
 
 mod append;
 mod deletion;
@@ -16,11 +17,11 @@ pub use append::{AppendInfo, LeaderAppend};
 pub(crate) use append::{has_sane_offsets, marker_of};
 pub(crate) use deletion::is_marked;
 pub use deletion::{DeletedSegment, DeletionReason};
-pub use flush::FlushTicket;
+pub use flush::{Derived, FlushTicket};
 pub use offsets::{OffsetTarget, TimestampedOffset};
 
 use crate::config::LogConfig;
-use crate::disk::Disk;
+use crate::disk::{Disk, RoomyDisk};
 use crate::error::LogError;
 use crate::health::LogDirHealth;
 use crate::leader_epoch_cache::{EpochOffset, LeaderEpochCache};
@@ -36,6 +37,7 @@ use klamm_protocol::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use truncate::Truncation;
 
 /// What the logs of one directory share.
 #[derive(Debug, Clone)]
@@ -43,6 +45,13 @@ pub struct LogStorage {
     pub disk: Arc<dyn Disk>,
     pub files: Arc<OpenFiles>,
     pub health: Arc<LogDirHealth>,
+}
+
+impl LogStorage {
+    /// Every open on the disk makes room by closing idle ones of `files`.
+    pub fn new(disk: Arc<dyn Disk>, files: Arc<OpenFiles>, health: Arc<LogDirHealth>) -> Self {
+        Self { disk: RoomyDisk::new(disk, Arc::clone(&files)), files, health }
+    }
 }
 
 /// What is known of a log before it is opened.
@@ -57,6 +66,7 @@ pub struct LogOptions {
     pub clean_shutdown: bool,
     /// Written to `partition.metadata`, or compared with it. `None` takes what is there.
     pub topic_id: Option<Uuid>,
+    /// By the steady clock.
     pub now_ms: i64,
 }
 
@@ -106,6 +116,10 @@ pub struct Log {
     stale_index_files: bool,
     flush: FlushState,
     graveyard: Graveyard,
+    /// What the files have not followed yet.
+    truncation: Option<Truncation>,
+    /// The name that the directory is to have back.
+    misplaced: Option<PathBuf>,
     report: RecoveryReport,
 }
 
@@ -156,6 +170,8 @@ impl Log {
             stale_index_files: recovered.stale_index_files,
             flush: FlushState::new(flushed, recovered.epochs_changed),
             graveyard: Graveyard::default(),
+            truncation: None,
+            misplaced: None,
             report: recovered.report,
             home,
         }
@@ -204,9 +220,14 @@ impl Log {
         self.log_end
     }
 
-    /// Everything below survives a power cut. Also the recovery point to be checkpointed.
+    /// Every record below survives a power cut.
     pub fn flushed_offset(&self) -> Offset {
         self.flush.flushed
+    }
+
+    /// What is to be checkpointed: of what is below, nothing has to be verified or made anew after a power cut.
+    pub fn recovery_point(&self) -> Offset {
+        self.flush.recovery_point
     }
 
     /// Offsets below are committed.
@@ -293,10 +314,20 @@ impl Log {
     /// void: it would look for files under the old name.
     pub fn rename_dir(&mut self, dir: &Path) -> Result<(), LogError> {
         self.health.check()?;
+        let parent = self.home.disk.open_dir(crate::disk::parent(dir)).map_err(LogError::from);
+        // What was lacking would be lacking after the renaming as well.
+        let parent = self.health.observe(parent)?;
         self.flush.void_tickets();
         self.health.observe(self.home.rename_to(dir).map_err(LogError::from))?;
-        let synced = self.home.disk.sync_dir(crate::disk::parent(dir));
-        self.health.observe(synced.map_err(LogError::from))
+        self.misplaced = None;
+        self.health.observe(parent.sync().map_err(LogError::from))
+    }
+
+    /// Gives the directory a name back that it had before. Where something is lacking for that, nothing is appended
+    /// before it has it: under its present name the next start may take it for something else.
+    pub fn rename_back(&mut self, dir: &Path) -> Result<(), LogError> {
+        self.misplaced = Some(dir.to_path_buf());
+        self.check()
     }
 
     fn active(&self) -> &Arc<Segment> {

@@ -48,7 +48,7 @@ impl LogDir {
             if error.is_locked() { LogError::Locked { path: lock_path } } else { error.into() }
         })?;
         let health = Arc::new(LogDirHealth::new(path));
-        Ok(Self { path: path.to_path_buf(), storage: LogStorage { disk, files, health }, lock })
+        Ok(Self { path: path.to_path_buf(), storage: LogStorage::new(disk, files, health), lock })
     }
 
     pub fn path(&self) -> &Path {

@@ -2,7 +2,8 @@
 //! their handles and give them up when asked.
 //!
 //! A segment with unsynced bytes keeps its handle: closing it could lose a write error that only
-//! this handle would have reported. So the bound holds for idle segments.
+//! this handle would have reported. So the bound holds for idle segments, among them those that are appended to
+//! next and empty ones.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -73,8 +74,8 @@ impl OpenFiles {
         self.evict(victims);
     }
 
-    /// Closes what it can, after the process ran out of file descriptors.
-    pub(crate) fn close_idle(&self) {
+    /// Closes the older of the idle files, after the process ran out of file descriptors.
+    pub fn close_idle(&self) {
         let victims = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             self.take_oldest(&mut open)

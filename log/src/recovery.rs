@@ -24,7 +24,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::ids::Offset;
 use replay::replay_segment;
 use segments::SegmentFiles;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// `index.interval.bytes` by default; a rebuilt index need not have the topic's own interval.
@@ -50,8 +50,9 @@ pub(crate) fn recover(
     home: &Arc<PartitionHome>,
     options: &LogOptions,
 ) -> Result<Recovered, LogError> {
-    if !home.disk.exists(&home.path())? {
-        home.disk.create_dir_all(&home.path())?;
+    home.disk.create_dir_all(&home.path())?;
+    if home.disk.list(&home.path())?.is_empty() {
+        // An earlier attempt may have made the directory and come no further.
         home.disk.sync_dir(crate::disk::parent(&home.path()))?;
     }
     let topic_id = partition_metadata::agree(home, options.topic_id)?;
@@ -110,9 +111,9 @@ impl Opening<'_> {
         let first_unsafe = self.first_to_recover(&files);
         let is_first_start = self.snapshots.is_empty() && self.options.clean_shutdown;
         self.load_producers(&files, first_unsafe)?;
-        let count = files.len();
-        for (position, files) in files.into_iter().enumerate() {
-            let is_last = position + 1 == count;
+        let mut later = VecDeque::from(files);
+        while let Some(files) = later.pop_front() {
+            let is_last = later.is_empty();
             if first_unsafe.is_some() && self.is_lost_before(&files) {
                 self.report.cut(self.log_end, 0, self.options.recovery_point);
             }
@@ -122,7 +123,7 @@ impl Opening<'_> {
             } else if files.must_recover
                 || first_unsafe.is_some_and(|first| files.base_offset >= first)
             {
-                self.recover_segment(&files, is_last)?;
+                self.recover_segment(&files, is_last, &later)?;
             } else {
                 self.load_segment(&files, is_last, is_first_start)?;
             }
@@ -169,7 +170,12 @@ impl Opening<'_> {
         Ok(())
     }
 
-    fn recover_segment(&mut self, files: &SegmentFiles, is_last: bool) -> Result<(), LogError> {
+    fn recover_segment(
+        &mut self,
+        files: &SegmentFiles,
+        is_last: bool,
+        later: &VecDeque<SegmentFiles>,
+    ) -> Result<(), LogError> {
         let mut pass = segments::RecoveryPass::new(files, self.options.now_ms);
         self.epochs.truncate_from_end(files.base_offset);
         let end = pass.run(self.home, &mut self.producers, &mut self.epochs)?;
@@ -177,6 +183,9 @@ impl Opening<'_> {
         self.log_end = pass.next_offset.max(files.base_offset);
         if end < files.size {
             self.report.cut(self.log_end, files.size - end, self.options.recovery_point);
+            // Before the cut: were it there without this, nobody would miss what is behind it.
+            later.iter().rev().try_for_each(|files| files.remove(self.home))?;
+            self.home.sync()?;
         }
         let segment = pass.finish(self.home, end)?;
         if !is_last {
@@ -199,7 +208,9 @@ impl Opening<'_> {
             self.log_end = match segment.resume(self.options.now_ms) {
                 Ok(log_end) => log_end,
                 // The disk damaged what a clean shutdown had left.
-                Err(ReadError::Corrupt { .. }) => return self.recover_segment(files, true),
+                Err(ReadError::Corrupt { .. }) => {
+                    return self.recover_segment(files, true, &VecDeque::new());
+                }
                 Err(error) => return Err(opening_error(error)),
             };
             self.stale_index_files = true;

@@ -78,9 +78,15 @@ pub(crate) struct Segment {
     last_used: AtomicU64,
     size: AtomicU64,
     unsynced: AtomicBool,
+    /// Since the last sync, something was written through the handle.
+    written: AtomicBool,
     generation: AtomicU64,
     /// The files carry the `.deleted` suffix, or are gone.
     deleted: AtomicBool,
+    /// There is no file yet: see [`Self::planned`].
+    absent: AtomicBool,
+    /// The file may hold bytes behind `size`, which are to be cut before anything is written there.
+    excess: AtomicBool,
     indexes: RwLock<IndexState>,
     txns: RwLock<TxnIndex>,
 }
@@ -109,6 +115,19 @@ impl Segment {
         segment.unsynced.store(true, Ordering::Relaxed);
         segment.keep(file);
         Ok(segment)
+    }
+
+    /// The empty segment at an offset, whose file is created by [`Self::finish_truncation`]: until then another
+    /// segment's may have its name.
+    pub(crate) fn planned(
+        home: &Arc<PartitionHome>,
+        base_offset: Offset,
+        now_ms: i64,
+    ) -> Arc<Self> {
+        let live = IndexState::Live(Indexes::new(base_offset, now_ms));
+        let segment = Self::new(home, base_offset, 0, live, TxnIndex::default());
+        segment.absent.store(true, Ordering::Release);
+        segment
     }
 
     /// A segment whose files are complete on disk.
@@ -149,8 +168,11 @@ impl Segment {
             last_used: AtomicU64::new(0),
             size: AtomicU64::new(size),
             unsynced: AtomicBool::new(false),
+            written: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
+            absent: AtomicBool::new(false),
+            excess: AtomicBool::new(false),
             indexes: RwLock::new(indexes),
             txns: RwLock::new(txns),
         })
@@ -173,9 +195,16 @@ impl Segment {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Bytes were written that were not synced: the handle stays open.
-    pub(crate) fn set_unsynced(&self, unsynced: bool) {
-        self.unsynced.store(unsynced, Ordering::Release);
+    /// Everything is synced, or nothing of it counts any more: the handle may be closed.
+    pub(crate) fn set_synced(&self) {
+        self.unsynced.store(false, Ordering::Release);
+        self.written.store(false, Ordering::Release);
+    }
+
+    /// Bytes are written that are not synced: the handle stays open.
+    fn set_written(&self) {
+        self.unsynced.store(true, Ordering::Release);
+        self.written.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_unsynced(&self) -> bool {
@@ -193,18 +222,13 @@ impl Segment {
         if let Some(file) = &*self.lock_handle() {
             return Ok(Arc::clone(file));
         }
-        let file = match self.open_log() {
-            Err(error) if error.is_out_of_file_descriptors() => {
-                self.home.files.close_idle();
-                self.open_log()?
-            }
-            opened => opened?,
-        };
+        let file = self.home.open(&self.name(FileKind::Log), OpenMode::Write)?;
         Ok(self.keep(file))
     }
 
-    fn open_log(&self) -> Result<Arc<dyn DiskFile>, DiskError> {
-        self.home.open(&self.name(FileKind::Log), OpenMode::Write)
+    /// Closing the handle could lose an error of what was written through it.
+    fn needs_handle(&self) -> bool {
+        self.written.load(Ordering::Acquire)
     }
 
     /// Keeps a handle and registers it; another thread may have been faster.
@@ -236,12 +260,11 @@ impl Segment {
 
 impl Evict for Segment {
     fn last_used(&self) -> Option<u64> {
-        let busy = self.unsynced.load(Ordering::Acquire);
-        (!busy).then(|| self.last_used.load(Ordering::Relaxed))
+        (!self.needs_handle()).then(|| self.last_used.load(Ordering::Relaxed))
     }
 
     fn evict(&self) -> bool {
-        if self.unsynced.load(Ordering::Acquire) || self.is_deleted() {
+        if self.needs_handle() || self.is_deleted() {
             return false;
         }
         // Two threads may evict each other's segments: neither waits.

@@ -8,6 +8,7 @@
 #[path = "crash/model.rs"]
 mod model;
 
+use klamm_log::disk::Fault;
 use model::{Model, Random, Run};
 
 /// Runs a history without a power cut and says how many operations it takes.
@@ -31,6 +32,34 @@ fn sweep(seed: u64, crashes: u64) {
     }
 }
 
+/// Runs a history in which something is lacking from each operation on in turn, until a few steps have failed.
+fn sweep_lacking(seed: u64, fault: Fault) {
+    const FAILURES: u32 = 3;
+    for from in 1..operations_of(seed) {
+        let context = format!("history {seed}, {fault:?} from {from}");
+        let mut run = Run::new(seed);
+        run.lack_from(from, fault);
+        let mut failures = 0;
+        while !run.is_over() {
+            if run.step() {
+                continue;
+            }
+            failures += 1;
+            assert!(failures <= FAILURES, "{context}: fails though there is room");
+            assert!(run.is_in_use(), "{context}: what passes takes no directory offline");
+            if failures == FAILURES {
+                run.give_room();
+            }
+        }
+        run.give_room();
+        run.flush_and_check(&context);
+        match from % 2 {
+            0 => run.crash_and_check(from, &context),
+            _ => run.close_and_check(&context),
+        }
+    }
+}
+
 /// Histories that found a bug each: names and contents that reach the disk in an unlucky order.
 const ONCE_FAILED: [u64; 3] = [2089, 10080, 12276];
 
@@ -38,6 +67,20 @@ const ONCE_FAILED: [u64; 3] = [2089, 10080, 12276];
 fn a_power_cut_at_any_operation_leaves_a_log_that_agrees_with_the_model() {
     for seed in (0..8).chain(ONCE_FAILED) {
         sweep(seed, 3);
+    }
+}
+
+#[test]
+fn a_lack_of_space_from_any_operation_on_loses_nothing_and_leaves_nothing_dead() {
+    for seed in 0..5 {
+        sweep_lacking(seed, Fault::NoSpace);
+    }
+}
+
+#[test]
+fn a_lack_of_descriptors_from_any_operation_on_loses_nothing_and_leaves_nothing_dead() {
+    for seed in 0..5 {
+        sweep_lacking(seed, Fault::OutOfFileDescriptors);
     }
 }
 

@@ -93,6 +93,12 @@ impl ImageDelta {
         delta
     }
 
+    /// A change of these partitions and of nothing else.
+    pub fn of_partitions(changed_partitions: Vec<PartitionDelta>) -> Self {
+        let nothing = ClusterImage::default();
+        Self { changed_partitions, ..Self::between(&nothing, &nothing) }
+    }
+
     /// Whether nothing changed that a publisher acts on.
     pub fn is_empty(&self) -> bool {
         self.deleted_topics.is_empty()

@@ -1,5 +1,6 @@
 //! `klamm format`: prepares log directories as `kafka-storage.sh format` of Apache Kafka 4.3.1
-//! does, file for file and record for record.
+//! does, file for file and record for record, but for features that Klamm does not serve: a cluster gets them only if
+//! flags ask for them.
 //!
 //! The broker formats empty directories by itself; this command is for clusters of many nodes and
 //! for scripts that call it.
@@ -10,7 +11,7 @@ use clap::Args;
 use klamm_log::disk::RealDisk;
 use klamm_protocol::Uuid;
 
-use crate::clock::now_ms;
+use crate::clock::wall_ms;
 use crate::config::{BrokerConfig, Environment, Loaded, Sources};
 use crate::random;
 
@@ -109,7 +110,13 @@ impl FormatArguments {
                 return ExitStatus::Usage;
             }
         };
-        match formatter.format(&RealDisk, now_ms()) {
+        for (name, level) in formatter.features.not_served() {
+            console.complain(format_args!(
+                "{name}={level} is written as asked, and does not work with this version of Klamm: a Klamm controller leaves it \
+                 out when the cluster begins, and a Klamm broker cannot join a cluster that has it"
+            ));
+        }
+        match formatter.format(&RealDisk, wall_ms()) {
             Ok(done) => print(console, &done.to_string()),
             Err(error @ FormatError::AlreadyFormatted { .. }) => {
                 console.complain(error);

@@ -1,10 +1,13 @@
 //! `klamm config show`: every value in force and where it comes from.
+//!
+//! What asks for protection that is not there is shown too, with the error that stops a start.
 
 use std::fmt::Write as _;
 
 use klamm_metadata::config_def::synonyms::listener_base_name;
 use klamm_metadata::config_def::{ConfigDef, ConfigKey, Visibility};
 
+use crate::config::providers::is_of_providers;
 use crate::config::{Loaded, Setting, Sources};
 
 use super::{Console, ExitStatus, print};
@@ -13,7 +16,7 @@ const MASK: &str = "[hidden]";
 
 /// Prints a line for each key, sorted, and what there is to say about them to the error stream.
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> ExitStatus {
-    let loaded = match Loaded::from_sources(sources) {
+    let loaded = match Loaded::to_look_at(sources) {
         Ok(loaded) => loaded,
         Err(error) => {
             console.complain(error);
@@ -23,7 +26,13 @@ pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> ExitStatus {
     for advice in &loaded.advice {
         console.complain(advice);
     }
-    print(console, &listing(&loaded))
+    for refusal in &loaded.unprotected {
+        console.complain(refusal);
+    }
+    match print(console, &listing(&loaded)) {
+        ExitStatus::Ok if !loaded.unprotected.is_empty() => ExitStatus::Usage,
+        status => status,
+    }
 }
 
 fn listing(loaded: &Loaded) -> String {
@@ -32,7 +41,10 @@ fn listing(loaded: &Loaded) -> String {
         .iter()
         .map(|(key, Setting { value, origin })| {
             let value = if is_secret(key) { MASK } else { value };
-            (key.to_owned(), format!("{key}={}  # {}", escaped(value), origin))
+            let written = settings.written(key).map(|written| format!(", {}", escaped(written)));
+            let line =
+                format!("{key}={}  # {origin}{}", escaped(value), written.unwrap_or_default());
+            (key.to_owned(), line)
         })
         .collect();
     let is_unset = |key: &&ConfigKey| {
@@ -63,6 +75,9 @@ fn default_line(loaded: &Loaded, key: &ConfigKey) -> String {
 /// Passwords, and every key that nobody knows: it may hold anything.
 fn is_secret(key: &str) -> bool {
     let base = listener_base_name(key).unwrap_or(key);
+    if is_of_providers(key) {
+        return false;
+    }
     match ConfigDef::broker().get(base) {
         Some(known) => known.is_sensitive(),
         None => !matches!(base, "super.users" | "allow.everyone.if.no.acl.found"),
@@ -95,7 +110,7 @@ mod tests {
         let overrides =
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let sources = Sources { overrides, ..Sources::default() };
-        let loaded = Loaded::from_sources(&sources).unwrap();
+        let loaded = Loaded::to_look_at(&sources).unwrap();
         listing(&loaded).lines().map(str::to_owned).collect()
     }
 

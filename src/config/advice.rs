@@ -4,6 +4,7 @@ use klamm_metadata::config_def::synonyms::listener_base_name;
 use klamm_metadata::config_def::{ConfigDef, ConfigType};
 
 use super::settings::{Origin, Settings};
+use super::{protection, providers};
 
 /// Something about the configuration that a person should read. The broker starts all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,8 +15,6 @@ pub enum Advice {
     JvmOnly { key: String, origin: Origin, instead: Option<&'static str> },
     #[error("{now}: '{key}' is set again and overrules {before}")]
     Repeated { key: String, before: Origin, now: Origin },
-    #[error("environment {variable}: the value is not UTF-8 and is ignored")]
-    UnreadableVariable { variable: String },
     #[error("{0}")]
     Operation(super::check::Caution),
 }
@@ -40,9 +39,9 @@ pub fn on_settings(settings: &Settings) -> Vec<Advice> {
             let suggestion = suggestion(key).map(str::to_owned);
             let (key, origin) = (key.to_owned(), setting.origin.clone());
             advice.push(Advice::UnknownKey { key, origin, suggestion });
-        } else if is_jvm_only(key) && !setting.value.trim().is_empty() {
+        } else if names_plug_in(key, &setting.value) {
             let (key, origin) = (key.to_owned(), setting.origin.clone());
-            let instead = instead_of(&key, &setting.value);
+            let instead = instead_of(&key);
             advice.push(Advice::JvmOnly { key, origin, instead });
         }
     }
@@ -53,34 +52,41 @@ pub fn on_settings(settings: &Settings) -> Vec<Advice> {
 pub(super) fn is_known(key: &str) -> bool {
     let base = listener_base_name(key).unwrap_or(key);
     ConfigDef::broker().contains(base)
-        || base == "sasl.jaas.config"
-        || matches!(key, "super.users" | "allow.everyone.if.no.acl.found" | "config.providers")
-        || key.starts_with("config.providers.")
+        || matches!(key, "super.users" | "allow.everyone.if.no.acl.found")
+        || providers::is_of_providers(key)
         || ["rsm.config.", "rlmm.config."].iter().any(|prefix| key.starts_with(prefix))
 }
 
-/// Keys whose value is the name of a Java class, or arguments for one.
-fn is_jvm_only(key: &str) -> bool {
+const REPLICA_SELECTOR: &str = "replica.selector.class";
+/// The selectors of Apache Kafka, which are obeyed.
+const REPLICA_SELECTORS: [&str; 2] = [
+    "org.apache.kafka.common.replica.LeaderSelector",
+    "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+];
+
+/// Whether a key names a Java class of somebody else that would have to be loaded. What asks for protection is no
+/// matter of advice.
+fn names_plug_in(key: &str, value: &str) -> bool {
+    let value = value.trim();
     let base = listener_base_name(key).unwrap_or(key);
-    let names_a_class = ConfigDef::broker().get(base).is_some_and(|known| {
+    let takes_a_class = ConfigDef::broker().get(base).is_some_and(|known| {
         known.config_type == ConfigType::Class
-            || (base.ends_with(".class") || base.ends_with(".class.name"))
-                && base != "authorizer.class.name"
+            || base.ends_with(".class")
+            || base.ends_with(".class.name")
+            || matches!(base, "metric.reporters" | "kafka.metrics.reporters")
     });
-    names_a_class
-        || matches!(base, "metric.reporters" | "config.providers" | "security.providers")
-        || base.starts_with("config.providers.")
+    takes_a_class
+        && !value.is_empty()
+        && !protection::is_default(base, value)
+        && protection::demand(key, value).is_none()
+        && !(base == REPLICA_SELECTOR && REPLICA_SELECTORS.contains(&value))
 }
 
-fn instead_of(key: &str, value: &str) -> Option<&'static str> {
+fn instead_of(key: &str) -> Option<&'static str> {
     match key {
-        "metric.reporters" | "auto.include.jmx.reporter" => {
-            Some("metrics are served over HTTP in Prometheus' format")
-        }
-        "config.providers" => Some("put values into the environment or into --override"),
-        "replica.selector.class" if value.contains("RackAware") => {
-            Some("reading from a follower in the same rack is not there yet")
-        }
+        REPLICA_SELECTOR => Some(
+            "consumers read from leaders; org.apache.kafka.common.replica.RackAwareReplicaSelector is built in",
+        ),
         _ => None,
     }
 }
@@ -145,16 +151,45 @@ mod tests {
 
     #[test]
     fn java_plug_ins_are_named_as_ignored() {
-        let found = advice("metric.reporters=com.example.Reporter");
         assert_eq!(
-            found,
+            advice("metric.reporters=com.example.Reporter"),
             [
-                "server.properties:1: 'metric.reporters' is ignored: it names a Java plug-in and Klamm has no JVM; metrics are served over HTTP in Prometheus' format"
+                "server.properties:1: 'metric.reporters' is ignored: it names a Java plug-in and Klamm has no JVM"
             ]
         );
-        assert_eq!(advice("metric.reporters="), [""; 0]);
-        assert_eq!(advice("create.topic.policy.class.name=a.B").len(), 1);
-        assert_eq!(advice("authorizer.class.name=a.B"), [""; 0]);
+        for key in [
+            "group.share.persister.class.name",
+            "kafka.metrics.reporters",
+            "remote.log.metadata.manager.class.name",
+            "remote.log.storage.manager.class.name",
+        ] {
+            assert_eq!(advice(&format!("{key}=a.B")).len(), 1, "{key}");
+        }
+        let selector = advice("replica.selector.class=a.B");
+        assert!(selector[0].contains("; consumers read from leaders; org.apache"), "{selector:?}");
+    }
+
+    #[test]
+    fn what_is_obeyed_or_at_its_default_is_not_said_to_be_ignored() {
+        for line in [
+            "metric.reporters=",
+            "metric.reporters=org.apache.kafka.common.metrics.JmxReporter",
+            "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector",
+            "replica.selector.class=org.apache.kafka.common.replica.LeaderSelector",
+            "group.share.persister.class.name=org.apache.kafka.server.share.persister.DefaultStatePersister",
+            "config.providers=env",
+            "config.providers.env.class=org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+            "config.providers.env.param.allowlist.pattern=A.*",
+        ] {
+            assert_eq!(advice(line), [""; 0], "{line}");
+        }
+    }
+
+    #[test]
+    fn what_asks_for_protection_is_no_matter_of_advice() {
+        for key in ["authorizer.class.name", "create.topic.policy.class.name", "sasl.login.class"] {
+            assert_eq!(advice(&format!("{key}=a.B")), [""; 0], "{key}");
+        }
     }
 
     #[test]

@@ -5,6 +5,11 @@
 
 use klamm_metadata::config_def::BrokerConfigs;
 
+/// KIP-1066: log directories that take no new replicas.
+pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
+/// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
+pub(crate) const ALL_LOG_DIRS: &str = "*";
+
 /// Why values do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CrossCheckError {
@@ -38,6 +43,13 @@ pub enum CrossCheckError {
     AuthenticationDelay { delay_ms: i64, idle_ms: i64 },
     #[error("Disabling the 'classic' protocol is not supported.")]
     NoClassicGroups,
+    #[error("When {CORDONED_LOG_DIRS} is set to {ALL_LOG_DIRS}, it must not contain other values")]
+    CordonedAllAndSome,
+    #[error(
+        "All entries in {CORDONED_LOG_DIRS} must be present in log.dirs or log.dir. Missing entries : {}",
+        .0.join(", ")
+    )]
+    CordonedUnknown(Vec<String>),
     #[error("{larger} must be greater than or equal to {smaller}")]
     Order { larger: &'static str, smaller: &'static str },
     #[error("{smaller} must be less than {larger}")]
@@ -63,6 +75,8 @@ impl CrossCheckError {
                 vec!["connection.failed.authentication.delay.ms", "connections.max.idle.ms"]
             }
             Self::NoClassicGroups => vec!["group.coordinator.rebalance.protocols"],
+            Self::CordonedAllAndSome => vec![CORDONED_LOG_DIRS],
+            Self::CordonedUnknown(_) => vec![CORDONED_LOG_DIRS, "log.dirs", "log.dir"],
             Self::Order { larger, smaller } | Self::StrictOrder { larger, smaller } => {
                 vec![larger, smaller]
             }
@@ -74,7 +88,7 @@ impl CrossCheckError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Caution {
     #[error(
-        "broker.heartbeat.interval.ms ({heartbeat_ms} ms) is more than half of broker.session.timeout.ms ({session_ms} ms): one lost heartbeat may fence the broker"
+        "the broker sends a heartbeat every {heartbeat_ms} ms (the lesser of broker.heartbeat.interval.ms and failover.heartbeat.interval.ms), which is more than half of broker.session.timeout.ms ({session_ms} ms): one lost heartbeat may fence the broker"
     )]
     Heartbeat { heartbeat_ms: i32, session_ms: i32 },
 }
@@ -82,6 +96,7 @@ pub enum Caution {
 /// Checks all values together.
 pub fn check(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
     check_log(configs)?;
+    check_cordoned(configs)?;
     check_replication(configs)?;
     check_connections(configs)?;
     check_groups(configs)
@@ -90,6 +105,7 @@ pub fn check(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
 /// Looks for values that are probably not meant.
 pub fn cautions(configs: &BrokerConfigs) -> Vec<Caution> {
     let heartbeat_ms = configs.int("broker.heartbeat.interval.ms");
+    let heartbeat_ms = heartbeat_ms.min(configs.int("failover.heartbeat.interval.ms"));
     let session_ms = configs.int("broker.session.timeout.ms");
     if i64::from(heartbeat_ms) * 2 > i64::from(session_ms) {
         vec![Caution::Heartbeat { heartbeat_ms, session_ms }]
@@ -117,6 +133,17 @@ fn check_log(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
         return Err(CrossCheckError::DedupeBuffer);
     }
     Ok(())
+}
+
+fn check_cordoned(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
+    let cordoned = configs.list(CORDONED_LOG_DIRS).unwrap_or_default();
+    if cordoned.iter().any(|entry| entry == ALL_LOG_DIRS) {
+        return if cordoned.len() == 1 { Ok(()) } else { Err(CrossCheckError::CordonedAllAndSome) };
+    }
+    let log_dirs = configs.list("log.dirs").or_else(|| configs.list("log.dir")).unwrap_or_default();
+    let missing: Vec<String> =
+        cordoned.into_iter().filter(|entry| !log_dirs.contains(entry)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(CrossCheckError::CordonedUnknown(missing)) }
 }
 
 fn check_replication(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
@@ -256,6 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn only_own_directories_are_cordoned() {
+        let with_two = |cordoned| check(&configs(&[("log.dirs", "/a,/b"), cordoned]));
+        for allowed in ["", "*", "/b", "/b,/a"] {
+            assert_eq!(with_two((CORDONED_LOG_DIRS, allowed)), Ok(()), "{allowed}");
+        }
+        for both in ["*,/b", "/b,*"] {
+            let refused = Err(CrossCheckError::CordonedAllAndSome);
+            assert_eq!(with_two((CORDONED_LOG_DIRS, both)), refused, "{both}");
+        }
+        let unknown = CrossCheckError::CordonedUnknown(vec!["/c".into()]);
+        assert_eq!(with_two((CORDONED_LOG_DIRS, "/b,/c")), Err(unknown));
+        let defaulted = refusal(&[("log.dir", "/a"), (CORDONED_LOG_DIRS, "/b")]);
+        assert_eq!(defaulted, CrossCheckError::CordonedUnknown(vec!["/b".into()]));
+        assert_eq!(check(&configs(&[("log.dir", "/a"), (CORDONED_LOG_DIRS, "/a")])), Ok(()));
+    }
+
+    #[test]
     fn waits_fit_into_timeouts() {
         assert_eq!(
             refusal(&[("replica.fetch.wait.max.ms", "40000")]),
@@ -266,7 +310,11 @@ mod tests {
             refusal(&[("connections.max.idle.ms", "50")]),
             CrossCheckError::AuthenticationDelay { delay_ms: 100, idle_ms: 50 }
         );
-        assert_eq!(cautions(&configs(&[("broker.session.timeout.ms", "3000")])).len(), 1);
+        let quick = ("broker.session.timeout.ms", "3000");
+        assert_eq!(cautions(&configs(&[quick])), [], "heartbeats are sent every 200 ms");
+        let slow = ("failover.heartbeat.interval.ms", "5000");
+        let caution = Caution::Heartbeat { heartbeat_ms: 2000, session_ms: 3000 };
+        assert_eq!(cautions(&configs(&[quick, slow])), [caution]);
     }
 
     #[test]

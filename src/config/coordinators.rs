@@ -22,13 +22,11 @@ impl InternalReplication {
         }
     }
 
-    /// The number of replicas in a cluster with this many live brokers.
-    pub fn factor(self, live_brokers: usize) -> i16 {
+    /// The number of replicas in a cluster with this many brokers, fenced ones too.
+    pub fn factor(self, brokers: usize) -> i16 {
         match self {
             Self::Exactly(factor) => factor,
-            Self::AtMost(factor) => {
-                factor.min(i16::try_from(live_brokers).unwrap_or(i16::MAX)).max(1)
-            }
+            Self::AtMost(factor) => factor.min(i16::try_from(brokers).unwrap_or(i16::MAX)).max(1),
         }
     }
 }

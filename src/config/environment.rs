@@ -3,7 +3,9 @@
 //!
 //! Source of the mapping and of the exclusions: `kafka.docker.KafkaDockerWrapper`.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
 
 /// A variable that sets a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +13,22 @@ pub struct EnvironmentSetting {
     pub key: String,
     pub value: String,
     pub variable: String,
+}
+
+/// All variables of the process, for values that name one. They may be secrets: nothing prints them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Variables(BTreeMap<OsString, OsString>);
+
+impl Variables {
+    pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} variables", self.0.len())
+    }
 }
 
 /// What the environment says.
@@ -22,10 +40,12 @@ pub struct Environment {
     pub cluster_id: Option<String>,
     /// Variables that look like settings but are not UTF-8.
     pub unreadable: Vec<String>,
+    pub variables: Variables,
 }
 
-/// Variables of the images that are meant for the JVM or for scripts.
-const NOT_SETTINGS: &[&str] = &[
+/// Variables that are meant for the JVM or for scripts and set no key.
+const FOR_SCRIPTS: &[&str] = &[
+    // What `KafkaDockerWrapper` leaves out, and what its `launch` script reads.
     "KAFKA_VERSION",
     "KAFKA_HEAP_OPTS",
     "KAFKA_LOG4J_OPTS",
@@ -37,7 +57,44 @@ const NOT_SETTINGS: &[&str] = &[
     "KAFKA_LOG4J_LOGGERS",
     "KAFKA_TOOLS_LOG4J_LOGLEVEL",
     "KAFKA_JMX_HOSTNAME",
+    "KAFKA_JMX_PORT",
+    // `kafka-run-class.sh`
+    "KAFKA_DEBUG",
+    "KAFKA_LOG4J_CMD_OPTS",
+    "KAFKA_MODE",
+    // Where Kafka is installed and as whom it runs: everybody's scripts, service units, Bitnami's image.
+    "KAFKA_HOME",
+    "KAFKA_BASE_DIR",
+    "KAFKA_BIN_DIR",
+    "KAFKA_CERTS_DIR",
+    "KAFKA_CONF_DIR",
+    "KAFKA_CONF_FILE",
+    "KAFKA_DAEMON_GROUP",
+    "KAFKA_DAEMON_USER",
+    "KAFKA_DATA_DIR",
+    "KAFKA_ENABLE_KRAFT",
+    "KAFKA_EXTRA_FLAGS",
+    "KAFKA_GROUP",
+    "KAFKA_INITSCRIPTS_DIR",
+    "KAFKA_MOUNTED_CONF_DIR",
+    "KAFKA_SKIP_KRAFT_STORAGE_INIT",
+    "KAFKA_USER",
+    "KAFKA_VOLUME_DIR",
 ];
+
+/// Whether a variable is for scripts, or one that Kubernetes and Docker set in every container beside a service whose
+/// name begins with `kafka`: `KAFKA_PORT`, `KAFKA_SERVICE_HOST`, `KAFKA_0_PORT_9092_TCP_ADDR`.
+fn is_for_scripts(variable: &str) -> bool {
+    let is_of_service =
+        ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|ending| variable.ends_with(ending))
+            || variable.contains("_SERVICE_PORT_")
+            || variable.split_once("_PORT_").is_some_and(|(_, port)| {
+                let (number, rest) = port.split_once('_').unwrap_or((port, ""));
+                number.bytes().all(|digit| digit.is_ascii_digit())
+                    && (rest.starts_with("TCP") || rest.starts_with("UDP"))
+            });
+    FOR_SCRIPTS.contains(&variable) || is_of_service
+}
 
 /// The cluster id's names: Apache's and Confluent's, then Bitnami's two.
 const CLUSTER_ID: &[&str] = &["CLUSTER_ID", "KAFKA_CLUSTER_ID", "KAFKA_KRAFT_CLUSTER_ID"];
@@ -45,16 +102,18 @@ const CLUSTER_ID: &[&str] = &["CLUSTER_ID", "KAFKA_CLUSTER_ID", "KAFKA_KRAFT_CLU
 impl Environment {
     /// Sorts out the variables of a process.
     pub fn from_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let mut environment = Self::default();
+        let variables: BTreeMap<_, _> = variables.into_iter().collect();
+        let mut environment = Self { variables: Variables(variables), ..Self::default() };
         let mut relevant = Vec::new();
-        for (variable, value) in variables {
+        for (variable, value) in &environment.variables.0 {
             let Some(variable) = variable.to_str() else { continue };
-            if !variable.starts_with("KAFKA_") && !CLUSTER_ID.contains(&variable) {
+            let is_setting = variable.starts_with(PREFIX) && !is_for_scripts(variable);
+            if !is_setting && !CLUSTER_ID.contains(&variable) {
                 continue;
             }
-            match value.into_string() {
-                Ok(value) => relevant.push((variable.to_owned(), value)),
-                Err(_) => environment.unreadable.push(variable.to_owned()),
+            match value.to_str() {
+                Some(value) => relevant.push((variable.to_owned(), value.to_owned())),
+                None => environment.unreadable.push(variable.to_owned()),
             }
         }
         let find = |name: &&str| relevant.iter().find(|(variable, _)| variable == name);
@@ -71,7 +130,7 @@ const PREFIX: &str = "KAFKA_";
 const BITNAMI_PREFIX: &str = "KAFKA_CFG_";
 
 fn setting((variable, value): (String, String)) -> Option<EnvironmentSetting> {
-    if NOT_SETTINGS.contains(&variable.as_str()) || CLUSTER_ID.contains(&variable.as_str()) {
+    if CLUSTER_ID.contains(&variable.as_str()) {
         return None;
     }
     let name = variable.strip_prefix(BITNAMI_PREFIX).or_else(|| variable.strip_prefix(PREFIX))?;
@@ -111,8 +170,38 @@ mod tests {
     }
 
     #[test]
-    fn variables_for_the_jvm_are_no_settings() {
-        assert_eq!(keys(&[("KAFKA_HEAP_OPTS", "-Xmx1g"), ("KAFKA_JMX_HOSTNAME", "h")]), [""; 0]);
+    fn variables_for_the_jvm_and_for_scripts_are_no_settings() {
+        for variable in FOR_SCRIPTS {
+            assert_eq!(keys(&[(variable, "x")]), [""; 0], "{variable}");
+        }
+        for variable in [
+            "KAFKA_PORT",
+            "KAFKA_SERVICE_HOST",
+            "KAFKA_SERVICE_PORT",
+            "KAFKA_SERVICE_PORT_CLIENT",
+            "KAFKA_PORT_9092_TCP",
+            "KAFKA_PORT_9092_TCP_ADDR",
+            "KAFKA_BROKER_0_PORT",
+            "KAFKA_BROKER_0_PORT_9092_TCP_PROTO",
+        ] {
+            assert_eq!(keys(&[(variable, "tcp://10.0.0.1:9092")]), [""; 0], "{variable}");
+        }
+        assert_eq!(keys(&[("KAFKA_ADVERTISED_LISTENER", "x")]), ["advertised.listener"]);
+    }
+
+    #[test]
+    fn no_key_is_taken_for_a_variable_of_scripts() {
+        for key in klamm_metadata::config_def::ConfigDef::broker() {
+            let name = key.name.replace('_', "__").replace('-', "___").replace('.', "_");
+            let variable = format!("KAFKA_{}", name.to_uppercase());
+            assert_eq!(keys(&[(&variable, "x")]), [key.name]);
+        }
+    }
+
+    #[test]
+    fn no_variable_is_printed() {
+        let found = environment(&[("DATABASE_PASSWORD", "hunter2")]);
+        assert!(!format!("{found:?}").contains("hunter2"));
     }
 
     #[test]

@@ -144,9 +144,12 @@ impl ListenerError {
                 &["listeners", "advertised.listeners"]
             }
             Self::DuplicatePort { .. } => &["listeners"],
-            Self::NoSecurityProtocol { .. }
-            | Self::BadSecurityProtocol { .. }
-            | Self::UnsupportedProtocol { .. } => &["listeners", "listener.security.protocol.map"],
+            Self::NoSecurityProtocol { .. } | Self::BadSecurityProtocol { .. } => {
+                &["listeners", "listener.security.protocol.map"]
+            }
+            Self::UnsupportedProtocol { .. } => {
+                &["listeners", "controller.listener.names", "listener.security.protocol.map"]
+            }
             Self::TwoInterBrokerKeys => {
                 &["inter.broker.listener.name", "security.inter.broker.protocol"]
             }
@@ -196,18 +199,26 @@ impl ListenersConfig {
             inter_broker_listener_name: inter_broker_listener_name(configs)?,
             controller_listener_names,
         };
+        config.check_protocols(&map)?;
         config.check(roles)?;
         Ok(config)
     }
 
+    /// Refuses listeners that ask for protection, also those of controllers elsewhere: a broker must not
+    /// talk to them in clear text.
+    fn check_protocols(&self, map: &SecurityProtocolMap) -> Result<(), ListenerError> {
+        let endpoints = self.broker.iter().chain(&self.controller).chain(&self.advertised_broker);
+        let own = endpoints.map(|endpoint| (&endpoint.listener, endpoint.security_protocol));
+        let of_controllers =
+            self.controller_listener_names.iter().filter_map(|name| Some((name, *map.get(name)?)));
+        let protected = own
+            .chain(of_controllers)
+            .find(|(_, protocol)| *protocol != SecurityProtocol::Plaintext);
+        let Some((listener, protocol)) = protected else { return Ok(()) };
+        Err(ListenerError::UnsupportedProtocol { listener: listener.clone(), protocol })
+    }
+
     fn check(&self, roles: ProcessRoles) -> Result<(), ListenerError> {
-        let listening = || self.broker.iter().chain(&self.controller);
-        let unsupported =
-            listening().find(|endpoint| endpoint.security_protocol != SecurityProtocol::Plaintext);
-        if let Some(Endpoint { listener, security_protocol, .. }) = unsupported {
-            let (listener, protocol) = (listener.clone(), *security_protocol);
-            return Err(ListenerError::UnsupportedProtocol { listener, protocol });
-        }
         if roles.broker {
             self.check_broker()?;
         }
@@ -438,6 +449,23 @@ mod tests {
             ])
             .starts_with("listener E asks for SASL_SSL, and this version of Klamm")
         );
+    }
+
+    #[test]
+    fn controllers_elsewhere_that_ask_for_protection_are_not_spoken_to_in_clear_text() {
+        let statics = [
+            ("listeners", "PLAINTEXT://:9092"),
+            ("controller.listener.names", "C"),
+            ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,C:SASL_SSL,UNUSED:SSL"),
+        ];
+        let statics = statics.map(|(key, value)| (key.into(), value.into()));
+        let configs = BrokerConfigs::new(BTreeMap::from(statics)).unwrap();
+        let refused =
+            ListenersConfig::new(&configs, ProcessRoles { broker: true, controller: false });
+        let (listener, protocol) = ("C".to_owned(), SecurityProtocol::SaslSsl);
+        let refusal = ListenerError::UnsupportedProtocol { listener, protocol };
+        assert!(refusal.keys().contains(&"controller.listener.names"));
+        assert_eq!(refused.unwrap_err(), refusal);
     }
 
     #[test]

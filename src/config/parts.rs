@@ -242,6 +242,8 @@ pub struct LifecycleConfig {
     pub rack: Option<String>,
     pub heartbeat_interval_ms: i32,
     pub session_timeout_ms: i32,
+    /// Whether a leader that nobody has confirmed for a session refuses to acknowledge.
+    pub leader_lease_enable: bool,
     pub initial_registration_timeout_ms: i32,
     pub controlled_shutdown_enable: bool,
     pub server_max_startup_time_ms: i64,
@@ -253,6 +255,7 @@ impl LifecycleConfig {
             rack: configs.string("broker.rack"),
             heartbeat_interval_ms: configs.int("broker.heartbeat.interval.ms"),
             session_timeout_ms: configs.int("broker.session.timeout.ms"),
+            leader_lease_enable: configs.boolean("failover.leader.lease.enable"),
             initial_registration_timeout_ms: configs.int("initial.broker.registration.timeout.ms"),
             controlled_shutdown_enable: configs.boolean("controlled.shutdown.enable"),
             server_max_startup_time_ms: configs.long("server.max.startup.time.ms"),

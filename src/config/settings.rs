@@ -47,6 +47,8 @@ pub struct Setting {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     values: BTreeMap<String, Setting>,
+    /// Keys whose value a provider gave, with what is written in its place.
+    written: BTreeMap<String, String>,
     /// Keys that a file sets twice, the overruled setting first.
     pub repeated: Vec<(String, Origin, Origin)>,
 }
@@ -62,6 +64,11 @@ impl Settings {
 
     pub fn contains(&self, key: &str) -> bool {
         self.values.contains_key(key)
+    }
+
+    /// What stands where the value of a key was taken from elsewhere (`${env:RACK}`).
+    pub fn written(&self, key: &str) -> Option<&str> {
+        self.written.get(key).map(String::as_str)
     }
 
     /// The settings by key.
@@ -108,6 +115,14 @@ impl Settings {
     pub(super) fn amend(&mut self, key: &str, value: String) {
         if let Some(setting) = self.values.get_mut(key) {
             setting.value = value;
+        }
+    }
+
+    /// Replaces what is written by what it stands for.
+    pub(super) fn resolve(&mut self, key: &str, value: String) {
+        if let Some(setting) = self.values.get_mut(key) {
+            let written = std::mem::replace(&mut setting.value, value);
+            self.written.insert(key.to_owned(), written);
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
+use klamm_protocol::decode::DecodeError;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use klamm_protocol::{ApiMessage, EncodeError, ErrorCode, Message};
 use tokio::sync::{Mutex, watch};
@@ -81,7 +82,11 @@ pub(crate) enum ChannelError {
     #[error("no controller answered within {} ms", .0.as_millis())]
     Timeout(Duration),
     #[error("a request that cannot be written: {0}")]
-    Encode(EncodeError),
+    Encode(#[from] EncodeError),
+    #[error("the controller does not take what a broker passes on: {0}")]
+    Envelope(ErrorCode),
+    #[error("the controller's answer cannot be read: {0}")]
+    Answer(#[from] DecodeError),
 }
 
 impl ChannelError {
@@ -91,14 +96,18 @@ impl ChannelError {
             Self::Local(error) => error.code(),
             Self::NoController | Self::Superseded => ErrorCode::NotController,
             Self::Remote { .. } | Self::Timeout(_) => ErrorCode::RequestTimedOut,
-            Self::Encode(_) => ErrorCode::UnknownServerError,
+            Self::Encode(_) | Self::Envelope(_) | Self::Answer(_) => ErrorCode::UnknownServerError,
         }
     }
 
     /// Whether asking again cannot help.
     fn is_final(&self) -> bool {
         match self {
-            Self::Local(ControllerError::Stopping) | Self::Timeout(_) | Self::Encode(_) => true,
+            Self::Local(ControllerError::Stopping)
+            | Self::Timeout(_)
+            | Self::Encode(_)
+            | Self::Envelope(_)
+            | Self::Answer(_) => true,
             Self::Remote { source, .. } => {
                 matches!(source, PeerError::Encode(_) | PeerError::UnsupportedVersion { .. })
             }

@@ -33,6 +33,7 @@ use super::handle::{
 use super::metadata_log::{MetadataLog, MetadataLogError};
 use super::publisher::Publications;
 use super::quorum_peers::QuorumPeers;
+use super::room::Room;
 use super::snapshot_file::{Snapshot, SnapshotSchedule};
 use crate::clock;
 use crate::cluster::Published;
@@ -54,6 +55,7 @@ pub(crate) struct Driver {
     publications: Arc<Publications>,
     peers: QuorumPeers,
     commands: Receiver<Command>,
+    room: Arc<Room>,
     effects: VecDeque<Effect>,
     /// Inbound requests that are not answered yet.
     inbound: BTreeMap<RequestId, oneshot::Sender<QuorumAnswer>>,
@@ -71,14 +73,16 @@ pub(crate) struct Driver {
 /// The driver's ends of its queues.
 pub(crate) struct DriverEnds {
     commands: Receiver<Command>,
+    room: Arc<Room>,
     leader: watch::Sender<QuorumLeader>,
 }
 
 /// Queues to and from a driver that does not run yet.
 pub(crate) fn channel() -> (ControllerHandle, DriverEnds) {
     let (sender, commands): (SyncSender<Command>, _) = sync_channel(MAX_QUEUED_DECISIONS);
-    let leader = watch::Sender::default();
-    (ControllerHandle::new(sender, leader.subscribe()), DriverEnds { commands, leader })
+    let (leader, room) = (watch::Sender::default(), Arc::<Room>::default());
+    let handle = ControllerHandle::new(sender, leader.subscribe(), Arc::clone(&room));
+    (handle, DriverEnds { commands, room, leader })
 }
 
 impl Driver {
@@ -108,6 +112,7 @@ impl Driver {
             publications,
             peers,
             commands: ends.commands,
+            room: ends.room,
             inbound: BTreeMap::new(),
             next_request_id: 0,
             active_epoch: None,
@@ -140,7 +145,10 @@ impl Driver {
     fn run(&mut self) -> Result<(), MetadataLogError> {
         loop {
             self.settle()?;
-            let stop = match self.commands.recv_timeout(self.patience()) {
+            let command = self.commands.recv_timeout(self.patience());
+            let now = clock::now();
+            self.quorum.set_wall_ahead(now.wall_ms - now.steady_ms);
+            let stop = match command {
                 Ok(command) => self.on_commands(command)?,
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
@@ -228,6 +236,7 @@ impl Driver {
             next_offset: self.quorum.log().end_offset,
             epoch: self.quorum.epoch(),
             now_ms: clock::now_ms(),
+            wall_ms: clock::wall_ms(),
         }
     }
 
@@ -288,7 +297,7 @@ impl Driver {
         let mut batch = BatchBuilder::new(context.next_offset).leader_epoch(context.epoch);
         for record in records {
             let frame = record.to_frame(version.record_version(record))?;
-            batch.append(context.now_ms, None, Some(&frame), &[])?;
+            batch.append(context.wall_ms, None, Some(&frame), &[])?;
         }
         let batch = batch.build()?;
         let count = u32::try_from(records.len()).expect("a decision has far fewer records");
@@ -315,13 +324,17 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) -> Result<(), MetadataLogError> {
         match effect {
-            Effect::PersistElection(election) => self.log.persist_election(&election),
-            Effect::Append { base_offset, epoch, batch } => {
-                self.log.append(base_offset, epoch, batch, clock::now_ms())
+            Effect::PersistElection(election) => {
+                self.with_room(|log| log.persist_election(&election))
             }
-            Effect::Truncate { end_offset } => self.log.truncate(end_offset, clock::now_ms()),
+            Effect::Append { base_offset, epoch, batch } => {
+                self.with_room(|log| log.append(base_offset, epoch, &batch, clock::now_ms()))
+            }
+            Effect::Truncate { end_offset } => {
+                self.with_room(|log| log.truncate(end_offset, clock::now_ms()))
+            }
             Effect::Flush(ticket) => {
-                self.log.flush()?;
+                self.with_room(MetadataLog::flush)?;
                 self.effects.extend(self.quorum.on_flushed(clock::now_ms(), ticket));
                 Ok(())
             }
@@ -365,10 +378,19 @@ impl Driver {
             }
             Effect::Reply { request_id, reply } => self.reply(request_id, reply),
             Effect::WriteSnapshotChunk { snapshot_id, position, bytes } => {
-                self.log.write_snapshot_chunk(snapshot_id, position, &bytes)
+                self.with_room(|log| log.write_snapshot_chunk(snapshot_id, position, &bytes))
             }
             Effect::LoadSnapshot { snapshot_id } => self.load_snapshot(snapshot_id),
         }
+    }
+
+    /// Does something with the log, as soon as nothing is lacking for it.
+    fn with_room<T>(
+        &mut self,
+        attempt: impl Fn(&mut MetadataLog) -> Result<T, MetadataLogError>,
+    ) -> Result<T, MetadataLogError> {
+        let (room, log) = (&self.room, &mut self.log);
+        room.wait_for(|| attempt(log))
     }
 
     fn resign(&mut self) {
@@ -398,7 +420,7 @@ impl Driver {
             Reply::Fetch(fetch) => {
                 let records = match fetch.body {
                     FetchReplyBody::Records { offset, max_bytes } => {
-                        self.log.read(offset, max_bytes)?
+                        self.with_room(|log| log.read(offset, max_bytes))?
                     }
                     FetchReplyBody::Empty
                     | FetchReplyBody::Diverging(_)
@@ -407,11 +429,10 @@ impl Driver {
                 QuorumAnswer::Fetch(fetch, records)
             }
             Reply::FetchSnapshot(fetch) => {
-                let piece = self.log.read_snapshot_piece(
-                    fetch.snapshot_id,
-                    fetch.position,
-                    fetch.max_bytes,
-                )?;
+                let (id, position, max_bytes) =
+                    (fetch.snapshot_id, fetch.position, fetch.max_bytes);
+                let piece =
+                    self.with_room(|log| log.read_snapshot_piece(id, position, max_bytes))?;
                 QuorumAnswer::FetchSnapshot(fetch, piece)
             }
             plain => QuorumAnswer::Plain(plain),
@@ -423,7 +444,7 @@ impl Driver {
 
     /// Begins anew with a snapshot that a leader has sent.
     fn load_snapshot(&mut self, id: OffsetAndEpoch) -> Result<(), MetadataLogError> {
-        let (loader, membership) = self.log.load_snapshot(id, clock::now_ms())?;
+        let (loader, membership) = self.with_room(|log| log.load_snapshot(id, clock::now_ms()))?;
         self.loader = loader;
         self.effects.extend(self.quorum.on_snapshot_loaded(clock::now_ms(), id, membership));
         self.snapshots.on_taken(self.log.size(), clock::now_ms());
@@ -432,7 +453,8 @@ impl Driver {
     }
 
     fn on_committed(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
-        self.log.replay(&mut self.loader, high_watermark)?;
+        let (log, loader) = (&mut self.log, &mut self.loader);
+        self.room.wait_for(|| log.replay(loader, high_watermark))?;
         self.tell_membership();
         let mut completions = Vec::new();
         while self.uncommitted.front().is_some_and(|(offset, ..)| *offset <= high_watermark) {
@@ -443,7 +465,15 @@ impl Driver {
             }
         }
         self.publish(completions);
-        self.maybe_snapshot()
+        match self.maybe_snapshot() {
+            // The log has everything: the snapshot can wait until it is due again.
+            Err(lacking) if lacking.passes() => {
+                warn!("no metadata snapshot for now: {lacking}");
+                self.snapshots.on_taken(self.log.size(), clock::now_ms());
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     /// The controller goes by the quorum of the moment.
@@ -464,9 +494,9 @@ impl Driver {
 
     /// Takes a snapshot if one is due, and deletes what it makes superfluous.
     fn maybe_snapshot(&mut self) -> Result<(), MetadataLogError> {
-        let now_ms = clock::now_ms();
+        let now = clock::now();
         let in_transaction = self.loader.transaction_start_offset().is_some();
-        if in_transaction || !self.snapshots.is_due(self.log.size(), now_ms) {
+        if in_transaction || !self.snapshots.is_due(self.log.size(), now.steady_ms) {
             return Ok(());
         }
         let Some(id) = self.log.next_snapshot(self.loader.end_offset()) else { return Ok(()) };
@@ -476,18 +506,18 @@ impl Driver {
         let version = image.metadata_version();
         let contents = Snapshot {
             epoch: id.epoch,
-            last_contained_log_timestamp: now_ms,
+            last_contained_log_timestamp: now.wall_ms,
             membership: membership_records(level, membership.voters.at(id.offset - 1)),
             records: &snapshot::records(image),
-            now_ms,
+            wall_ms: now.wall_ms,
         }
         .encode(|record| version.record_version(record))?;
         self.log.write_snapshot(id, &contents)?;
         self.quorum.on_snapshot_written(id);
-        if let Some((start, earliest)) = self.log.clean(self.max_retention_bytes, now_ms)? {
+        if let Some((start, earliest)) = self.log.clean(self.max_retention_bytes, now)? {
             self.quorum.on_log_deleted(start, earliest);
         }
-        self.snapshots.on_taken(self.log.size(), now_ms);
+        self.snapshots.on_taken(self.log.size(), now.steady_ms);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Asking the controller: a decision goes to its thread, the answer comes back once it is committed
 //! and published.
 
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use klamm_replication::quorum::{CorrelationId, KRaftUpgradeError, QuorumDescript
 use tokio::sync::{oneshot, watch};
 
 use super::channel::QuorumLeader;
+use super::room::Room;
 
 /// Decisions that may be queued: more are refused, so that a slow disk cannot fill the memory.
 pub(crate) const MAX_QUEUED_DECISIONS: usize = 1024;
@@ -48,7 +50,10 @@ pub(crate) struct DecisionContext {
     /// Where the decision's first record will stand.
     pub(crate) next_offset: Offset,
     pub(crate) epoch: LeaderEpoch,
+    /// By the steady clock, for sessions and timeouts.
     pub(crate) now_ms: i64,
+    /// By the wall clock, for the timestamps of records.
+    pub(crate) wall_ms: i64,
 }
 
 /// Called once the records of a decision are committed (and published, if that was asked for), or never
@@ -110,14 +115,16 @@ pub(crate) enum Command {
 pub(crate) struct ControllerHandle {
     commands: SyncSender<Command>,
     leader: watch::Receiver<QuorumLeader>,
+    room: Arc<Room>,
 }
 
 impl ControllerHandle {
     pub(super) fn new(
         commands: SyncSender<Command>,
         leader: watch::Receiver<QuorumLeader>,
+        room: Arc<Room>,
     ) -> Self {
-        Self { commands, leader }
+        Self { commands, leader, room }
     }
 
     /// Who leads the metadata quorum, to be watched.
@@ -205,6 +212,7 @@ impl ControllerHandle {
 
     /// Ends the controller's thread once everything queued before has been answered.
     pub(crate) fn stop(&self) {
+        self.room.stop();
         // If the thread has ended already there is nothing to stop.
         drop(self.commands.send(Command::Stop));
     }

@@ -1,5 +1,8 @@
-//! Applies committed metadata to this broker, in this order: dynamic configuration, partitions, the
+//! Applies committed metadata to this node, in this order: dynamic configuration, partitions, the
 //! image that everyone reads, coordinators.
+//!
+//! Partitions wait until the image holds the broker's own registration; the dynamic configuration does not, because
+//! a controller has one too.
 //!
 //! Runs on a thread of its own: opening logs takes its time, and the quorum must not wait for it. A client
 //! that has been answered finds what it asked for done here.
@@ -8,7 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use klamm_metadata::config_def::BrokerConfigs;
+use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_metadata::delta::ImageDelta;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::{ConfigResource, ConfigResourceType};
@@ -16,6 +19,7 @@ use tracing::{error, warn};
 
 use super::handle::Completion;
 use crate::cluster::Published;
+use crate::dynamic_configs;
 use crate::node::Node;
 use crate::partition::settings::partition_config;
 
@@ -82,13 +86,23 @@ impl Publications {
 pub(crate) struct Publisher {
     node: Arc<Node>,
     applied: Arc<Published>,
+    /// The dynamic configuration that is in force: of all brokers, and of this node.
+    dynamic_configs: (Configs, Configs),
     /// The images are as new as this process.
     caught_up: bool,
+    /// It has been said that the cluster's client quotas are not enforced here.
+    quotas_told: bool,
 }
 
 impl Publisher {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node, applied: Arc::default(), caught_up: false }
+        Self {
+            node,
+            applied: Arc::default(),
+            dynamic_configs: Default::default(),
+            caught_up: false,
+            quotas_told: false,
+        }
     }
 
     /// Applies what comes until [`Publications::stop`]. A panic stops the node: what it serves would no longer
@@ -125,6 +139,7 @@ impl Publisher {
             let own = published.image.brokers.get(self.node.config.node_id);
             self.caught_up = own.is_some_and(|own| own.incarnation_id == self.node.incarnation_id);
             if !self.caught_up {
+                self.apply_broker_configs(&published.image);
                 self.node.cluster.publish(published);
                 return;
             }
@@ -134,6 +149,7 @@ impl Publisher {
                 known?.directory(node_id)
             });
         }
+        self.tell_of_quotas(&published.image);
         let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
         let delta = ImageDelta::between(&before.image, &published.image);
         if delta.is_empty() {
@@ -146,7 +162,18 @@ impl Publisher {
         self.node.groups.on_published(&delta, &published.image);
     }
 
-    fn apply_configs(&self, delta: &ImageDelta, image: &ClusterImage) {
+    /// Apache Kafka would slow clients down where the metadata log says so.
+    fn tell_of_quotas(&mut self, image: &ClusterImage) {
+        let has_quotas = image.client_quotas.iter().next().is_some();
+        if has_quotas && !std::mem::replace(&mut self.quotas_told, true) {
+            error!(
+                "the metadata log has client quotas, which this version of Klamm does not enforce yet: \
+                 no client is slowed down by this broker"
+            );
+        }
+    }
+
+    fn apply_configs(&mut self, delta: &ImageDelta, image: &ClusterImage) {
         let of_brokers = delta
             .changed_configs
             .iter()
@@ -174,14 +201,22 @@ impl Publisher {
         }
     }
 
-    fn apply_broker_configs(&self, image: &ClusterImage) {
-        let mut configs = BrokerConfigs::clone(&self.node.configs());
+    /// Applies the dynamic configuration of this node unless it is in force.
+    fn apply_broker_configs(&mut self, image: &ClusterImage) {
         let of_all = image.configs.of(&ConfigResource::all_brokers());
-        let mut ignored = configs.set_dynamic_default((*of_all).clone());
         let of_this = image.configs.of(&ConfigResource::broker(self.node.config.node_id));
-        ignored.extend(configs.set_dynamic_broker((*of_this).clone()));
+        if (of_all, of_this) == (&self.dynamic_configs.0, &self.dynamic_configs.1) {
+            return;
+        }
+        self.dynamic_configs = (of_all.clone(), of_this.clone());
+        let mut configs = BrokerConfigs::clone(&self.node.configs());
+        let mut ignored = configs.set_dynamic_default(of_all.clone());
+        ignored.extend(configs.set_dynamic_broker(of_this.clone()));
         if !ignored.is_empty() {
             warn!("dynamic broker configurations without effect here: {}", ignored.join(", "));
+        }
+        for refusal in dynamic_configs::without_effect(&configs) {
+            error!("a dynamic configuration of this broker has no effect: {refusal}");
         }
         self.node.set_configs(configs);
     }

@@ -1,7 +1,7 @@
 //! Reading a partition of `__consumer_offsets` from its start, so that its groups can be coordinated.
 
 use klamm_coordinator::group::{GroupLoader, ReplayError, Replayed};
-use klamm_log::error::ReadError;
+use klamm_log::error::{ReadError, Severity};
 use klamm_log::log_reader::{FetchSpec, LogView};
 use klamm_protocol::batch::{BatchError, Batches, RecordBatch};
 use klamm_protocol::control_record::{ControlRecord, ControlRecordError};
@@ -24,6 +24,19 @@ pub(super) enum LoadError {
     Control { offset: Offset, source: ControlRecordError },
     #[error("holds a record at offset {offset} that cannot be replayed: {source}")]
     Replay { offset: Offset, source: ReplayError },
+}
+
+impl LoadError {
+    /// Trying again later may succeed.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Read(failure) => failure.severity() == Some(Severity::Passes),
+            Self::Batch { .. }
+            | Self::NoBatch { .. }
+            | Self::Control { .. }
+            | Self::Replay { .. } => false,
+        }
+    }
 }
 
 /// What was read.

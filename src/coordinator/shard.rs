@@ -15,6 +15,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::batch_builder::{BatchBuilder, BuildError};
 use klamm_protocol::compression::Compression;
 use klamm_protocol::ids::Offset;
+use klamm_protocol::time::Now;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ use super::Settings;
 use super::loader::{self, Loaded};
 use crate::clock;
 use crate::partition::handle::{AppendOptions, Partition};
+
+/// The pause before a partition is loaded again for which something was lacking.
+const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// A coordinator, from when its partition is led here until it no longer is.
 #[derive(Debug)]
@@ -45,6 +49,15 @@ enum State {
     Active(Box<Running>),
     /// The partition moved, or cannot be used.
     Ended,
+}
+
+/// What became of an attempt to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loading {
+    /// Loaded, or it will never be.
+    Over,
+    /// Something was lacking for it.
+    Later,
 }
 
 /// A shard and who waits for it.
@@ -93,14 +106,14 @@ impl Coordinator {
     /// Has a request decided on, now.
     pub(super) fn ask(
         &self,
-        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
     ) -> Result<oneshot::Receiver<Response>, ErrorCode> {
-        let now_ms = clock::now_ms();
+        let now = clock::now();
         let (answer, answered) = oneshot::channel();
         self.with_running(|running| {
             let token = running.wait_with(answer);
-            let outcome = event(&mut running.shard, token, now_ms);
-            running.perform(self, outcome, now_ms);
+            let outcome = event(&mut running.shard, token, now);
+            running.perform(self, outcome, now);
         })?;
         Ok(answered)
     }
@@ -108,9 +121,9 @@ impl Coordinator {
     /// Has something answered that needs no record.
     pub(super) fn look<R>(
         &self,
-        event: impl FnOnce(&mut GroupShard, i64) -> R,
+        event: impl FnOnce(&mut GroupShard, Now) -> R,
     ) -> Result<R, ErrorCode> {
-        self.with_running(|running| event(&mut running.shard, clock::now_ms()))
+        self.with_running(|running| event(&mut running.shard, clock::now()))
     }
 
     fn with_running<R>(&self, act: impl FnOnce(&mut Running) -> R) -> Result<R, ErrorCode> {
@@ -133,7 +146,7 @@ impl Coordinator {
             deleted.extend_from_slice(topics);
             return;
         }
-        self.event(|shard, now_ms| shard.on_topics_deleted(topics, now_ms));
+        self.event(|shard, now| shard.on_topics_deleted(topics, now));
     }
 
     /// Stops coordinating. Whoever waits is sent to look for the next coordinator.
@@ -147,18 +160,33 @@ impl Coordinator {
     }
 
     async fn run(self: Arc<Self>) {
-        let loading = Arc::clone(&self);
-        if tokio::task::spawn_blocking(move || loading.load()).await.is_err() {
-            error!("{}: loading panicked, its groups are not served", self.name());
-            self.end();
+        loop {
+            let loading = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || loading.load()).await {
+                Ok(Loading::Over) => break,
+                Ok(Loading::Later) => {
+                    let pause = tokio::time::sleep(LOAD_RETRY_PAUSE);
+                    if self.ended.run_until_cancelled(pause).await.is_none() {
+                        return;
+                    }
+                }
+                Err(_) => {
+                    error!("{}: loading panicked, its groups are not served", self.name());
+                    self.end();
+                    return;
+                }
+            }
         }
         let stop = self.ended.clone();
         stop.run_until_cancelled(self.drive()).await;
     }
 
-    fn load(&self) {
+    fn load(&self) -> Loading {
         let begun = Instant::now();
-        let Some(view) = self.partition.view() else { return self.end() };
+        let Some(view) = self.partition.view() else {
+            self.end();
+            return Loading::Over;
+        };
         let (log_end, buffer) = (view.log_end(), self.settings.load_buffer_bytes);
         match loader::load(&view, buffer, || self.ended.is_cancelled()) {
             Ok(Some(Loaded { loader, records, unknown })) => {
@@ -172,16 +200,21 @@ impl Coordinator {
                 }
             }
             Ok(None) => {}
+            Err(failure) if failure.passes() => {
+                warn!("{} {failure}; its groups are loaded when there is room", self.name());
+                return Loading::Later;
+            }
             Err(failure) => {
                 error!("{} {failure}; its groups are not served", self.name());
                 self.end();
             }
         }
+        Loading::Over
     }
 
     fn activate(&self, loader: GroupLoader, log_end: Offset) {
-        let now_ms = clock::now_ms();
-        let shard = loader.on_loaded(self.settings.group.clone(), log_end, now_ms);
+        let now = clock::now();
+        let shard = loader.on_loaded(self.settings.group.clone(), log_end, now);
         let mut running = Box::new(Running {
             shard,
             waiting: BTreeMap::new(),
@@ -190,8 +223,8 @@ impl Coordinator {
         });
         let mut state = self.lock();
         if let State::Loading { deleted } = &*state {
-            let outcome = running.shard.on_topics_deleted(deleted, now_ms);
-            running.perform(self, outcome, now_ms);
+            let outcome = running.shard.on_topics_deleted(deleted, now);
+            running.perform(self, outcome, now);
             *state = State::Active(running);
         }
     }
@@ -226,13 +259,13 @@ impl Coordinator {
     /// appended here.
     fn on_moved(&self) {
         let Some(committed) = self.partition.committed_as_leader() else { return };
-        self.event(|shard, now_ms| shard.on_committed(committed, now_ms));
+        self.event(|shard, now| shard.on_committed(committed, now));
     }
 
     fn on_tick(&self) {
-        self.event(|shard, now_ms| {
-            if shard.next_deadline_ms() <= now_ms {
-                shard.on_tick(now_ms)
+        self.event(|shard, now| {
+            if shard.next_deadline_ms() <= now.steady_ms {
+                shard.on_tick(now)
             } else {
                 Outcome::default()
             }
@@ -240,21 +273,21 @@ impl Coordinator {
     }
 
     /// Tells the shard of something that nobody waits for.
-    fn event(&self, event: impl FnOnce(&mut GroupShard, i64) -> Outcome) {
-        let now_ms = clock::now_ms();
+    fn event(&self, event: impl FnOnce(&mut GroupShard, Now) -> Outcome) {
+        let now = clock::now();
         let told = self.with_running(|running| {
-            let outcome = event(&mut running.shard, now_ms);
-            running.perform(self, outcome, now_ms);
+            let outcome = event(&mut running.shard, now);
+            running.perform(self, outcome, now);
         });
         if told.is_err() {
             debug!("{}: ended, so nothing that happens concerns it", self.name());
         }
     }
 
-    fn append(&self, records: &[Record], now_ms: i64) -> Result<Offset, ErrorCode> {
-        let batch = batch(records, self.settings.compression, now_ms)
+    fn append(&self, records: &[Record], wall_ms: i64) -> Result<Offset, ErrorCode> {
+        let batch = batch(records, self.settings.compression, wall_ms)
             .map_err(|_| ErrorCode::RecordListTooLarge)?;
-        let appended = self.partition.append(batch, &AppendOptions::coordinator(), now_ms);
+        let appended = self.partition.append(batch, &AppendOptions::coordinator(), wall_ms);
         appended.map(|appended| appended.base_offset).map_err(|failure| {
             let (name, code) = (self.name(), failure.code);
             warn!("{name}: {} records were not appended: {code}", records.len());
@@ -266,11 +299,11 @@ impl Coordinator {
 fn batch(
     records: &[Record],
     compression: Compression,
-    now_ms: i64,
+    wall_ms: i64,
 ) -> Result<bytes::Bytes, BuildError> {
     let mut builder = BatchBuilder::new(0).compression(compression);
     for record in records {
-        builder.append(now_ms, Some(&record.key), record.value.as_deref(), &[])?;
+        builder.append(wall_ms, Some(&record.key), record.value.as_deref(), &[])?;
     }
     Ok(builder.build()?.bytes)
 }
@@ -284,7 +317,7 @@ impl Running {
     }
 
     /// Appends what has been decided, tells the shard how that went, and sends the replies.
-    fn perform(&mut self, coordinator: &Coordinator, decided: Outcome, now_ms: i64) {
+    fn perform(&mut self, coordinator: &Coordinator, decided: Outcome, now: Now) {
         let mut outcome = decided;
         loop {
             let replies = std::mem::take(&mut outcome.replies);
@@ -292,9 +325,9 @@ impl Running {
             if outcome.records.is_empty() {
                 return;
             }
-            match coordinator.append(&outcome.records, now_ms) {
-                Ok(base_offset) => return self.shard.on_appended(base_offset, now_ms),
-                Err(code) => outcome = self.shard.on_append_failed(code, now_ms),
+            match coordinator.append(&outcome.records, now.wall_ms) {
+                Ok(base_offset) => return self.shard.on_appended(base_offset, now),
+                Err(code) => outcome = self.shard.on_append_failed(code, now),
             }
         }
     }
@@ -312,7 +345,7 @@ fn send(waiting: &mut BTreeMap<RequestToken, oneshot::Sender<Response>>, replies
 mod tests {
     use bytes::Bytes;
     use klamm_coordinator::group::JoinGroup;
-    use klamm_log::disk::{Disk, MemoryDisk};
+    use klamm_log::disk::{Disk, Fault, MemoryDisk, Operation};
     use klamm_metadata::config_def::{BrokerConfigs, Configs};
     use klamm_protocol::Uuid;
     use klamm_protocol::messages::join_group_request::{
@@ -344,7 +377,11 @@ mod tests {
     }
 
     fn partition() -> Arc<Partition> {
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        partition_on(&MemoryDisk::default())
+    }
+
+    fn partition_on(disk: &MemoryDisk) -> Arc<Partition> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let config = BrokerConfig::from_pairs([("log.dirs", "/data")]).unwrap();
         let store = LogStore::open(&disk, &config).unwrap();
         let configs = BrokerConfigs::new(Configs::new()).unwrap();
@@ -406,8 +443,7 @@ mod tests {
             ..Default::default()
         };
         Pending(
-            coordinator
-                .ask(|shard, token, now_ms| shard.on_offset_commit(token, 9, &request, now_ms)),
+            coordinator.ask(|shard, token, now| shard.on_offset_commit(token, 9, &request, now)),
         )
     }
 
@@ -434,7 +470,7 @@ mod tests {
     }
 
     fn join(coordinator: &Coordinator) -> Pending {
-        Pending(coordinator.ask(|shard, token, now_ms| {
+        Pending(coordinator.ask(|shard, token, now| {
             let request = JoinGroupRequest {
                 group_id: "g".into(),
                 session_timeout_ms: 10_000,
@@ -454,7 +490,7 @@ mod tests {
                 member_uuid: TOPIC_ID,
                 request,
             };
-            shard.on_join_group(&join, now_ms)
+            shard.on_join_group(&join, now)
         }))
     }
 
@@ -564,6 +600,41 @@ mod tests {
         let coordinator = unloaded(&partition);
         coordinator.load();
         assert_eq!(coordinator.look(|_, _| ()), Err(ErrorCode::NotCoordinator));
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_cannot_be_read_for_now_is_loaded_when_it_can() {
+        let disk = MemoryDisk::default();
+        let partition = partition_on(&disk);
+        let before = loaded(&partition).await;
+        assert_eq!(commit_error(commit(&before, 5)).await, 0);
+        before.end();
+        let coordinator = unloaded(&partition);
+        disk.fail_next(Operation::Read, Fault::OutOfFileDescriptors);
+        assert_eq!(coordinator.load(), Loading::Later);
+        let meanwhile = coordinator.look(|_, _| ());
+        assert_eq!(meanwhile, Err(ErrorCode::CoordinatorLoadInProgress));
+        assert_eq!(coordinator.load(), Loading::Over);
+        let coordinator = Arc::new(coordinator);
+        let driven = Arc::clone(&coordinator);
+        tokio::spawn(async move { driven.drive().await });
+        assert_eq!(fetched(&coordinator).await, 5);
+        // By itself it tries again.
+        disk.fail_next(Operation::Read, Fault::OutOfFileDescriptors);
+        assert_eq!(fetched(&*loaded(&partition).await).await, 5);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_finds_no_space_is_refused_and_the_next_one_is_not() {
+        let disk = MemoryDisk::default();
+        let coordinator = loaded(&partition_on(&disk)).await;
+        assert_eq!(commit_error(commit(&coordinator, 5)).await, 0);
+        disk.lack_from(disk.mutations(), Fault::NoSpace);
+        let refused = commit_error(commit(&coordinator, 6)).await;
+        assert!(ErrorCode::from_code(refused).is_some_and(|code| code != ErrorCode::None));
+        disk.give_room();
+        assert_eq!(commit_error(commit(&coordinator, 7)).await, 0);
+        assert_eq!(fetched(&coordinator).await, 7);
     }
 
     #[tokio::test]

@@ -7,8 +7,9 @@ use klamm_protocol::messages::alter_configs_response::{
     AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
-use crate::controller::channel::ChannelError;
+use crate::controller::channel::{ChannelError, ControllerRequest};
 use crate::dynamic_configs::{ChangeRefusal, check_change};
+use crate::forwarding;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -22,7 +23,7 @@ pub(crate) async fn handle(
     let node = &context.node;
     let mut checked = check_legacy(&body, node.config.node_id);
     let refused = check_brokers(node, &body, &mut checked);
-    let decided = decide(node, forwarded_legacy(&body, &checked)).await;
+    let decided = decide(&context, &request, forwarded_legacy(&body, &checked)).await;
     let mut response = join_legacy(&body, &checked, &decided);
     for (index, refusal) in refused {
         response.responses[index].error_code = refusal.code().code();
@@ -55,12 +56,29 @@ fn check_brokers(
     refused
 }
 
-async fn decide(node: &Node, forwarded: AlterConfigsRequest) -> AlterConfigsResponse {
+/// As a controller answers it on its own listener: everything is decided there.
+pub(crate) async fn handle_on_controller(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body: AlterConfigsRequest = request.decode()?;
+    let (asked, is_forwarded) = (body.clone(), context.is_forwarded);
+    let decided =
+        context.node.controller.decide_and(AlterConfigsRequest::SETTLED, move |controller, _| {
+            controller.on_alter_configs(&asked, is_forwarded)
+        });
+    request.respond(&decided.await.unwrap_or_else(|error| body.refused(error.code())))
+}
+
+async fn decide(
+    context: &Context,
+    request: &Request,
+    forwarded: AlterConfigsRequest,
+) -> AlterConfigsResponse {
     if forwarded.resources.is_empty() {
         return AlterConfigsResponse::default();
     }
-    let channel = &node.channels.forwarding;
-    let decided = channel.ask_within(&forwarded, node.request_timeout()).await;
+    let decided = forwarding::forward_rest(context, request, forwarded.clone()).await;
     decided.unwrap_or_else(|error| refused(&forwarded, &error))
 }
 

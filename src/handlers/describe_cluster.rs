@@ -36,7 +36,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
     request.respond(&answer)
 }
 
-/// The controllers that have registered (KIP-919).
+/// The controllers that have registered (KIP-919). The active one is named only if it has: a client could not reach it.
 fn describe_controllers(
     image: &Published,
     body: &DescribeClusterRequest,
@@ -52,9 +52,11 @@ fn describe_controllers(
             ..Default::default()
         })
     });
+    let brokers: Vec<_> = told.collect();
+    let is_told = |id: &i32| brokers.iter().any(|controller| controller.broker_id == *id);
     DescribeClusterResponse {
-        controller_id: leader_id.unwrap_or(-1),
-        brokers: told.collect(),
+        controller_id: leader_id.filter(is_told).unwrap_or(-1),
+        brokers,
         cluster_authorized_operations: authorized_operations(body),
         endpoint_type: CONTROLLERS,
         ..Default::default()
@@ -95,22 +97,21 @@ fn authorized_operations(body: &DescribeClusterRequest) -> i32 {
 }
 
 /// The other kind of nodes is told of elsewhere. Version 0 asks for brokers, and knows none of the codes for this.
+/// The texts are Kafka's.
 fn refused(kind: ListenerKind, endpoint_type: i8, version: i16) -> DescribeClusterResponse {
-    let (code, text) = match (kind, endpoint_type) {
-        (ListenerKind::Broker, CONTROLLERS) => {
-            let text = "The request asks for controllers, and was sent to a broker: send it to one of \
-                        the controller's listeners.";
-            (ErrorCode::MismatchedEndpointType, text.to_owned())
-        }
-        (ListenerKind::Controller, BROKERS) => {
-            let text = "The request asks for brokers, and was sent to a controller: send it to one of \
-                        the brokers' listeners.";
-            (ErrorCode::MismatchedEndpointType, text.to_owned())
-        }
-        _ => {
+    let (code, text) = match endpoint_type {
+        BROKERS | CONTROLLERS => {
+            let (here, wanted) = match kind {
+                ListenerKind::Broker => ("BROKER", "CONTROLLER"),
+                ListenerKind::Controller => ("CONTROLLER", "BROKER"),
+            };
             let text = format!(
-                "Unsupported endpoint type {endpoint_type}: 1 is a broker, 2 a controller."
+                "The request was sent to an endpoint of type {here}, but we wanted an endpoint of type {wanted}"
             );
+            (ErrorCode::MismatchedEndpointType, text)
+        }
+        unknown => {
+            let text = format!("Unsupported endpoint type {unknown}");
             (ErrorCode::UnsupportedEndpointType, text)
         }
     };
@@ -152,19 +153,31 @@ mod tests {
     }
 
     #[test]
-    fn controllers_are_described_elsewhere() {
-        assert_eq!(
-            refused(ListenerKind::Broker, 2, 1).error_code,
-            ErrorCode::MismatchedEndpointType.code()
-        );
-        let on_controller = refused(ListenerKind::Controller, 1, 1);
-        assert_eq!(on_controller.error_code, ErrorCode::MismatchedEndpointType.code());
-        assert_eq!(
-            refused(ListenerKind::Broker, 7, 1).error_code,
-            ErrorCode::UnsupportedEndpointType.code()
-        );
-        let oldest = refused(ListenerKind::Controller, 1, 0);
-        assert_eq!(oldest.error_code, ErrorCode::InvalidRequest.code());
+    fn the_other_kind_of_nodes_is_described_elsewhere() {
+        let answer = |kind, endpoint_type, version| {
+            let refused = refused(kind, endpoint_type, version);
+            let code = ErrorCode::from_code(refused.error_code).unwrap();
+            (code, refused.error_message.unwrap().to_string())
+        };
+        let mismatched = ErrorCode::MismatchedEndpointType;
+        let at_broker = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER";
+        assert_eq!(answer(ListenerKind::Broker, 2, 1), (mismatched, at_broker.to_owned()));
+        let at_controller = "The request was sent to an endpoint of type CONTROLLER, but we wanted an endpoint of type BROKER";
+        assert_eq!(answer(ListenerKind::Controller, 1, 1), (mismatched, at_controller.to_owned()));
+        for kind in [ListenerKind::Broker, ListenerKind::Controller] {
+            let unknown =
+                (ErrorCode::UnsupportedEndpointType, "Unsupported endpoint type -7".to_owned());
+            assert_eq!(answer(kind, -7, 2), unknown);
+        }
+        let oldest = (ErrorCode::InvalidRequest, at_controller.to_owned());
+        assert_eq!(answer(ListenerKind::Controller, 1, 0), oldest);
+    }
+
+    #[test]
+    fn a_controller_that_has_not_registered_is_not_named_as_the_active_one() {
+        let image = published(vec![]);
+        let body = DescribeClusterRequest::default();
+        assert_eq!(describe_controllers(&image, &body, LISTENER, Some(3)).controller_id, -1);
     }
 
     #[test]

@@ -43,6 +43,11 @@ const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
 /// The first version whose answers say where the leader is (KIP-951).
 const FIRST_WITH_LEADER_HINTS: i16 = 16;
 
+/// How long a follower that has all records waits for the next ones before it is told that the high
+/// watermark has moved. Records take the watermark along, so that a busy partition never needs an answer
+/// without any; where nothing comes, consumers at followers read this much later than those at the leader.
+const WATERMARK_LINGER: Duration = Duration::from_millis(10);
+
 pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, ConnectionError> {
     let body: FetchRequest = request.decode()?;
     if !matches!(body.isolation_level, 0 | 1) {
@@ -63,10 +68,15 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
             return request.respond(&response).map(Handled::Answered);
         }
     };
-    let fetch = Fetch { context: context.clone(), request: request.head(), options, rack, session };
+    let mut fetch =
+        Fetch { context: context.clone(), request: request.head(), options, rack, session };
     let round = fetch.read(None);
     if round.is_enough(&fetch.options) {
         return fetch.respond(round).map(Handled::Answered);
+    }
+    // Outside of a session, the high watermark is news from what it was when the fetch came.
+    for ((_, target), (data, _)) in fetch.session.targets.iter_mut().zip(&round.reads) {
+        target.told_high_watermark.get_or_insert(data.high_watermark);
     }
     Ok(Handled::Waiting(Box::pin(fetch.wait())))
 }
@@ -151,6 +161,7 @@ fn target(partition: &FetchPartition) -> FetchTarget {
         current_leader_epoch: partition.current_leader_epoch.max(-1),
         last_fetched_epoch: partition.last_fetched_epoch.max(-1),
         resolved_name: None,
+        told_high_watermark: None,
     }
 }
 
@@ -217,6 +228,8 @@ struct Round {
     throttled_bytes: Option<usize>,
     /// A partition has news that must not wait: an error of its log or a diverging epoch.
     urgent: bool,
+    /// A follower was last told another high watermark than a partition has.
+    watermark_moved: bool,
     /// Partitions whose logs were asked: without any there is nothing to wait for.
     logs: usize,
     /// Whether the fetch is one that waits.
@@ -236,14 +249,24 @@ impl Fetch {
     async fn wait(self) -> Result<Response, ConnectionError> {
         let deadline = self.options.deadline.expect("a fetch without time is answered at once");
         let waiter = FetchWaiter::new();
+        let mut until = deadline;
         loop {
             // Registered before it reads, a fetch cannot miss what comes after.
             let round = self.read(Some(&waiter));
             if round.is_enough(&self.options) {
                 return self.respond(round);
             }
-            if tokio::time::timeout_at(deadline, waiter.moved()).await.is_err() {
-                return self.respond(round);
+            if round.watermark_moved {
+                until = until.min(Instant::now() + WATERMARK_LINGER);
+            }
+            let is_consumer = !self.options.reader.is_follower();
+            tokio::select! {
+                moved = tokio::time::timeout_at(until, waiter.moved()) => {
+                    if moved.is_err() {
+                        return self.respond(round);
+                    }
+                }
+                () = waiter.watermark_moved(), if until == deadline && !is_consumer => {}
             }
         }
     }
@@ -255,6 +278,7 @@ impl Fetch {
             bytes: 0,
             throttled_bytes: None,
             urgent: false,
+            watermark_moved: false,
             logs: 0,
             waits: waiter.is_some(),
         };
@@ -322,6 +346,9 @@ impl Fetch {
             Ok(read) => {
                 round.bytes += read.len();
                 round.urgent |= read.diverging_epoch.is_some() || near.is_some();
+                let told = target.told_high_watermark.unwrap_or(read.high_watermark);
+                round.watermark_moved |=
+                    options.reader.is_follower() && told != read.high_watermark;
                 let data = PartitionData {
                     preferred_read_replica: near.unwrap_or(-1),
                     ..answer(index, &read)

@@ -14,9 +14,9 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
-use crate::controller::channel::ChannelError;
-use crate::controller::serving;
+use crate::controller::channel::{ChannelError, ControllerRequest};
 use crate::dynamic_configs::check_change;
+use crate::forwarding;
 use crate::logging::loggers;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
@@ -32,7 +32,7 @@ pub(crate) async fn handle(
     let image = node.cluster.image();
     let mut checked = check_incremental(&body, node.config.node_id, &image.configs);
     let refused = answer_here(node, &image.configs, &body, &mut checked);
-    let decided = decide(node, forwarded_incremental(&body, &checked)).await;
+    let decided = decide(&context, &request, forwarded_incremental(&body, &checked)).await;
     let mut response = join_incremental(&body, &checked, &decided);
     for (index, (error, message)) in refused {
         response.responses[index].error_code = error.code();
@@ -52,7 +52,14 @@ pub(crate) async fn handle_on_controller(
     let (loggers, decided) = body.resources.into_iter().partition(is_logger);
     body.resources = decided;
     let (node_id, validate_only) = (context.node.config.node_id, body.validate_only);
-    let mut response = serving::decide(&context, body, request.version).await;
+    let (asked, is_forwarded) = (body.clone(), context.is_forwarded);
+    let decided = context
+        .node
+        .controller
+        .decide_and(IncrementalAlterConfigsRequest::SETTLED, move |controller, _| {
+            controller.on_incremental_alter_configs(&asked, is_forwarded)
+        });
+    let mut response = decided.await.unwrap_or_else(|error| body.refused(error.code()));
     let set = loggers.iter().map(|resource| log_levels_set(resource, node_id, validate_only));
     response.responses.extend(set);
     request.respond(&response)
@@ -116,14 +123,14 @@ fn check_broker(
 }
 
 async fn decide(
-    node: &Node,
+    context: &Context,
+    request: &Request,
     forwarded: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     if forwarded.resources.is_empty() {
         return IncrementalAlterConfigsResponse::default();
     }
-    let channel = &node.channels.forwarding;
-    let decided = channel.ask_within(&forwarded, node.request_timeout()).await;
+    let decided = forwarding::forward_rest(context, request, forwarded.clone()).await;
     decided.unwrap_or_else(|error| refused(&forwarded, &error))
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Context {
     /// The name of the listener that the client came in by.
     pub(crate) listener: Arc<str>,
     pub(crate) kind: ListenerKind,
+    /// A broker has checked the request and passes it on for its client.
+    pub(crate) is_forwarded: bool,
 }
 
 /// What a listener grants its connections.

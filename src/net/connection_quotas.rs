@@ -173,6 +173,11 @@ impl ConnectionQuotas {
         Some(Seat { quotas: Arc::clone(this), ip })
     }
 
+    /// How many connections there are, and from how many addresses.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (*lock(&self.open), lock(&self.counts).len())
+    }
+
     /// A connection's part in who stays awake for the next request.
     pub(crate) fn lookout(&self) -> Lookout {
         Lookout::new(&self.lookouts)

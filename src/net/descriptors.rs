@@ -23,6 +23,18 @@ pub(crate) fn raise_limit() -> io::Result<Option<u64>> {
     Ok(limit.maximum)
 }
 
+/// How many files may be open; `None` is no limit.
+pub(crate) fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// How many files of logs may be open while nobody asks for more, at most `wanted`: half of the limit is for
+/// connections and for what is opened for a moment.
+pub(crate) fn for_files(wanted: usize) -> usize {
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return wanted };
+    wanted.min(usize::try_from(limit / 2).unwrap_or(wanted))
+}
+
 /// Whether a new connection would take one of the last descriptors. `any` is an open one.
 pub(crate) fn are_scarce(any: impl AsFd) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return false };

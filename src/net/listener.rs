@@ -86,7 +86,7 @@ impl Listener {
         loop {
             let (stream, peer, slot) = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = self.accept(&quotas) => accepted,
+                accepted = self.accept(&node, &quotas) => accepted,
             };
             let Some(seat) = ConnectionQuotas::enter(&quotas, peer.ip()) else {
                 warn!("connection from {peer} refused: max.connections.per.ip is reached");
@@ -97,6 +97,7 @@ impl Listener {
                 peer,
                 listener: Arc::clone(&self.options.name),
                 kind: self.options.kind,
+                is_forwarded: false,
             };
             let (share, lookout) = (quotas.request_bytes(), quotas.lookout());
             let limits = self.options.connection.clone();
@@ -108,12 +109,16 @@ impl Listener {
         }
     }
 
-    /// The next connection, when there may be one.
+    /// The next connection, when there may be one. For it too, idle files of logs are closed.
     async fn accept(
         &mut self,
+        node: &Node,
         quotas: &Arc<ConnectionQuotas>,
     ) -> (TcpStream, SocketAddr, Option<Slot>) {
         loop {
+            if descriptors::are_scarce(&self.socket) {
+                node.store.open_files().close_idle();
+            }
             if descriptors::are_scarce(&self.socket) {
                 self.starve("no file descriptors are left for connections").await;
                 continue;

@@ -1,18 +1,21 @@
-//! Sending answers: memory by `writev`, log files by `sendfile`.
+//! Sending answers: memory by `writev`, log files by `sendfile`, or through memory where the kernel cannot.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use bytes::Buf;
-use tokio::io::Interest;
+use bytes::{Buf, Bytes};
+use klamm_log::disk::DiskFile;
 use tokio::net::TcpStream;
 
 use super::response::{Part, Response};
+use super::sendfile;
 
 /// Buffers handed to one `writev`.
 const MAX_SLICES: usize = 64;
 /// File ranges below this are copied through memory: one `writev` beats a `sendfile` beside it.
 const SMALL_FILE_RANGE: usize = 8 * 1024;
+/// How much of a file is copied into memory at a time where the kernel cannot send it.
+const COPIED_AT_A_TIME: usize = 256 * 1024;
 
 /// The answers that are to leave, in order.
 #[derive(Debug, Default)]
@@ -42,8 +45,12 @@ impl WriteQueue {
         while !self.parts.is_empty() {
             self.load_small_files()?;
             let sent = match self.parts.front() {
-                Some(Part::File { .. }) => self.send_file(stream),
-                _ => self.send_memory(stream),
+                Some(Part::File { .. }) => self.send_file(stream).transpose(),
+                _ => Some(self.send_memory(stream)),
+            };
+            let Some(sent) = sent else {
+                self.copy_front()?;
+                continue;
             };
             match sent {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -67,30 +74,39 @@ impl WriteQueue {
         stream.try_write_vectored(&slices[..count])
     }
 
-    fn send_file(&self, stream: &TcpStream) -> io::Result<usize> {
-        let Some(Part::File { file, position, len }) = self.parts.front() else { return Ok(0) };
-        let fd = file.as_fd().expect("ranges of files without a descriptor are loaded before");
-        let mut offset = *position;
-        stream.try_io(Interest::WRITABLE, || {
-            Ok(rustix::fs::sendfile(stream, fd, Some(&mut offset), *len)?)
-        })
+    /// Has the kernel send what it takes of the file range at the front; `None` where it cannot.
+    fn send_file(&self, stream: &TcpStream) -> io::Result<Option<usize>> {
+        let Some(Part::File { file, position, len }) = self.parts.front() else { return Ok(None) };
+        match file.as_fd() {
+            Some(fd) if sendfile::is_possible(fd) => sendfile::send(stream, fd, *position, *len),
+            _ => Ok(None),
+        }
     }
 
-    /// Replaces the small file ranges at the front, and those that the kernel cannot send, by
-    /// their contents.
+    /// Replaces the small file ranges at the front by their contents.
     fn load_small_files(&mut self) -> io::Result<()> {
         for part in self.parts.iter_mut().take(MAX_SLICES) {
             let Part::File { file, position, len } = part else { continue };
-            if *len > SMALL_FILE_RANGE && file.as_fd().is_some() {
+            if *len > SMALL_FILE_RANGE {
                 break;
             }
-            let mut contents = vec![0; *len];
-            let read = file.read_at(&mut contents, *position).map_err(|error| error.source)?;
-            if read < *len {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            *part = Part::Memory(contents.into());
+            *part = Part::Memory(contents(file.as_ref(), *position, *len)?);
         }
+        Ok(())
+    }
+
+    /// Puts the beginning of the file range at the front into memory.
+    fn copy_front(&mut self) -> io::Result<()> {
+        let Some(Part::File { file, position, len }) = self.parts.front_mut() else {
+            return Ok(());
+        };
+        let copied = contents(file.as_ref(), *position, (*len).min(COPIED_AT_A_TIME))?;
+        *position += copied.len() as u64;
+        *len -= copied.len();
+        if *len == 0 {
+            self.parts.pop_front();
+        }
+        self.parts.push_front(Part::Memory(copied));
         Ok(())
     }
 
@@ -114,3 +130,15 @@ impl WriteQueue {
         }
     }
 }
+
+fn contents(file: &dyn DiskFile, position: u64, len: usize) -> io::Result<Bytes> {
+    let mut contents = vec![0; len];
+    let read = file.read_at(&mut contents, position).map_err(|error| error.source)?;
+    if read < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(contents.into())
+}
+
+#[cfg(test)]
+mod tests;

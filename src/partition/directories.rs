@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::partition::Partition as Registered;
 use klamm_protocol::messages::assign_replicas_to_dirs_request::{
     AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
 };
@@ -51,7 +52,10 @@ impl DirectoryAssignments {
         let image = node.cluster.image();
         let mut waiting = self.lock();
         // What the image does not have at all may be about to be published.
-        waiting.retain(|key, directory| recorded(&image, *key, node) != Some(*directory));
+        waiting.retain(|key, directory| {
+            recorded(&image, *key, node) != Some(*directory)
+                || replica(&image, *key).is_some_and(|known| waits_for_election(known, node))
+        });
         waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, directory)| (*key, *directory)).collect()
     }
 
@@ -91,8 +95,18 @@ impl DirectoryAssignments {
 }
 
 /// The directory that the metadata has for this broker's replica; `None` when it has none here.
-pub(super) fn recorded(image: &ClusterImage, (topic, index): Key, node: &Node) -> Option<Uuid> {
-    image.topics.by_id(topic)?.partition(index)?.directory(node.config.node_id)
+pub(super) fn recorded(image: &ClusterImage, key: Key, node: &Node) -> Option<Uuid> {
+    replica(image, key)?.directory(node.config.node_id)
+}
+
+fn replica(image: &ClusterImage, (topic, index): Key) -> Option<&Registered> {
+    image.topics.by_id(topic)?.partition(index)
+}
+
+/// Nobody leads a partition that this broker could lead. A controller that is told of a directory elects by the one that
+/// it knew before; told once more of the same, it elects by that (`PartitionChangeBuilder`).
+pub(super) fn waits_for_election(known: &Registered, node: &Node) -> bool {
+    known.leader < 0 && known.isr.contains(&node.config.node_id)
 }
 
 fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDirsRequest {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use klamm_log::error::Severity;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use klamm_protocol::messages::fetch_request::{FetchRequest, ReplicaState};
 use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
@@ -435,11 +436,18 @@ impl Fetcher {
             let Err(failure) = done else { return Progress::Again };
             let (topic, index) = (partition.topic(), partition.index());
             error!("{topic}-{index} cannot be cut: {failure}");
-            if !failure.is_offline() {
-                return Progress::BackOff;
+            match failure.severity() {
+                Severity::Directory => {
+                    partition.fail();
+                    Progress::Stuck
+                }
+                // What has been begun is finished by whatever comes next, a flush at the latest.
+                Severity::Passes => {
+                    partition.request_flush();
+                    Progress::BackOff
+                }
+                Severity::Partition | Severity::Node => Progress::BackOff,
             }
-            partition.fail();
-            Progress::Stuck
         });
         match blocking.await {
             Ok(progress) => progress,

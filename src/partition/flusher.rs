@@ -2,21 +2,40 @@
 //!
 //! Everything that was appended to a partition while the disk was busy becomes durable with one
 //! `fdatasync`. A sync that fails is never repeated: the directory is reported as failed and serves
-//! nothing any more.
+//! nothing any more. What cannot be written for lack of space or descriptors waits and is tried again; of many
+//! that wait, one is enough to find out that something is still lacking.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use tracing::error;
+use klamm_log::error::LogError;
+use tracing::{error, info, warn};
 
 use super::handle::Partition;
 
+/// The pause before what waits for room is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+type Partitions = VecDeque<Arc<Partition>>;
+
 #[derive(Debug, Default)]
 struct Queue {
-    dirty: VecDeque<Arc<Partition>>,
+    dirty: Partitions,
+    /// They could not be flushed for lack of something; each is here once.
+    waiting: Partitions,
+    retry_at: Option<Instant>,
+    /// The log says that something waits.
+    told: bool,
     stopping: bool,
+}
+
+/// What the thread is to do next.
+enum Work {
+    Flush(Partitions),
+    Retry(Partitions),
 }
 
 /// Where partitions of one log directory ask for a sync.
@@ -45,7 +64,8 @@ impl Flusher {
         self.news.notify_one();
     }
 
-    /// Ends the thread once everything that is queued has been synced.
+    /// Ends the thread once everything that is queued has been synced. What waits for room is left to the closing of
+    /// the logs.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
         self.news.notify_one();
@@ -56,27 +76,86 @@ impl Flusher {
     }
 
     fn run(&self) {
-        while let Some(dirty) = self.next() {
-            for partition in dirty {
-                if let Err(failure) = partition.flush() {
-                    error!("log directory {} goes offline: {failure}", self.dir.display());
-                    partition.fail();
+        while let Some(work) = self.next() {
+            match work {
+                Work::Flush(dirty) => {
+                    for partition in dirty {
+                        self.flush(partition);
+                    }
                 }
+                Work::Retry(waiting) => self.retry(waiting),
             }
         }
     }
 
-    /// Everything that has been queued since the last call; waits for something.
-    fn next(&self) -> Option<VecDeque<Arc<Partition>>> {
+    /// Whether nothing of the partition waits any more.
+    fn flush(&self, partition: Arc<Partition>) -> bool {
+        match partition.flush() {
+            Ok(()) => true,
+            Err(lacking) if lacking.passes() => {
+                self.wait_for_room(partition, &lacking);
+                false
+            }
+            Err(failure) => {
+                error!("log directory {} goes offline: {failure}", self.dir.display());
+                partition.fail();
+                true
+            }
+        }
+    }
+
+    fn wait_for_room(&self, partition: Arc<Partition>, lacking: &LogError) {
+        if !partition.begin_waiting() {
+            return;
+        }
+        let mut queue = self.lock();
+        if !std::mem::replace(&mut queue.told, true) {
+            warn!("{}: not everything can be flushed for now: {lacking}", self.dir.display());
+        }
+        queue.waiting.push_back(partition);
+        queue.retry_at.get_or_insert_with(|| Instant::now() + RETRY_PAUSE);
+    }
+
+    fn retry(&self, mut waiting: Partitions) {
+        while let Some(partition) = waiting.pop_front() {
+            partition.end_waiting();
+            if !self.flush(partition) {
+                break;
+            }
+        }
+        let mut queue = self.lock();
+        // Whoever has failed just now comes last: it may be the only one that lacks anything.
+        waiting.append(&mut queue.waiting);
+        queue.waiting = waiting;
+        if queue.waiting.is_empty() {
+            queue.told = false;
+            info!("{}: what could not be flushed is flushed", self.dir.display());
+        }
+    }
+
+    /// Everything that has been queued since the last call, or what waits for room when its pause is over; waits for
+    /// something.
+    fn next(&self) -> Option<Work> {
         let mut queue = self.lock();
         loop {
+            let pause = queue.retry_at.map(|due| due.saturating_duration_since(Instant::now()));
+            if pause.is_some_and(|pause| pause.is_zero()) {
+                queue.retry_at = None;
+                return Some(Work::Retry(std::mem::take(&mut queue.waiting)));
+            }
             if !queue.dirty.is_empty() {
-                return Some(std::mem::take(&mut queue.dirty));
+                return Some(Work::Flush(std::mem::take(&mut queue.dirty)));
             }
             if queue.stopping {
                 return None;
             }
-            queue = self.news.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = match pause {
+                Some(pause) => {
+                    let waited = self.news.wait_timeout(queue, pause);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.news.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 }

@@ -7,6 +7,7 @@ mod append;
 mod damage;
 mod follow;
 mod future;
+mod lacking;
 mod preferred_replica;
 mod read;
 mod role;
@@ -14,6 +15,7 @@ mod role;
 pub(crate) use append::{AppendFailure, AppendOptions, Appended, Awaited};
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
+use lacking::Lacking;
 pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
 pub(crate) use role::BrokerStatuses;
 use role::Role;
@@ -24,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use bytestring::ByteString;
 use klamm_log::config::LogConfig;
 use klamm_log::error::LogError;
-use klamm_log::log::Log;
+use klamm_log::log::{Derived, Log};
 use klamm_log::log_reader::LogView;
 use klamm_protocol::compression::Codec;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
@@ -119,6 +121,7 @@ impl State {
         log.set_high_watermark(high_watermark);
         self.producers.on_reached(high_watermark);
         self.consumers.wake();
+        self.followers.tell_of_watermark();
         Some(high_watermark)
     }
 
@@ -154,6 +157,9 @@ pub(crate) struct Partition {
     last_flush_ms: AtomicI64,
     leads: AtomicBool,
     offline: AtomicBool,
+    lacking: Lacking,
+    /// The flusher waits for room to flush the log.
+    flush_waits: AtomicBool,
     /// Where the lowest damaged segment begins.
     damaged: AtomicI64,
     high_watermark: watch::Sender<Offset>,
@@ -190,6 +196,8 @@ impl Partition {
             last_flush_ms: AtomicI64::new(clock::now_ms()),
             leads: AtomicBool::new(false),
             offline: AtomicBool::new(false),
+            lacking: Lacking::default(),
+            flush_waits: AtomicBool::new(false),
             damaged: AtomicI64::new(damage::INTACT),
             high_watermark,
         })
@@ -395,7 +403,8 @@ impl Partition {
         }
     }
 
-    /// Syncs the log; on the flusher's thread.
+    /// Syncs the log; on the flusher's thread. After an error that passes it is to be tried again, though what was
+    /// appended may be durable: then it is what is derived from that which has to wait.
     pub(crate) fn flush(&self) -> Result<(), LogError> {
         // From here on an append asks for another flush.
         self.flush_queued.store(false, Ordering::Release);
@@ -409,11 +418,11 @@ impl Partition {
             // The log has moved to another directory meanwhile, or is closed.
             return Ok(());
         }
-        done?;
+        let derived = done?;
         self.last_flush_ms.store(clock::now_ms(), Ordering::Relaxed);
         let mut state = self.lock();
         let Some(log) = &mut state.log else { return Ok(()) };
-        log.on_flushed(&ticket);
+        log.on_flushed(&ticket, &derived);
         let flushed = log.flushed_offset();
         let now_ms = clock::now_ms();
         let moved = state.leader_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
@@ -421,7 +430,10 @@ impl Partition {
         state.flushes.on_reached(flushed);
         drop(state);
         self.announce(moved);
-        Ok(())
+        match derived {
+            Derived::Complete => Ok(()),
+            Derived::Waiting(lacking) => Err(lacking),
+        }
     }
 
     /// The log directory has failed: nobody is kept waiting for it.

@@ -2,7 +2,10 @@
 //! whom it fetches the others (Kafka's `ReplicaManager.applyDelta`, `AbstractFetcherManager`).
 //!
 //! The publisher calls in with every new image, on its thread; what a replica's role means is in
-//! [`super::handle`]. Followers are made before leaders, as in Kafka: their fetching takes its time.
+//! [`super::handle`]. Followers are made before leaders, as in Kafka: their fetching takes its time. What cannot be
+//! opened is tried again with the newest image: see [`opening`].
+
+mod opening;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,15 +15,14 @@ use std::time::Duration;
 use bytestring::ByteString;
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
-use klamm_metadata::image::configs::ConfigResource;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use klamm_replication::partition::{BrokerStatus, IsrProposal, Registration};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::info;
 
 use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
@@ -28,7 +30,6 @@ use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
 use super::handle::{BrokerStatuses, Partition};
 use super::moves::Moves;
 use super::repair;
-use super::settings::partition_config;
 use super::throttle::ReplicationQuota;
 use crate::clock;
 use crate::config::ReplicationConfig;
@@ -57,6 +58,10 @@ struct Fetchers {
 pub(crate) struct Replicas {
     /// The node and the runtime, once both are there.
     surroundings: OnceLock<(Weak<Node>, Handle)>,
+    /// The image that the replicas go by. Held while one is being applied.
+    applied: Mutex<ClusterImage>,
+    /// Some replica could not be opened.
+    unopened: Notify,
     fetchers: Mutex<Fetchers>,
     proposals: Arc<AlterPartitions>,
     directories: Arc<DirectoryAssignments>,
@@ -91,6 +96,7 @@ impl Replicas {
                 () = repair::run(Arc::clone(&node)) => {}
                 () = repair::scrub(Arc::clone(&node)) => {}
                 () = moves.run(Arc::clone(&node)) => {}
+                () = opening::run(Arc::clone(&node)) => {}
             }
         };
         self.tasks.spawn_on(run, runtime);
@@ -129,11 +135,23 @@ impl Replicas {
 
     /// Makes the replicas what a new image says.
     pub(crate) fn on_published(&self, node: &Arc<Node>, delta: &ImageDelta, image: &ClusterImage) {
-        let id = node.config.node_id;
+        let mut applied = self.lock_applied();
+        *applied = image.clone();
         self.remove(node, delta);
+        self.take_roles(node, delta, image);
+        tell_statuses(node, delta, &statuses(image));
+    }
+
+    fn lock_applied(&self) -> MutexGuard<'_, ClusterImage> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens what has changed and is not open, and has it lead or follow.
+    fn take_roles(&self, node: &Arc<Node>, delta: &ImageDelta, image: &ClusterImage) {
+        let id = node.config.node_id;
         let here = |change: &&PartitionDelta| change.is_replica(id);
         let here: Vec<&PartitionDelta> = delta.changed_partitions.iter().filter(here).collect();
-        open(node, &here, image);
+        self.open(node, &here, image);
         let (led, followed): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|change| change.after.leader == id);
         let fetchers = fetcher_count(node);
@@ -147,7 +165,6 @@ impl Replicas {
                 partition.lead(&registration(change), &statuses);
             }
         }
-        tell_statuses(node, delta, &statuses);
         self.report_directories(node, delta, image);
     }
 
@@ -159,12 +176,16 @@ impl Replicas {
         for change in &delta.changed_partitions {
             let Some(recorded) = change.after.directory(node.config.node_id) else { continue };
             let partition = node.partitions.get(change.topic.id, change.index);
-            let is_offline = partition.is_some_and(|partition| partition.is_offline());
-            if is_offline || self.moves.is_announced(key_of(change)) {
+            // What is not open may not be counted on, wherever it lies.
+            let is_usable = partition.is_some_and(|partition| !partition.is_offline());
+            if !is_usable || self.moves.is_announced(key_of(change)) {
                 continue;
             }
             let actual = node.store.directory_id_for(&change.topic.name, change.index);
-            if let Some(actual) = actual.filter(|actual| *actual != recorded) {
+            let is_news = |actual: &Uuid| {
+                *actual != recorded || directories::waits_for_election(&change.after, node)
+            };
+            if let Some(actual) = actual.filter(is_news) {
                 self.directories.assign(key_of(change), actual);
             }
         }
@@ -179,6 +200,10 @@ impl Replicas {
         let moved = delta.changed_partitions.iter().filter(|change| change.is_removed_from(id));
         let mut any = false;
         for (topic_id, index) in deleted.chain(moved.map(key_of)) {
+            if let Some(unopened) = node.partitions.remove_unopened((topic_id, index)) {
+                node.store.delete_unopened(&unopened.topic, index);
+                any = true;
+            }
             let Some(partition) = node.partitions.remove(topic_id, index) else { continue };
             let ended = vec![Move { key: (topic_id, index), to: None }];
             self.move_all(node, ended);
@@ -317,41 +342,6 @@ fn registration(change: &PartitionDelta) -> Registration {
         partition_epoch: change.after.partition_epoch,
         replicas: change.after.replicas.clone(),
         isr: change.after.isr.clone(),
-    }
-}
-
-/// Opens the logs of replicas that are new here.
-fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
-    let configs = node.configs();
-    let is_wanted = |change: &&&PartitionDelta| {
-        let recorded = change.after.directory(node.config.node_id);
-        let is_out_of_reach = recorded.is_some_and(|at| node.store.is_out_of_reach(at));
-        if is_out_of_reach && node.store.place_of(&change.topic.name, change.index).is_none() {
-            error!("{}-{} is in a directory that is out of use", change.topic.name, change.index);
-            return false;
-        }
-        node.partitions.get(change.topic.id, change.index).is_none()
-    };
-    let wanted = changes.iter().filter(is_wanted).map(|change| {
-        if let Some(directory) = change.after.directory(node.config.node_id) {
-            node.store.prefer_recorded(&change.topic.name, change.index, directory);
-        }
-        let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
-        let config = partition_config(&configs, &change.topic.name, overrides);
-        (change.topic.name.clone(), change.topic.id, change.index, config)
-    });
-    let wanted: Vec<_> = wanted.collect();
-    if !wanted.is_empty() {
-        node.store.cordon(|directory| node.is_cordoned(directory));
-    }
-    for opened in node.store.open_all(wanted) {
-        match opened {
-            Ok(partition) => {
-                node.partitions.insert(Arc::clone(&partition));
-                go_on_with_move(node, &partition);
-            }
-            Err(failure) => error!("{failure}"),
-        }
     }
 }
 

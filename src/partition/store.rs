@@ -2,9 +2,12 @@
 
 mod checkpoints;
 mod closing;
+mod deleting;
 mod found;
 mod futures;
 mod identity;
+#[cfg(test)]
+mod lacking;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,14 +26,16 @@ use klamm_log::partition_dir::{DirKind, PartitionDirName};
 use klamm_metadata::directory_id;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, Offset, PartitionIndex};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use self::checkpoints::Checkpoints;
+use self::deleting::Undeleted;
 use self::identity::{check_identity, format, look_into};
 use super::flusher::Flusher;
 use super::handle::{Partition, PartitionConfig};
 use crate::clock;
 use crate::config::BrokerConfig;
+use crate::net::descriptors;
 
 /// Segment files that are held open for reading: what is not used lately is opened again.
 const MAX_OPEN_SEGMENTS: usize = 4096;
@@ -120,6 +125,9 @@ pub(crate) struct LogStore {
     cordoned: Mutex<Vec<bool>>,
     /// Directories of deleted partitions, to be removed after their delay.
     deleted: Mutex<Vec<(i64, usize, String)>>,
+    /// Logs of deleted partitions whose directories could not be renamed yet.
+    undeleted: Mutex<Vec<Undeleted>>,
+    files: Arc<OpenFiles>,
     /// Held while checkpoints are taken and written: an older one must not replace a newer.
     checkpoints: Mutex<()>,
     recovery_threads: usize,
@@ -135,9 +143,10 @@ pub(crate) type WantedPartition = (ByteString, Uuid, PartitionIndex, PartitionCo
 #[derive(Debug, thiserror::Error)]
 #[error("{topic}-{index} cannot be opened: {source}")]
 pub(crate) struct OpenError {
-    topic: ByteString,
-    index: PartitionIndex,
-    source: LogError,
+    pub(crate) topic: ByteString,
+    pub(crate) topic_id: Uuid,
+    pub(crate) index: PartitionIndex,
+    pub(crate) source: LogError,
 }
 
 impl LogStore {
@@ -147,7 +156,7 @@ impl LogStore {
         let (paths, broker_id) = (&config.storage.log_dirs, config.node_id);
         let recovery_threads =
             usize::try_from(config.storage.num_recovery_threads_per_data_dir).unwrap_or(1);
-        let files = OpenFiles::new(MAX_OPEN_SEGMENTS);
+        let files = OpenFiles::new(descriptors::for_files(MAX_OPEN_SEGMENTS));
         let mut dirs = Vec::new();
         let mut unusable = Vec::new();
         for path in paths {
@@ -182,11 +191,18 @@ impl LogStore {
             preferred: Mutex::default(),
             cordoned: Mutex::default(),
             deleted: Mutex::default(),
+            undeleted: Mutex::default(),
+            files,
             checkpoints: Mutex::default(),
             recovery_threads: recovery_threads.max(1),
         };
         store.find_partitions()?;
         Ok(store)
+    }
+
+    /// The segment files that are open, of which idle ones may be closed.
+    pub(crate) fn open_files(&self) -> &OpenFiles {
+        &self.files
     }
 
     pub(crate) fn cluster_id(&self) -> &ByteString {
@@ -196,6 +212,12 @@ impl LogStore {
     /// The ids of the directories, in the order of `log.dirs`.
     pub(crate) fn directory_ids(&self) -> Vec<Uuid> {
         self.directories.iter().map(|directory| directory.id).collect()
+    }
+
+    /// The ids of the directories in whose paths `is_wanted` is interested, also of those that have failed since the start.
+    pub(crate) fn directory_ids_where(&self, is_wanted: impl Fn(&Path) -> bool) -> Vec<Uuid> {
+        let wanted = self.directories.iter().filter(|directory| is_wanted(directory.dir.path()));
+        wanted.map(|directory| directory.id).collect()
     }
 
     /// What opening a log in this directory takes; the first one if it is not one of `log.dirs`.
@@ -297,9 +319,12 @@ impl LogStore {
         &self,
         (topic, topic_id, index, config): WantedPartition,
     ) -> Result<Arc<Partition>, OpenError> {
+        let failed = |source| OpenError { topic: topic.clone(), topic_id, index, source };
+        self.finish_deletion(&topic, index).map_err(failed)?;
+        self.promote_found(&topic, index).map_err(failed)?;
         let place = self.place_for(&topic, index);
         let directory = &self.directories[place];
-        let checkpointed = lock(&directory.checkpoints).take(&topic, index);
+        let mut checkpointed = lock(&directory.checkpoints).get(&topic, index);
         let options = LogOptions {
             config: config.log.clone(),
             recovery_point: checkpointed.recovery_point,
@@ -309,13 +334,16 @@ impl LogStore {
             now_ms: clock::now_ms(),
         };
         let path = directory.dir.path().join(PartitionDirName::current(&topic, index));
-        let failed = |source| OpenError { topic: topic.clone(), index, source };
         let mut log = match Log::open(directory.dir.storage(), &path, options.clone()) {
             // A deleted topic of the same name left it behind.
             Err(LogError::InconsistentTopicId { .. }) => {
                 let marked = self.mark(place, &topic, index, DirKind::Stray);
                 warn!("{topic}-{index} of a deleted topic is kept as {:?}", marked);
                 marked.map_err(|error| failed(error.into()))?;
+                // What is written down is that log's.
+                lock(&directory.checkpoints).forget(&topic, index);
+                checkpointed = lock(&directory.checkpoints).get(&topic, index);
+                let options = LogOptions { recovery_point: 0, log_start: 0, ..options };
                 Log::open(directory.dir.storage(), &path, options).map_err(failed)?
             }
             opened => opened.map_err(failed)?,
@@ -336,6 +364,7 @@ impl LogStore {
         if let Some(high_watermark) = checkpointed.high_watermark {
             log.set_high_watermark(high_watermark);
         }
+        lock(&directory.checkpoints).forget(&topic, index);
         let identity = (topic, topic_id, index);
         let flusher = Arc::clone(&directory.flusher);
         Ok(Partition::new(identity, self.broker_id, config, log, flusher))
@@ -371,41 +400,6 @@ impl LogStore {
         place
     }
 
-    /// Takes a partition's directory out of use at once; its files go after `file.delete.delay.ms`.
-    pub(crate) fn delete(&self, partition: &Partition) {
-        let (topic, index) = (partition.topic(), partition.index());
-        let stopped = partition.stop();
-        if let Some(future) = partition.take_future() {
-            self.discard_future(partition, future);
-        }
-        let Some(mut log) = stopped else { return };
-        let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
-        let marked = PartitionDirName::marked(topic, index, DirKind::Delete, crate::random::uuid());
-        match log.rename_dir(&self.directories[place].dir.path().join(&marked)) {
-            Ok(()) => {
-                info!("{topic}-{index} is deleted");
-                self.delete_later(partition, place, marked);
-            }
-            Err(failure) => error!("{topic}-{index} cannot be deleted: {failure}"),
-        }
-    }
-
-    /// Removes the directories of partitions whose delay is over.
-    pub(crate) fn remove_deleted(&self, now_ms: i64) {
-        let due: Vec<_> = {
-            let mut deleted = lock(&self.deleted);
-            let (due, waiting) =
-                std::mem::take(&mut *deleted).into_iter().partition(|(due, ..)| *due <= now_ms);
-            *deleted = waiting;
-            due
-        };
-        for (_, place, name) in due {
-            if let Err(failure) = self.directories[place].dir.remove_partition(&name) {
-                error!("{name} cannot be removed: {failure}");
-            }
-        }
-    }
-
     /// Keeps a copy of a damaged segment beside the log, for whoever wants to know what has happened.
     pub(crate) fn keep_damaged(&self, partition: &Partition, segment: Offset) {
         let (topic, index) = (partition.topic(), partition.index());
@@ -413,6 +407,8 @@ impl LogStore {
         let name = FileKind::Log.name(segment);
         let damaged = directory.join(PartitionDirName::current(topic, index)).join(&name);
         let kept = damaged.with_file_name(format!("{name}{DAMAGED_SUFFIX}"));
+        // The copy takes two descriptors past the seam to the disk.
+        self.files.close_idle();
         match std::fs::copy(&damaged, &kept) {
             Ok(_) => warn!("the damaged segment is kept as {}", kept.display()),
             Err(failure) => error!("{} is not kept: {failure}", damaged.display()),

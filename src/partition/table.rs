@@ -1,8 +1,9 @@
-//! Which partitions this broker holds, by topic id.
+//! Which partitions this broker holds, by topic id, and which it should hold but cannot open.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytestring::ByteString;
 use klamm_protocol::ids::PartitionIndex;
 use klamm_protocol::{ErrorCode, Uuid};
 
@@ -13,7 +14,7 @@ use super::handle::Partition;
 pub(crate) enum LookupError {
     /// Another broker leads it, or none.
     NotLeader,
-    /// Its log directory is offline.
+    /// Its log directory is offline, or its log cannot be opened for now.
     Offline,
 }
 
@@ -28,10 +29,19 @@ impl LookupError {
 
 type Partitions = HashMap<(Uuid, PartitionIndex), Arc<Partition>>;
 
+/// A partition whose log could not be opened, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unopened {
+    pub(crate) topic: ByteString,
+    pub(crate) reason: String,
+}
+
 /// The partitions of this broker. Locked for as long as a look-up or a change of one entry takes.
 #[derive(Debug, Default)]
 pub(crate) struct PartitionTable {
     partitions: RwLock<Partitions>,
+    /// Those that the cluster has here and that are not in `partitions`.
+    unopened: Mutex<BTreeMap<(Uuid, PartitionIndex), Unopened>>,
 }
 
 impl PartitionTable {
@@ -67,12 +77,44 @@ impl PartitionTable {
         topic_id: Uuid,
         index: PartitionIndex,
     ) -> Result<Arc<Partition>, LookupError> {
-        let partition = self.get(topic_id, index).ok_or(LookupError::NotLeader)?;
+        let partition = self.get(topic_id, index).ok_or_else(|| {
+            match self.unopened().contains_key(&(topic_id, index)) {
+                true => LookupError::Offline,
+                false => LookupError::NotLeader,
+            }
+        })?;
         if partition.is_offline() { Err(LookupError::Offline) } else { Ok(partition) }
     }
 
     pub(crate) fn insert(&self, partition: Arc<Partition>) {
-        self.write().insert((partition.topic_id(), partition.index()), partition);
+        let key = (partition.topic_id(), partition.index());
+        self.write().insert(key, partition);
+        self.unopened().remove(&key);
+    }
+
+    /// Notes that a partition cannot be opened; says whether that, or the reason, is news.
+    pub(crate) fn insert_unopened(&self, key: (Uuid, PartitionIndex), why: Unopened) -> bool {
+        let known = self.unopened().insert(key, why.clone());
+        known.as_ref() != Some(&why)
+    }
+
+    /// The partition is not to be opened here any more.
+    pub(crate) fn remove_unopened(&self, key: (Uuid, PartitionIndex)) -> Option<Unopened> {
+        self.unopened().remove(&key)
+    }
+
+    /// Why the partition is not open, if it should be.
+    pub(crate) fn unopened_at(&self, key: (Uuid, PartitionIndex)) -> Option<Unopened> {
+        self.unopened().get(&key).cloned()
+    }
+
+    /// The partitions that could not be opened.
+    pub(crate) fn all_unopened(&self) -> Vec<(Uuid, PartitionIndex)> {
+        self.unopened().keys().copied().collect()
+    }
+
+    fn unopened(&self) -> MutexGuard<'_, BTreeMap<(Uuid, PartitionIndex), Unopened>> {
+        self.unopened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn remove(&self, topic_id: Uuid, index: PartitionIndex) -> Option<Arc<Partition>> {

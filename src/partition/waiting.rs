@@ -82,6 +82,7 @@ impl OffsetWaiters {
 #[derive(Debug, Default)]
 pub(crate) struct FetchWaiter {
     wake: Notify,
+    watermark: Notify,
 }
 
 impl FetchWaiter {
@@ -92,6 +93,11 @@ impl FetchWaiter {
     /// Waits until a partition has moved since the last call.
     pub(crate) async fn moved(&self) {
         self.wake.notified().await;
+    }
+
+    /// Waits until the high watermark of a partition has moved, of which a follower is to hear.
+    pub(crate) async fn watermark_moved(&self) {
+        self.watermark.notified().await;
     }
 }
 
@@ -110,6 +116,15 @@ impl FetchWaiters {
             self.prune_at = (2 * self.waiters.len()).max(16);
         }
         self.waiters.push(Arc::downgrade(waiter));
+    }
+
+    /// The high watermark has moved. There is nothing to read, so all go on waiting.
+    pub(crate) fn tell_of_watermark(&self) {
+        for waiter in &self.waiters {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.watermark.notify_one();
+            }
+        }
     }
 
     pub(crate) fn wake(&mut self) {

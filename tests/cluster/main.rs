@@ -2,9 +2,11 @@
 //! they wait.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod controller_configs;
 mod damage;
 mod disks;
 mod failover;
+mod features;
 mod guide;
 mod limits;
 mod logs;
@@ -12,6 +14,8 @@ mod mixed_quorum;
 mod moves;
 mod network;
 mod peers;
+mod placement;
+mod space;
 mod stage;
 mod table;
 mod throttle;

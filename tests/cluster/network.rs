@@ -27,13 +27,16 @@ const PRODUCE_VERSION: i16 = 9;
 const BAD_TIMES: Duration = Duration::from_secs(10);
 
 fn start(network: &Network) -> Scene {
+    scene(setup(network).start())
+}
+
+fn setup(network: &Network) -> ClusterSetup {
     let setup = (1..=3).fold(ClusterSetup::under_test(), |setup, id| {
         setup.on_host(id, &network.address(id), &network.namespace(id))
     });
-    let setup = setup
+    setup
         .set("replica.lag.time.max.ms", "3000")
-        .set("broker.session.timeout.ms", &SESSION.as_millis().to_string());
-    scene(setup.start())
+        .set("broker.session.timeout.ms", &SESSION.as_millis().to_string())
 }
 
 fn epoch(scene: &Scene) -> i32 {
@@ -211,4 +214,34 @@ fn a_leader_that_is_cut_off_from_both_others_acknowledges_nothing_and_agrees_wit
 #[test]
 fn an_active_controller_that_is_cut_off_from_both_others_acknowledges_nothing_either() {
     cut_off(true);
+}
+
+/// As Apache Kafka, and at its price: what is acknowledged while others lead is lost.
+#[test]
+fn without_a_lease_a_leader_that_is_cut_off_goes_on_with_acks_1() {
+    let _machine = alone();
+    let network = Network::new(3);
+    let scene = scene(setup(&network).set("failover.leader.lease.enable", "false").start());
+    let isolated = victim(&scene, false);
+    let others: Vec<i32> = scene.cluster().ids().into_iter().filter(|id| *id != isolated).collect();
+    let assignment = [vec![isolated, others[0], others[1]]];
+    let topic = scene.cluster().create_topic("unconfirmed", &assignment, &[]);
+    let address = |id: i32| scene.cluster().node(id).client().expect("a broker").to_owned();
+    for other in &others {
+        network.cut(isolated, *other);
+        network.cut(*other, isolated);
+    }
+    until_true("another leader", LIMIT, || {
+        others.iter().any(|id| produce(&address(*id), &topic, "led", 1) == Some(ErrorCode::None))
+    });
+    let end = Instant::now() + SESSION + SLACK;
+    while Instant::now() < end {
+        let sent = produce(&address(isolated), &topic, "unconfirmed", 1);
+        // A busy machine may be late with an answer.
+        assert!(matches!(sent, Some(ErrorCode::None) | None), "{sent:?}");
+    }
+    network.heal();
+    scene.until_steady();
+    scene.cluster().until_whole();
+    scene.finish_without_anomaly();
 }

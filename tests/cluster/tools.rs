@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use klamm_protocol::messages::describe_cluster_request::DescribeClusterRequest;
+use klamm_protocol::messages::describe_cluster_response::DescribeClusterResponse;
 use klamm_testbed::{
-    Cluster, ClusterSetup, Directory, Flavour, Node, PartitionState, Roles, until, until_true,
+    Cluster, ClusterSetup, Directory, Flavour, Node, PartitionState, Roles, ask, tool, until,
+    until_true,
 };
 
 use crate::stage::alone;
@@ -313,4 +316,39 @@ fn values(lines: &str, name: &str) -> BTreeSet<String> {
         Some(rest.split_once('"')?.0.to_owned())
     };
     events.filter_map(value).collect()
+}
+
+#[test]
+fn the_wrong_kind_of_listener_says_which_kind_it_is() {
+    let _machine = alone();
+    let cluster = ClusterSetup::of(&[Flavour::under_test()]).start();
+    let node = cluster.node(1);
+    let (broker, controller) = (node.client().unwrap(), node.controller().unwrap());
+    let describe = |address: &str, endpoint_type: i8, version: i16| {
+        let request = DescribeClusterRequest { endpoint_type, ..Default::default() };
+        let answer: DescribeClusterResponse = ask(address, &request, version).unwrap();
+        (answer.error_code, answer.error_message.unwrap_or_default().to_string())
+    };
+    let mismatch = |is: &str, wanted: &str| {
+        format!(
+            "The request was sent to an endpoint of type {is}, but we wanted an endpoint of type {wanted}"
+        )
+    };
+    // INVALID_REQUEST, MISMATCHED_ENDPOINT_TYPE, UNSUPPORTED_ENDPOINT_TYPE
+    assert_eq!(describe(controller, 1, 0), (42, mismatch("CONTROLLER", "BROKER")));
+    for version in [1, 2] {
+        assert_eq!(describe(broker, 2, version), (114, mismatch("BROKER", "CONTROLLER")));
+        assert_eq!(describe(controller, 1, version), (114, mismatch("CONTROLLER", "BROKER")));
+        for address in [broker, controller] {
+            for unknown in [0, 3, -1] {
+                let refused = (115, format!("Unsupported endpoint type {unknown}"));
+                assert_eq!(describe(address, unknown, version), refused);
+            }
+        }
+        assert_eq!(describe(broker, 1, version), (0, String::new()));
+        assert_eq!(describe(controller, 2, version), (0, String::new()));
+    }
+    let refused = tool(&format!("kafka-cluster cluster-id --bootstrap-controller {broker}")).run();
+    let text = mismatch("BROKER", "CONTROLLER");
+    assert!(refused.stderr.contains(&text) || refused.stdout.contains(&text), "{refused}");
 }

@@ -33,6 +33,46 @@ fn a_bad_value_is_named_with_its_line_and_its_default() {
 }
 
 #[test]
+fn protection_that_is_not_there_stops_the_start_and_names_each_key() {
+    let directory = Directory::new("exit-status");
+    let lines = [
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found=false",
+        "ssl.client.auth=none",
+    ];
+    let file = properties(&directory, "server.properties", &lines.map(str::to_owned));
+    let variables = [("KAFKA_SSL_KEYSTORE_PASSWORD", "hunter2"), ("KAFKA_SUPER_USERS", "")];
+    let output = klamm(directory.path(), &[&file], &variables);
+    assert_eq!(output.status, 2, "{output}");
+    let told: Vec<&str> = output.stderr.lines().collect();
+    assert_eq!(told.len(), 3, "{output}");
+    assert!(
+        told[0].starts_with(&format!(
+            "klamm: {file}:2: 'allow.everyone.if.no.acl.found' asks for ACLs"
+        ))
+    );
+    assert!(told[1].starts_with(&format!("{file}:1: 'authorizer.class.name' asks for ACLs")));
+    assert!(
+        told[2].starts_with("environment KAFKA_SSL_KEYSTORE_PASSWORD: 'ssl.keystore.password'")
+    );
+    let printed = format!("{}{}", output.stdout, output.stderr);
+    assert!(!printed.contains("hunter2"), "{output}");
+    assert!(!directory.path().join("klamm-data").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_variable_that_cannot_be_read_stops_the_start() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = Directory::new("exit-status");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_klamm"));
+    let value = std::ffi::OsStr::from_bytes(&[0xff]);
+    command.env_clear().env("KAFKA_AUTHORIZER_CLASS_NAME", value);
+    let output = klamm_testbed::Program::from(command).in_dir(directory.path()).run();
+    assert_eq!(output.status, 2, "{output}");
+    assert!(output.stderr.contains("environment KAFKA_AUTHORIZER_CLASS_NAME"), "{output}");
+}
+
+#[test]
 fn a_directory_of_another_node_ends_with_three() {
     let directory = Directory::new("exit-status");
     let data = directory.path().join("data");

@@ -12,6 +12,7 @@ mod limits;
 mod pipelining;
 mod process;
 mod records;
+mod signals;
 
 use std::time::Duration;
 

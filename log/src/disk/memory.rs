@@ -6,9 +6,15 @@
 //! list of name changes since its last `sync_dir`; after a crash any subset of them has happened.
 //! The same seed gives the same crash. Used by tests of this and other crates.
 
+mod faults;
 mod inode;
 
-use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation};
+pub use faults::Fault;
+
+use super::{
+    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation,
+};
+use faults::Faults;
 use inode::{Directory, FileContents, Inode, InodeId, NameChange, Tree};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
@@ -16,28 +22,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How an operation fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// EIO. A failed sync forgets which pages were dirty, so that a second one would "succeed".
-    Io,
-    /// ENOSPC, after half of a write was done.
-    NoSpace,
-    /// EMFILE.
-    OutOfFileDescriptors,
-    /// The power goes: this and every later operation fails until [`MemoryDisk::crash`].
-    PowerCut,
-}
-
-impl Fault {
-    fn error(self) -> io::Error {
-        match self {
-            Self::Io | Self::PowerCut => io::Error::from(rustix::io::Errno::IO),
-            Self::NoSpace => io::Error::from(rustix::io::Errno::NOSPC),
-            Self::OutOfFileDescriptors => io::Error::from(rustix::io::Errno::MFILE),
-        }
-    }
-}
+/// What a name in a directory takes of the capacity.
+const NAME_BYTES: u64 = 64;
 
 /// The disk. Clones share the same contents.
 #[derive(Debug, Clone)]
@@ -52,10 +38,7 @@ struct State {
     now_ms: i64,
     /// Counts power-ons: file handles of an earlier one are dead.
     boot: u64,
-    mutations: u64,
-    fail_at: Option<(u64, Fault)>,
-    fail_next: Option<(Operation, Fault)>,
-    power_is_off: bool,
+    faults: Faults,
     locked: BTreeSet<PathBuf>,
 }
 
@@ -73,10 +56,7 @@ impl MemoryDisk {
             page_size,
             now_ms: 0,
             boot: 0,
-            mutations: 0,
-            fail_at: None,
-            fail_next: None,
-            power_is_off: false,
+            faults: Faults::default(),
             locked: BTreeSet::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -84,17 +64,45 @@ impl MemoryDisk {
 
     /// How many changing operations (creations, writes, syncs, renames, removals) were asked for.
     pub fn mutations(&self) -> u64 {
-        self.state().mutations
+        self.state().faults.mutations
     }
 
     /// Makes the changing operation with this number (the first has number 0) fail.
     pub fn fail_at(&self, mutation: u64, fault: Fault) {
-        self.state().fail_at = Some((mutation, fault));
+        self.state().faults.fail_at = Some((mutation, fault));
     }
 
     /// Makes the next operation of one kind fail; reads and opens too.
     pub fn fail_next(&self, operation: Operation, fault: Fault) {
-        self.state().fail_next = Some((operation, fault));
+        self.state().faults.fail_next = Some((operation, fault));
+    }
+
+    /// Makes every operation from this number on fail that takes what is lacking, until there is room.
+    pub fn lack_from(&self, mutation: u64, fault: Fault) {
+        self.state().faults.lack_from = Some((mutation, fault));
+    }
+
+    /// Limits the bytes of all files and names together.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state().faults.capacity = Some(bytes);
+    }
+
+    /// Limits how many files, directories and locks may be open at once.
+    pub fn set_descriptors(&self, count: usize) {
+        self.state().faults.descriptors = Some(count);
+    }
+
+    /// Nothing is lacking any more.
+    pub fn give_room(&self) {
+        let mut state = self.state();
+        state.faults.lack_from = None;
+        state.faults.capacity = None;
+        state.faults.descriptors = None;
+    }
+
+    /// Bytes taken by files and names.
+    pub fn used(&self) -> u64 {
+        self.state().tree.used(NAME_BYTES)
     }
 
     /// Sets what [`DiskFile::modified_ms`] will say of files written from now on.
@@ -109,9 +117,7 @@ impl MemoryDisk {
         let page_size = state.page_size;
         state.tree.crash(&mut Random(seed), page_size);
         state.boot += 1;
-        state.power_is_off = false;
-        state.fail_at = None;
-        state.fail_next = None;
+        state.faults = Faults { mutations: state.faults.mutations, ..Faults::default() };
         state.locked.clear();
     }
 
@@ -121,27 +127,31 @@ impl MemoryDisk {
 }
 
 impl State {
-    /// Decides whether an operation fails, and how.
-    fn admit(&mut self, operation: Operation, path: &Path) -> Result<(), (DiskError, Fault)> {
-        let number = self.mutations;
-        let changes = !matches!(operation, Operation::Read | Operation::Stat | Operation::List);
-        self.mutations += u64::from(changes);
-        let fault = if self.power_is_off {
-            Some(Fault::PowerCut)
-        } else if changes && self.fail_at.is_some_and(|(at, _)| at == number) {
-            self.fail_at.take().map(|(_, fault)| fault)
-        } else if self.fail_next.is_some_and(|(kind, _)| kind == operation) {
-            self.fail_next.take().map(|(_, fault)| fault)
-        } else {
-            None
-        };
-        let Some(fault) = fault else { return Ok(()) };
-        self.power_is_off |= fault == Fault::PowerCut;
+    /// Decides whether an operation fails that takes `growth` more bytes, and how.
+    fn admit(
+        &mut self,
+        operation: Operation,
+        path: &Path,
+        growth: u64,
+    ) -> Result<(), (DiskError, Fault)> {
+        let used = || self.tree.used(NAME_BYTES);
+        let Some(fault) = self.faults.next(operation, growth, used) else { return Ok(()) };
+        self.faults.power_is_off |= fault == Fault::PowerCut;
         Err((DiskError::during(operation, path)(fault.error()), fault))
     }
 
     fn check(&mut self, operation: Operation, path: &Path) -> Result<(), DiskError> {
-        self.admit(operation, path).map_err(|(error, _)| error)
+        let growth = match operation {
+            Operation::Create | Operation::CreateDir => NAME_BYTES,
+            _ => 0,
+        };
+        self.admit(operation, path, growth).map_err(|(error, _)| error)
+    }
+
+    /// A handle is open from now on, until [`Handle`] is dropped.
+    fn handle(&mut self, disk: &MemoryDisk) -> Handle {
+        self.faults.open += 1;
+        Handle { disk: disk.clone(), boot: self.boot }
     }
 
     fn directory_of(&mut self, path: &Path) -> io::Result<&mut Directory> {
@@ -154,26 +164,63 @@ fn name_of(path: &Path) -> io::Result<String> {
     name.map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
+/// Something open, for as long as the power is on.
+#[derive(Debug)]
+struct Handle {
+    disk: MemoryDisk,
+    boot: u64,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.boot == self.boot {
+            state.faults.open -= 1;
+        }
+    }
+}
+
 #[derive(Debug)]
 struct MemoryFile {
-    disk: MemoryDisk,
+    handle: Handle,
     inode: InodeId,
-    boot: u64,
     opened_as: PathBuf,
 }
 
+#[derive(Debug)]
+struct MemoryDir {
+    handle: Handle,
+    inode: InodeId,
+    opened_as: PathBuf,
+}
+
+impl DiskDir for MemoryDir {
+    fn sync(&self) -> Result<(), DiskError> {
+        let mut state = self.handle.disk.state();
+        if state.boot != self.handle.boot {
+            return Err(DiskError::during(Operation::SyncDir, &self.opened_as)(Fault::Io.error()));
+        }
+        state.check(Operation::SyncDir, &self.opened_as)?;
+        state.tree.open_directory(self.inode).sync();
+        Ok(())
+    }
+}
+
 impl MemoryFile {
-    /// Runs `action` on the contents, unless the power was cut since the file was opened.
+    /// Runs `action`, after which the file ends at `end` or later, on the contents, unless the power was cut since the file was opened.
     fn with_contents<T>(
         &self,
         operation: Operation,
+        end: usize,
         action: impl FnOnce(&mut FileContents, Option<Fault>, usize, i64) -> T,
     ) -> Result<T, DiskError> {
-        let mut state = self.disk.state();
-        if state.boot != self.boot {
+        let mut state = self.handle.disk.state();
+        if state.boot != self.handle.boot {
             return Err(DiskError::during(operation, &self.opened_as)(Fault::Io.error()));
         }
-        let refusal = state.admit(operation, &self.opened_as).err();
+        let contents = state.tree.file(self.inode).expect("an open file keeps its inode");
+        let growth = as_u64(end.saturating_sub(contents.current.len()));
+        let refusal = state.admit(operation, &self.opened_as, growth).err();
         let (page_size, now_ms) = (state.page_size, state.now_ms);
         let contents = state.tree.file(self.inode).expect("an open file keeps its inode");
         let fault = refusal.as_ref().map(|(_, fault)| *fault);
@@ -189,17 +236,22 @@ impl DiskFile for MemoryFile {
     fn write_all_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> Result<(), DiskError> {
         let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
         let position = to_usize(position);
-        self.with_contents(Operation::Write, |contents, fault, page_size, now_ms| match fault {
-            Some(Fault::NoSpace) => {
-                contents.write(&bytes[..bytes.len() / 2], position, page_size, now_ms);
-            }
-            Some(Fault::Io | Fault::OutOfFileDescriptors) => {}
-            None | Some(Fault::PowerCut) => contents.write(&bytes, position, page_size, now_ms),
-        })
+        let end = position + bytes.len();
+        self.with_contents(
+            Operation::Write,
+            end,
+            |contents, fault, page_size, now_ms| match fault {
+                Some(Fault::NoSpace) => {
+                    contents.write(&bytes[..bytes.len() / 2], position, page_size, now_ms);
+                }
+                Some(Fault::Io | Fault::OutOfFileDescriptors) => {}
+                None | Some(Fault::PowerCut) => contents.write(&bytes, position, page_size, now_ms),
+            },
+        )
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<usize, DiskError> {
-        self.with_contents(Operation::Read, |contents, _, _, _| {
+        self.with_contents(Operation::Read, 0, |contents, _, _, _| {
             let from = to_usize(position).min(contents.current.len());
             let count = buffer.len().min(contents.current.len() - from);
             buffer[..count].copy_from_slice(&contents.current[from..from + count]);
@@ -208,7 +260,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync_data(&self) -> Result<(), DiskError> {
-        self.with_contents(Operation::Sync, |contents, fault, page_size, _| match fault {
+        self.with_contents(Operation::Sync, 0, |contents, fault, page_size, _| match fault {
             None => contents.sync(page_size),
             Some(Fault::PowerCut) => {}
             Some(_) => contents.forget_dirty_pages(),
@@ -216,21 +268,23 @@ impl DiskFile for MemoryFile {
     }
 
     fn set_size(&self, size: u64) -> Result<(), DiskError> {
-        self.with_contents(Operation::Resize, |contents, fault, page_size, now_ms| {
-            if matches!(fault, None | Some(Fault::PowerCut)) {
-                contents.resize(to_usize(size), page_size, now_ms);
-            }
-        })
+        self.with_contents(
+            Operation::Resize,
+            to_usize(size),
+            |contents, fault, page_size, now_ms| {
+                if matches!(fault, None | Some(Fault::PowerCut)) {
+                    contents.resize(to_usize(size), page_size, now_ms);
+                }
+            },
+        )
     }
 
     fn size(&self) -> Result<u64, DiskError> {
-        self.with_contents(Operation::Stat, |contents, _, _, _| {
-            u64::try_from(contents.current.len()).expect("usize fits in 64 bits")
-        })
+        self.with_contents(Operation::Stat, 0, |contents, _, _, _| as_u64(contents.current.len()))
     }
 
     fn modified_ms(&self) -> Result<i64, DiskError> {
-        self.with_contents(Operation::Stat, |contents, _, _, _| contents.modified_ms)
+        self.with_contents(Operation::Stat, 0, |contents, _, _, _| contents.modified_ms)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -242,19 +296,22 @@ fn to_usize(position: u64) -> usize {
     usize::try_from(position).expect("a memory disk holds less than the address space")
 }
 
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).expect("usize fits in 64 bits")
+}
+
 #[derive(Debug)]
 struct MemoryLock {
-    disk: MemoryDisk,
+    handle: Handle,
     path: PathBuf,
-    boot: u64,
 }
 
 impl DiskLock for MemoryLock {}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        let mut state = self.disk.state();
-        if state.boot == self.boot {
+        let mut state = self.handle.disk.state();
+        if state.boot == self.handle.boot {
             state.locked.remove(&self.path);
         }
     }
@@ -263,11 +320,14 @@ impl Drop for MemoryLock {
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError> {
         let mut state = self.state();
-        state.check(Operation::Open, path)?;
+        let creates = !matches!(mode, OpenMode::Read | OpenMode::Write);
+        let creates = creates && state.tree.resolve(path).is_err();
+        let operation = if creates { Operation::Create } else { Operation::Open };
+        state.check(operation, path)?;
         let inode =
-            open_inode(&mut state, path, mode).map_err(DiskError::during(Operation::Open, path))?;
-        let (boot, opened_as) = (state.boot, path.to_path_buf());
-        Ok(Arc::new(MemoryFile { disk: self.clone(), inode, boot, opened_as }))
+            open_inode(&mut state, path, mode).map_err(DiskError::during(operation, path))?;
+        let (handle, opened_as) = (state.handle(self), path.to_path_buf());
+        Ok(Arc::new(MemoryFile { handle, inode, opened_as }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
@@ -294,12 +354,13 @@ impl Disk for MemoryDisk {
         unlink(&mut state, path).map_err(DiskError::during(Operation::Remove, path))
     }
 
-    fn sync_dir(&self, path: &Path) -> Result<(), DiskError> {
+    fn open_dir(&self, path: &Path) -> Result<Box<dyn DiskDir>, DiskError> {
         let mut state = self.state();
-        state.check(Operation::SyncDir, path)?;
-        let directory = state.tree.directory(path);
-        directory.map_err(DiskError::during(Operation::SyncDir, path))?.sync();
-        Ok(())
+        state.check(Operation::Open, path)?;
+        state.tree.directory(path).map_err(DiskError::during(Operation::Open, path))?;
+        let inode = state.tree.resolve(path).expect("the directory was just found");
+        let (handle, opened_as) = (state.handle(self), path.to_path_buf());
+        Ok(Box::new(MemoryDir { handle, inode, opened_as }))
     }
 
     fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError> {
@@ -323,7 +384,7 @@ impl Disk for MemoryDisk {
             let error = io::ErrorKind::WouldBlock.into();
             return Err(DiskError::during(Operation::Lock, path)(error));
         }
-        Ok(Box::new(MemoryLock { disk: self.clone(), path: path.to_path_buf(), boot: state.boot }))
+        Ok(Box::new(MemoryLock { handle: state.handle(self), path: path.to_path_buf() }))
     }
 
     fn space(&self, path: &Path) -> Result<DiskSpace, DiskError> {

@@ -1,6 +1,8 @@
 //! The operating system's disk. Owns the translation from [`Disk`] to system calls, and nothing else.
 
-use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation};
+use super::{
+    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation,
+};
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
@@ -91,6 +93,18 @@ fn as_u64(count: usize) -> u64 {
     u64::try_from(count).expect("usize fits in 64 bits")
 }
 
+#[derive(Debug)]
+struct RealDir {
+    file: File,
+    opened_as: PathBuf,
+}
+
+impl DiskDir for RealDir {
+    fn sync(&self) -> Result<(), DiskError> {
+        self.file.sync_all().map_err(DiskError::during(Operation::SyncDir, &self.opened_as))
+    }
+}
+
 /// Both kinds of lock: POSIX record locks keep a Java broker out (`FileChannel.lock`), and
 /// `flock` keeps out a second server in this process, which record locks cannot.
 #[derive(Debug)]
@@ -129,9 +143,9 @@ impl Disk for RealDisk {
         fs::remove_dir_all(path).map_err(DiskError::during(Operation::Remove, path))
     }
 
-    fn sync_dir(&self, path: &Path) -> Result<(), DiskError> {
-        let directory = File::open(path).map_err(DiskError::during(Operation::Open, path))?;
-        directory.sync_all().map_err(DiskError::during(Operation::SyncDir, path))
+    fn open_dir(&self, path: &Path) -> Result<Box<dyn DiskDir>, DiskError> {
+        let file = File::open(path).map_err(DiskError::during(Operation::Open, path))?;
+        Ok(Box::new(RealDir { file, opened_as: path.to_path_buf() }))
     }
 
     fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError> {

@@ -60,7 +60,7 @@ impl Log {
         how: LeaderAppend,
         now_ms: i64,
     ) -> Result<AppendInfo, AppendError> {
-        self.health.check()?;
+        self.check()?;
         if how.origin == AppendOrigin::Client
             && let Some(duplicate) =
                 batches.iter().find_map(|b| self.producers.duplicate_of(&b.header))
@@ -85,7 +85,7 @@ impl Log {
         leader_epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<AppendInfo, AppendError> {
-        self.health.check()?;
+        self.check()?;
         let batches = checked_batches(records, leader_epoch)?;
         self.begin_inside_first_batch(&batches, now_ms)?;
         let first_offset = batches.first().map_or(self.log_end, |batch| batch.header.base_offset);
@@ -265,7 +265,7 @@ impl Log {
 
     /// Begins a new segment at the log end, unless the active one is empty.
     pub fn roll(&mut self, now_ms: i64) -> Result<(), AppendError> {
-        self.health.check()?;
+        self.check()?;
         if self.active().size() > 0 {
             let outcome = self.roll_at(self.log_end, now_ms);
             Arc::clone(&self.health).observe(outcome)?;
@@ -283,6 +283,7 @@ impl Log {
         for kind in FileKind::INDEXES {
             self.home.disk.remove_file_if_exists(&self.home.file(&kind.name(base_offset)))?;
         }
+        self.active().settle_excess()?;
         if self.config.cleanup_policy.compact {
             // Offsets have gaps here, so recovery could not tell a lost end of the old segment.
             self.active().file()?.sync_data()?;

@@ -10,6 +10,8 @@ use crate::error::{AppendError, LogError, ReadError};
 use crate::file_name::{DELETED_SUFFIX, FileKind};
 use crate::segment::{PartitionHome, Segment};
 use klamm_protocol::ids::Offset;
+use klamm_protocol::time::Now;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Why a segment was deleted.
@@ -34,6 +36,8 @@ pub struct DeletedSegment {
 /// Files that wait for their removal.
 #[derive(Debug, Default)]
 pub(super) struct Graveyard {
+    /// To be marked first, in this order.
+    condemned: VecDeque<Arc<Segment>>,
     segments: Vec<(i64, Arc<Segment>)>,
 }
 
@@ -41,32 +45,29 @@ impl Graveyard {
     fn add(&mut self, segment: Arc<Segment>, now_ms: i64, config: &LogConfig) {
         self.segments.push((now_ms.saturating_add(config.file_delete_delay_ms), segment));
     }
-
-    fn take_due(&mut self, now_ms: i64) -> Vec<Arc<Segment>> {
-        let (due, waiting) = std::mem::take(&mut self.segments)
-            .into_iter()
-            .partition(|(due_ms, _)| *due_ms <= now_ms);
-        self.segments = waiting;
-        let due: Vec<(i64, Arc<Segment>)> = due;
-        due.into_iter().map(|(_, segment)| segment).collect()
-    }
 }
 
 impl Log {
     /// Deletes the segments that `retention.ms`, `retention.bytes` or the log start allow to delete,
     /// never one that reaches above the high watermark. Removes files whose delay is over.
-    pub fn apply_retention(&mut self, now_ms: i64) -> Result<Vec<DeletedSegment>, LogError> {
-        self.health.check()?;
-        let outcome = self.delete_expired(now_ms);
-        let deleted = Arc::clone(&self.health).observe(outcome)?;
-        self.remove_deleted_files(now_ms)?;
+    pub fn apply_retention(&mut self, now: Now) -> Result<Vec<DeletedSegment>, LogError> {
+        self.check()?;
+        // What an earlier check could not do comes first: it may give room.
+        let health = Arc::clone(&self.health);
+        health.observe(self.bury_condemned(now.steady_ms))?;
+        self.remove_deleted_files(now.steady_ms)?;
+        let deleted = self.delete_expired(now);
+        let deleted = health.observe(deleted)?;
+        self.remove_deleted_files(now.steady_ms)?;
         Ok(deleted)
     }
 
-    /// Removes the files of segments that were deleted `file.delete.delay.ms` ago.
+    /// Removes the files of segments that were deleted `file.delete.delay.ms` ago, by the steady clock.
     pub fn remove_deleted_files(&mut self, now_ms: i64) -> Result<(), LogError> {
-        for segment in self.graveyard.take_due(now_ms) {
-            Arc::clone(&self.health).observe(segment.remove_files())?;
+        let is_due = |(due_ms, _): &(i64, Arc<Segment>)| *due_ms <= now_ms;
+        while let Some(at) = self.graveyard.segments.iter().position(is_due) {
+            self.health.observe(self.graveyard.segments[at].1.remove_files())?;
+            self.graveyard.segments.remove(at);
         }
         Ok(())
     }
@@ -98,14 +99,15 @@ impl Log {
         }
     }
 
-    fn delete_expired(&mut self, now_ms: i64) -> Result<Vec<DeletedSegment>, LogError> {
+    fn delete_expired(&mut self, now: Now) -> Result<Vec<DeletedSegment>, LogError> {
         let mut deleted = Vec::new();
+        let now_ms = now.steady_ms;
         let below_start = self.count_below_log_start();
         self.delete_first(below_start, DeletionReason::LogStart, now_ms, &mut deleted)?;
         if self.config.cleanup_policy.delete {
             let too_many = self.count_above_size();
             self.delete_first(too_many, DeletionReason::RetentionBytes, now_ms, &mut deleted)?;
-            let too_old = self.count_older(now_ms)?;
+            let too_old = self.count_older(now.retention_ms)?;
             self.delete_first(too_old, DeletionReason::RetentionMs, now_ms, &mut deleted)?;
         }
         Ok(deleted)
@@ -179,27 +181,37 @@ impl Log {
         self.advance_log_start(first_kept);
         let segments: Vec<_> = Arc::make_mut(&mut self.segments).drain(..count).collect();
         // The log start alone does not count: bytes below it lie before others in the same file.
-        self.flush.flushed = self.flush.flushed.max(first_kept);
+        self.flush.raise_to(first_kept);
         for segment in segments {
             let base_offset = segment.base_offset();
             deleted.push(DeletedSegment { base_offset, bytes: segment.size(), reason });
-            self.bury(segment, now_ms)?;
-            // After a power cut the segments that are gone must be the first ones: a gap would look
-            // like lost records.
-            self.home.sync()?;
+            self.condemn(segment);
         }
-        Ok(())
+        self.bury_condemned(now_ms)
     }
 
-    /// Marks a segment's files, and the producer snapshot at its begin, for removal.
-    pub(super) fn bury(&mut self, segment: Arc<Segment>, now_ms: i64) -> Result<(), LogError> {
+    /// A segment is no longer part of the log; [`Self::bury_condemned`] sees to its files.
+    pub(super) fn condemn(&mut self, segment: Arc<Segment>) {
         self.flush.unseal(&segment);
-        segment.set_unsynced(false);
-        segment.mark_deleted()?;
-        if self.snapshots.remove(&segment.base_offset()) {
-            remove_snapshot(&self.home, segment.base_offset())?;
+        segment.set_synced();
+        self.graveyard.condemned.push_back(segment);
+    }
+
+    /// Marks the files of condemned segments, and the producer snapshots at their begins, for removal: one after the
+    /// other, durably, so that a power cut leaves no gap between those that are gone. What an error that passes has
+    /// left is done by the next call.
+    pub(super) fn bury_condemned(&mut self, now_ms: i64) -> Result<(), LogError> {
+        while let Some(segment) = self.graveyard.condemned.front().map(Arc::clone) {
+            segment.mark_deleted()?;
+            let base_offset = segment.base_offset();
+            if self.snapshots.contains(&base_offset) {
+                remove_snapshot(&self.home, base_offset)?;
+                self.snapshots.remove(&base_offset);
+            }
+            self.home.sync()?;
+            self.graveyard.condemned.pop_front();
+            self.graveyard.add(segment, now_ms, &self.config);
         }
-        self.graveyard.add(segment, now_ms, &self.config);
         Ok(())
     }
 }
@@ -235,7 +247,7 @@ pub(super) fn read_storage_error(error: ReadError) -> LogError {
     }
 }
 
-/// Whether the name is one that [`Log::bury`] leaves behind.
+/// Whether the name is one that [`Log::bury_condemned`] leaves behind.
 pub(crate) fn is_marked(name: &str) -> bool {
     // Snapshots of the metadata log have a retention of their own.
     name.ends_with(DELETED_SUFFIX) && !name.ends_with(".checkpoint.deleted")

@@ -1,9 +1,11 @@
 //! Making the log durable, in three steps so that no sync happens under the owner's lock: the owner
 //! hands out a [`FlushTicket`], any thread runs it, and the owner is told.
 //!
-//! A ticket covers what there was when it was taken: bytes of segments, names of new files, index files and
-//! producer snapshots of sealed segments, leader epochs. Only when all of it is on disk do the offsets
-//! count as flushed, so that a recovery point never lies above something that is missing.
+//! A ticket covers what there was when it was taken. First the records: bytes of segments and names of new files;
+//! once they are on disk the offsets count as flushed, and acknowledgements go out. Then what is derived from
+//! them: index files and producer snapshots of sealed segments, leader epochs. Only when that is there as well does the
+//! recovery point move: it never lies above something that is missing. Derived files may have to wait for
+//! space, while what was acknowledged is safe.
 //! The gate keeps a ticket that is overtaken by a truncation from writing what was just removed.
 
 use super::Log;
@@ -39,6 +41,7 @@ struct Seal {
 #[derive(Debug)]
 pub(super) struct FlushState {
     pub(super) flushed: Offset,
+    pub(super) recovery_point: Offset,
     /// Counts changes of names in the directory, and how many of them are durable.
     pub(super) dir_changed: u64,
     dir_synced: u64,
@@ -53,6 +56,7 @@ impl FlushState {
     pub(super) fn new(flushed: Offset, epochs_changed: bool) -> Self {
         Self {
             flushed,
+            recovery_point: flushed,
             dir_changed: 1,
             dir_synced: 0,
             epochs_changed: u64::from(epochs_changed),
@@ -81,12 +85,28 @@ impl FlushState {
             seal.snapshot.take_if(|(offset, _)| *offset > log_end);
         }
         self.flushed = self.flushed.min(log_end);
+        self.recovery_point = self.recovery_point.min(log_end);
+    }
+
+    /// Everything below is gone: nothing of it is left to be made durable.
+    pub(super) fn raise_to(&mut self, log_start: Offset) {
+        self.flushed = self.flushed.max(log_start);
+        self.recovery_point = self.recovery_point.max(log_start);
     }
 
     /// The segment is active again: it is no longer to be sealed.
     pub(super) fn unseal(&mut self, segment: &Arc<Segment>) {
         self.seals.retain(|seal| !Arc::ptr_eq(&seal.segment, segment));
     }
+}
+
+/// What became of the files that are derived from records which are durable now.
+#[derive(Debug)]
+pub enum Derived {
+    /// They are on disk.
+    Complete,
+    /// Something is lacking for them: another flush is needed.
+    Waiting(LogError),
 }
 
 /// A segment with unsynced bytes, its size now, and its file.
@@ -119,25 +139,38 @@ impl FlushTicket {
         self.upto
     }
 
-    /// Does the work. Must not be called again after an error: the log directory is then offline.
-    pub fn run(&self) -> Result<(), LogError> {
+    /// Does the work. After an error nothing of it counts: either the log directory is offline, or another ticket has
+    /// to be taken.
+    pub fn run(&self) -> Result<Derived, LogError> {
         self.health.check()?;
-        self.health.observe(self.sync())
+        self.health.observe(self.sync_records())?;
+        match self.health.observe(self.write_derived()) {
+            Ok(()) => Ok(Derived::Complete),
+            Err(lacking) if lacking.passes() => Ok(Derived::Waiting(lacking)),
+            Err(failure) => Err(failure),
+        }
     }
 
-    fn sync(&self) -> Result<(), LogError> {
+    fn sync_records(&self) -> Result<(), LogError> {
         for unsynced in &self.files {
             unsynced.file.sync_data()?;
         }
-        if !self.sync_dir && self.epochs.is_none() && self.seals.is_empty() {
+        if self.sync_dir {
+            let generation = self.gate.lock();
+            if *generation == self.generation {
+                self.home.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_derived(&self) -> Result<(), LogError> {
+        if self.epochs.is_none() && self.seals.is_empty() {
             return Ok(());
         }
         let generation = self.gate.lock();
         if *generation != self.generation {
             return Ok(());
-        }
-        if self.sync_dir {
-            self.home.sync()?;
         }
         if let Some(epochs) = &self.epochs {
             let path = self.home.file(LEADER_EPOCH);
@@ -158,7 +191,7 @@ impl FlushTicket {
 impl Log {
     /// What is to be made durable now; `None` when everything is.
     pub fn flush_ticket(&mut self) -> Result<Option<FlushTicket>, LogError> {
-        self.health.check()?;
+        self.check()?;
         let flush = &self.flush;
         let sync_dir = flush.dir_changed > flush.dir_synced;
         let write_epochs = flush.epochs_changed > flush.epochs_written;
@@ -201,8 +234,8 @@ impl Log {
         Arc::ptr_eq(&ticket.gate, &self.flush.gate)
     }
 
-    /// The ticket's work is done. A ticket from before a truncation, or of another log, changes nothing.
-    pub fn on_flushed(&mut self, ticket: &FlushTicket) {
+    /// The ticket's records are durable. A ticket from before a truncation, or of another log, changes nothing.
+    pub fn on_flushed(&mut self, ticket: &FlushTicket, derived: &Derived) {
         let is_own = self.has_given(ticket);
         let flush = &mut self.flush;
         if !is_own || ticket.generation != flush.generation {
@@ -210,6 +243,15 @@ impl Log {
         }
         flush.flushed = flush.flushed.max(ticket.upto);
         flush.dir_synced = flush.dir_synced.max(ticket.dir_changed);
+        for UnsyncedFile { segment, size, .. } in &ticket.files {
+            if segment.size() == *size {
+                segment.set_synced();
+            }
+        }
+        if matches!(derived, Derived::Waiting(_)) {
+            return;
+        }
+        flush.recovery_point = flush.recovery_point.max(ticket.upto);
         if ticket.epochs.is_some() {
             flush.epochs_written = flush.epochs_written.max(ticket.epochs_changed);
         }
@@ -217,36 +259,39 @@ impl Log {
             seal.segment.on_index_files_written();
             flush.unseal(&seal.segment);
         }
-        for UnsyncedFile { segment, size, .. } in &ticket.files {
-            if segment.size() == *size {
-                segment.set_unsynced(false);
-            }
-        }
         if !ticket.seals.is_empty() {
             self.home.files.trim();
         }
     }
 
-    /// Flushes here and now: for callers without a flusher, such as tests and tools.
+    /// Flushes here and now: for callers without a flusher. The records are durable then; what is derived from them
+    /// may have to wait for the next flush.
     pub fn flush(&mut self) -> Result<(), LogError> {
-        if let Some(ticket) = self.flush_ticket()? {
-            ticket.run()?;
-            self.on_flushed(&ticket);
-        }
-        Ok(())
+        self.flush_now().map(drop)
+    }
+
+    fn flush_now(&mut self) -> Result<Derived, LogError> {
+        let Some(ticket) = self.flush_ticket()? else { return Ok(Derived::Complete) };
+        let derived = ticket.run()?;
+        self.on_flushed(&ticket, &derived);
+        Ok(derived)
     }
 
     /// Ends the log cleanly: everything is synced and the index files and the producer snapshot
     /// are complete, so that the next start has nothing to verify.
     pub fn close(mut self) -> Result<(), LogError> {
-        self.health.check()?;
+        self.check()?;
+        Arc::clone(&self.health).observe(self.active().settle_excess().map_err(LogError::from))?;
         self.active().seal();
         let snapshot = self.new_snapshot();
         // Index files that are still there from the last start are complete.
         if !self.stale_index_files || snapshot.is_some() {
             self.flush.seal_later(Arc::clone(self.active()), snapshot);
         }
-        self.flush()
+        match self.flush_now()? {
+            Derived::Complete => Ok(()),
+            Derived::Waiting(lacking) => Err(lacking),
+        }
     }
 
     /// A snapshot of the producers at the end of what they know, unless there is one.

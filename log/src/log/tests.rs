@@ -10,8 +10,10 @@ use klamm_protocol::batch::{Batches, RecordBatch};
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::control_record::EndTransaction;
 use klamm_protocol::ids::ProducerId;
+use klamm_protocol::time::Now;
 
 mod flushing;
+mod lacking;
 mod reading;
 mod restart;
 mod retention;
@@ -24,11 +26,11 @@ pub(super) const DIR: &str = "/data/topic-0";
 pub(super) fn storage(disk: &MemoryDisk) -> LogStorage {
     disk.create_dir_all(Path::new("/data")).unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
-    LogStorage {
-        disk: Arc::new(disk.clone()),
-        files: OpenFiles::new(100),
-        health: Arc::new(LogDirHealth::new(Path::new("/data"))),
-    }
+    LogStorage::new(
+        Arc::new(disk.clone()),
+        OpenFiles::new(100),
+        Arc::new(LogDirHealth::new(Path::new("/data"))),
+    )
 }
 
 pub(super) fn options(config: LogConfig) -> LogOptions {

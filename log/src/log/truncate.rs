@@ -1,7 +1,9 @@
 //! Cutting records off at the log's end, because another replica's are the valid ones.
 //!
 //! Everything here is durable before it returns: what a later append writes must never meet remains of
-//! what was cut, not even after a power cut between the two.
+//! what was cut, not even after a power cut between the two. Where something is lacking for that, the records are gone
+//! at once for whoever reads, the call fails, and whatever is asked of the log next finishes the work first
+//! ([`Log::check`]): nothing is appended meanwhile.
 
 use super::Log;
 use super::deletion::{read_storage_error, remove_snapshot};
@@ -13,6 +15,14 @@ use crate::segment::Segment;
 use klamm_protocol::ids::Offset;
 use std::sync::Arc;
 
+/// A truncation that the files have not followed yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Truncation {
+    /// Producer snapshots above this offset go.
+    snapshots_above: Offset,
+    now_ms: i64,
+}
+
 impl Log {
     /// Removes every record at or above `offset`; false when there was none. A batch that holds `offset`
     /// goes as a whole.
@@ -21,7 +31,7 @@ impl Log {
     /// caller writes that checkpoint before it appends again (as Kafka's `LogManager.truncateTo`): a recovery
     /// point above what is synced would be believed.
     pub fn truncate_to(&mut self, offset: Offset, now_ms: i64) -> Result<bool, LogError> {
-        self.health.check()?;
+        self.check()?;
         assert!(offset >= 0, "offsets are not negative");
         if offset >= self.log_end {
             // A leader notes its epoch before it appends; if it never did, the next one's counts.
@@ -30,12 +40,13 @@ impl Log {
             }
             return Ok(false);
         }
-        let outcome = if offset < self.segments[0].base_offset() {
-            self.start_over_at(offset, now_ms)
+        if offset < self.segments[0].base_offset() {
+            self.begin_anew_at(offset, now_ms);
         } else {
-            self.cut_at(offset, now_ms)
-        };
-        Arc::clone(&self.health).observe(outcome)?;
+            let cut = self.begin_cut_at(offset, now_ms);
+            Arc::clone(&self.health).observe(cut)?;
+        }
+        self.check()?;
         Ok(true)
     }
 
@@ -45,75 +56,86 @@ impl Log {
         offset: Offset,
         now_ms: i64,
     ) -> Result<(), LogError> {
-        self.health.check()?;
-        let outcome = self.start_over_at(offset, now_ms);
-        Arc::clone(&self.health).observe(outcome)
+        self.check()?;
+        self.begin_anew_at(offset, now_ms);
+        self.check()
     }
 
-    fn cut_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
+    /// That the directory is in use, and that nothing begun before has been left undone.
+    pub(super) fn check(&mut self) -> Result<(), LogError> {
+        self.health.check()?;
+        if let Some(dir) = self.misplaced.clone() {
+            self.rename_dir(&dir)?;
+        }
+        let Some(truncation) = self.truncation else { return Ok(()) };
+        let finished = self.finish(truncation);
+        Arc::clone(&self.health).observe(finished)
+    }
+
+    fn begin_cut_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
         // A segment that begins with the offset goes as a whole, unread: it may be damaged.
         let kept = self.segments.partition_point(|segment| segment.base_offset() < offset).max(1);
         let last = Arc::clone(&self.segments[kept - 1]);
-        // Without a file descriptor nothing has been changed yet.
-        last.file()?;
         self.flush.void_tickets();
-        let cut = Arc::make_mut(&mut self.segments).split_off(kept);
-        self.remove_above(cut, offset, now_ms)?;
+        last.begin_truncation(offset, now_ms).map_err(read_storage_error)?;
+        // From here on nothing fails: the files follow in `finish`.
         self.flush.unseal(&last);
-        last.truncate_to(offset, now_ms).map_err(read_storage_error)?;
-        self.stale_index_files = false;
+        let cut = Arc::make_mut(&mut self.segments).split_off(kept);
+        self.condemn_from_the_end(cut);
         self.log_end = offset;
         self.log_start = self.log_start.min(offset);
         self.high_watermark = self.high_watermark.min(offset);
-        self.flush.forget_above(offset);
         Arc::make_mut(&mut self.epochs).truncate_from_end(offset);
-        self.write_epochs()?;
-        self.reload_producers()
+        self.flush.forget_above(offset);
+        self.begin(Truncation { snapshots_above: offset, now_ms });
+        Ok(())
     }
 
-    fn start_over_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
+    fn begin_anew_at(&mut self, offset: Offset, now_ms: i64) {
         self.flush.void_tickets();
-        let all = self.segments.to_vec();
-        let removed = self.remove_above(all, -1, now_ms);
-        let created = removed.and_then(|()| Ok(Segment::create(&self.home, offset, now_ms)?));
-        // With its files renamed and no new one, the log is of no use until a restart.
-        let segment = created.inspect_err(|error| self.health.fail(error))?;
-        self.segments = Arc::new(vec![segment]);
-        self.stale_index_files = false;
+        let segment = Segment::planned(&self.home, offset, now_ms);
+        let all = std::mem::replace(&mut self.segments, Arc::new(vec![segment]));
+        self.condemn_from_the_end(all.to_vec());
         self.log_end = offset;
         self.log_start = offset;
         self.high_watermark = offset;
+        Arc::make_mut(&mut self.epochs).clear();
+        self.producers = ProducerState::new(offset);
         self.flush.forget_above(-1);
         self.flush.flushed = offset;
-        self.flush.dir_changed += 1;
-        self.producers = ProducerState::new(offset);
-        Arc::make_mut(&mut self.epochs).clear();
-        self.home.sync()?;
-        self.write_epochs()
+        self.flush.recovery_point = offset;
+        self.begin(Truncation { snapshots_above: -1, now_ms });
     }
 
-    /// Removes segments, and the snapshots above `offset`, durably.
-    fn remove_above(
-        &mut self,
-        segments: Vec<Arc<Segment>>,
-        offset: Offset,
-        now_ms: i64,
-    ) -> Result<(), LogError> {
-        // The last ones first, one by one: a power cut must not leave a gap.
+    /// The last ones first: a power cut must not leave a gap.
+    fn condemn_from_the_end(&mut self, segments: Vec<Arc<Segment>>) {
         for segment in segments.into_iter().rev() {
-            self.bury(segment, now_ms)?;
-            self.home.sync()?;
+            self.condemn(segment);
         }
-        for snapshot in self.snapshots.split_off(&(offset + 1)) {
-            remove_snapshot(&self.home, snapshot)?;
-        }
-        Ok(self.home.sync()?)
     }
 
-    fn write_epochs(&mut self) -> Result<(), LogError> {
+    fn begin(&mut self, truncation: Truncation) {
+        self.stale_index_files = false;
         self.flush.epochs_changed += 1;
+        self.flush.dir_changed += 1;
+        self.truncation = Some(truncation);
+    }
+
+    /// Brings files and producers up to a truncation. Each step may be done again after an error that passes.
+    fn finish(&mut self, truncation: Truncation) -> Result<(), LogError> {
+        self.bury_condemned(truncation.now_ms)?;
+        while let Some(last) = self.snapshots.last().copied()
+            && last > truncation.snapshots_above
+        {
+            remove_snapshot(&self.home, last)?;
+            self.snapshots.remove(&last);
+        }
+        self.home.sync()?;
+        self.active().finish_truncation()?;
         let epochs = checkpoint::encode_epochs(self.epochs.entries());
         self.home.disk.write_atomically(&self.home.file(LEADER_EPOCH), epochs.as_bytes())?;
+        self.reload_producers()?;
+        self.truncation = None;
         Ok(())
     }
 

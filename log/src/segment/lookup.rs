@@ -25,6 +25,9 @@ impl Segment {
     }
 
     fn find_once(&self, offset: Offset, end: u64) -> Result<Option<BatchAt>, ReadError> {
+        if end == 0 {
+            return Ok(None);
+        }
         let file = self.open_for_reading()?;
         let mut start = self.with_indexes(|indexes| indexes.offset.lookup(offset))?;
         if !self.is_confirmed(file.as_ref(), start, end)? {

@@ -2,7 +2,7 @@
 
 use super::{IndexState, Indexes, Segment, as_u64};
 use crate::config::LogConfig;
-use crate::disk::{DiskError, DiskFile};
+use crate::disk::{DiskError, DiskFile, OpenMode};
 use crate::error::{LogError, ReadError};
 use crate::file_name::{DELETED_SUFFIX, FileKind};
 use crate::offset_index::{self, OffsetIndex};
@@ -26,12 +26,16 @@ impl Segment {
         interval_bytes: u32,
     ) -> Result<(), DiskError> {
         let file = self.file()?;
+        self.cut_excess(file.as_ref())?;
         let start = self.size();
-        self.set_unsynced(true);
+        self.set_written();
         if let Err(error) = file.write_all_at(slices, start) {
             // Half a batch must not stay behind a shorter one that is written over it.
-            file.set_size(start)?;
-            return Err(error);
+            self.excess.store(true, Ordering::Release);
+            return match self.cut_excess(file.as_ref()) {
+                Err(worse) if !worse.passes() => Err(worse),
+                _ => Err(error),
+            };
         }
         let mut state = self.write_indexes();
         let IndexState::Live(indexes) = &mut *state else {
@@ -43,6 +47,25 @@ impl Segment {
             position += as_u64(header.size());
         }
         self.size.store(position, Ordering::Release);
+        Ok(())
+    }
+
+    /// Removes what an append that failed has left behind the last batch, durably: for a segment to which nothing is
+    /// appended any more.
+    pub(crate) fn settle_excess(&self) -> Result<(), DiskError> {
+        if !self.excess.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let file = self.file()?;
+        self.cut_excess(file.as_ref())?;
+        file.sync_data()
+    }
+
+    fn cut_excess(&self, file: &dyn DiskFile) -> Result<(), DiskError> {
+        if self.excess.load(Ordering::Acquire) {
+            file.set_size(self.size())?;
+            self.excess.store(false, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -107,38 +130,52 @@ impl Segment {
         }
     }
 
-    /// Cuts the batch that holds `offset` and all that follow, durably. The segment is then one to
-    /// append to: its index no longer counts.
-    pub(crate) fn truncate_to(&self, offset: Offset, now_ms: i64) -> Result<(), ReadError> {
+    /// Cuts the batch that holds `offset` and all that follow, in memory: nobody reads them any more. The segment is
+    /// then one to append to, after [`Self::finish_truncation`]. After an error nothing has changed.
+    pub(crate) fn begin_truncation(&self, offset: Offset, now_ms: i64) -> Result<(), ReadError> {
         let size = self.size();
         let end = self.find(offset, size)?.map_or(size, |batch| batch.position);
-        self.make_active(end, now_ms)?;
+        let file = self.file()?;
+        let indexes = self.index_batches(file.as_ref(), end, now_ms)?;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.set_written();
+        // What an append has left behind the end is excess as before.
+        self.excess.fetch_or(end < size, Ordering::AcqRel);
+        self.size.store(end, Ordering::Release);
+        *self.write_indexes() = IndexState::Live(indexes);
         self.txns.write().unwrap_or_else(PoisonError::into_inner).truncate_to(offset);
         Ok(())
     }
 
-    /// Makes a sealed segment the active one, with its first `end` bytes.
-    pub(crate) fn make_active(&self, end: u64, now_ms: i64) -> Result<(), ReadError> {
-        let file = self.file()?;
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.set_unsynced(true);
+    /// Brings the files up to a truncation, durably: the index no longer counts, the records are cut, a segment that
+    /// begins anew is created. To be called again after an error that passes.
+    pub(crate) fn finish_truncation(&self) -> Result<(), DiskError> {
+        if self.absent.load(Ordering::Acquire) {
+            let file = self.home.disk.open(&self.path(FileKind::Log), OpenMode::Truncate)?;
+            self.absent.store(false, Ordering::Release);
+            self.unsynced.store(true, Ordering::Release);
+            self.keep(file);
+            return self.home.sync();
+        }
         self.home.disk.remove_file_if_exists(&self.path(FileKind::OffsetIndex))?;
         self.home.sync()?;
-        cut(file.as_ref(), self.size(), end)?;
-        self.size.store(end, Ordering::Release);
-        let indexes = self.index_batches(file.as_ref(), end, now_ms)?;
-        *self.write_indexes() = IndexState::Live(indexes);
+        if self.excess.load(Ordering::Acquire) {
+            let file = self.file()?;
+            self.cut_excess(file.as_ref())?;
+            file.sync_data()?;
+        }
         Ok(())
     }
 
     /// Marks the files for deletion: they get the suffix `.deleted`. Views read them as before.
+    ///
+    /// To be called again after an error that passes.
     pub(crate) fn mark_deleted(&self) -> Result<(), LogError> {
-        let names = FileKind::OF_A_SEGMENT.map(|kind| self.path(kind));
         self.deleted.store(true, Ordering::Release);
-        for path in names {
-            let mut marked = path.clone().into_os_string();
-            marked.push(DELETED_SUFFIX);
-            match self.home.disk.rename(&path, &PathBuf::from(marked)) {
+        for kind in FileKind::OF_A_SEGMENT {
+            let name = kind.name(self.base_offset);
+            let marked = format!("{name}{DELETED_SUFFIX}");
+            match self.home.disk.rename(&self.home.file(&name), &self.home.file(&marked)) {
                 Err(error) if !error.is_not_found() => return Err(error.into()),
                 _ => {}
             }
@@ -178,12 +215,4 @@ fn is_old(indexes: &Indexes, roll: &RollCheck<'_>) -> bool {
         _ => roll.now_ms.saturating_sub(indexes.created_ms),
     };
     age > roll.segment_ms
-}
-
-fn cut(file: &dyn DiskFile, size: u64, end: u64) -> Result<(), DiskError> {
-    if end < size {
-        file.set_size(end)?;
-        file.sync_data()?;
-    }
-    Ok(())
 }

@@ -15,6 +15,7 @@ use klamm_protocol::batch::{Batches, RecordBatch};
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::control_record::{ControlRecord, EndTransaction, end_transaction_batch};
 use klamm_protocol::ids::{LeaderEpoch, Offset, ProducerId};
+use klamm_protocol::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,6 +70,19 @@ impl Model {
 
     pub(crate) fn flushed(&mut self, offset: Offset) {
         self.flushed = self.flushed.max(offset);
+    }
+
+    /// What an append without room was to add is not there.
+    fn take_back(&mut self) {
+        self.entries.pop();
+    }
+
+    /// A log was opened again that had not been closed in order: it ends in the midst of a truncation, at most.
+    fn adopt(&mut self, log_end: Offset) {
+        if let Some((_, before)) = self.truncating.take() {
+            self.entries = before;
+        }
+        self.entries.retain(|entry| entry.last < log_end);
     }
 
     fn begin_truncation(&mut self, offset: Offset) {
@@ -136,6 +150,8 @@ pub(crate) struct Run {
     recovery_point: Offset,
     log_start_checkpoint: Offset,
     now_ms: i64,
+    /// Something is lacking, or will be: operations may fail and are to be tried again.
+    lacking: bool,
 }
 
 fn config() -> LogConfig {
@@ -155,11 +171,11 @@ fn open(
     log_start: Offset,
     clean_shutdown: bool,
 ) -> Result<Log, LogError> {
-    let storage = LogStorage {
-        disk: Arc::new(disk.clone()),
-        files: OpenFiles::new(3),
-        health: Arc::new(LogDirHealth::new(Path::new("/data"))),
-    };
+    let storage = LogStorage::new(
+        Arc::new(disk.clone()),
+        OpenFiles::new(3),
+        Arc::new(LogDirHealth::new(Path::new("/data"))),
+    );
     let options = LogOptions {
         config: config(),
         recovery_point,
@@ -190,7 +206,36 @@ impl Run {
             recovery_point: 0,
             log_start_checkpoint: 0,
             now_ms: 0,
+            lacking: false,
         }
+    }
+
+    /// Makes every operation from this one on fail that takes what is lacking.
+    pub(crate) fn lack_from(&mut self, operation: u64, fault: Fault) {
+        self.lacking = true;
+        self.disk.lack_from(self.disk.mutations() + operation - 1, fault);
+    }
+
+    /// Nothing is lacking any more: nothing may fail from now on.
+    pub(crate) fn give_room(&mut self) {
+        self.lacking = false;
+        self.disk.give_room();
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.steps_left == 0
+    }
+
+    pub(crate) fn is_in_use(&mut self) -> bool {
+        !self.log().is_offline()
+    }
+
+    /// Everything that was accepted is there, and becomes durable.
+    pub(crate) fn flush_and_check(&mut self, context: &str) {
+        self.flush().unwrap_or_else(|| panic!("{context}: there is room to flush"));
+        let log = self.log.as_ref().expect("the log is open");
+        assert_eq!((log.flushed_offset(), log.recovery_point()), (log.log_end(), log.log_end()));
+        check(log, &self.model, context);
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -231,6 +276,7 @@ impl Run {
     fn append(&mut self) -> Option<()> {
         let count = 1 + self.random.below(4);
         let builder = match self.random.below(3) {
+            _ if self.model.truncating.is_some() => BatchBuilder::new(0),
             0 => BatchBuilder::new(0),
             _ => self.producer(1 + i64::try_from(self.random.0 % 2).unwrap(), count),
         };
@@ -238,6 +284,10 @@ impl Run {
     }
 
     fn append_transactional(&mut self) -> Option<()> {
+        if self.model.truncating.is_some() {
+            // The truncation has to be finished before the log knows what it holds of producers.
+            return self.append();
+        }
         let id = 10 + i64::try_from(self.random.below(3)).unwrap();
         let builder = self.producer(id, 2).transactional();
         self.open_transactions.insert(id);
@@ -245,6 +295,9 @@ impl Run {
     }
 
     fn end_transaction(&mut self) -> Option<()> {
+        if self.model.truncating.is_some() {
+            return self.append();
+        }
         let Some(id) = self.open_transactions.pop_first() else { return Some(()) };
         let end = EndTransaction { committed: self.random.below(3) == 0, coordinator_epoch: 0 };
         let marker = end_transaction_batch(id, 0, end, self.now_ms).unwrap();
@@ -279,9 +332,18 @@ impl Run {
                 assert_eq!((info.first_offset, info.duplicate), (base, false));
                 let end = self.log().log_end();
                 assert_eq!(self.log().set_high_watermark(end), end);
+                if self.model.truncating.take().is_some() {
+                    self.forget_producers();
+                }
                 Some(())
             }
-            Err(AppendError::Storage(_)) => None,
+            Err(AppendError::Storage(_)) => {
+                if self.lacking {
+                    self.model.take_back();
+                    self.forget_producers();
+                }
+                None
+            }
             Err(other) => panic!("the history appends what is acceptable: {other}"),
         }
     }
@@ -289,6 +351,9 @@ impl Run {
     fn flush(&mut self) -> Option<()> {
         self.ticket = None;
         self.log().flush().ok()?;
+        if self.model.truncating.take().is_some() {
+            self.forget_producers();
+        }
         let flushed = self.log().flushed_offset();
         assert_eq!(flushed, self.log().log_end());
         self.model.flushed(flushed);
@@ -298,7 +363,7 @@ impl Run {
 
     fn checkpoint(&mut self) {
         if self.random.below(2) == 0 {
-            self.recovery_point = self.log().flushed_offset();
+            self.recovery_point = self.log().recovery_point();
         }
         if self.random.below(2) == 0 {
             self.log_start_checkpoint = self.log().log_start();
@@ -312,8 +377,8 @@ impl Run {
 
     fn finish_ticket(&mut self) -> Option<()> {
         if let Some(ticket) = self.ticket.take() {
-            ticket.run().ok()?;
-            self.log().on_flushed(&ticket);
+            let derived = ticket.run().ok()?;
+            self.log().on_flushed(&ticket, &derived);
             let flushed = self.log().flushed_offset();
             self.model.flushed(flushed);
             self.checkpoint();
@@ -331,10 +396,18 @@ impl Run {
         let offset = cut.map_or(end, |entry| entry.base).max(start);
         self.model.begin_truncation(offset);
         let now_ms = self.now_ms;
-        self.log().truncate_to(offset, now_ms).ok()?;
+        let truncated = self.log().truncate_to(offset, now_ms);
+        if truncated.is_err() && self.lacking {
+            // Nothing has changed, or nobody sees any more what is to go.
+            if self.log().log_end() != offset {
+                self.model.adopt(end);
+            }
+            return None;
+        }
+        truncated.ok()?;
         self.model.truncating = None;
         // As the caller of a truncation has to.
-        self.recovery_point = self.recovery_point.min(self.log().flushed_offset());
+        self.recovery_point = self.recovery_point.min(self.log().recovery_point());
         // What producers sent is gone: they begin anew, as others.
         self.forget_producers();
         Some(())
@@ -363,7 +436,7 @@ impl Run {
     fn retain(&mut self) -> Option<()> {
         let now_ms = self.now_ms;
         // Segments may be gone although an error cut the operation short.
-        let outcome = self.log().apply_retention(now_ms);
+        let outcome = self.log().apply_retention(Now::at(now_ms));
         self.model.log_start = self.model.log_start.max(self.log().log_start());
         outcome.ok().map(|_| ())
     }
@@ -373,15 +446,39 @@ impl Run {
         self.ticket = None;
         let log = self.log.take().expect("the log is open");
         let (end, start) = (log.log_end(), log.log_start());
-        log.close().ok()?;
+        let closed = log.close();
+        if closed.is_err() && self.lacking {
+            self.open_again(false);
+            return None;
+        }
+        closed.ok()?;
+        self.model.truncating = None;
         self.model.flushed(end);
         (self.recovery_point, self.log_start_checkpoint) = (end, start);
-        let mut log = open(&self.disk, end, start, true).ok()?;
-        assert_eq!((log.log_start(), log.log_end()), (start, end));
-        log.set_high_watermark(end);
-        self.log = Some(log);
+        if self.lacking {
+            self.open_again(true);
+        } else {
+            self.log = Some(open(&self.disk, end, start, true).ok()?);
+        }
+        assert_eq!((self.log().log_start(), self.log().log_end()), (start, end));
+        self.log().set_high_watermark(end);
         self.forget_producers();
         Some(())
+    }
+
+    /// Opens the log while something may be lacking, and when that fails, as soon as nothing is.
+    fn open_again(&mut self, clean: bool) {
+        let (recovery_point, log_start) = (self.recovery_point, self.log_start_checkpoint);
+        let opened = open(&self.disk, recovery_point, log_start, clean).or_else(|error| {
+            assert!(error.passes(), "{error}");
+            self.give_room();
+            open(&self.disk, recovery_point, log_start, clean)
+        });
+        let log = self.log.insert(opened.expect("there is room now"));
+        let end = log.log_end();
+        log.set_high_watermark(end);
+        self.model.adopt(end);
+        self.forget_producers();
     }
 
     fn lead_in_next_epoch(&mut self) -> Option<()> {

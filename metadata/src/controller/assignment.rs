@@ -107,10 +107,19 @@ impl Controller {
     }
 
     /// The brokers that new replicas may be placed on.
+    ///
+    /// A broker that is handing over its leaderships in order to stop counts as one that has stopped: it gets replicas when
+    /// nothing else is left, and leads none. (Kafka leaves it out until it is fenced, so a topic fails that is
+    /// created while a node of three goes down.)
     pub(super) fn usable_brokers(&self) -> impl Iterator<Item = UsableBroker> {
         let brokers = self.image().brokers.iter();
-        brokers.filter(|b| !b.in_controlled_shutdown && b.has_uncordoned_dirs()).map(|broker| {
-            UsableBroker { id: broker.id, rack: broker.rack.clone(), fenced: broker.fenced }
+        brokers.filter(|broker| broker.has_uncordoned_dirs()).map(|broker| UsableBroker {
+            id: broker.id,
+            rack: broker.rack.clone(),
+            fenced: !broker.is_active(),
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

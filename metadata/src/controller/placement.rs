@@ -19,7 +19,7 @@ pub struct UsableBroker {
     pub id: BrokerId,
     /// Its rack.
     pub rack: Option<ByteString>,
-    /// Fenced brokers get replicas only when nothing else is left.
+    /// Brokers that are fenced, or about to be, get replicas only when nothing else is left.
     pub fenced: bool,
 }
 

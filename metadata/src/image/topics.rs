@@ -85,6 +85,11 @@ impl TopicsImage {
         self.by_id.get(&id).map(Arc::as_ref)
     }
 
+    /// A topic by its id, to be kept.
+    pub fn shared_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        self.by_id.get(&id).map(Arc::clone)
+    }
+
     /// All topics in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Topic> {
         self.by_name.values().filter_map(|id| self.by_id(*id))

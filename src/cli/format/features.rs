@@ -1,5 +1,5 @@
-//! Which features a new cluster starts with: the defaults of its metadata version, what `--feature`
-//! sets over them, and whether that goes together.
+//! Which features a new cluster starts with: the defaults of its metadata version as far as brokers of this build can
+//! serve them, what `--feature` sets over them, and whether that goes together.
 //!
 //! Sources: `Formatter.calculateEffectiveFeatureLevels`, `Feature`, `MetadataVersion`.
 
@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use bytestring::ByteString;
 use klamm_metadata::controller::activation::FeatureLevels;
 use klamm_metadata::metadata_version::MetadataVersion;
+
+use crate::features;
 
 const KRAFT_VERSION: &str = "kraft.version";
 
@@ -118,6 +120,14 @@ pub struct InitialFeatures {
     pub kraft_version: i16,
 }
 
+impl InitialFeatures {
+    /// Those with which brokers of this build cannot join a cluster. Only flags bring them in.
+    pub fn not_served(&self) -> impl Iterator<Item = (&str, i16)> {
+        let levels = self.levels.others.iter().map(|(name, level)| (&**name, *level));
+        levels.filter(|(name, level)| *level > 0 && !features::may_be_finalized(name))
+    }
+}
+
 impl FeatureRequest<'_> {
     /// Adds the defaults and checks that everything goes together.
     pub fn resolve(&self) -> Result<InitialFeatures, FeatureError> {
@@ -135,6 +145,7 @@ impl FeatureRequest<'_> {
             let level = match self.levels.get(name) {
                 _ if name == KRAFT_VERSION => kraft_version,
                 Some(&level) => level,
+                None if !features::may_be_finalized(name) => 0,
                 None => default_level(levels, metadata_version),
             };
             check_level(name, levels, level, metadata_version)?;
@@ -229,15 +240,24 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_kafkas_version_mapping() {
+    fn the_defaults_are_those_of_kafkas_version_mapping_that_klamm_serves() {
         // In the order of eligible.leader.replicas, group, share, streams, transaction.
-        assert_eq!(levels(&[], None), (30, vec![1, 1, 1, 1, 2]));
-        assert_eq!(levels(&[], Some("4.3.1")), (30, vec![1, 1, 1, 1, 2]));
+        assert_eq!(levels(&[], None), (30, vec![1, 1, 0, 0, 2]));
+        assert_eq!(levels(&[], Some("4.3.1")), (30, vec![1, 1, 0, 0, 2]));
         assert_eq!(levels(&[], Some("4.1")), (27, vec![1, 1, 0, 0, 2]));
-        assert_eq!(levels(&[], Some("4.2-IV0")), (28, vec![1, 1, 1, 0, 2]));
+        assert_eq!(levels(&[], Some("4.2-IV0")), (28, vec![1, 1, 0, 0, 2]));
         assert_eq!(levels(&[], Some("3.9")), (21, vec![0, 0, 0, 0, 0]));
         assert_eq!(levels(&["metadata.version=22"], None), (22, vec![0, 1, 0, 0, 0]));
-        assert_eq!(levels(&["share.version=0", "transaction.version=1"], None).1, [1, 1, 0, 1, 1]);
+        assert_eq!(levels(&["transaction.version=1"], None).1, [1, 1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn flags_bring_in_what_klamm_does_not_serve() {
+        assert_eq!(levels(&["share.version=1"], Some("4.3")), (30, vec![1, 1, 1, 0, 2]));
+        let flags = ["share.version=1", "streams.version=0", "group.version=1"];
+        let features = resolve(&flags, None, true).unwrap();
+        assert_eq!(features.not_served().collect::<Vec<_>>(), [("share.version", 1)]);
+        assert_eq!(resolve(&[], None, true).unwrap().not_served().count(), 0);
     }
 
     #[test]

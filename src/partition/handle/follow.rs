@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use klamm_log::error::{AppendError, LogError};
+use klamm_log::error::{AppendError, LogError, Severity};
 use klamm_log::log::Log;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_replication::partition::{FetchedPartition, Follow, FollowerState, NextFetch};
@@ -14,6 +14,7 @@ use klamm_replication::{EpochHistory, EpochStart};
 use tracing::{error, warn};
 
 use super::Partition;
+use super::lacking::Attempt;
 use super::role::Role;
 use crate::clock;
 use crate::partition::waiting::Countdown;
@@ -116,6 +117,7 @@ impl Partition {
                         return self.append_failed(&failure);
                     }
                 };
+                self.on_room(Attempt::Write);
                 let rolled = log.segment_count() != segments;
                 let moved = state.on_high_watermark(moved);
                 if let Some(log) = &mut state.log {
@@ -148,17 +150,19 @@ impl Partition {
     }
 
     fn append_failed(&self, failure: &AppendError) -> Progress {
-        error!("{}-{} cannot follow its leader: {failure}", self.topic, self.index);
-        match failure {
-            AppendError::Storage(storage) if storage.is_offline() => {
+        let AppendError::Storage(storage) = failure else {
+            error!("{}-{} cannot follow its leader: {failure}", self.topic, self.index);
+            // Damaged on the way: it may pass.
+            let may_pass = matches!(failure, AppendError::CorruptBatch { .. });
+            return if may_pass { Progress::BackOff } else { Progress::Stuck };
+        };
+        match self.on_storage_error(Attempt::Write, storage) {
+            Severity::Passes => Progress::BackOff,
+            Severity::Directory => {
                 self.fail();
                 Progress::Stuck
             }
-            // Damaged on the way, or a disk that is full: it may pass.
-            AppendError::Storage(LogError::Disk(_)) | AppendError::CorruptBatch { .. } => {
-                Progress::BackOff
-            }
-            _ => Progress::Stuck,
+            Severity::Partition | Severity::Node => Progress::Stuck,
         }
     }
 
@@ -204,13 +208,13 @@ impl Partition {
                 cut.end()
             );
         }
-        match cut {
-            Cut::To(offset) => drop(log.truncate_to(offset, now_ms)?),
-            Cut::FullyAndStartAt(offset) => log.truncate_fully_and_start_at(offset, now_ms)?,
-        }
-        // Offsets that were waited for may be gone.
+        let done = match cut {
+            Cut::To(offset) => log.truncate_to(offset, now_ms).map(drop),
+            Cut::FullyAndStartAt(offset) => log.truncate_fully_and_start_at(offset, now_ms),
+        };
+        // Offsets that were waited for may be gone, also where the files have yet to follow.
         state.give_up_waiting();
-        Ok(())
+        done
     }
 }
 

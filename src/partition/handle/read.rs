@@ -4,7 +4,6 @@
 //! a fetch that waits here is as good a proof as one that comes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use klamm_log::error::ReadError;
 use klamm_log::log::Log;
@@ -18,6 +17,7 @@ use klamm_replication::partition::{
 };
 
 use super::Partition;
+use super::lacking::Attempt;
 use super::role::Role;
 use crate::clock;
 use crate::net::response::Part;
@@ -187,6 +187,7 @@ impl Partition {
             upper_bound,
         };
         let fetched = view.read(spec).map_err(|error| self.read_error(&error))?;
+        self.on_room(Attempt::Read);
         if matches!(options.reader, Reader::Consumer { read_committed: true, .. }) {
             let bound = fetched.next_offset_bound;
             outcome.aborted_transactions =
@@ -207,11 +208,7 @@ impl Partition {
             return self.on_corrupt(*segment);
         }
         if let ReadError::Storage(storage) = error {
-            tracing::error!("{}-{} could not be read: {storage}", self.topic, self.index);
-            // It may be what was read that is offline, and the log in another directory by now.
-            if self.lock().log.as_ref().is_some_and(Log::is_offline) {
-                self.offline.store(true, Ordering::Release);
-            }
+            self.on_storage_error(Attempt::Read, storage);
         }
         error.code()
     }

@@ -110,8 +110,11 @@ impl Partition {
         }
     }
 
-    /// Looks for followers that have been behind for too long.
+    /// Looks for followers that have been behind for too long. A leader that cannot serve them does not know.
     pub(crate) fn check_isr(&self, now_ms: i64) -> Option<IsrProposal> {
+        if !self.can_serve_followers() {
+            return None;
+        }
         self.lock().leader_mut()?.on_isr_check(now_ms)
     }
 

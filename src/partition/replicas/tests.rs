@@ -1,5 +1,6 @@
 //! Three brokers in this process: what is acknowledged by all is on all of them, whoever leads.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,10 @@ use klamm_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
 use klamm_protocol::messages::create_topics_response::CreateTopicsResponse;
+use klamm_protocol::messages::describe_producers_request::{
+    DescribeProducersRequest, TopicRequest,
+};
+use klamm_protocol::messages::describe_producers_response::DescribeProducersResponse;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
 use klamm_protocol::messages::list_offsets_request::{
@@ -37,6 +42,8 @@ struct Cluster {
     dir: PathBuf,
     voters: String,
     ports: Vec<u16>,
+    /// Beside those that all clusters here have.
+    settings: Vec<(&'static str, &'static str)>,
     brokers: Vec<Option<Broker>>,
 }
 
@@ -47,6 +54,10 @@ fn free_ports(count: usize) -> Vec<u16> {
 
 impl Cluster {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
         let ports = free_ports(2 * IDS.len());
         let voters = IDS.iter().zip(&ports).map(|(id, port)| format!("{id}@127.0.0.1:{port}"));
         let name = format!("klamm-replicas-{}", crate::random::uuid());
@@ -54,6 +65,7 @@ impl Cluster {
             dir: std::env::temp_dir().join(name),
             voters: voters.collect::<Vec<_>>().join(","),
             ports,
+            settings: settings.to_vec(),
             brokers: Vec::new(),
         };
         let starting = IDS.map(|id| tokio::spawn(Broker::start(cluster.config(id))));
@@ -67,7 +79,7 @@ impl Cluster {
         let place = place(id);
         let (controller, client) = (self.ports[place], self.ports[IDS.len() + place]);
         let dirs = [self.log_dir(id, 1), self.log_dir(id, 2)].map(|dir| dir.display().to_string());
-        let mut config = BrokerConfig::from_pairs([
+        let mut pairs = BTreeMap::from([
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", id.to_string()),
             (
@@ -85,8 +97,9 @@ impl Cluster {
                 "replica.selector.class",
                 "org.apache.kafka.common.replica.RackAwareReplicaSelector".to_owned(),
             ),
-        ])
-        .unwrap();
+        ]);
+        pairs.extend(self.settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        let mut config = BrokerConfig::from_pairs(pairs).unwrap();
         config.cluster_id = Some(Uuid::from_bytes([5; 16]).to_string());
         config
     }
@@ -164,9 +177,18 @@ impl Cluster {
         if leader < 0 || self.brokers[place(leader)].is_none() {
             return Err(ErrorCode::LeaderNotAvailable);
         }
-        let mut builder = BatchBuilder::new(0);
-        builder.append(1, None, Some(value), &[]).unwrap();
-        let data = PartitionProduceData { index: 0, records: Some(builder.build().unwrap().bytes) };
+        self.try_append(leader, BatchBuilder::new(0), value).await
+    }
+
+    /// Has the record appended as a batch that is begun.
+    async fn try_append(
+        &self,
+        leader: BrokerId,
+        mut batch: BatchBuilder,
+        value: &'static [u8],
+    ) -> Result<Offset, ErrorCode> {
+        batch.append(1, None, Some(value), &[]).unwrap();
+        let data = PartitionProduceData { index: 0, records: Some(batch.build().unwrap().bytes) };
         let topic =
             TopicProduceData { name: "t".into(), partition_data: vec![data], ..Default::default() };
         let request = ProduceRequest {
@@ -186,16 +208,26 @@ impl Cluster {
 
     /// What a consumer in the rack of broker `near` is answered by broker `id`.
     async fn fetch(&self, id: BrokerId, near: BrokerId) -> PartitionData {
+        self.fetch_from(0, 100, id, near).await
+    }
+
+    async fn fetch_from(
+        &self,
+        fetch_offset: Offset,
+        max_wait_ms: i32,
+        id: BrokerId,
+        near: BrokerId,
+    ) -> PartitionData {
         let partition = FetchPartition {
             partition: 0,
-            fetch_offset: 0,
+            fetch_offset,
             partition_max_bytes: 1 << 20,
             ..Default::default()
         };
         let topic =
             FetchTopic { topic: "t".into(), partitions: vec![partition], ..Default::default() };
         let request = FetchRequest {
-            max_wait_ms: 100,
+            max_wait_ms,
             min_bytes: 1,
             topics: vec![topic],
             rack_id: format!("rack-{near}").into(),
@@ -336,6 +368,56 @@ async fn a_consumer_is_sent_to_the_replica_in_its_rack_which_serves_what_is_comm
             break assert!(!near.records.unwrap().is_empty());
         }
         assert!(Instant::now() < deadline);
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_at_a_follower_reads_what_is_acknowledged_long_before_a_fetch_wait_is_over() {
+    const FETCH_WAIT: Duration = Duration::from_secs(20);
+    const CONSUMER_WAIT_MS: i32 = 15_000;
+    let cluster = Cluster::start_with(&[
+        ("replica.fetch.wait.max.ms", "20000"),
+        ("replica.socket.timeout.ms", "30000"),
+        ("replica.lag.time.max.ms", "30000"),
+    ])
+    .await;
+    cluster.create_topic("t", 1 << 20).await;
+    for expected in 0..6 {
+        assert_eq!(cluster.produce(b"value").await, expected);
+        let acknowledged = Instant::now();
+        let (leader, _) = cluster.partition().unwrap();
+        for follower in IDS.into_iter().filter(|id| *id != leader) {
+            // Nothing else is produced: only the high watermark is on its way.
+            let read = cluster.fetch_from(expected, CONSUMER_WAIT_MS, follower, follower).await;
+            assert_eq!((read.error_code, read.high_watermark), (0, expected + 1));
+            assert!(!read.records.unwrap().is_empty());
+        }
+        let taken = acknowledged.elapsed();
+        assert!(taken < FETCH_WAIT / 4, "{taken:?}");
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_tells_of_the_producers_that_have_written_to_it() {
+    let cluster = Cluster::start().await;
+    cluster.create_topic("t", 1 << 20).await;
+    cluster.produce(b"value").await;
+    let (leader, _) = cluster.partition().unwrap();
+    let batch = BatchBuilder::new(0).producer(77, 3, 0);
+    assert_eq!(cluster.try_append(leader, batch, b"idempotent").await, Ok(1));
+    for id in IDS {
+        let topic = TopicRequest { name: "t".into(), partition_indexes: vec![0] };
+        let request = DescribeProducersRequest { topics: vec![topic] };
+        let mut peer = cluster.peer(id).await;
+        let response: DescribeProducersResponse = peer.send(&request, LIMIT).await.unwrap();
+        let partition = &response.topics[0].partitions[0];
+        assert_eq!(partition.error_code, 0, "{id}");
+        let known = partition.active_producers.iter();
+        let known: Vec<_> =
+            known.map(|p| (p.producer_id, p.producer_epoch, p.last_sequence)).collect();
+        assert_eq!(known, [(77, 3, 0)], "{id}");
     }
     cluster.end().await;
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use klamm_log::checkpoint::{self, PartitionOffsets};
 use klamm_log::error::LogError;
 use klamm_log::log_dir::LogDir;
@@ -16,7 +17,7 @@ use super::{Directory, LogStore, PlaceKey, lock};
 use crate::partition::handle::{Cut, Partition};
 
 /// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
-/// later one of the same name: whoever opens it takes it.
+/// later one of the same name: whoever has opened it takes it.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     recovery_points: PartitionOffsets,
@@ -42,13 +43,21 @@ impl Checkpoints {
         })
     }
 
-    pub(super) fn take(&mut self, topic: &str, index: PartitionIndex) -> Checkpointed {
+    pub(super) fn get(&self, topic: &str, index: PartitionIndex) -> Checkpointed {
         let key = (topic.to_owned(), index);
         Checkpointed {
-            recovery_point: self.recovery_points.remove(&key).unwrap_or(0),
-            log_start: self.log_starts.remove(&key).unwrap_or(0),
-            high_watermark: self.high_watermarks.remove(&key),
+            recovery_point: self.recovery_points.get(&key).copied().unwrap_or(0),
+            log_start: self.log_starts.get(&key).copied().unwrap_or(0),
+            high_watermark: self.high_watermarks.get(&key).copied(),
         }
+    }
+
+    /// The log is open, or gone.
+    pub(super) fn forget(&mut self, topic: &str, index: PartitionIndex) {
+        let key = (topic.to_owned(), index);
+        self.recovery_points.remove(&key);
+        self.log_starts.remove(&key);
+        self.high_watermarks.remove(&key);
     }
 }
 
@@ -99,7 +108,7 @@ impl LogStore {
                 continue;
             }
             let Ok(mut ends) = partition
-                .with_log(|log| [log.flushed_offset(), log.high_watermark(), log.log_start()])
+                .with_log(|log| [log.recovery_point(), log.high_watermark(), log.log_start()])
             else {
                 continue;
             };
@@ -111,7 +120,24 @@ impl LogStore {
             }
         }
         add_futures(place, partitions, &mut offsets);
+        self.add_unopened(place, &mut offsets);
         self.directories[place].write_checkpoints(offsets)
+    }
+
+    /// Adds what the last run has written down of logs that lie here and could not be opened yet.
+    pub(super) fn add_unopened(&self, place: usize, offsets: &mut [PartitionOffsets; 3]) {
+        let places = lock(&self.places);
+        let checkpoints = lock(&self.directories[place].checkpoints);
+        let found =
+            [&checkpoints.recovery_points, &checkpoints.high_watermarks, &checkpoints.log_starts];
+        for (offsets, found) in offsets.iter_mut().zip(found) {
+            for ((topic, index), offset) in found {
+                let key = (ByteString::from(topic.as_str()), *index);
+                if places.get(&key) == Some(&place) {
+                    offsets.entry((topic.clone(), *index)).or_insert(*offset);
+                }
+            }
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! A directory gets the mark only when everything in it was closed; what fails in one is not held against the others.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use klamm_log::checkpoint::PartitionOffsets;
 use klamm_log::log::Log;
+use klamm_log::log_dir::LastShutdown;
 use klamm_protocol::ids::{Offset, PartitionIndex};
 use tracing::error;
 
@@ -37,7 +39,10 @@ impl LogStore {
                 offsets[1].insert(closed.key.clone(), closed.high_watermark);
                 offsets[2].insert(closed.key.clone(), closed.log_start);
             }
-            let in_order = here().all(|closed| closed.in_order);
+            self.add_unopened(place, &mut offsets);
+            let in_order = here().all(|closed| closed.in_order)
+                && (directory.last_shutdown != LastShutdown::Unclean
+                    || self.is_all_of(place, here().map(|closed| &closed.key)));
             let left = directory.write_checkpoints(offsets).and_then(|()| match in_order {
                 true => directory.dir.mark_clean_shutdown(broker_epoch),
                 false => Ok(()),
@@ -46,6 +51,20 @@ impl LogStore {
                 error!("{} is not left in order: {failure}", directory.dir.path().display());
             }
         }
+    }
+
+    /// Whether these are all the logs in a directory. One that could not be opened after an unclean shutdown has not
+    /// been verified.
+    fn is_all_of<'a>(
+        &self,
+        place: usize,
+        closed: impl Iterator<Item = &'a (String, PartitionIndex)>,
+    ) -> bool {
+        let closed: BTreeSet<(&str, PartitionIndex)> =
+            closed.map(|(topic, index)| (topic.as_str(), *index)).collect();
+        let places = lock(&self.places);
+        let mut here = places.iter().filter(|(_, found)| **found == place);
+        here.all(|((topic, index), _)| closed.contains(&(&**topic, *index)))
     }
 
     pub(super) fn end_flushers(&self) {

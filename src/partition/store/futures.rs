@@ -102,8 +102,26 @@ impl LogStore {
                 lock(&self.futures).insert(key, (place, name));
             } else if let Err(failure) = self.promote(&key, place, &name) {
                 error!("{name} cannot take the place of the replica that is gone: {failure}");
+                // It is tried again before the replica is opened: it must not begin anew beside its copy.
+                lock(&self.futures).insert(key, (place, name));
             }
         }
+    }
+
+    /// Takes the copy of a replica whose log is gone, if the start could not.
+    pub(super) fn promote_found(
+        &self,
+        topic: &ByteString,
+        index: PartitionIndex,
+    ) -> Result<(), LogError> {
+        let key = (topic.clone(), index);
+        if self.place_of(topic, index).is_some() {
+            return Ok(());
+        }
+        let Some((place, name)) = lock(&self.futures).get(&key).cloned() else { return Ok(()) };
+        self.promote(&key, place, &name)?;
+        lock(&self.futures).remove(&key);
+        Ok(())
     }
 
     fn promote(&self, key: &PlaceKey, place: usize, name: &str) -> Result<(), LogError> {
@@ -111,8 +129,9 @@ impl LogStore {
         let directory = &self.directories[place].dir;
         let to = directory.path().join(PartitionDirName::current(topic, *index));
         let disk = &directory.storage().disk;
+        let parent = disk.open_dir(directory.path())?;
         disk.rename(&directory.path().join(name), &to)?;
-        disk.sync_dir(directory.path())?;
+        parent.sync()?;
         info!("{topic}-{index} is the copy {name} now: the replica that it was to replace is gone");
         lock(&self.places).insert(key.clone(), place);
         Ok(())
@@ -124,9 +143,14 @@ impl LogStore {
         let (place, name) = lock(&self.futures).remove(&key)?;
         match self.open_future(partition, place, &name) {
             Ok(future) => Some(future),
+            // With the next start, or with the next request to move it.
+            Err(failure) if failure.passes() => {
+                warn!("{name} cannot be gone on with for now: {failure}");
+                None
+            }
             Err(failure) => {
                 error!("{name} cannot be gone on with: {failure}");
-                self.delete_later(partition, place, name);
+                self.delete_later(partition.config().log.file_delete_delay_ms, place, name);
                 None
             }
         }
@@ -151,7 +175,8 @@ impl LogStore {
         name: &str,
     ) -> Result<FutureReplica, LogError> {
         let directory = &self.directories[place];
-        let checkpointed = lock(&directory.checkpoints).take(partition.topic(), partition.index());
+        let (topic, index) = (partition.topic(), partition.index());
+        let checkpointed = lock(&directory.checkpoints).get(topic, index);
         let options = LogOptions {
             config: partition.config().log.clone(),
             recovery_point: 0,
@@ -165,6 +190,7 @@ impl LogStore {
         if let Some(high_watermark) = checkpointed.high_watermark {
             log.set_high_watermark(high_watermark);
         }
+        lock(&directory.checkpoints).forget(topic, index);
         let (directory_id, flusher) = (directory.id, Arc::clone(&directory.flusher));
         Ok(FutureReplica { log, place, directory_id, flusher, unsynced_bytes: 0 })
     }
@@ -173,16 +199,15 @@ impl LogStore {
     pub(crate) fn discard_future(&self, partition: &Partition, mut future: FutureReplica) {
         let (topic, index) = (partition.topic(), partition.index());
         let marked = PartitionDirName::marked(topic, index, DirKind::Delete, crate::random::uuid());
-        match future.log.rename_dir(&self.path_at(future.place).join(&marked)) {
-            Ok(()) => self.delete_later(partition, future.place, marked),
-            Err(failure) => error!("the copy of {topic}-{index} cannot be deleted: {failure}"),
-        }
-    }
-
-    pub(super) fn delete_later(&self, partition: &Partition, place: usize, name: String) {
         let delay_ms = partition.config().log.file_delete_delay_ms;
-        let due_ms = clock::now_ms().saturating_add(delay_ms);
-        lock(&self.deleted).push((due_ms, place, name));
+        match future.log.rename_dir(&self.path_at(future.place).join(&marked)) {
+            Ok(()) => self.delete_later(delay_ms, future.place, marked),
+            Err(failure) => {
+                warn!("the copy of {topic}-{index} cannot be deleted for now: {failure}");
+                let (log, place) = (future.log, future.place);
+                self.delete_when_there_is_room(topic, index, (log, place, delay_ms));
+            }
+        }
     }
 
     /// Puts a copy that is level in the place of the log. False when it is not level yet, or gone.
@@ -204,7 +229,7 @@ impl LogStore {
         if replaced.is_none() {
             return Ok(false);
         }
-        self.delete_later(partition, from, marked);
+        self.delete_later(partition.config().log.file_delete_delay_ms, from, marked);
         for place in [from, to] {
             if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
                 let path = self.path_at(place).display();
@@ -223,7 +248,8 @@ impl LogStore {
         let name = PartitionDirName::current(&key.0, key.1);
         log.rename_dir(&self.path_at(from).join(marked))?;
         if let Err(failure) = copy.rename_dir(&self.path_at(to).join(&name)) {
-            log.rename_dir(&self.path_at(from).join(&name))?;
+            // Under its present name it would be deleted with the next start.
+            log.rename_back(&self.path_at(from).join(&name))?;
             return Err(failure);
         }
         lock(&self.places).insert(key.clone(), to);
@@ -397,6 +423,42 @@ mod tests {
         broker.store.remove_deleted(i64::MAX);
         let left = disk.list(Path::new("/two")).unwrap();
         assert!(left.iter().all(|entry| !entry.is_dir), "{left:?}");
+    }
+
+    #[test]
+    fn a_lack_that_begins_at_any_moment_of_a_move_delays_it() {
+        for fault in [Fault::NoSpace, Fault::OutOfFileDescriptors] {
+            for from in 0.. {
+                let disk = MemoryDisk::default();
+                let broker = open(&disk, None);
+                broker.lead(5);
+                broker.append(b"one");
+                broker.append(b"two");
+                broker.partition.flush().unwrap();
+                let (bytes, first) = (broker.bytes(), disk.mutations());
+                disk.lack_from(first + from, fault);
+                let moved = broker.begin(TWO).is_ok() && broker.finish().is_ok();
+                disk.give_room();
+                if !moved {
+                    if broker.partition.future_place().is_none() {
+                        broker.begin(TWO).unwrap();
+                    }
+                    broker.finish().unwrap();
+                }
+                assert!(broker.store.failed_directories().is_empty(), "{fault:?} from {from}");
+                assert_eq!((broker.place(), broker.bytes()), (Some(TWO), bytes));
+                broker.append(b"three");
+                broker.partition.flush().unwrap();
+                let bytes = broker.bytes();
+                drop(broker);
+                disk.crash(from);
+                assert_eq!(open(&disk, Some(TWO)).bytes(), bytes, "{fault:?} from {from}");
+                if moved {
+                    assert!(from > 5, "a move changes more than that");
+                    break;
+                }
+            }
+        }
     }
 
     #[test]

@@ -175,7 +175,15 @@ impl Running {
 
     /// Asks it to end, as a supervisor would (SIGTERM).
     pub fn terminate(&self) {
-        signal(self.child.id(), "TERM");
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal, named as `kill` names it.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
     }
 
     /// Waits for its end.

@@ -55,8 +55,7 @@ impl Flavour {
     pub(crate) fn command(self, properties: &Path) -> Command {
         match self {
             Self::Klamm => {
-                let binary = std::env::var_os("CARGO_BIN_EXE_klamm");
-                let mut klamm = Command::new(binary.expect("cargo test names the binary it built"));
+                let mut klamm = klamm();
                 klamm.arg(properties);
                 klamm
             }
@@ -67,6 +66,12 @@ impl Flavour {
             }
         }
     }
+}
+
+/// The binary that this build made.
+pub(crate) fn klamm() -> Command {
+    let binary = std::env::var_os("CARGO_BIN_EXE_klamm");
+    Command::new(binary.expect("cargo test names the binary it built"))
 }
 
 /// How a node shall be.

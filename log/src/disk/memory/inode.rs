@@ -63,6 +63,31 @@ impl Tree {
         }
     }
 
+    /// A directory that was opened before. It may have no name any more.
+    pub(super) fn open_directory(&mut self, id: InodeId) -> &mut Directory {
+        match self.inodes.get_mut(&id) {
+            Some(Inode::Directory(directory)) => directory,
+            _ => unreachable!("an open directory keeps its inode"),
+        }
+    }
+
+    /// Bytes of all files that have a name, and `name_bytes` for each name.
+    pub(super) fn used(&self, name_bytes: u64) -> u64 {
+        self.used_below(ROOT, name_bytes)
+    }
+
+    fn used_below(&self, id: InodeId, name_bytes: u64) -> u64 {
+        match self.inodes.get(&id) {
+            Some(Inode::File(contents)) => super::as_u64(contents.current.len()),
+            Some(Inode::Directory(directory)) => directory
+                .entries
+                .values()
+                .map(|entry| name_bytes + self.used_below(*entry, name_bytes))
+                .sum(),
+            None => 0,
+        }
+    }
+
     pub(super) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
         let mut ancestors = path.ancestors().collect::<Vec<_>>();
         ancestors.reverse();

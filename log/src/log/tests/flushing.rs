@@ -10,9 +10,9 @@ fn only_what_a_ticket_covers_is_flushed() {
     assert_eq!(log.flushed_offset(), 0);
     let ticket = log.flush_ticket().unwrap().unwrap();
     append(&mut log, batch(2, 1));
-    ticket.run().unwrap();
+    let derived = ticket.run().unwrap();
     assert_eq!(log.flushed_offset(), 0, "the owner has not been told");
-    log.on_flushed(&ticket);
+    log.on_flushed(&ticket, &derived);
     assert_eq!(log.flushed_offset(), 3);
     log.flush().unwrap();
     assert_eq!(log.flushed_offset(), 5);
@@ -56,8 +56,8 @@ fn a_ticket_from_before_a_truncation_changes_nothing() {
     let ticket = log.flush_ticket().unwrap().unwrap();
     log.truncate_to(15, 0).unwrap();
     let before = file_names(&disk);
-    ticket.run().unwrap();
-    log.on_flushed(&ticket);
+    let derived = ticket.run().unwrap();
+    log.on_flushed(&ticket, &derived);
     assert_eq!(log.flushed_offset(), 0);
     assert_eq!(file_names(&disk), before, "no index file or snapshot of what was cut");
 }

@@ -40,6 +40,31 @@ fn a_replica_in_a_failed_directory_stops_to_lead() {
 }
 
 #[test]
+fn a_replica_that_cannot_be_opened_leaves_and_comes_back_with_its_directory() {
+    let (mut testbed, topic) = two_directories();
+    testbed.assign_directory(1, topic, 0, crate::directory_id::LOST);
+    let partition = testbed.partition("t", 0);
+    assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
+    assert!(!testbed.controller.image().brokers.has_online_dir(1, partition.directories[0]));
+    testbed.assign_directory(1, topic, 0, uuid(50));
+    assert_eq!(testbed.partition("t", 0).directories, [uuid(50), directory(2)]);
+}
+
+/// The first time, the election goes by the directory that the controller knew before, as in Apache Kafka.
+#[test]
+fn a_partition_that_all_replicas_had_left_is_led_once_its_directory_is_told_twice() {
+    let (mut testbed, topic) = two_directories();
+    testbed.assign_directory(1, topic, 0, crate::directory_id::LOST);
+    testbed.assign_directory(2, topic, 0, crate::directory_id::LOST);
+    let partition = testbed.partition("t", 0);
+    assert_eq!((partition.leader, &*partition.isr), (-1, &[2][..]));
+    testbed.assign_directory(2, topic, 0, directory(2));
+    assert_eq!(testbed.partition("t", 0).leader, -1);
+    testbed.assign_directory(2, topic, 0, directory(2));
+    assert_eq!(testbed.partition("t", 0).leader, 2);
+}
+
+#[test]
 fn refusals_have_kafkas_codes() {
     let (mut testbed, topic) = two_directories();
     testbed.create("other", &[&[2]], &[]);

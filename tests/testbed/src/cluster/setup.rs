@@ -1,6 +1,6 @@
 //! How a cluster shall be: which nodes in which roles, what their `server.properties` say, and where the quorum's voters stand.
 //!
-//! `kafka-storage format` prepares every directory, so that all nodes agree on the cluster id and the feature levels, and so
+//! `kafka-storage format`, or `klamm format`, prepares every directory, so that all nodes agree on the cluster id and the feature levels, and so
 //! that either program can take over any directory.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,8 @@ use klamm_protocol::Uuid;
 use super::{Cluster, Node};
 use crate::broker::Broker;
 use crate::place::{Directory, free_port};
-use crate::setup::Flavour;
+use crate::program::Program;
+use crate::setup::{Flavour, klamm};
 use crate::tool::tool;
 
 /// Kafka's defaults but for replicated internal topics of few partitions, no rebalance delay, and `min.insync.replicas`.
@@ -97,6 +98,7 @@ pub struct ClusterSetup {
     properties: String,
     voters: Voters,
     features: &'static str,
+    formatted_by: Flavour,
     cluster_id: String,
     has_second_directories: bool,
 }
@@ -110,6 +112,7 @@ impl ClusterSetup {
             properties: COMMON_PROPERTIES.to_owned(),
             voters: Voters::Static,
             features: FEATURES_LEFT_OUT,
+            formatted_by: Flavour::Kafka,
             cluster_id: random_id().to_string(),
             has_second_directories: false,
         }
@@ -154,6 +157,12 @@ impl ClusterSetup {
     /// All features that `kafka-storage format` finalizes by default.
     pub fn with_all_features(mut self) -> Self {
         self.features = "";
+        self
+    }
+
+    /// The directories are prepared by `klamm format`.
+    pub fn formatted_by_klamm(mut self) -> Self {
+        self.formatted_by = Flavour::Klamm;
         self
     }
 
@@ -291,9 +300,15 @@ impl ClusterSetup {
         std::fs::write(&properties, self.properties_of(id, node, quorum))
             .expect("the directory is ours");
         let Self { cluster_id, features, .. } = self;
-        tool(&format!("kafka-storage format --cluster-id={cluster_id} {features} {how} --config"))
-            .arg(properties.display().to_string())
-            .ok();
+        let format = format!("format --cluster-id={cluster_id} {features} {how} --config");
+        let properties = properties.display().to_string();
+        match self.formatted_by {
+            Flavour::Kafka => tool(&format!("kafka-storage {format}")).arg(properties).ok(),
+            Flavour::Klamm => {
+                let arguments = format.split_whitespace().map(str::to_owned).chain([properties]);
+                Program::from(klamm()).args(arguments).run().ok()
+            }
+        };
     }
 
     fn properties_of(&self, id: i32, node: &Node, quorum: &str) -> String {

@@ -1,0 +1,102 @@
+//! How the metadata thread meets a lack of space, descriptors or memory: it waits and tries the same again.
+//!
+//! That is safe, because nothing has been said to anybody yet: a vote, an acknowledgement or a commit goes out only after
+//! what it rests on is written. To the others the node looks frozen meanwhile; where there are others they elect.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::{error, info};
+
+use super::metadata_log::MetadataLogError;
+
+/// The pause before the same is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Shared with whoever ends the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    stopping: Mutex<bool>,
+    news: Condvar,
+}
+
+impl Room {
+    /// Ends all waiting: what is lacking counts as a failure from now on.
+    pub(super) fn stop(&self) {
+        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.news.notify_all();
+    }
+
+    /// Tries until it succeeds or fails for another reason than a lack that passes.
+    pub(super) fn wait_for<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, MetadataLogError>,
+    ) -> Result<T, MetadataLogError> {
+        let mut waited = false;
+        loop {
+            match attempt() {
+                Err(lacking) if lacking.passes() => {
+                    if !std::mem::replace(&mut waited, true) {
+                        error!("the metadata log waits for room, and this node with it: {lacking}");
+                    }
+                    if self.pause() {
+                        return Err(lacking);
+                    }
+                }
+                outcome => {
+                    if waited && outcome.is_ok() {
+                        info!("the metadata log has room again");
+                    }
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Waits a little; true when the thread is to end.
+    fn pause(&self) -> bool {
+        let stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stopping {
+            return true;
+        }
+        let waited = self.news.wait_timeout(stopping, RETRY_PAUSE);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use klamm_log::disk::{DiskError, Operation};
+
+    use super::*;
+
+    fn failure(errno: i32) -> MetadataLogError {
+        let source = std::io::Error::from_raw_os_error(errno);
+        DiskError::during(Operation::Write, Path::new("/d"))(source).into()
+    }
+
+    #[test]
+    fn what_lacks_space_is_tried_until_there_is_some_and_other_failures_are_not() {
+        let mut tries = 0;
+        let written = Room::default().wait_for(|| {
+            tries += 1;
+            if tries < 3 { Err(failure(28)) } else { Ok(tries) }
+        });
+        assert_eq!(written.unwrap(), 3);
+        let failed = Room::default().wait_for(|| -> Result<(), _> { Err(failure(5)) });
+        assert!(!failed.unwrap_err().passes());
+    }
+
+    #[test]
+    fn a_node_that_stops_does_not_wait_for_space() {
+        let room = Arc::new(Room::default());
+        let waiting = Arc::clone(&room);
+        let thread =
+            std::thread::spawn(move || waiting.wait_for(|| -> Result<(), _> { Err(failure(28)) }));
+        room.stop();
+        assert!(thread.join().unwrap().unwrap_err().passes());
+    }
+}

@@ -1,0 +1,141 @@
+//! Opening the logs of replicas, and what becomes of those that cannot be opened.
+//!
+//! They are remembered with the reason (the table answers KAFKA_STORAGE_ERROR for them) and tried again, one for each log
+//! directory at a time until there is room; then each takes the role that the newest image has for it. Meanwhile the
+//! controller is told that this replica has lost its directory, where another is in sync: it moves the leadership and
+//! takes this one out of the ISR, and hears of the real directory when the log is open.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_log::error::Severity;
+use klamm_metadata::delta::{ImageDelta, PartitionDelta};
+use klamm_metadata::directory_id;
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::configs::ConfigResource;
+use tracing::{error, info};
+
+use super::{Key, Replicas, go_on_with_move};
+use crate::node::Node;
+use crate::partition::settings::partition_config;
+use crate::partition::store::OpenError;
+use crate::partition::table::Unopened;
+
+/// The pause before what could not be opened is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Replicas {
+    /// Opens the logs of replicas that are new here.
+    pub(super) fn open(&self, node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
+        let configs = node.configs();
+        let is_wanted = |change: &&&PartitionDelta| {
+            let recorded = change.after.directory(node.config.node_id);
+            let is_out_of_reach = recorded.is_some_and(|at| node.store.is_out_of_reach(at));
+            let (topic, index) = (&change.topic.name, change.index);
+            if is_out_of_reach && node.store.place_of(topic, index).is_none() {
+                error!("{topic}-{index} is in a directory that is out of use");
+                return false;
+            }
+            node.partitions.get(change.topic.id, index).is_none()
+        };
+        let wanted = changes.iter().filter(is_wanted).map(|change| {
+            if let Some(directory) = change.after.directory(node.config.node_id) {
+                node.store.prefer_recorded(&change.topic.name, change.index, directory);
+            }
+            let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
+            let config = partition_config(&configs, &change.topic.name, overrides);
+            (change.topic.name.clone(), change.topic.id, change.index, config)
+        });
+        let wanted: Vec<_> = wanted.collect();
+        if !wanted.is_empty() {
+            node.store.cordon(|directory| node.is_cordoned(directory));
+        }
+        for opened in node.store.open_all(wanted) {
+            match opened {
+                Ok(partition) => {
+                    node.partitions.insert(Arc::clone(&partition));
+                    go_on_with_move(node, &partition);
+                }
+                Err(failure) => self.on_unopened(node, &failure, image),
+            }
+        }
+    }
+
+    fn on_unopened(&self, node: &Node, failure: &OpenError, image: &ClusterImage) {
+        let key = (failure.topic_id, failure.index);
+        let why = Unopened { topic: failure.topic.clone(), reason: failure.source.to_string() };
+        if node.partitions.insert_unopened(key, why) {
+            error!("{failure}");
+        }
+        match failure.source.severity() {
+            Severity::Passes | Severity::Partition => self.leave(node, key, image),
+            // Heartbeats say so, of all its replicas at once.
+            Severity::Directory | Severity::Node => {}
+        }
+        self.unopened.notify_one();
+    }
+
+    /// Has the controller move what this replica is counted on for to others, if there are any.
+    fn leave(&self, node: &Node, key: Key, image: &ClusterImage) {
+        let id = node.config.node_id;
+        let topic = image.topics.by_id(key.0);
+        let Some(known) = topic.and_then(|topic| topic.partition(key.1)) else { return };
+        let others_have_it = known.isr.contains(&id) && known.isr.len() > 1;
+        if others_have_it && image.metadata_version().is_directory_assignment_supported() {
+            self.assign_directory(key, directory_id::LOST);
+        }
+    }
+
+    /// Tries once more to open what could not be opened. Blocks for the disk.
+    fn open_again(&self, node: &Arc<Node>) {
+        let mut still_lacking = BTreeSet::new();
+        for key in node.partitions.all_unopened() {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let image = self.lock_applied();
+            let Some(unopened) = node.partitions.unopened_at(key) else { continue };
+            let place = node.store.place_of(&unopened.topic, key.1);
+            // One is enough to find out that the directory still lacks something.
+            if still_lacking.contains(&place) {
+                continue;
+            }
+            let Some(change) = as_change(key, &image) else {
+                node.partitions.remove_unopened(key);
+                continue;
+            };
+            let delta = ImageDelta::of_partitions(vec![change]);
+            self.take_roles(node, &delta, &image);
+            if node.partitions.get(key.0, key.1).is_none() {
+                still_lacking.insert(node.store.place_of(&unopened.topic, key.1));
+                continue;
+            }
+            info!("{}-{} is open: {} has passed", unopened.topic, key.1, unopened.reason);
+            // Under the lock: no newer image may be applied in between.
+            node.groups.on_published(&delta, &image);
+        }
+    }
+}
+
+/// A replica as if the image were the first that has it.
+fn as_change(key: Key, image: &ClusterImage) -> Option<PartitionDelta> {
+    let topic = image.topics.shared_by_id(key.0)?;
+    let after = topic.partition(key.1)?.clone();
+    Some(PartitionDelta { topic, index: key.1, before: None, after })
+}
+
+/// Tries to open what could not be opened, for as long as it is polled.
+pub(super) async fn run(node: Arc<Node>) {
+    loop {
+        node.replicas.unopened.notified().await;
+        while !node.partitions.all_unopened().is_empty() {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            let trying = Arc::clone(&node);
+            let tried = tokio::task::spawn_blocking(move || trying.replicas.open_again(&trying));
+            if let Err(panic) = tried.await {
+                std::panic::resume_unwind(panic.into_panic());
+            }
+        }
+    }
+}
