@@ -72,9 +72,10 @@ pub(crate) fn run(scope: Scope, choice: &Choice, limit_s: u32) -> Report {
         (0..runners).map(|number| runner(scope, home.path(), number, limit_s).start()).collect();
     for (number, runner) in running.into_iter().enumerate() {
         let output = runner.wait(scope.limit());
-        // What the tests themselves have printed.
+        // What the tests themselves have printed, and what became of them.
         let log = target_dir().join(format!("kafka-suites-{number}.log"));
-        std::fs::write(&log, &output.stderr).expect("the target directory is writable");
+        let text = format!("{}\n{}", output.stderr, output.stdout);
+        std::fs::write(&log, text).expect("the target directory is writable");
         report.read(&output.stdout);
         assert_eq!(output.status, 0, "a runner ended; see {}", log.display());
     }
