@@ -5,6 +5,7 @@
 
 mod contact;
 mod fetching;
+mod placement;
 mod proposals;
 
 use crate::batch::{OFFSETS_PARTITION, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
@@ -14,19 +15,24 @@ use crate::log::SyncMark;
 use crate::message::{CallId, GroupRequest, Message, ProducedBatch, ReadAnswer, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
-use crate::observation::Life;
+use crate::observation::{Life, Observation};
 use crate::plant::Plant;
 use crate::replica::{Replica, Role};
 use crate::scenario::{HEARTBEAT_MS, LAG_MS};
+use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::partition::Partition;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{Registration, check_leader_epoch};
-use std::collections::BTreeMap;
+use placement::{Placement, place};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a follower waits after an answer without news.
 const POLL_MS: i64 = 20;
+/// How long a broker waits before it tries again what there was no room for.
+const ROOM_MS: i64 = 60;
 /// How long a follower waits after an answer that was of no use.
 const BACK_OFF_MS: i64 = 30;
 
@@ -35,9 +41,17 @@ pub(crate) struct Broker {
     life: Life,
     min_insync_replicas: usize,
     pub(crate) incarnation_id: Uuid,
-    directory: Uuid,
-    /// Replicas that the metadata look for in another directory.
-    misplaced: Vec<PartitionId>,
+    /// Replicas that the metadata look for in another directory than this.
+    misplaced: BTreeMap<PartitionId, Uuid>,
+    /// Where this process has opened each replica, or would have if there had been room.
+    opened_in: BTreeMap<PartitionId, Uuid>,
+    /// Something is to be opened when there is room.
+    waits_for_room: bool,
+    /// What a broker with a mistake leads although it cannot serve it.
+    dead: BTreeSet<PartitionId>,
+    /// The directories that the last registration has named, and those that the controller knows of.
+    named: Vec<Uuid>,
+    registered: Vec<Uuid>,
     previous_epoch: i64,
     /// This life's epoch, once registered.
     pub(crate) epoch: Option<i64>,
@@ -71,9 +85,13 @@ impl Broker {
             life,
             min_insync_replicas,
             incarnation_id: Uuid::from_bytes(bytes),
-            directory: disk.directory,
-            misplaced: Vec::new(),
-            previous_epoch: disk.clean_broker_epoch.take().unwrap_or(-1),
+            misplaced: BTreeMap::new(),
+            opened_in: BTreeMap::new(),
+            waits_for_room: false,
+            dead: BTreeSet::new(),
+            named: Vec::new(),
+            registered: Vec::new(),
+            previous_epoch: disk.logs.start().unwrap_or(-1),
             epoch: None,
             is_caught_up: false,
             contact: None,
@@ -118,8 +136,17 @@ impl Broker {
                 self.drop_replica(id, disk, step);
                 continue;
             }
-            if found.directory(self.life.0) != Some(self.directory) {
-                self.misplaced.push(id);
+            if !self.is_open(id, found, disk, step) {
+                continue;
+            }
+            let has_room = self.has_room_to_lead(id, found, disk);
+            if !has_room && step.plant == Plant::DeadLeaderShrinksIsr {
+                self.dead.insert(id);
+            } else if !has_room {
+                self.close_replica(id, step);
+                disk.logs.close_log(id);
+                self.on_no_room(id, found, step);
+                continue;
             }
             let registration = Registration {
                 leader_epoch: found.leader_epoch,
@@ -128,6 +155,83 @@ impl Broker {
                 isr: found.isr.clone(),
             };
             self.on_registration(id, found.leader, &registration, image, disk, step);
+        }
+    }
+
+    /// Opens a replica's log, if it may be opened, and notes what the controller is to be told of its directory.
+    fn is_open(
+        &mut self,
+        id: PartitionId,
+        partition: &Partition,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) -> bool {
+        if !self.replicas.contains_key(&id) {
+            let opened_in = self.opened_in.get(&id).copied();
+            match place(self.life.0, id, partition, opened_in, &disk.logs, step) {
+                Placement::Open(directory) => disk.logs.open(id, directory),
+                Placement::Record(directory) => {
+                    self.misplaced.insert(id, directory);
+                    return false;
+                }
+                Placement::NoRoom => {
+                    self.on_no_room(id, partition, step);
+                    return false;
+                }
+                Placement::Offline => {
+                    self.misplaced.extend(opened_in.map(|directory| (id, directory)));
+                    step.observe(Observation::ReplicaOffline);
+                    return false;
+                }
+            }
+        }
+        let directory = disk.logs.directory_of(id).expect("it is open");
+        self.opened_in.insert(id, directory);
+        match partition.directory(self.life.0) == Some(directory) {
+            true => disk.logs.delete_others(id),
+            false => drop(self.misplaced.insert(id, directory)),
+        }
+        true
+    }
+
+    /// A new leader writes its epoch down before anything else.
+    fn has_room_to_lead(&self, id: PartitionId, partition: &Partition, disk: &Disk) -> bool {
+        let is_full = disk.logs.get(id).is_some_and(|found| found.is_full);
+        let begins = partition.leader == self.life.0
+            && self.replicas.get(&id).is_none_or(|it| it.led_epoch() < partition.leader_epoch);
+        !(is_full && begins)
+    }
+
+    /// A replica cannot be opened, or cannot lead, for want of room: that is tried again, and meanwhile somebody else is
+    /// to lead, if anybody can.
+    fn on_no_room(&mut self, id: PartitionId, partition: &Partition, step: &mut NodeStep<'_>) {
+        step.observe(Observation::ReplicaWithoutRoom);
+        if partition.isr.iter().any(|member| *member != self.life.0) {
+            self.misplaced.insert(id, directory_id::LOST);
+        }
+        if !self.waits_for_room {
+            self.waits_for_room = true;
+            step.after(ROOM_MS, NodeTimer::TryAgain);
+        }
+    }
+
+    pub(crate) fn on_try_again(&mut self) {
+        self.waits_for_room = false;
+    }
+
+    /// A directory answers EIO: its replicas are gone until the next start.
+    pub(crate) fn on_directory_failed(&mut self, lost: Vec<PartitionId>, step: &mut NodeStep<'_>) {
+        for id in lost {
+            self.close_replica(id, step);
+        }
+    }
+
+    fn close_replica(&mut self, id: PartitionId, step: &mut NodeStep<'_>) {
+        if let Some(mut replica) = self.replicas.remove(&id) {
+            replica.give_up(step);
+        }
+        if id == OFFSETS_PARTITION {
+            self.groups.end(step);
         }
     }
 
@@ -141,7 +245,7 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let (life, min_insync_replicas) = (self.life, self.min_insync_replicas);
-        let partition = disk.partitions.entry(id).or_default();
+        let partition = disk.logs.get_mut(id).expect("it is open");
         let replica = self.replicas.entry(id).or_insert_with(|| Replica::open(life, id, partition));
         let changed = replica.on_metadata(
             leader_id,
@@ -166,12 +270,8 @@ impl Broker {
 
     /// The replica has been moved away: its log is deleted.
     fn drop_replica(&mut self, id: PartitionId, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        if let Some(mut replica) = self.replicas.remove(&id) {
-            replica.give_up(step);
-        }
-        if disk.partitions.remove(&id).is_some() && id == OFFSETS_PARTITION {
-            self.groups.end(step);
-        }
+        self.close_replica(id, step);
+        disk.logs.delete(id);
     }
 
     // Syncing.
@@ -181,12 +281,10 @@ impl Broker {
         if self.sync_in_flight {
             return;
         }
-        let dirty = disk
-            .partitions
-            .iter()
-            .filter(|(_, partition)| partition.log.synced_end() < partition.log.end());
-        let marks: Vec<(PartitionId, SyncMark)> =
-            dirty.map(|(id, partition)| (*id, partition.log.sync_mark())).collect();
+        let in_use = disk.logs.in_use();
+        let dirty = in_use.filter(|(.., found)| found.log.synced_end() < found.log.end());
+        let marks: Vec<(PartitionId, Uuid, SyncMark)> =
+            dirty.map(|(id, directory, found)| (id, directory, found.log.sync_mark())).collect();
         if marks.is_empty() {
             return;
         }
@@ -197,13 +295,16 @@ impl Broker {
 
     pub(crate) fn on_synced(
         &mut self,
-        marks: Vec<(PartitionId, SyncMark)>,
+        marks: Vec<(PartitionId, Uuid, SyncMark)>,
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
         self.sync_in_flight = false;
-        for (id, mark) in marks {
-            let Some(partition) = disk.partitions.get_mut(&id) else { continue };
+        for (id, directory, mark) in marks {
+            if disk.logs.directory_of(id) != Some(directory) {
+                continue;
+            }
+            let Some(partition) = disk.logs.get_mut(id) else { continue };
             partition.log.on_synced(mark);
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
             replica.on_synced(partition, step);
@@ -234,7 +335,7 @@ impl Broker {
     ) {
         let id = batch.partition;
         let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.partitions.get_mut(&id))
+            (self.replicas.get_mut(&id), disk.logs.get_mut(id))
         else {
             let answer = Err(ErrorCode::UnknownTopicOrPartition);
             return step.answer(to.0, Message::ProduceAnswer { call: to.1, answer });
@@ -259,7 +360,8 @@ impl Broker {
         check_leader_epoch(leader_epoch, leader.leader_epoch())?;
         let known = leader.check_offsets_available().is_ok();
         let early = plant == Plant::LatestShownTooEarly;
-        let batches = disk.partitions[&id].log.read(offset, leader.high_watermark(), 4);
+        let partition = disk.logs.get(id).expect("a replica has a log");
+        let batches = partition.log.read(offset, leader.high_watermark(), 4);
         Ok(ReadAnswer {
             values: batches.iter().flat_map(|batch| values_from(batch, offset)).collect(),
             latest: (known || early).then(|| leader.high_watermark()),
@@ -287,12 +389,12 @@ impl Broker {
         act: impl FnOnce(
             &mut GroupDriver,
             Option<&mut Replica>,
-            Option<&mut crate::disk::PartitionDisk>,
+            Option<&mut crate::log_directories::PartitionDisk>,
             &mut NodeStep<'_>,
         ),
     ) {
         let replica = self.replicas.get_mut(&OFFSETS_PARTITION);
-        let partition = disk.partitions.get_mut(&OFFSETS_PARTITION);
+        let partition = disk.logs.get_mut(OFFSETS_PARTITION);
         act(&mut self.groups, replica, partition, step);
         self.request_sync(disk, step);
     }

@@ -1,49 +1,38 @@
-//! What a node keeps when it dies: the metadata log with `quorum-state` and a snapshot, the partitions'
-//! logs with their checkpointed high watermarks, and whether it was stopped in order.
+//! What a node keeps when it dies: the metadata log with `quorum-state` and a snapshot, and its log directories.
 
-use crate::batch::{MetadataBatch, PartitionBatch, PartitionId, SnapshotFile};
+use crate::batch::{MetadataBatch, SnapshotFile};
 use crate::log::Log;
+use crate::log_directories::LogDirectories;
 use crate::random::Random;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::Offset;
 use klamm_replication::quorum::{Boot, LogPosition, Membership, StoredElection};
 use klamm_replication::{EpochHistory, EpochStart, OffsetAndEpoch};
-use std::collections::BTreeMap;
 use std::rc::Rc;
-
-/// A partition's log, and the high watermark as last checkpointed.
-#[derive(Debug, Default)]
-pub(crate) struct PartitionDisk {
-    pub(crate) log: Log<PartitionBatch>,
-    pub(crate) epochs: EpochHistory,
-    pub(crate) checkpoint: Offset,
-}
 
 #[derive(Debug)]
 pub(crate) struct Disk {
-    pub(crate) directory: Uuid,
     pub(crate) metadata: Log<MetadataBatch>,
     election: Option<StoredElection>,
     /// The state of `quorum-state` before a write that was not synced.
     election_before: Option<StoredElection>,
     pub(crate) snapshot: Option<Rc<SnapshotFile>>,
     initial: Membership,
-    pub(crate) partitions: BTreeMap<PartitionId, PartitionDisk>,
-    /// The broker epoch that an orderly stop has left.
-    pub(crate) clean_broker_epoch: Option<i64>,
+    pub(crate) logs: LogDirectories,
 }
 
 impl Disk {
-    pub(crate) fn new(directory: Uuid, initial: Membership) -> Self {
+    pub(crate) fn new(
+        directories: impl IntoIterator<Item = Uuid>,
+        initial: Membership,
+    ) -> Self {
         Self {
-            directory,
             metadata: Log::default(),
             election: None,
             election_before: None,
             snapshot: None,
             initial,
-            partitions: BTreeMap::new(),
-            clean_broker_epoch: None,
+            logs: LogDirectories::new(directories),
         }
     }
 
@@ -59,21 +48,18 @@ impl Disk {
     /// The power fails.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         self.metadata.crash(random);
-        for partition in self.partitions.values_mut() {
-            partition.log.crash(random);
-        }
+        self.logs.crash(random);
         self.recover();
     }
 
     /// The process ends in order: everything is synced.
     pub(crate) fn close(&mut self, broker_epoch: Option<i64>) {
         self.metadata.sync();
-        self.partitions.values_mut().for_each(|partition| partition.log.sync());
-        self.clean_broker_epoch = broker_epoch;
+        self.logs.close(broker_epoch);
         self.recover();
     }
 
-    /// A log that ends below its snapshot, or in an older epoch, begins anew behind it. Epochs follow from the log.
+    /// A log that ends below its snapshot, or in an older epoch, begins anew behind it.
     fn recover(&mut self) {
         if let Some(OffsetAndEpoch { offset, epoch }) = self.snapshot.as_ref().map(|it| it.id) {
             let is_older = self.metadata.batches().last().is_some_and(|last| last.epoch < epoch);
@@ -81,15 +67,6 @@ impl Disk {
                 self.metadata.start_at(offset);
             }
             self.metadata.delete_below(offset);
-        }
-        for partition in self.partitions.values_mut() {
-            let batches = partition.log.batches().iter();
-            let starts = batches.map(|batch| EpochStart {
-                epoch: batch.leader_epoch,
-                start_offset: batch.base_offset,
-            });
-            partition.epochs = EpochHistory::from_entries(starts);
-            partition.checkpoint = partition.checkpoint.min(partition.log.end());
         }
     }
 

@@ -3,7 +3,7 @@
 //! answers, and ends when the partition moves.
 
 use crate::batch::Payload;
-use crate::disk::PartitionDisk;
+use crate::log_directories::PartitionDisk;
 use crate::message::{CallId, GroupAnswer, GroupRequest, Message, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;

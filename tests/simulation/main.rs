@@ -16,6 +16,7 @@ mod disk;
 mod group_driver;
 mod invariants;
 mod log;
+mod log_directories;
 mod member;
 mod message;
 mod metadata_driver;

@@ -21,6 +21,8 @@ pub(crate) enum Observation {
     MetadataApplied { life: Life, end_offset: Offset },
     /// A node has cut its metadata log.
     MetadataCut { life: Life, end_offset: Offset, applied: Offset },
+    /// A node cannot write to its metadata log because there is no room.
+    MetadataWithoutRoom,
     /// A node has begun its metadata anew with a leader's snapshot.
     SnapshotLoaded,
     /// A node has met a message that no correct peer sends.
@@ -41,6 +43,16 @@ pub(crate) enum Observation {
         leads: bool,
         offset: Offset,
     },
+    /// A replica is not opened: its directory is not there.
+    ReplicaOffline,
+    /// A replica cannot be opened, or cannot lead, because there is no room.
+    ReplicaWithoutRoom,
+    /// A batch is not written because there is no room.
+    BatchWithoutRoom,
+    /// A node does not serve a fetch of a follower, because it has no open log of the partition.
+    FetchRefused { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
+    /// A leader wants this follower out of the ISR.
+    ShrinkProposed { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A follower has cut its log.
     PartitionCut,
     /// A leader has recognised a batch that it has already.
@@ -80,6 +92,7 @@ impl Observation {
             Self::MetadataCommitted { .. } => "metadata batches committed",
             Self::MetadataApplied { .. } => "metadata applied",
             Self::MetadataCut { .. } => "metadata logs cut",
+            Self::MetadataWithoutRoom => "metadata without room",
             Self::SnapshotLoaded => "snapshots loaded",
             Self::Contradiction { .. } => "contradictions",
             Self::QuorumSilent { .. } => "looks at the quorum",
@@ -87,6 +100,11 @@ impl Observation {
             Self::PartitionLed { .. } => "elections of a partition leader",
             Self::Written { .. } => "batches written",
             Self::HighWatermark { .. } => "high watermarks moved",
+            Self::ReplicaOffline => "looks at a replica that is offline",
+            Self::ReplicaWithoutRoom => "replicas without room",
+            Self::BatchWithoutRoom => "batches without room",
+            Self::FetchRefused { .. } => "fetches refused",
+            Self::ShrinkProposed { .. } => "shrinks proposed",
             Self::PartitionCut => "partition logs cut",
             Self::BatchRepeated => "repeated batches recognised",
             Self::ProducersRebuilt { .. } => "producers compared",

@@ -19,6 +19,14 @@ pub(crate) enum Plant {
     MinIsrIgnored,
     /// A new follower cuts its log to its high watermark (before KIP-101).
     TruncateToHighWatermark,
+    /// A replica whose directory is not there is begun anew with an empty log.
+    OpensMissedReplicaEmpty,
+    /// A replica that is eligible to lead is begun anew elsewhere while its directory is not there.
+    BeginsEligibleReplicaAnew,
+    /// A leader that cannot begin its epoch for want of room leads on, serves nobody, and finds its followers lagging.
+    DeadLeaderShrinksIsr,
+    /// A broker whose directory fails does not tell the controller.
+    FailedDirectoryNotReported,
     /// A follower's fetch acknowledges what it has not synced.
     FollowerAcknowledgesUnsynced,
     /// A restarted broker leads on from old metadata, before it has registered anew.

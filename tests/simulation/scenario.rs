@@ -63,6 +63,13 @@ pub(crate) struct Scenario {
     /// Whether disks are replaced by empty ones. Without eligible leader replicas the last one in sync leads, whatever
     /// became of its disk; and who is made a voter for the disk that it has lost can take the quorum with it.
     pub(crate) replaces_disks: bool,
+    /// How many log directories each node has.
+    pub(crate) directories: BTreeMap<BrokerId, u8>,
+    /// In a hundred starts, how many find one of several directories away; and whether they fail and are replaced.
+    pub(crate) directories_away: u64,
+    pub(crate) directories_fail: bool,
+    /// Whether disks run out of room for a while.
+    pub(crate) disks_fill: bool,
     settings: ControllerSettings,
 }
 
@@ -78,7 +85,11 @@ impl Scenario {
         let membership = membership(&voters, with_directories);
         let kraft_version = *membership.kraft_version.latest();
         let elr = random.chance(60);
+        let most = random.between(1, 3);
+        let count = |_| u8::try_from(random.between(1, most)).expect("few");
+        let counts: Vec<u8> = nodes.iter().map(count).collect();
         let settings = settings(&voters, (kraft_version, elr), min_insync_replicas, random);
+        let node_ids = nodes.clone().into_iter();
         Self {
             nodes,
             voters,
@@ -92,6 +103,10 @@ impl Scenario {
             partition_every_ms: random.between(600, 3_000),
             disk_failure_odds: if random.chance(30) { 400 } else { u64::MAX },
             replaces_disks: elr && min_insync_replicas > 1 && !changes_voters,
+            directories: node_ids.zip(counts).collect(),
+            directories_away: if random.chance(60) { 40 } else { 0 },
+            directories_fail: random.chance(50),
+            disks_fill: random.chance(40),
             settings,
         }
     }
@@ -185,10 +200,15 @@ pub(crate) fn key(id: BrokerId) -> ReplicaKey {
     ReplicaKey::new(id, directory(id, 0))
 }
 
-/// The only log directory of a node, on one of its disks.
-pub(crate) fn directory(id: BrokerId, disk: u8) -> Uuid {
+/// Some log directories of a node, the first ones after so many others.
+pub(crate) fn directories(id: BrokerId, first: u8, count: u8) -> impl Iterator<Item = Uuid> {
+    (first..first + count).map(move |number| directory(id, number))
+}
+
+/// A log directory of a node.
+pub(crate) fn directory(id: BrokerId, number: u8) -> Uuid {
     let id = u8::try_from(id).expect("a small id");
-    Uuid::from_bytes([9, disk, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, id])
+    Uuid::from_bytes([9, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, id])
 }
 
 pub(crate) fn endpoints(id: BrokerId) -> Endpoints {

@@ -3,6 +3,7 @@
 //! A run has a phase with faults, in which nothing unsafe may happen, and a healed one, in which everything
 //! must get going again within bounded time.
 
+mod directories;
 mod faults;
 
 use crate::admin::Admin;
@@ -49,6 +50,10 @@ enum Event {
     Cut,
     Mend,
     ReplaceDisk,
+    BreakDirectory,
+    DirectoryReturns { id: BrokerId, at: usize },
+    FillDisk,
+    Room(BrokerId),
 }
 
 pub(crate) struct World {
@@ -133,6 +138,14 @@ impl World {
             let replace_ms = self.random.between(900, 1_500);
             self.schedule(replace_ms, Event::ReplaceDisk);
         }
+        if self.scenario.directories_fail {
+            let break_ms = self.random.between(900, 2_500);
+            self.schedule(break_ms, Event::BreakDirectory);
+        }
+        if self.scenario.disks_fill {
+            let fill_ms = self.random.between(100, 2_500);
+            self.schedule(fill_ms, Event::FillDisk);
+        }
         self.run_until(FAULTS_MS)?;
         self.heal();
         self.converge()?;
@@ -144,6 +157,7 @@ impl World {
     fn heal(&mut self) {
         self.faults = false;
         self.network.heal();
+        self.heal_directories();
         let down = self.nodes.values().filter(|node| !node.is_up()).map(|node| node.id);
         for id in down.collect::<Vec<_>>() {
             self.start(id);
@@ -209,6 +223,10 @@ impl World {
             Event::Cut => self.cut_someone_off(),
             Event::Mend => self.network.mend(),
             Event::ReplaceDisk => self.replace_a_disk(),
+            Event::BreakDirectory => self.break_a_directory(),
+            Event::DirectoryReturns { id, at } => self.return_directory(id, at),
+            Event::FillDisk => self.fill_a_disk(),
+            Event::Room(id) => self.make_room(id),
         }
     }
 

@@ -41,6 +41,7 @@ impl World {
         if self.plant == Plant::VoteNotPersisted {
             node.disk.lose_last_election();
         }
+        self.hide_a_directory(id);
         self.tell_of_loss(id);
         let quick = self.random.chance(40);
         let delay_ms = self.random.between(1, if quick { 20 } else { 1_500 });
@@ -77,6 +78,7 @@ impl World {
         let process = node.process.take().expect("it runs");
         node.tick_at_ms = i64::MAX;
         node.disk.close(process.broker.epoch);
+        self.hide_a_directory(id);
         let delay_ms = self.random.between(1, 500);
         self.schedule(delay_ms, Event::Start(id));
     }
@@ -103,7 +105,7 @@ impl World {
         let is_found = |partition| {
             let found = committed.partition(partition);
             let directory = found.and_then(|found| found.directory(id));
-            directory.is_none_or(|directory| directory == node.disk.directory)
+            directory.is_none_or(|directory| node.disk.logs.is_online(directory))
         };
         self.is_registered(id)
             && (0..PARTITIONS.len()).all(is_found)
@@ -125,16 +127,22 @@ impl World {
         let delay_ms = self.random.between(5, 60);
         self.schedule(delay_ms, Event::ReplaceDisk);
         let id = self.any_node();
-        let all_well = self.may_crash()
-            && self.scenario.nodes.iter().all(|id| self.is_registered(*id))
-            && (0..PARTITIONS.len()).all(|partition| self.is_held_without(id, partition));
-        if !all_well || self.scenario.voters.contains(&id) {
+        if !self.may_crash() || !self.may_lose_disk(id) || self.scenario.voters.contains(&id) {
             return;
         }
         *self.census.entry("disks replaced").or_default() += 1;
         self.crash(id);
         self.restoring = Some(id);
-        self.nodes.get_mut(&id).expect("a node").replace_disk(&self.scenario);
+        self.nodes.get_mut(&id).expect("a node").replace_disks(&self.scenario);
+    }
+
+    /// Whether what a node has can be lost: all the others are well, and have everything.
+    pub(super) fn may_lose_disk(&self, id: BrokerId) -> bool {
+        let is_whole = |id: &BrokerId| {
+            self.is_registered(*id) && self.nodes[id].disk.logs.are_all_online()
+        };
+        self.scenario.nodes.iter().all(is_whole)
+            && (0..PARTITIONS.len()).all(|partition| self.is_held_without(id, partition))
     }
 
     /// Whether every other replica of a partition is in sync.

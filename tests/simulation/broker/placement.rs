@@ -1,0 +1,88 @@
+//! Which of the broker's directories a replica's log is opened in, if any.
+//!
+//! A replica that is recorded in a directory which this broker does not have is offline: what it has acknowledged lies
+//! there. Only one that nobody counts on (neither in sync nor eligible, and another broker leads) is begun anew
+//! elsewhere, and not before the metadata have recorded it there: a log that the metadata do not know of must never
+//! come to be counted, for the next start might open the other one.
+
+use crate::batch::PartitionId;
+use crate::log_directories::{Availability, LogDirectories};
+use crate::metadata_driver::NodeStep;
+use crate::plant::Plant;
+use klamm_metadata::directory_id;
+use klamm_metadata::image::partition::Partition;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::BrokerId;
+
+/// What becomes of a replica that is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// Its log is opened here; an empty one if there is none.
+    Open(Uuid),
+    /// The controller is asked to record it here first.
+    Record(Uuid),
+    /// There is no room to open it now. The controller is told, so that another replica leads.
+    NoRoom,
+    /// Its directory has to come back.
+    Offline,
+}
+
+/// Where a replica goes that is not open. `opened_in` is where this process has had it open, or has failed to begin it.
+pub(super) fn place(
+    broker: BrokerId,
+    id: PartitionId,
+    partition: &Partition,
+    opened_in: Option<Uuid>,
+    logs: &LogDirectories,
+    step: &mut NodeStep<'_>,
+) -> Placement {
+    match wanted(broker, id, partition, opened_in, logs, step) {
+        Placement::Open(directory) if !logs.has_room(directory) => Placement::NoRoom,
+        placement => placement,
+    }
+}
+
+fn wanted(
+    broker: BrokerId,
+    id: PartitionId,
+    partition: &Partition,
+    opened_in: Option<Uuid>,
+    logs: &LogDirectories,
+    step: &mut NodeStep<'_>,
+) -> Placement {
+    let recorded = partition.directory(broker).expect("it replicates the partition");
+    let found = logs.found(id);
+    if logs.is_online(recorded) {
+        // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
+        return match found.first() {
+            Some(other) if !found.contains(&recorded) => Placement::Open(*other),
+            _ => Placement::Open(recorded),
+        };
+    }
+    // What failed before its place could be recorded is not begun anew: the controller hears of it first.
+    if directory_id::is_reserved(recorded) && opened_in.is_some_and(|at| !logs.is_online(at)) {
+        return Placement::Offline;
+    }
+    let is_new = recorded == directory_id::UNASSIGNED;
+    match found.first() {
+        Some(only) if directory_id::is_reserved(recorded) => return Placement::Open(*only),
+        None if is_new || step.plant == Plant::OpensMissedReplicaEmpty => {
+            return Placement::Open(any_online(logs, step));
+        }
+        _ => {}
+    }
+    let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
+    let is_counted_on =
+        partition.isr.contains(&broker) || (partition.elr.contains(&broker) && !ignores_elr);
+    let is_led_elsewhere = partition.leader >= 0 && partition.leader != broker;
+    match is_led_elsewhere && !is_counted_on {
+        true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
+        false => Placement::Offline,
+    }
+}
+
+fn any_online(logs: &LogDirectories, step: &mut NodeStep<'_>) -> Uuid {
+    let online: Vec<Uuid> = logs.with(Availability::Online).collect();
+    let count = u64::try_from(online.len()).expect("few");
+    online[usize::try_from(step.random.below(count)).expect("an index")]
+}
