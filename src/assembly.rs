@@ -39,6 +39,8 @@ pub(crate) fn open(
     controllers: Vec<AdvertisedListener>,
     runtime: Handle,
 ) -> Result<(Arc<Node>, Threads), StartError> {
+    // Opening the logs writes to the files by which the time of the last run is known.
+    clock::resume(&config.storage.log_dirs);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let store = LogStore::open(&disk, &config)?;
     let metadata_dir = config.storage.metadata_log_dir.clone();
@@ -131,7 +133,7 @@ fn bootstrap_records(
     let records = features::initial().bootstrap_records();
     if is_new && config.roles.controller {
         let dirs = &config.storage.log_dirs;
-        metadata_log::write_bootstrap(disk, dirs, &records, clock::now_ms())?;
+        metadata_log::write_bootstrap(disk, dirs, &records, clock::wall_ms())?;
     }
     Ok(records)
 }

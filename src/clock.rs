@@ -1,41 +1,145 @@
 //! Time, read at the edge and passed inwards.
 //!
-//! Two clocks. The wall clock stamps records and is held against their timestamps. The steady clock
-//! is for everything that waits: sessions, timeouts, elections. It begins at the wall clock and
-//! follows it, but when somebody sets that clock the steady one only runs a little faster or slower
-//! until both agree: it never goes back, and no session of ten seconds ends after eight.
+//! The wall clock stamps what is stored or sent. The steady clock is for everything that waits: sessions,
+//! timeouts, elections, delays. It begins at the wall clock and follows it, but when somebody sets that
+//! clock the steady one only runs a little faster or slower until both agree: it never goes back, and no
+//! session of ten seconds ends after eight. The retention clock judges the age of what is stored before
+//! it is deleted: the wall clock, with a step ahead believed late ([`trusted`]).
 
+mod trusted;
+
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use klamm_protocol::time::Now;
+use tracing::{info, warn};
+
+use self::trusted::{PATIENCE, Step, Trusted};
 
 /// The steady clock makes up for a wall clock that was set with one part in this many of the time
 /// that passes.
 const SLEW: i64 = 10;
+/// Written every minute while a node runs, by Klamm and by Apache Kafka.
+const WRITTEN_WHILE_RUNNING: [&str; 3] = [
+    "recovery-point-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "replication-offset-checkpoint",
+];
 
-/// The last reading of the steady clock.
-static STEADY: Mutex<Option<Steady>> = Mutex::new(None);
+/// The last reading of the clocks that do not just follow the wall clock.
+static LAST: Mutex<Option<Reading>> = Mutex::new(None);
 
 #[derive(Debug, Clone, Copy)]
-struct Steady {
+struct Reading {
     read_at: Instant,
-    micros: i64,
+    steady_micros: i64,
+    trusted: Trusted,
 }
 
 /// Milliseconds since the Unix epoch by the wall clock, which may be set at any time: for the
-/// timestamps of records.
+/// timestamps of what is stored or sent.
 pub(crate) fn wall_ms() -> i64 {
     wall_micros() / 1_000
 }
 
 /// Milliseconds since the Unix epoch by the steady clock: for whatever waits.
 pub(crate) fn now_ms() -> i64 {
-    let mut last = STEADY.lock().unwrap_or_else(PoisonError::into_inner);
+    now().steady_ms
+}
+
+/// All clocks.
+pub(crate) fn now() -> Now {
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let (read_at, wall) = (Instant::now(), wall_micros());
-    let micros = last.map_or(wall, |last| {
-        advanced(last.micros, in_micros(read_at.saturating_duration_since(last.read_at)), wall)
-    });
-    *last = Some(Steady { read_at, micros });
-    micros / 1_000
+    let (reading, step) = match *last {
+        None => {
+            let trusted = Trusted::new(wall, None);
+            (Reading { read_at, steady_micros: wall, trusted }, None)
+        }
+        Some(last) => {
+            let elapsed = in_micros(read_at.saturating_duration_since(last.read_at));
+            let mut trusted = last.trusted;
+            let step = trusted.on_reading(elapsed, wall);
+            let steady_micros = advanced(last.steady_micros, elapsed, wall);
+            (Reading { read_at, steady_micros, trusted }, step)
+        }
+    };
+    *last = Some(reading);
+    drop(last);
+    if let Some(step) = step {
+        tell(step, reading.trusted);
+    }
+    Now {
+        steady_ms: reading.steady_micros / 1_000,
+        wall_ms: wall / 1_000,
+        retention_ms: reading.trusted.micros() / 1_000,
+    }
+}
+
+/// What a time of the steady clock is by the wall clock, for answers that have it.
+pub(crate) fn as_wall_ms(steady_ms: i64) -> i64 {
+    let now = now();
+    steady_ms.saturating_add(now.wall_ms - now.steady_ms)
+}
+
+/// Takes up the time at which a node last ran on these directories, before anything is judged by its age:
+/// after more than an hour without one, the clock may have been set meanwhile.
+pub(crate) fn resume(log_dirs: &[PathBuf]) {
+    let files = log_dirs.iter().flat_map(|dir| WRITTEN_WHILE_RUNNING.map(|name| dir.join(name)));
+    let modified = files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok());
+    let last_seen = modified.filter_map(|at| at.duration_since(UNIX_EPOCH).ok()).max();
+    let (read_at, wall) = (Instant::now(), wall_micros());
+    let trusted = Trusted::new(wall, last_seen.map(in_micros));
+    let skipped = trusted.disbelieved();
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let steady_micros = last.map_or(wall, |last| last.steady_micros);
+    *last = Some(Reading { read_at, steady_micros, trusted });
+    drop(last);
+    if skipped > 0 {
+        info!(
+            "by its clock this node did not run for {}; if that is not so, set the clock right within \
+             {}: nothing that is stored is deleted for its age before",
+            span(skipped),
+            span(in_micros(PATIENCE))
+        );
+    }
+}
+
+/// Tells the operator of a clock that was set, once for each time.
+fn tell(step: Step, trusted: Trusted) {
+    match step {
+        Step::Set { by } if by < 0 => warn!(
+            "the wall clock was set back by {}: timeouts are not affected; what is stored is stamped with \
+             the earlier time and is kept for longer",
+            span(-by)
+        ),
+        Step::Set { by } if trusted.disbelieved() > 0 => warn!(
+            "the wall clock was set ahead by {}: timeouts are not affected; records, offsets and producer \
+             ids are not deleted for the days that it skipped until it has stayed so for {}. If the clock \
+             is wrong, set it right before",
+            span(by),
+            span(in_micros(PATIENCE))
+        ),
+        Step::Set { by } => info!("the wall clock was set ahead by {}, as before", span(by)),
+        Step::Believed { by } => warn!(
+            "the wall clock has been ahead by {} for {}: from now on the age of records, offsets and \
+             producer ids is judged by it",
+            span(by),
+            span(in_micros(PATIENCE))
+        ),
+    }
+}
+
+/// A length of time in the units that matter.
+fn span(micros: i64) -> String {
+    let seconds = micros / 1_000_000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes} min {} s", seconds % 60),
+        (0, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
 }
 
 /// The steady clock `elapsed` after it read `last`, when the wall clock reads `wall`.
@@ -75,6 +179,13 @@ mod tests {
         assert_eq!(advanced(0, SECOND, hour), SECOND + SECOND / 10);
         assert_eq!(advanced(hour, SECOND, 0), hour + SECOND - SECOND / 10, "and never goes back");
         assert_eq!(advanced(hour, 0, 0), hour);
+    }
+
+    #[test]
+    fn a_span_is_told_in_the_units_that_matter() {
+        assert_eq!(span(61 * SECOND), "1 min 1 s");
+        assert_eq!(span(3_600 * SECOND), "1 h 0 min");
+        assert_eq!(span(10 * 86_400 * SECOND + 7_200 * SECOND), "10 d 2 h");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::compression::Compression;
 use klamm_protocol::ids::{BrokerId, PartitionIndex};
 use klamm_protocol::messages::list_groups_response::ListedGroup;
+use klamm_protocol::time::Now;
 use tokio::runtime::Handle;
 use tracing::error;
 
@@ -177,7 +178,7 @@ impl GroupCoordinators {
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
     ) -> Pending {
         Pending(self.coordinator_of(image, group_id).and_then(|coordinator| coordinator.ask(event)))
     }
@@ -187,7 +188,7 @@ impl GroupCoordinators {
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
     ) -> Pending {
         if group_id.is_empty() {
             return Pending(Err(ErrorCode::InvalidGroupId));
@@ -200,7 +201,7 @@ impl GroupCoordinators {
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, i64) -> R,
+        event: impl FnOnce(&mut GroupShard, Now) -> R,
     ) -> Result<R, ErrorCode> {
         self.coordinator_of(image, group_id)?.look(event)
     }

@@ -57,12 +57,12 @@ fn interval(period: Duration) -> tokio::time::Interval {
 }
 
 fn apply_retention(node: &Node) {
-    let now_ms = clock::wall_ms();
+    let now = clock::now();
     for partition in node.partitions.all() {
         let applied = partition.with_log(|log| {
             let expiration_ms = log.config().producer_id_expiration_ms;
-            log.producers_mut().remove_expired(now_ms, expiration_ms);
-            log.apply_retention(now_ms)
+            log.producers_mut().remove_expired(now, expiration_ms);
+            log.apply_retention(now)
         });
         match applied {
             Ok(Ok(deleted)) => {

@@ -1,5 +1,7 @@
 //! The workloads, and what Klamm is to reach in each as a ratio to Apache Kafka in the same run.
 
+use klamm_protocol::compression::Compression;
+
 use crate::broker::Setting;
 use crate::figures::Figure;
 use crate::workload::{CatchUpLoad, Load, ProduceLoad, TailLoad};
@@ -29,6 +31,7 @@ const BATCH: ProduceLoad = ProduceLoad {
     partitions: 6,
     value_len: KIB,
     batch_len: 256 * KIB,
+    codec: Compression::None,
     batches_per_request: 1,
     window: 5,
     requests: 4096,
@@ -40,17 +43,24 @@ const SMALL: ProduceLoad = ProduceLoad {
     partitions: 16,
     value_len: 100,
     batch_len: 16 * KIB,
+    codec: Compression::None,
     batches_per_request: 1,
     window: 5,
     requests: 16_384,
     fresh_topic: true,
 };
 
+/// As [`BATCH`], before compression.
+const fn compressed(codec: Compression) -> Load {
+    Load::Produce(ProduceLoad { codec, requests: 8192, ..BATCH })
+}
+
 const MANY_PARTITIONS: ProduceLoad = ProduceLoad {
     connections: 4,
     partitions: 1000,
     value_len: KIB,
     batch_len: 4 * KIB,
+    codec: Compression::None,
     batches_per_request: 20,
     window: 5,
     requests: 2000,
@@ -62,6 +72,7 @@ const LONE: ProduceLoad = ProduceLoad {
     partitions: 1,
     value_len: KIB,
     batch_len: KIB,
+    codec: Compression::None,
     batches_per_request: 1,
     window: 1,
     requests: 20_000,
@@ -87,6 +98,34 @@ pub(crate) const CATALOGUE: &[Case] = &[
         setting: Setting::PageCache,
         load: Load::Produce(BATCH),
         targets: &[Target { figure: Figure::CpuPerGib, ratio: 0.40 }],
+    },
+    Case {
+        name: "produce-lz4",
+        what: "as produce-batch, of JSON in lz4: every record is validated by both",
+        setting: Setting::PageCache,
+        load: compressed(Compression::Lz4),
+        targets: &[Target { figure: Figure::CpuPerGib, ratio: 0.40 }],
+    },
+    Case {
+        name: "produce-zstd",
+        what: "as produce-batch, of JSON in zstd: every record is validated by both",
+        setting: Setting::PageCache,
+        load: compressed(Compression::Zstd),
+        targets: &[Target { figure: Figure::CpuPerGib, ratio: 0.40 }],
+    },
+    Case {
+        name: "produce-snappy",
+        what: "as produce-batch, of JSON in snappy: every record is validated by both",
+        setting: Setting::PageCache,
+        load: compressed(Compression::Snappy),
+        targets: &[Target { figure: Figure::CpuPerGib, ratio: 0.40 }],
+    },
+    Case {
+        name: "produce-gzip",
+        what: "as produce-batch, of JSON in gzip: every record is validated by both",
+        setting: Setting::PageCache,
+        load: compressed(Compression::Gzip),
+        targets: &[Target { figure: Figure::CpuPerGib, ratio: 0.60 }],
     },
     Case {
         name: "produce-small",

@@ -57,6 +57,7 @@ pub struct LogOptions {
     pub clean_shutdown: bool,
     /// Written to `partition.metadata`, or compared with it. `None` takes what is there.
     pub topic_id: Option<Uuid>,
+    /// By the steady clock.
     pub now_ms: i64,
 }
 

@@ -14,6 +14,7 @@ pub(crate) use update::{Check, PendingUpdates};
 
 use crate::error::AppendError;
 use klamm_protocol::ids::{Offset, ProducerEpoch, ProducerId};
+use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 /// Who sends records, and therefore what is checked (Kafka's `AppendOrigin`).
@@ -151,13 +152,13 @@ impl ProducerState {
     }
 
     /// Forgets producers that were silent for `producer.id.expiration.ms`, unless in a transaction.
-    pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) {
+    pub fn remove_expired(&mut self, now: Now, expiration_ms: i64) {
         self.producers.retain(|_, entry| {
             entry.txn_first_offset.is_some()
-                || now_ms.saturating_sub(entry.last_timestamp) < expiration_ms
+                || now.retention_ms.saturating_sub(entry.last_timestamp) < expiration_ms
         });
         self.verifications
-            .retain(|_, entry| now_ms.saturating_sub(entry.started_ms) < expiration_ms);
+            .retain(|_, entry| now.steady_ms.saturating_sub(entry.started_ms) < expiration_ms);
     }
 
     /// Begins the verification of a transaction's first write here, before the coordinator is asked.

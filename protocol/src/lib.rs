@@ -16,6 +16,7 @@ pub mod messages;
 pub mod metadata_record;
 pub mod produce_validation;
 pub mod record;
+pub mod time;
 mod uuid;
 pub mod varint;
 

@@ -6,17 +6,21 @@
 //! for another codec or the records' offsets are not consecutive. The records of an uncompressed
 //! batch are always walked, in one pass and without an allocation for each.
 //!
-//! The records of a compressed batch are walked only where a rule of the topic needs it: keys
-//! (compaction), a limit on the age of timestamps, another codec, a header whose timestamps are
-//! suspicious, or `validate_compressed`. Otherwise its frame is checked
-//! ([`compression::check_frame`]) and its record count against what the frame can hold. So this is
-//! accepted that Kafka refuses, all of it from a client that computes a valid checksum over it:
-//! damage inside compressed blocks, malformed records or a wrong count of them inside, and record
-//! timestamps beyond the limits behind a header that says otherwise.
-//! What Kafka accepts and this does not: a compressed batch that decompresses to more than
-//! `max_decompressed_size`, and record lengths in a compressed batch that disagree with the fields.
+//! The records of a compressed batch are walked as they are decompressed, a piece at a time. What
+//! Kafka accepts and this does not: a compressed batch that decompresses to more than
+//! `max_decompressed_size` or, beyond 16 MiB, to more than 1032 times its size; and record lengths in
+//! a compressed batch that disagree with the fields, which no consumer can read.
+//!
+//! Without `validate_compressed` they are walked only where a rule of the topic needs it: keys
+//! (compaction), a limit on the age of timestamps, another codec, or a header whose timestamps are
+//! suspicious. Otherwise its frame is checked ([`compression::check_frame`]) and its record count
+//! against what the frame can hold. So this is accepted that Kafka refuses, all of it from a client
+//! that computes a valid checksum over it: damage inside compressed blocks, malformed records or a
+//! wrong count of them inside, and record timestamps beyond the limits behind a header that says
+//! otherwise.
 //! Where Kafka stores uncompressed records whose offsets are not consecutive as they are (and
-//! consumers then skip records), they are numbered anew, as Kafka does in compressed batches.
+//! consumers then skip records), they are numbered anew, as Kafka means to do with compressed ones:
+//! where it does not write them in another codec it fails, and so they are refused here.
 
 mod error;
 mod rebuild;
@@ -29,7 +33,7 @@ pub use error::{InvalidRecords, RejectedRecords};
 use crate::batch::{
     BatchError, BatchHeader, Batches, HEADER_LEN, NO_TIMESTAMP, RecordBatch, TimestampType,
 };
-use crate::compression::{self, Codec, Compression};
+use crate::compression::{self, Codec, Compression, Workspace};
 use crate::ids::PartitionIndex;
 use crate::record::{MIN_RECORD_LEN, RecordError};
 use rebuild::rebuild;
@@ -55,7 +59,7 @@ pub struct Rules<'a> {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`. For CreateTime only.
     pub timestamp_after_max_ms: i64,
-    /// The time of the append.
+    /// The time of the append, by the wall clock.
     pub now_ms: i64,
     /// `compression.type` with its level; none is `producer`.
     pub target: Option<Codec>,
@@ -102,8 +106,13 @@ impl From<RecordBatch> for Validated {
     }
 }
 
-/// Checks one partition's records of a Produce request, or what a coordinator appends.
-pub fn validate(records: Bytes, rules: &Rules<'_>) -> Result<Validated, InvalidRecords> {
+/// Checks one partition's records of a Produce request, or what a coordinator appends. `workspace` is
+/// for whoever validates many: it has no influence on the result.
+pub fn validate(
+    records: Bytes,
+    rules: &Rules<'_>,
+    workspace: &mut Workspace,
+) -> Result<Validated, InvalidRecords> {
     let batch = only_batch(records, rules.origin)?;
     check_batch(&batch, rules)?;
     let source = batch.header.compression().map_err(BatchError::from)?;
@@ -112,17 +121,20 @@ pub fn validate(records: Bytes, rules: &Rules<'_>) -> Result<Validated, InvalidR
     }
     let target = target_codec(&batch.header, source, rules);
     if target.compression() != source {
-        return rebuild(&batch, source, target, rules);
+        return rebuild(&batch, source, target, rules, workspace);
     }
     if source != Compression::None && !needs_walk(&batch.header, rules) {
         check_unwalked(&batch, source)?;
         return Ok(accepted(&batch, batch.header.max_timestamp, rules));
     }
     let mut check = RecordCheck::new(batch.header, rules);
-    check.walk(source, &batch.bytes[HEADER_LEN..])?;
+    check.walk(source, &batch.bytes[HEADER_LEN..], workspace)?;
     let walked = check.finish()?;
     if !walked.consecutive {
-        return rebuild(&batch, source, target, rules);
+        if source != Compression::None {
+            return Err(InvalidRecords::OffsetsNotConsecutive);
+        }
+        return rebuild(&batch, source, target, rules, workspace);
     }
     Ok(accepted(&batch, walked.max_timestamp, rules))
 }
@@ -243,5 +255,7 @@ fn accepted(batch: &RecordBatch, max_timestamp: i64, rules: &Rules<'_>) -> Valid
     }
 }
 
+#[cfg(test)]
+mod compressed_tests;
 #[cfg(test)]
 mod tests;

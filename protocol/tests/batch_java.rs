@@ -7,6 +7,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::batch::{HEADER_LEN, MAGIC, RecordBatch, TimestampType};
 use klamm_protocol::batch_builder::{BatchBuilder, empty_batch};
 use klamm_protocol::compression::Compression;
+use klamm_protocol::compression::Workspace;
 use klamm_protocol::control_record::{
     ControlRecord, EndTransaction, end_transaction_batch, quorum_batch,
 };
@@ -220,7 +221,8 @@ fn what_a_java_producer_sends_is_accepted_walked_or_not() {
                 let batch = java(&format!("{size}-{codec}"));
                 let sent = batch.header.placed_at(0, -1);
                 let records = [&sent.write_to()[..], &batch.body()].concat();
-                let validated = validate(records.into(), &rules).unwrap();
+                let validated =
+                    validate(records.into(), &rules, &mut Workspace::default()).unwrap();
                 assert_eq!((validated.header, validated.body), (sent, batch.body()), "{codec}");
             }
         }

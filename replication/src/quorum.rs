@@ -167,6 +167,8 @@ pub struct Quorum {
     requests: Requests,
     parked: ParkedFetches,
     jitter: Jitter,
+    /// How far the wall clock is ahead of the steady one.
+    wall_ahead_ms: i64,
     effects: Vec<Effect>,
 }
 
@@ -197,6 +199,7 @@ impl Quorum {
             flush_in_flight: None,
             loading_snapshot: None,
             parked: ParkedFetches::default(),
+            wall_ahead_ms: 0,
             effects: Vec::new(),
         };
         quorum.boot(now_ms);
@@ -208,6 +211,17 @@ impl Quorum {
     pub fn on_tick(&mut self, now_ms: i64) -> Vec<Effect> {
         self.assert_not_loading();
         self.proceed(now_ms)
+    }
+
+    /// The events' `now_ms` is the steady clock's. What is written is stamped with the wall clock, which
+    /// is so far ahead of it, or behind.
+    pub fn set_wall_ahead(&mut self, wall_ahead_ms: i64) {
+        self.wall_ahead_ms = wall_ahead_ms;
+    }
+
+    /// The timestamp of what is written at `now_ms`.
+    fn wall_ms(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_add(self.wall_ahead_ms)
     }
 
     /// When `on_tick` must be called next; `i64::MAX` if only an event can change anything.

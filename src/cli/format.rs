@@ -10,7 +10,7 @@ use clap::Args;
 use klamm_log::disk::RealDisk;
 use klamm_protocol::Uuid;
 
-use crate::clock::now_ms;
+use crate::clock::wall_ms;
 use crate::config::{BrokerConfig, Environment, Loaded, Sources};
 use crate::random;
 
@@ -109,7 +109,7 @@ impl FormatArguments {
                 return ExitStatus::Usage;
             }
         };
-        match formatter.format(&RealDisk, now_ms()) {
+        match formatter.format(&RealDisk, wall_ms()) {
             Ok(done) => print(console, &done.to_string()),
             Err(error @ FormatError::AlreadyFormatted { .. }) => {
                 console.complain(error);

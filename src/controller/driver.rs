@@ -140,7 +140,10 @@ impl Driver {
     fn run(&mut self) -> Result<(), MetadataLogError> {
         loop {
             self.settle()?;
-            let stop = match self.commands.recv_timeout(self.patience()) {
+            let command = self.commands.recv_timeout(self.patience());
+            let now = clock::now();
+            self.quorum.set_wall_ahead(now.wall_ms - now.steady_ms);
+            let stop = match command {
                 Ok(command) => self.on_commands(command)?,
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
@@ -228,6 +231,7 @@ impl Driver {
             next_offset: self.quorum.log().end_offset,
             epoch: self.quorum.epoch(),
             now_ms: clock::now_ms(),
+            wall_ms: clock::wall_ms(),
         }
     }
 
@@ -288,7 +292,7 @@ impl Driver {
         let mut batch = BatchBuilder::new(context.next_offset).leader_epoch(context.epoch);
         for record in records {
             let frame = record.to_frame(version.record_version(record))?;
-            batch.append(context.now_ms, None, Some(&frame), &[])?;
+            batch.append(context.wall_ms, None, Some(&frame), &[])?;
         }
         let batch = batch.build()?;
         let count = u32::try_from(records.len()).expect("a decision has far fewer records");
@@ -464,9 +468,9 @@ impl Driver {
 
     /// Takes a snapshot if one is due, and deletes what it makes superfluous.
     fn maybe_snapshot(&mut self) -> Result<(), MetadataLogError> {
-        let now_ms = clock::now_ms();
+        let now = clock::now();
         let in_transaction = self.loader.transaction_start_offset().is_some();
-        if in_transaction || !self.snapshots.is_due(self.log.size(), now_ms) {
+        if in_transaction || !self.snapshots.is_due(self.log.size(), now.steady_ms) {
             return Ok(());
         }
         let Some(id) = self.log.next_snapshot(self.loader.end_offset()) else { return Ok(()) };
@@ -476,18 +480,18 @@ impl Driver {
         let version = image.metadata_version();
         let contents = Snapshot {
             epoch: id.epoch,
-            last_contained_log_timestamp: now_ms,
+            last_contained_log_timestamp: now.wall_ms,
             membership: membership_records(level, membership.voters.at(id.offset - 1)),
             records: &snapshot::records(image),
-            now_ms,
+            wall_ms: now.wall_ms,
         }
         .encode(|record| version.record_version(record))?;
         self.log.write_snapshot(id, &contents)?;
         self.quorum.on_snapshot_written(id);
-        if let Some((start, earliest)) = self.log.clean(self.max_retention_bytes, now_ms)? {
+        if let Some((start, earliest)) = self.log.clean(self.max_retention_bytes, now)? {
             self.quorum.on_log_deleted(start, earliest);
         }
-        self.snapshots.on_taken(self.log.size(), now_ms);
+        self.snapshots.on_taken(self.log.size(), now.steady_ms);
         Ok(())
     }
 }

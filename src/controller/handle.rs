@@ -48,7 +48,10 @@ pub(crate) struct DecisionContext {
     /// Where the decision's first record will stand.
     pub(crate) next_offset: Offset,
     pub(crate) epoch: LeaderEpoch,
+    /// By the steady clock, for sessions and timeouts.
     pub(crate) now_ms: i64,
+    /// By the wall clock, for the timestamps of records.
+    pub(crate) wall_ms: i64,
 }
 
 /// Called once the records of a decision are committed (and published, if that was asked for), or never

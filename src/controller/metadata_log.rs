@@ -21,6 +21,7 @@ use klamm_protocol::control_record::ControlRecordError;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_protocol::record::RecordError;
+use klamm_protocol::time::Now;
 use klamm_protocol::{DecodeError, EncodeError, ErrorCode, Uuid};
 use klamm_replication::quorum::wire::SnapshotPiece;
 use klamm_replication::quorum::{
@@ -335,7 +336,7 @@ impl MetadataLog {
     pub(super) fn clean(
         &mut self,
         max_bytes: u64,
-        now_ms: i64,
+        now: Now,
     ) -> Result<Option<(Offset, OffsetAndEpoch)>, MetadataLogError> {
         let mut sizes = Vec::with_capacity(self.snapshots.len());
         for id in &self.snapshots {
@@ -352,7 +353,7 @@ impl MetadataLog {
             self.disk.remove_file_if_exists(&self.dir.join(snapshot_name(oldest)))?;
             let before = self.log.size();
             self.log.delete_records(self.snapshots[0].offset)?;
-            self.log.apply_retention(now_ms)?;
+            self.log.apply_retention(now)?;
             total = total.saturating_sub(size + before - self.log.size());
             cleaned = Some((self.log.log_start(), self.snapshots[0]));
         }
@@ -493,9 +494,9 @@ pub(crate) fn write_bootstrap(
     disk: &dyn Disk,
     log_dirs: &[PathBuf],
     records: &[MetadataRecord],
-    now_ms: i64,
+    wall_ms: i64,
 ) -> Result<(), MetadataLogError> {
-    let contents = bootstrap_checkpoint(records, now_ms)?;
+    let contents = bootstrap_checkpoint(records, wall_ms)?;
     for dir in log_dirs {
         disk.write_atomically(&dir.join(BOOTSTRAP_CHECKPOINT), &contents)?;
     }

@@ -38,7 +38,7 @@ pub(crate) struct Snapshot<'a> {
     /// What holds of the quorum; nothing at kraft.version 0.
     pub(crate) membership: Vec<ControlRecord>,
     pub(crate) records: &'a [MetadataRecord],
-    pub(crate) now_ms: i64,
+    pub(crate) wall_ms: i64,
 }
 
 impl Snapshot<'_> {
@@ -53,20 +53,20 @@ impl Snapshot<'_> {
         };
         let mut first = vec![ControlRecord::SnapshotHeader(header)];
         first.extend(self.membership.iter().cloned());
-        let batch = quorum_batch(0, self.epoch, self.now_ms, &first)?;
+        let batch = quorum_batch(0, self.epoch, self.wall_ms, &first)?;
         let mut contents = BytesMut::from(&batch.bytes[..]);
         let mut next_offset = batch.header.next_offset();
         for records in self.records.chunks(RECORDS_PER_BATCH) {
             let mut batch = BatchBuilder::new(next_offset).leader_epoch(self.epoch);
             for record in records {
                 let frame = record.to_frame(version_of(record))?;
-                batch.append(self.now_ms, None, Some(&frame), &[])?;
+                batch.append(self.wall_ms, None, Some(&frame), &[])?;
             }
             next_offset = batch.next_offset();
             contents.extend_from_slice(&batch.build()?.bytes);
         }
         let footer = ControlRecord::SnapshotFooter(SnapshotFooterRecord { version: 0 });
-        let batch = quorum_batch(next_offset, self.epoch, self.now_ms, &[footer])?;
+        let batch = quorum_batch(next_offset, self.epoch, self.wall_ms, &[footer])?;
         contents.extend_from_slice(&batch.bytes);
         Ok(contents)
     }
@@ -75,9 +75,9 @@ impl Snapshot<'_> {
 /// The contents of `bootstrap.checkpoint`. It stands for no log, so its last timestamp is 0.
 pub(crate) fn bootstrap_checkpoint(
     records: &[MetadataRecord],
-    now_ms: i64,
+    wall_ms: i64,
 ) -> Result<BytesMut, SnapshotError> {
-    Snapshot { epoch: 0, last_contained_log_timestamp: 0, membership: Vec::new(), records, now_ms }
+    Snapshot { epoch: 0, last_contained_log_timestamp: 0, membership: Vec::new(), records, wall_ms }
         .encode(|_| BOOTSTRAP_RECORD_VERSION)
 }
 
@@ -143,7 +143,7 @@ mod tests {
             last_contained_log_timestamp: 5,
             membership: Vec::new(),
             records: &records,
-            now_ms: 6,
+            wall_ms: 6,
         };
         let file = snapshot.encode(|_| 0).unwrap().freeze();
         let batches: Vec<_> = Batches::new(file).map(Result::unwrap).collect();

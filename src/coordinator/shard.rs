@@ -15,6 +15,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::batch_builder::{BatchBuilder, BuildError};
 use klamm_protocol::compression::Compression;
 use klamm_protocol::ids::Offset;
+use klamm_protocol::time::Now;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -93,14 +94,14 @@ impl Coordinator {
     /// Has a request decided on, now.
     pub(super) fn ask(
         &self,
-        event: impl FnOnce(&mut GroupShard, RequestToken, i64) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
     ) -> Result<oneshot::Receiver<Response>, ErrorCode> {
-        let now_ms = clock::now_ms();
+        let now = clock::now();
         let (answer, answered) = oneshot::channel();
         self.with_running(|running| {
             let token = running.wait_with(answer);
-            let outcome = event(&mut running.shard, token, now_ms);
-            running.perform(self, outcome, now_ms);
+            let outcome = event(&mut running.shard, token, now);
+            running.perform(self, outcome, now);
         })?;
         Ok(answered)
     }
@@ -108,9 +109,9 @@ impl Coordinator {
     /// Has something answered that needs no record.
     pub(super) fn look<R>(
         &self,
-        event: impl FnOnce(&mut GroupShard, i64) -> R,
+        event: impl FnOnce(&mut GroupShard, Now) -> R,
     ) -> Result<R, ErrorCode> {
-        self.with_running(|running| event(&mut running.shard, clock::now_ms()))
+        self.with_running(|running| event(&mut running.shard, clock::now()))
     }
 
     fn with_running<R>(&self, act: impl FnOnce(&mut Running) -> R) -> Result<R, ErrorCode> {
@@ -133,7 +134,7 @@ impl Coordinator {
             deleted.extend_from_slice(topics);
             return;
         }
-        self.event(|shard, now_ms| shard.on_topics_deleted(topics, now_ms));
+        self.event(|shard, now| shard.on_topics_deleted(topics, now));
     }
 
     /// Stops coordinating. Whoever waits is sent to look for the next coordinator.
@@ -180,8 +181,8 @@ impl Coordinator {
     }
 
     fn activate(&self, loader: GroupLoader, log_end: Offset) {
-        let now_ms = clock::now_ms();
-        let shard = loader.on_loaded(self.settings.group.clone(), log_end, now_ms);
+        let now = clock::now();
+        let shard = loader.on_loaded(self.settings.group.clone(), log_end, now);
         let mut running = Box::new(Running {
             shard,
             waiting: BTreeMap::new(),
@@ -190,8 +191,8 @@ impl Coordinator {
         });
         let mut state = self.lock();
         if let State::Loading { deleted } = &*state {
-            let outcome = running.shard.on_topics_deleted(deleted, now_ms);
-            running.perform(self, outcome, now_ms);
+            let outcome = running.shard.on_topics_deleted(deleted, now);
+            running.perform(self, outcome, now);
             *state = State::Active(running);
         }
     }
@@ -226,13 +227,13 @@ impl Coordinator {
     /// appended here.
     fn on_moved(&self) {
         let Some(committed) = self.partition.committed_as_leader() else { return };
-        self.event(|shard, now_ms| shard.on_committed(committed, now_ms));
+        self.event(|shard, now| shard.on_committed(committed, now));
     }
 
     fn on_tick(&self) {
-        self.event(|shard, now_ms| {
-            if shard.next_deadline_ms() <= now_ms {
-                shard.on_tick(now_ms)
+        self.event(|shard, now| {
+            if shard.next_deadline_ms() <= now.steady_ms {
+                shard.on_tick(now)
             } else {
                 Outcome::default()
             }
@@ -240,21 +241,21 @@ impl Coordinator {
     }
 
     /// Tells the shard of something that nobody waits for.
-    fn event(&self, event: impl FnOnce(&mut GroupShard, i64) -> Outcome) {
-        let now_ms = clock::now_ms();
+    fn event(&self, event: impl FnOnce(&mut GroupShard, Now) -> Outcome) {
+        let now = clock::now();
         let told = self.with_running(|running| {
-            let outcome = event(&mut running.shard, now_ms);
-            running.perform(self, outcome, now_ms);
+            let outcome = event(&mut running.shard, now);
+            running.perform(self, outcome, now);
         });
         if told.is_err() {
             debug!("{}: ended, so nothing that happens concerns it", self.name());
         }
     }
 
-    fn append(&self, records: &[Record], now_ms: i64) -> Result<Offset, ErrorCode> {
-        let batch = batch(records, self.settings.compression, now_ms)
+    fn append(&self, records: &[Record], wall_ms: i64) -> Result<Offset, ErrorCode> {
+        let batch = batch(records, self.settings.compression, wall_ms)
             .map_err(|_| ErrorCode::RecordListTooLarge)?;
-        let appended = self.partition.append(batch, &AppendOptions::coordinator(), now_ms);
+        let appended = self.partition.append(batch, &AppendOptions::coordinator(), wall_ms);
         appended.map(|appended| appended.base_offset).map_err(|failure| {
             let (name, code) = (self.name(), failure.code);
             warn!("{name}: {} records were not appended: {code}", records.len());
@@ -266,11 +267,11 @@ impl Coordinator {
 fn batch(
     records: &[Record],
     compression: Compression,
-    now_ms: i64,
+    wall_ms: i64,
 ) -> Result<bytes::Bytes, BuildError> {
     let mut builder = BatchBuilder::new(0).compression(compression);
     for record in records {
-        builder.append(now_ms, Some(&record.key), record.value.as_deref(), &[])?;
+        builder.append(wall_ms, Some(&record.key), record.value.as_deref(), &[])?;
     }
     Ok(builder.build()?.bytes)
 }
@@ -284,7 +285,7 @@ impl Running {
     }
 
     /// Appends what has been decided, tells the shard how that went, and sends the replies.
-    fn perform(&mut self, coordinator: &Coordinator, decided: Outcome, now_ms: i64) {
+    fn perform(&mut self, coordinator: &Coordinator, decided: Outcome, now: Now) {
         let mut outcome = decided;
         loop {
             let replies = std::mem::take(&mut outcome.replies);
@@ -292,9 +293,9 @@ impl Running {
             if outcome.records.is_empty() {
                 return;
             }
-            match coordinator.append(&outcome.records, now_ms) {
-                Ok(base_offset) => return self.shard.on_appended(base_offset, now_ms),
-                Err(code) => outcome = self.shard.on_append_failed(code, now_ms),
+            match coordinator.append(&outcome.records, now.wall_ms) {
+                Ok(base_offset) => return self.shard.on_appended(base_offset, now),
+                Err(code) => outcome = self.shard.on_append_failed(code, now),
             }
         }
     }
@@ -406,8 +407,7 @@ mod tests {
             ..Default::default()
         };
         Pending(
-            coordinator
-                .ask(|shard, token, now_ms| shard.on_offset_commit(token, 9, &request, now_ms)),
+            coordinator.ask(|shard, token, now| shard.on_offset_commit(token, 9, &request, now)),
         )
     }
 
@@ -434,7 +434,7 @@ mod tests {
     }
 
     fn join(coordinator: &Coordinator) -> Pending {
-        Pending(coordinator.ask(|shard, token, now_ms| {
+        Pending(coordinator.ask(|shard, token, now| {
             let request = JoinGroupRequest {
                 group_id: "g".into(),
                 session_timeout_ms: 10_000,
@@ -454,7 +454,7 @@ mod tests {
                 member_uuid: TOPIC_ID,
                 request,
             };
-            shard.on_join_group(&join, now_ms)
+            shard.on_join_group(&join, now)
         }))
     }
 

@@ -21,8 +21,8 @@ pub(crate) async fn handle(
     let asked: Vec<_> = groups
         .into_iter()
         .map(|group_id| {
-            let asked = context.node.groups.ask(&image, &group_id, |shard, token, now_ms| {
-                shard.on_delete_groups(token, std::slice::from_ref(&group_id), now_ms)
+            let asked = context.node.groups.ask(&image, &group_id, |shard, token, now| {
+                shard.on_delete_groups(token, std::slice::from_ref(&group_id), now)
             });
             (group_id, asked)
         })

@@ -55,7 +55,8 @@ fn describe(
     topic: &str,
     index: i32,
 ) -> Result<Vec<ProducerState>, ErrorCode> {
-    let partition = node.leader(image, topic, index)?;
+    // Any replica tells what it knows, as in Kafka: tools ask followers to find hanging transactions.
+    let partition = node.replica(image, topic, index)?;
     partition.with_log(|log| {
         let producers = log.producers().producers().map(|producer| ProducerState {
             producer_id: producer.producer_id,

@@ -9,6 +9,7 @@ use klamm_protocol::messages::describe_quorum_response::{
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::quorum::{Address, Progress, QuorumDescription, VoterSet};
 
+use crate::clock;
 use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
@@ -61,8 +62,8 @@ fn replica(progress: &Progress) -> ReplicaState {
         replica_id: progress.key.id,
         replica_directory_id: progress.key.directory_id.unwrap_or_default(),
         log_end_offset: progress.end_offset.unwrap_or(-1),
-        last_fetch_timestamp: progress.last_fetch_ms.unwrap_or(-1),
-        last_caught_up_timestamp: progress.last_caught_up_ms.unwrap_or(-1),
+        last_fetch_timestamp: progress.last_fetch_ms.map_or(-1, clock::as_wall_ms),
+        last_caught_up_timestamp: progress.last_caught_up_ms.map_or(-1, clock::as_wall_ms),
     }
 }
 

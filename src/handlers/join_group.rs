@@ -23,7 +23,7 @@ pub(crate) async fn handle(
     let body: JoinGroupRequest = request.decode()?;
     let image = context.node.cluster.image();
     let (group_id, member_id) = (body.group_id.clone(), body.member_id.clone());
-    let asked = context.node.groups.ask_of_members(&image, &group_id, |shard, token, now_ms| {
+    let asked = context.node.groups.ask_of_members(&image, &group_id, |shard, token, now| {
         let join = JoinGroup {
             token,
             version: request.version,
@@ -32,7 +32,7 @@ pub(crate) async fn handle(
             member_uuid: random::uuid(),
             request: body,
         };
-        shard.on_join_group(&join, now_ms)
+        shard.on_join_group(&join, now)
     });
     let response = asked.answer().await.unwrap_or_else(|error| refused(error, member_id));
     request.respond(&lower(response, request.version))

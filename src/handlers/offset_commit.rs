@@ -30,8 +30,8 @@ pub(crate) async fn handle(
     let topics = std::mem::take(&mut body.topics);
     body.topics = known_topics(&image, request.version, topics, &mut answers);
     if !body.topics.is_empty() {
-        let asked = context.node.groups.ask(&image, &body.group_id, |shard, token, now_ms| {
-            shard.on_offset_commit(token, request.version, &body, now_ms)
+        let asked = context.node.groups.ask(&image, &body.group_id, |shard, token, now| {
+            shard.on_offset_commit(token, request.version, &body, now)
         });
         match asked.answer::<OffsetCommitResponse>().await {
             Ok(committed) => answers.extend(committed),

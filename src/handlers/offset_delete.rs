@@ -22,10 +22,9 @@ pub(crate) async fn handle(
     let mut body: OffsetDeleteRequest = request.decode()?;
     let image = context.node.cluster.image();
     let unknown = take_unknown(&image, &mut body.topics);
-    let asked =
-        context.node.groups.ask_of_members(&image, &body.group_id, |shard, token, now_ms| {
-            shard.on_offset_delete(token, &body, now_ms)
-        });
+    let asked = context.node.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
+        shard.on_offset_delete(token, &body, now)
+    });
     let response = asked.answer().await.unwrap_or_else(|error| OffsetDeleteResponse {
         error_code: error.code(),
         ..Default::default()

@@ -115,7 +115,7 @@ impl Produce {
     fn append_all(&mut self, body: ProduceRequest, countdown: Option<&Arc<Countdown>>) {
         // Transactional records without a transactional id fail the whole request, as in Kafka.
         let refused = self.refuses_transactional && has_transactional_records(&body);
-        let now_ms = clock::wall_ms();
+        let wall_ms = clock::wall_ms();
         // A partition named twice is served once, with the records that come last.
         let mut wanted: IndexMap<Key, Option<Bytes>> = IndexMap::new();
         for topic in body.topic_data {
@@ -128,7 +128,7 @@ impl Produce {
             let outcome = if refused {
                 failed(key.2, ErrorCode::TransactionalIdAuthorizationFailed)
             } else {
-                self.append(&key, records, countdown, now_ms)
+                self.append(&key, records, countdown, wall_ms)
             };
             self.outcomes.insert(key, outcome);
         }
@@ -139,7 +139,7 @@ impl Produce {
         (name, topic_id, index): &Key,
         records: Option<Bytes>,
         countdown: Option<&Arc<Countdown>>,
-        now_ms: i64,
+        wall_ms: i64,
     ) -> Outcome {
         let topic = if self.version >= FIRST_WITH_TOPIC_IDS {
             self.image.topics.by_id(*topic_id).ok_or(ErrorCode::UnknownTopicId)
@@ -169,7 +169,7 @@ impl Produce {
         // Null records are never answered by Kafka; a client is better off with an error.
         let records = records.unwrap_or_default();
         let options = AppendOptions::client(self.acks, self.version, countdown);
-        match partition.append(records, &options, now_ms) {
+        match partition.append(records, &options, wall_ms) {
             Ok(appended) => appended_outcome(partition, *index, &appended),
             Err(failure) => self.not_appended(failure, topic.partition(*index), *index),
         }

@@ -14,6 +14,7 @@ const AREAS: &[&str] = &[
     "admin",
     "apirange",
     "apiversions",
+    "compressed",
     "configs",
     "controller",
     "fetch",

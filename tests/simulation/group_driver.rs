@@ -15,6 +15,7 @@ use klamm_coordinator::outcome::{Outcome, Reply, RequestToken, Response};
 use klamm_log::producer_state::AppendOrigin;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::messages::offset_commit_response::OffsetCommitResponse;
+use klamm_protocol::time::Now;
 use klamm_protocol::{ErrorCode, Uuid};
 use std::collections::BTreeMap;
 
@@ -100,7 +101,7 @@ impl GroupDriver {
                 replayed.expect("what a coordinator wrote can be read");
             }
         }
-        let shard = loader.on_loaded(config(), partition.log.end(), step.now_ms);
+        let shard = loader.on_loaded(config(), partition.log.end(), Now::at(step.now_ms));
         self.state = State::Active(Box::new(shard));
         self.on_progress(Some(replica), Some(partition), step);
     }
@@ -118,7 +119,7 @@ impl GroupDriver {
             Plant::OffsetsShownBeforeCommit => partition.log.end(),
             _ => replica.high_watermark,
         };
-        let outcome = shard.on_committed(committed_end, step.now_ms);
+        let outcome = shard.on_committed(committed_end, Now::at(step.now_ms));
         self.perform(outcome, replica, partition, step);
     }
 
@@ -134,7 +135,7 @@ impl GroupDriver {
             if shard.next_deadline_ms() > step.now_ms {
                 return;
             }
-            let outcome = shard.on_tick(step.now_ms);
+            let outcome = shard.on_tick(Now::at(step.now_ms));
             self.perform(outcome, replica, partition, step);
         }
         panic!("a group coordinator is never done with what is due");
@@ -160,20 +161,18 @@ impl GroupDriver {
         let State::Active(shard) = &mut self.state else { return };
         let token = RequestToken(self.next_token);
         let (mut commits, mut generation) = (Vec::new(), -1);
-        let now_ms = step.now_ms;
+        let now = Now::at(step.now_ms);
         let outcome = match request {
             GroupRequest::Heartbeat(request) => {
-                let answer = GroupAnswer::Heartbeat(shard.on_heartbeat(&request, now_ms));
+                let answer = GroupAnswer::Heartbeat(shard.on_heartbeat(&request, now));
                 return step.answer(to, Message::GroupAnswer { call, answer });
             }
             GroupRequest::Join(join) => {
                 let member_uuid = random_uuid(step);
                 let join = JoinGroup { token, version: JOIN_VERSION, member_uuid, ..join };
-                shard.on_join_group(&join, now_ms)
+                shard.on_join_group(&join, now)
             }
-            GroupRequest::Sync(request) => {
-                shard.on_sync_group(token, SYNC_VERSION, &request, now_ms)
-            }
+            GroupRequest::Sync(request) => shard.on_sync_group(token, SYNC_VERSION, &request, now),
             GroupRequest::Commit(request) => {
                 generation = request.generation_id_or_member_epoch;
                 let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
@@ -181,7 +180,7 @@ impl GroupDriver {
                     let id = usize::try_from(partition.partition_index).expect("an index");
                     (id, partition.committed_offset)
                 }));
-                shard.on_offset_commit(token, COMMIT_VERSION, &request, now_ms)
+                shard.on_offset_commit(token, COMMIT_VERSION, &request, now)
             }
             GroupRequest::FetchOffsets(group) => shard.on_offset_fetch(token, &group, true),
         };
@@ -211,8 +210,10 @@ impl GroupDriver {
             let appended = replica.append(header, payload, origin, partition, step);
             let State::Active(shard) = &mut self.state else { return };
             match appended {
-                Ok(appended) => return shard.on_appended(appended.first_offset, step.now_ms),
-                Err(error) => outcome = shard.on_append_failed(error, step.now_ms),
+                Ok(appended) => {
+                    return shard.on_appended(appended.first_offset, Now::at(step.now_ms));
+                }
+                Err(error) => outcome = shard.on_append_failed(error, Now::at(step.now_ms)),
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use klamm_protocol::compression::Compression;
+
 use super::consumer::{Check, Consumer};
 use super::producer::{Limit, Producer};
 use super::{Session, WARM_UP_LIMIT, scaled};
@@ -29,7 +31,7 @@ impl CatchUpLoad {
     pub(super) fn prepare(self, broker: &Broker, name: &str, scale: f64) -> CatchUpSession {
         let mut topic = Topic::create(broker, name, self.partitions);
         let partitions: Vec<i32> = (0..).take(self.partitions).collect();
-        let payload = Payload::new(self.value_len, self.batch_len);
+        let payload = Payload::new(self.value_len, self.batch_len, Compression::None);
         let mut producer = Producer::new(broker, &topic, &partitions, &payload, 1);
         let limit = Limit {
             requests: scaled(self.batches, scale, 1) * producer.round(),

@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use klamm_protocol::compression::Compression;
+
 use super::producer::{Limit, Producer};
 use super::{Session, WARM_UP_LIMIT, scaled};
 use crate::broker::Broker;
@@ -25,6 +27,8 @@ pub(crate) struct ProduceLoad {
     pub(crate) partitions: usize,
     pub(crate) value_len: usize,
     pub(crate) batch_len: usize,
+    /// What the batches are compressed with, by the producer.
+    pub(crate) codec: Compression,
     /// Batches in a request, each for another partition.
     pub(crate) batches_per_request: usize,
     /// Requests in flight on each connection.
@@ -37,7 +41,7 @@ pub(crate) struct ProduceLoad {
 
 impl ProduceLoad {
     pub(super) fn prepare(self, broker: &Broker, name: &str, scale: f64) -> ProduceSession {
-        let payload = Payload::new(self.value_len, self.batch_len);
+        let payload = Payload::new(self.value_len, self.batch_len, self.codec);
         let mut session =
             ProduceSession { load: self, name: name.to_owned(), payload, scale, open: None };
         let mut open = session.open_on(broker);

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use klamm_protocol::compression::Compression;
+
 use super::consumer::{Check, Consumer, Seen};
 use super::producer::ProduceTo;
 use super::{Session, scaled};
@@ -32,7 +34,7 @@ pub(crate) struct TailLoad {
 
 impl TailLoad {
     pub(super) fn prepare(self, broker: &Broker, name: &str, scale: f64) -> TailSession {
-        let payload = Payload::new(self.value_len, self.batch_len);
+        let payload = Payload::new(self.value_len, self.batch_len, Compression::None);
         let topic = Topic::create(broker, name, self.partitions);
         let partitions = (0..).take(self.partitions);
         let requests = partitions.map(|partition| ProduceTo::new(&topic, &[partition], &payload));

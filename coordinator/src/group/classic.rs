@@ -61,11 +61,11 @@ pub(crate) struct ClassicGroup {
 
 impl ClassicGroup {
     /// A group without members and without a history.
-    pub(crate) fn new(group_id: &ByteString, now_ms: i64) -> Self {
+    pub(crate) fn new(group_id: &ByteString, wall_ms: i64) -> Self {
         Self {
             group_id: detach(group_id),
             state: State::Empty,
-            state_timestamp_ms: Some(now_ms),
+            state_timestamp_ms: Some(wall_ms),
             protocol_type: None,
             protocol_name: None,
             generation_id: 0,
@@ -90,13 +90,13 @@ impl ClassicGroup {
         self.state_timestamp_ms
     }
 
-    pub(crate) fn transition_to(&mut self, state: State, now_ms: i64) {
+    pub(crate) fn transition_to(&mut self, state: State, wall_ms: i64) {
         assert!(
             state.may_follow(self.state),
             "a group moves between states only as Kafka's classic groups do"
         );
         self.state = state;
-        self.state_timestamp_ms = Some(now_ms);
+        self.state_timestamp_ms = Some(wall_ms);
     }
 
     pub(crate) fn member(&self, member_id: &str) -> Option<&Member> {
@@ -268,17 +268,17 @@ impl ClassicGroup {
     }
 
     /// Starts the next generation with the members that are left.
-    pub(crate) fn init_next_generation(&mut self, now_ms: i64) {
+    pub(crate) fn init_next_generation(&mut self, wall_ms: i64) {
         // A generation below zero means "no generation" in requests.
         self.generation_id = self.generation_id.checked_add(1).unwrap_or(0);
         self.pending_sync.clear();
         self.initial_rebalance = None;
         if self.members.is_empty() {
             self.protocol_name = None;
-            self.transition_to(State::Empty, now_ms);
+            self.transition_to(State::Empty, wall_ms);
         } else {
             self.protocol_name = Some(self.select_protocol());
-            self.transition_to(State::CompletingRebalance, now_ms);
+            self.transition_to(State::CompletingRebalance, wall_ms);
         }
         self.subscribed_topics = self.compute_subscribed_topics();
     }

@@ -3,6 +3,7 @@
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::delete_groups_response::DeletableGroupResult;
+use klamm_protocol::time::Now;
 
 use super::classic::state::State;
 use super::draft::Draft;
@@ -18,7 +19,7 @@ impl GroupShard {
         &mut self,
         token: RequestToken,
         group_ids: &[ByteString],
-        now_ms: i64,
+        now: Now,
     ) -> Outcome {
         let mut draft = Draft::default();
         let mut results = Vec::with_capacity(group_ids.len());
@@ -32,7 +33,7 @@ impl GroupShard {
             results.push(DeletableGroupResult { group_id: group_id.clone(), error_code });
         }
         draft.reply_when_committed(token, Response::DeleteGroups(results));
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 
     fn check_deletable(&self, group_id: &str) -> Result<(), ErrorCode> {
@@ -70,7 +71,7 @@ mod tests {
     fn delete(harness: &mut Harness, group_ids: &[&'static str]) -> Vec<ErrorCode> {
         let group_ids: Vec<_> = group_ids.iter().map(|id| ByteString::from_static(id)).collect();
         let token = harness.token();
-        let outcome = harness.shard.on_delete_groups(token, &group_ids, harness.now_ms);
+        let outcome = harness.shard.on_delete_groups(token, &group_ids, harness.now());
         harness.perform(outcome);
         let Response::DeleteGroups(results) = harness.answer(token) else { panic!() };
         results.iter().map(|result| ErrorCode::from_code(result.error_code).unwrap()).collect()

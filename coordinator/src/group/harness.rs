@@ -19,6 +19,7 @@ use klamm_protocol::messages::offset_fetch_request::{
 };
 use klamm_protocol::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
 use klamm_protocol::messages::sync_group_response::SyncGroupResponse;
+use klamm_protocol::time::Now;
 use klamm_protocol::{ErrorCode, Uuid};
 
 use super::config::GroupConfig;
@@ -37,7 +38,12 @@ pub(crate) const TOPIC: &str = "topic-with-a-name";
 pub(crate) struct Harness {
     pub(crate) shard: GroupShard,
     pub(crate) log: Vec<Record>,
+    /// The steady clock.
     pub(crate) now_ms: i64,
+    /// How far the wall clock has been set ahead of it.
+    pub(crate) wall_ahead_ms: i64,
+    /// How much of that is believed.
+    pub(crate) believed_ms: i64,
     /// Records of the log that are committed.
     pub(crate) committed: usize,
     /// While set, nothing that is appended is committed.
@@ -66,10 +72,12 @@ impl Harness {
         }
         let log_end = i64::try_from(log.len()).unwrap();
         let mut harness = Self {
-            shard: loader.on_loaded(config, log_end, now_ms),
+            shard: loader.on_loaded(config, log_end, Now::at(now_ms)),
             committed: log.len(),
             log,
             now_ms,
+            wall_ahead_ms: 0,
+            believed_ms: 0,
             holds_commits: false,
             next_append_error: None,
             waiting: BTreeSet::new(),
@@ -80,9 +88,19 @@ impl Harness {
         harness
     }
 
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            steady_ms: self.now_ms,
+            wall_ms: self.now_ms + self.wall_ahead_ms,
+            retention_ms: self.now_ms + self.believed_ms,
+        }
+    }
+
     /// Reads the log again, as after a restart.
     pub(crate) fn restart(self) -> Self {
-        Self::loaded(self.shard.config.clone(), self.log, self.now_ms)
+        let (wall_ahead_ms, believed_ms) = (self.wall_ahead_ms, self.believed_ms);
+        let restarted = Self::loaded(self.shard.config.clone(), self.log, self.now_ms);
+        Self { wall_ahead_ms, believed_ms, ..restarted }
     }
 
     /// The coordinator moves: who waits is answered, and what was not committed is lost.
@@ -108,12 +126,12 @@ impl Harness {
             return;
         }
         if let Some(error) = self.next_append_error.take() {
-            let failed = self.shard.on_append_failed(error, self.now_ms);
+            let failed = self.shard.on_append_failed(error, self.now());
             return self.perform(failed);
         }
         let base_offset = i64::try_from(self.log.len()).unwrap();
         self.log.extend(outcome.records);
-        self.shard.on_appended(base_offset, self.now_ms);
+        self.shard.on_appended(base_offset, self.now());
         if !self.holds_commits {
             self.commit();
         }
@@ -126,7 +144,7 @@ impl Harness {
     pub(crate) fn commit_up_to(&mut self, records: usize) {
         self.committed = self.committed.max(records);
         let end = i64::try_from(self.committed).unwrap();
-        let outcome = self.shard.on_committed(end, self.now_ms);
+        let outcome = self.shard.on_committed(end, self.now());
         self.perform(outcome);
     }
 
@@ -142,7 +160,7 @@ impl Harness {
         let until_ms = self.now_ms + by_ms;
         while self.shard.next_deadline_ms() <= until_ms {
             self.now_ms = self.now_ms.max(self.shard.next_deadline_ms());
-            let outcome = self.shard.on_tick(self.now_ms);
+            let outcome = self.shard.on_tick(self.now());
             self.perform(outcome);
         }
         self.now_ms = until_ms;
@@ -191,7 +209,7 @@ impl Harness {
             member_uuid: Uuid::from_bytes(uuid),
             request,
         };
-        let outcome = self.shard.on_join_group(&join, self.now_ms);
+        let outcome = self.shard.on_join_group(&join, self.now());
         self.perform(outcome);
         token
     }
@@ -214,7 +232,7 @@ impl Harness {
             assignments: assignments.collect(),
             ..Default::default()
         };
-        let outcome = self.shard.on_sync_group(token, 4, &request, self.now_ms);
+        let outcome = self.shard.on_sync_group(token, 4, &request, self.now());
         self.perform(outcome);
         token
     }
@@ -226,13 +244,13 @@ impl Harness {
             member_id: member_id.clone(),
             ..Default::default()
         };
-        self.shard.on_heartbeat(&request, self.now_ms)
+        self.shard.on_heartbeat(&request, self.now())
     }
 
     pub(crate) fn leave_all(&mut self, members: Vec<MemberIdentity>) -> LeaveGroupResponse {
         let token = self.token();
         let request = LeaveGroupRequest { group_id: GROUP.into(), members, ..Default::default() };
-        let outcome = self.shard.on_leave_group(token, &request, self.now_ms);
+        let outcome = self.shard.on_leave_group(token, &request, self.now());
         self.perform(outcome);
         let Response::LeaveGroup(response) = self.answer(token) else { panic!("not a LeaveGroup") };
         response
@@ -249,7 +267,7 @@ impl Harness {
         request: &OffsetCommitRequest,
     ) -> RequestToken {
         let token = self.token();
-        let outcome = self.shard.on_offset_commit(token, version, request, self.now_ms);
+        let outcome = self.shard.on_offset_commit(token, version, request, self.now());
         self.perform(outcome);
         token
     }

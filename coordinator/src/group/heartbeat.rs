@@ -2,6 +2,7 @@
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
+use klamm_protocol::time::Now;
 
 use super::classic::state::State;
 use super::draft::Draft;
@@ -11,16 +12,16 @@ impl GroupShard {
     /// Extends a member's session. NONE, or why the member has to act: REBALANCE_IN_PROGRESS still
     /// counts as a sign of life.
     #[must_use]
-    pub fn on_heartbeat(&mut self, request: &HeartbeatRequest, now_ms: i64) -> ErrorCode {
-        self.heartbeat(request, now_ms).err().unwrap_or(ErrorCode::None)
+    pub fn on_heartbeat(&mut self, request: &HeartbeatRequest, now: Now) -> ErrorCode {
+        self.heartbeat(request, now).err().unwrap_or(ErrorCode::None)
     }
 
-    fn heartbeat(&mut self, request: &HeartbeatRequest, now_ms: i64) -> Result<(), ErrorCode> {
+    fn heartbeat(&mut self, request: &HeartbeatRequest, now: Now) -> Result<(), ErrorCode> {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
         let mut draft = Draft::default();
-        let turn = self.turn(&request.group_id, &mut draft, now_ms);
+        let turn = self.turn(&request.group_id, &mut draft, now);
         let mut turn = turn.ok_or(ErrorCode::UnknownMemberId)?;
         turn.group.validate_member(&request.member_id, request.group_instance_id.as_ref())?;
         if request.generation_id != turn.group.generation_id {
@@ -64,7 +65,7 @@ mod tests {
             (HeartbeatRequest { generation_id: 0, ..good }, ErrorCode::IllegalGeneration),
         ];
         for (request, expected) in cases {
-            assert_eq!(harness.shard.on_heartbeat(&request, harness.now_ms), expected);
+            assert_eq!(harness.shard.on_heartbeat(&request, harness.now()), expected);
         }
     }
 

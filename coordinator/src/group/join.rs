@@ -1,5 +1,6 @@
 //! JoinGroup. (Kafka: `GroupMetadataManager.classicGroupJoin` and what it calls)
 
+use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 use bytestring::ByteString;
@@ -58,20 +59,15 @@ struct Refusal {
 impl GroupShard {
     /// A member wants to join, or to join again. The answer comes with the next generation, or at
     /// once with the current one, with an error, or with the member id to join with.
-    pub fn on_join_group(&mut self, join: &JoinGroup, now_ms: i64) -> Outcome {
+    pub fn on_join_group(&mut self, join: &JoinGroup, now: Now) -> Outcome {
         let mut draft = Draft::default();
-        if let Err(refusal) = self.join_group(join, &mut draft, now_ms) {
+        if let Err(refusal) = self.join_group(join, &mut draft, now) {
             draft.refuse_join(join.token, refusal.member_id, refusal.error);
         }
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 
-    fn join_group(
-        &mut self,
-        join: &JoinGroup,
-        draft: &mut Draft,
-        now_ms: i64,
-    ) -> Result<(), Refusal> {
+    fn join_group(&mut self, join: &JoinGroup, draft: &mut Draft, now: Now) -> Result<(), Refusal> {
         let request = &join.request;
         let refuse = |error| Refusal { error, member_id: request.member_id.clone() };
         self.check_request(join).map_err(refuse)?;
@@ -81,9 +77,9 @@ impl GroupShard {
         }
         if !self.groups.contains_key(&request.group_id) {
             check_founder(request).map_err(refuse)?;
-            self.create_group(&request.group_id, draft, now_ms);
+            self.create_group(&request.group_id, draft, now);
         }
-        let mut turn = self.turn(&request.group_id, draft, now_ms).expect("the group exists now");
+        let mut turn = self.turn(&request.group_id, draft, now).expect("the group exists now");
         if !turn.accepts_joining_member(&request.member_id) {
             turn.remove_member(&request.member_id);
             turn.complete_join_if_all_joined();
@@ -117,8 +113,8 @@ impl GroupShard {
     }
 
     /// A group that a member founds is stored at once, empty, so that it outlives this broker.
-    fn create_group(&mut self, group_id: &ByteString, draft: &mut Draft, now_ms: i64) {
-        let group = ClassicGroup::new(group_id, now_ms);
+    fn create_group(&mut self, group_id: &ByteString, draft: &mut Draft, now: Now) {
+        let group = ClassicGroup::new(group_id, now.wall_ms);
         let group_id = group.group_id.clone();
         let record = group.metadata_record(&BTreeMap::new());
         draft.write_then(record, AfterWrite::GroupCreated { group_id: group_id.clone() });

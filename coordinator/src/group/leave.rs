@@ -4,6 +4,7 @@ use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
 use klamm_protocol::messages::leave_group_response::{LeaveGroupResponse, MemberResponse};
+use klamm_protocol::time::Now;
 
 use super::classic::state::State;
 use super::draft::Draft;
@@ -18,20 +19,20 @@ impl GroupShard {
         &mut self,
         token: RequestToken,
         request: &LeaveGroupRequest,
-        now_ms: i64,
+        now: Now,
     ) -> Outcome {
         let mut draft = Draft::default();
         let mut response = LeaveGroupResponse::default();
         if request.group_id.is_empty() {
             response.error_code = ErrorCode::InvalidGroupId.code();
-        } else if let Some(mut turn) = self.turn(&request.group_id, &mut draft, now_ms) {
+        } else if let Some(mut turn) = self.turn(&request.group_id, &mut draft, now) {
             response.members = turn.leave(&request.members);
         } else {
             let unknown = |member| answer(member, ErrorCode::UnknownMemberId);
             response.members = request.members.iter().map(unknown).collect();
         }
         draft.reply_when_committed(token, Response::LeaveGroup(response));
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 }
 
@@ -118,7 +119,7 @@ mod tests {
         let token = harness.token();
         let members = vec![identity(&members[0], None)];
         let request = LeaveGroupRequest { group_id: GROUP.into(), members, ..Default::default() };
-        let outcome = harness.shard.on_leave_group(token, &request, harness.now_ms);
+        let outcome = harness.shard.on_leave_group(token, &request, harness.now());
         harness.perform(outcome);
         assert!(harness.is_waiting(token));
         harness.advance(5_000);
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!((response.error_code, errors(&response)), (0, vec![ErrorCode::UnknownMemberId]));
         let token = harness.token();
         let outcome =
-            harness.shard.on_leave_group(token, &LeaveGroupRequest::default(), harness.now_ms);
+            harness.shard.on_leave_group(token, &LeaveGroupRequest::default(), harness.now());
         harness.perform(outcome);
         let Response::LeaveGroup(response) = harness.answer(token) else { panic!() };
         assert_eq!(response.error_code, ErrorCode::InvalidGroupId.code());

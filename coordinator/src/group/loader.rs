@@ -1,5 +1,6 @@
 //! A partition of `__consumer_offsets` while it is read from the log.
 
+use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -54,10 +55,11 @@ impl GroupLoader {
     /// The driver then calls `on_committed` with the partition's committed end: until that has
     /// reached `log_end`, offsets are not shown.
     #[must_use]
-    pub fn on_loaded(self, config: GroupConfig, log_end: Offset, now_ms: i64) -> GroupShard {
-        let groups = loaded_groups(&self.stored, now_ms);
-        let cleanup = Cleanup::starting_at(now_ms, config.offsets_retention_check_interval_ms);
-        let commit_deadline_ms = now_ms.saturating_add(config.offset_commit_timeout_ms);
+    pub fn on_loaded(self, config: GroupConfig, log_end: Offset, now: Now) -> GroupShard {
+        let groups = loaded_groups(&self.stored, now.wall_ms);
+        let cleanup =
+            Cleanup::starting_at(now.steady_ms, config.offsets_retention_check_interval_ms);
+        let commit_deadline_ms = now.steady_ms.saturating_add(config.offset_commit_timeout_ms);
         let mut shard = GroupShard {
             config,
             stored: self.stored,
@@ -69,7 +71,7 @@ impl GroupLoader {
         let group_ids: Vec<ByteString> = shard.groups.keys().cloned().collect();
         let mut draft = Draft::default();
         for group_id in group_ids {
-            let turn = shard.turn(&group_id, &mut draft, now_ms);
+            let turn = shard.turn(&group_id, &mut draft, now);
             let mut turn = turn.expect("the ids are those of the groups");
             for member_id in turn.group.member_ids() {
                 turn.restart_session(&member_id);
@@ -88,14 +90,14 @@ impl GroupLoader {
 }
 
 /// The stored groups, and a simple group for offsets that were committed without members.
-fn loaded_groups(stored: &Stored, now_ms: i64) -> BTreeMap<ByteString, ClassicGroup> {
+fn loaded_groups(stored: &Stored, wall_ms: i64) -> BTreeMap<ByteString, ClassicGroup> {
     let from_metadata = stored.groups.iter().map(|(group_id, metadata)| {
         (group_id.clone(), ClassicGroup::from_stored(group_id, metadata))
     });
     let mut groups: BTreeMap<ByteString, ClassicGroup> = from_metadata.collect();
     for group_id in stored.offsets.group_ids() {
         if !groups.contains_key(group_id) && !stored.other_groups.contains_key(group_id) {
-            groups.insert(group_id.clone(), ClassicGroup::new(group_id, now_ms));
+            groups.insert(group_id.clone(), ClassicGroup::new(group_id, wall_ms));
         }
     }
     groups

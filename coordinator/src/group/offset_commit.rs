@@ -10,6 +10,7 @@ use klamm_protocol::messages::offset_commit_response::{
     OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
+use klamm_protocol::time::Now;
 
 use super::classic::ClassicGroup;
 use super::classic::state::State;
@@ -33,12 +34,12 @@ impl GroupShard {
         token: RequestToken,
         version: i16,
         request: &OffsetCommitRequest,
-        now_ms: i64,
+        now: Now,
     ) -> Outcome {
         let mut draft = Draft::default();
         let refusal = self.check_commit(version, request).err();
         if refusal.is_none() {
-            self.extend_session(request, now_ms);
+            self.extend_session(request, now);
         }
         let topics = request.topics.iter().map(|topic| OffsetCommitResponseTopic {
             name: topic.name.clone(),
@@ -54,10 +55,10 @@ impl GroupShard {
         });
         let response = OffsetCommitResponse { topics: topics.collect(), ..Default::default() };
         if refusal.is_none() {
-            draft.records = self.commit_records(request, now_ms);
+            draft.records = self.commit_records(request, now.wall_ms);
         }
         draft.reply_when_committed(token, Response::OffsetCommit(response));
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 
     fn check_commit(&self, version: i16, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
@@ -81,9 +82,9 @@ impl GroupShard {
     }
 
     /// A commit is a sign of life too.
-    fn extend_session(&mut self, request: &OffsetCommitRequest, now_ms: i64) {
+    fn extend_session(&mut self, request: &OffsetCommitRequest, now: Now) {
         let mut draft = Draft::default();
-        if let Some(mut turn) = self.turn(&request.group_id, &mut draft, now_ms)
+        if let Some(mut turn) = self.turn(&request.group_id, &mut draft, now)
             && matches!(turn.group.state(), State::Stable | State::PreparingRebalance)
         {
             turn.restart_session(&request.member_id);
@@ -101,12 +102,12 @@ impl GroupShard {
         }
     }
 
-    fn commit_records(&self, request: &OffsetCommitRequest, now_ms: i64) -> Vec<GroupRecord> {
+    fn commit_records(&self, request: &OffsetCommitRequest, wall_ms: i64) -> Vec<GroupRecord> {
         let mut records = Vec::new();
         for topic in &request.topics {
             for partition in &topic.partitions {
                 if self.check_metadata(partition) == ErrorCode::None {
-                    records.push(commit_record(request, topic, partition, now_ms));
+                    records.push(commit_record(request, topic, partition, wall_ms));
                 }
             }
         }
@@ -118,12 +119,12 @@ fn commit_record(
     request: &OffsetCommitRequest,
     topic: &OffsetCommitRequestTopic,
     partition: &OffsetCommitRequestPartition,
-    now_ms: i64,
+    wall_ms: i64,
 ) -> GroupRecord {
     let expire_timestamp = if request.retention_time_ms == DEFAULT_RETENTION_TIME {
         -1
     } else {
-        now_ms.saturating_add(request.retention_time_ms)
+        wall_ms.saturating_add(request.retention_time_ms)
     };
     let key = OffsetCommitKey {
         group: request.group_id.clone(),
@@ -134,7 +135,7 @@ fn commit_record(
         offset: partition.committed_offset,
         leader_epoch: partition.committed_leader_epoch,
         metadata: partition.committed_metadata.clone().unwrap_or_default(),
-        commit_timestamp: now_ms,
+        commit_timestamp: wall_ms,
         expire_timestamp,
         topic_id: topic.topic_id,
     };

@@ -7,6 +7,7 @@ use klamm_protocol::messages::offset_delete_request::{
 use klamm_protocol::messages::offset_delete_response::{
     OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
+use klamm_protocol::time::Now;
 
 use super::classic::ClassicGroup;
 use super::classic::state::State;
@@ -22,7 +23,7 @@ impl GroupShard {
         &mut self,
         token: RequestToken,
         request: &OffsetDeleteRequest,
-        now_ms: i64,
+        now: Now,
     ) -> Outcome {
         let mut draft = Draft::default();
         let mut response = OffsetDeleteResponse::default();
@@ -39,7 +40,7 @@ impl GroupShard {
             }
         }
         draft.reply_when_committed(token, Response::OffsetDelete(response));
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 
     fn group_for_offset_delete(
@@ -108,7 +109,7 @@ mod tests {
     /// The error of the whole, and that of the partition if there is one.
     fn delete(harness: &mut Harness, request: &OffsetDeleteRequest) -> (i16, Option<i16>) {
         let token = harness.token();
-        let outcome = harness.shard.on_offset_delete(token, request, harness.now_ms);
+        let outcome = harness.shard.on_offset_delete(token, request, harness.now());
         harness.perform(outcome);
         let Response::OffsetDelete(response) = harness.answer(token) else { panic!() };
         let partition = response.topics.first().map(|topic| topic.partitions[0].error_code);

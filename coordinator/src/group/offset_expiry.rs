@@ -4,6 +4,7 @@
 //! bounded batch each. Groups of other types are never touched. (Kafka: `cleanupGroupMetadata`,
 //! `OffsetMetadataManager.cleanupExpiredOffsets`, `ClassicGroup.offsetExpirationCondition`)
 
+use klamm_protocol::time::Now;
 use std::collections::VecDeque;
 
 use bytestring::ByteString;
@@ -36,11 +37,11 @@ pub(crate) struct Cleanup {
 }
 
 impl Cleanup {
-    pub(crate) fn starting_at(now_ms: i64, check_interval_ms: i64) -> Self {
+    pub(crate) fn starting_at(steady_ms: i64, check_interval_ms: i64) -> Self {
         Self {
-            next_check_ms: now_ms.saturating_add(check_interval_ms),
+            next_check_ms: steady_ms.saturating_add(check_interval_ms),
             check_interval_ms,
-            waiting_since_ms: now_ms,
+            waiting_since_ms: steady_ms,
             expiring: VecDeque::new(),
             topic_deletions: VecDeque::new(),
         }
@@ -86,15 +87,16 @@ impl Slice {
 
 impl GroupShard {
     /// Makes the next slice of what is due to be deleted.
-    pub(crate) fn clean_up(&mut self, draft: &mut Draft, now_ms: i64) {
-        if now_ms >= self.cleanup.next_check_ms {
-            self.cleanup.next_check_ms = now_ms.saturating_add(self.cleanup.check_interval_ms);
+    pub(crate) fn clean_up(&mut self, draft: &mut Draft, now: Now) {
+        if now.steady_ms >= self.cleanup.next_check_ms {
+            self.cleanup.next_check_ms =
+                now.steady_ms.saturating_add(self.cleanup.check_interval_ms);
             self.cleanup.expiring = self.groups.keys().cloned().collect();
         }
-        self.cleanup.waiting_since_ms = now_ms;
+        self.cleanup.waiting_since_ms = now.steady_ms;
         let mut slice = Slice::default();
         self.delete_offsets_of_deleted_topics(&mut slice);
-        self.expire_offsets(&mut slice, now_ms);
+        self.expire_offsets(&mut slice, now.retention_ms);
         if !slice.records.is_empty() {
             draft.records.extend(slice.records);
             draft.after = Some(AfterWrite::CleanedUp);
@@ -227,6 +229,51 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_behind_and_is_set_right_takes_no_offset_that_is_committed_afterwards() {
+        let mut harness = harness();
+        harness.wall_ahead_ms = -10 * RETENTION_MS;
+        harness.believed_ms = harness.wall_ahead_ms;
+        harness.advance(5_000);
+        (harness.wall_ahead_ms, harness.believed_ms) = (0, 0);
+        harness.commit_offset(&committing(5));
+        // A new process takes the wall clock for the steady one.
+        let mut harness = harness.restart();
+        harness.advance(RETENTION_MS - 1_000);
+        assert_eq!(harness.committed_offset(), 5);
+        harness.advance(1_000);
+        assert_eq!(harness.committed_offset(), -1);
+    }
+
+    #[test]
+    fn days_that_the_clock_skips_expire_nothing_until_they_are_believed() {
+        for retention_time_ms in [-1, RETENTION_MS] {
+            let mut harness = harness();
+            harness.commit_offset(&OffsetCommitRequest { retention_time_ms, ..committing(5) });
+            harness.wall_ahead_ms = 10 * RETENTION_MS;
+            harness.advance(10_000);
+            assert_eq!(harness.committed_offset(), 5);
+            harness.believed_ms = harness.wall_ahead_ms;
+            harness.advance(1_000);
+            assert_eq!(harness.committed_offset(), -1);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_expires_nothing_and_stops_no_timer() {
+        let mut harness = harness();
+        let members = harness.stable(1);
+        harness.commit_offset(&committing_as(&members[0], 1, 5));
+        (harness.wall_ahead_ms, harness.believed_ms) = (-10 * RETENTION_MS, -10 * RETENTION_MS);
+        harness.advance(11_000);
+        assert_eq!(harness.state_name(), "Empty", "the session has ended by the steady clock");
+        let mut harness = harness.restart();
+        harness.advance(RETENTION_MS - 11_000);
+        assert_eq!(harness.committed_offset(), 5);
+        harness.advance(11_000);
+        assert_eq!(harness.committed_offset(), -1);
+    }
+
+    #[test]
     fn an_expiry_that_the_client_chose_counts_alone() {
         let mut harness = harness();
         harness.commit_offset(&OffsetCommitRequest { retention_time_ms: 5_000, ..committing(5) });
@@ -315,7 +362,7 @@ mod tests {
         let mut batches = 0;
         while harness.state_name() != "Dead" {
             let written = harness.log.len();
-            let outcome = harness.shard.on_tick(harness.now_ms);
+            let outcome = harness.shard.on_tick(harness.now());
             harness.perform(outcome);
             let tombstones = &harness.log[written..];
             let bytes: usize = tombstones.iter().map(|record| record.key.len()).sum();

@@ -206,7 +206,7 @@ mod tests {
         let mut loader = GroupLoader::new();
         let record = harness.log[0].clone();
         loader.replay(0, -1, record.key, record.value).unwrap();
-        harness.shard = loader.on_loaded(GroupConfig::default(), 1, harness.now_ms);
+        harness.shard = loader.on_loaded(GroupConfig::default(), 1, harness.now());
         let token = harness.fetch(&fetch_one(), false);
         assert!(harness.is_waiting(token));
         harness.commit();
@@ -221,7 +221,7 @@ mod tests {
         let value = Some(OffsetCommitValue { offset: 9, ..Default::default() });
         let record = GroupRecord::OffsetCommit { key, value }.encode().unwrap();
         loader.replay(0, 77, record.key, record.value).unwrap();
-        harness.shard = loader.on_loaded(GroupConfig::default(), 0, harness.now_ms);
+        harness.shard = loader.on_loaded(GroupConfig::default(), 0, harness.now());
         let unstable = harness.fetch(&fetch_one(), true);
         let partition = &answer(&harness, unstable).topics[0].partitions[0];
         assert_eq!(partition.error_code, ErrorCode::UnstableOffsetCommit.code());

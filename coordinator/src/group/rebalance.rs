@@ -30,11 +30,11 @@ impl GroupTurn<'_> {
         self.group.clear_pending_sync();
         self.cancel_sync();
         if self.group.state() == State::Empty {
-            self.group.transition_to(State::PreparingRebalance, self.now_ms);
+            self.group.transition_to(State::PreparingRebalance, self.now.wall_ms);
             self.begin_initial_delay();
             return;
         }
-        self.group.transition_to(State::PreparingRebalance, self.now_ms);
+        self.group.transition_to(State::PreparingRebalance, self.now.wall_ms);
         if self.group.has_all_members_joined() {
             self.complete_join();
         } else {
@@ -94,7 +94,7 @@ impl GroupTurn<'_> {
             self.schedule_join(self.group.rebalance_timeout_ms());
             return;
         }
-        self.group.init_next_generation(self.now_ms);
+        self.group.init_next_generation(self.now.wall_ms);
         if self.group.state() == State::Empty {
             let record = self.group.metadata_record(&BTreeMap::new());
             self.draft.records.push(record);

@@ -3,6 +3,7 @@
 //! Invariants: every request token given to an event is answered exactly once, at the latest by
 //! `on_unloaded`; an event's records are appended, or refused, before the next event is decided.
 
+use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 use bytestring::ByteString;
@@ -35,13 +36,13 @@ impl GroupShard {
         &'a mut self,
         group_id: &str,
         draft: &'a mut Draft,
-        now_ms: i64,
+        now: Now,
     ) -> Option<GroupTurn<'a>> {
         let group = self.groups.get_mut(group_id)?;
-        Some(GroupTurn { group, timers: &mut self.timers, config: &self.config, draft, now_ms })
+        Some(GroupTurn { group, timers: &mut self.timers, config: &self.config, draft, now })
     }
 
-    /// When [`Self::on_tick`] is due, in the same milliseconds as `now_ms`. May lie in the past.
+    /// When [`Self::on_tick`] is due, by the steady clock. May lie in the past.
     #[must_use]
     pub fn next_deadline_ms(&self) -> i64 {
         let due = [self.timers.next_deadline_ms(), self.writes.next_deadline_ms()];
@@ -52,25 +53,25 @@ impl GroupShard {
     ///
     /// One call ends with the first records to append, so that what belongs to one group is one
     /// batch; [`Self::next_deadline_ms`] then asks for another call at once.
-    pub fn on_tick(&mut self, now_ms: i64) -> Outcome {
+    pub fn on_tick(&mut self, now: Now) -> Outcome {
         let mut draft = Draft::default();
-        self.fail_overdue_writes(&mut draft, now_ms);
+        self.fail_overdue_writes(&mut draft, now);
         while draft.records.is_empty()
-            && let Some(timer) = self.timers.pop_due(now_ms)
+            && let Some(timer) = self.timers.pop_due(now.steady_ms)
         {
-            self.on_timer(&timer, &mut draft, now_ms);
+            self.on_timer(&timer, &mut draft, now);
         }
         if draft.records.is_empty() {
-            self.clean_up(&mut draft, now_ms);
+            self.clean_up(&mut draft, now);
         }
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 
-    fn on_timer(&mut self, timer: &Timer, draft: &mut Draft, now_ms: i64) {
+    fn on_timer(&mut self, timer: &Timer, draft: &mut Draft, now: Now) {
         let (Timer::Session { group_id, .. } | Timer::Join { group_id } | Timer::Sync { group_id }) =
             timer;
         // A group that was deleted has left its timers behind.
-        let Some(mut turn) = self.turn(group_id, draft, now_ms) else { return };
+        let Some(mut turn) = self.turn(group_id, draft, now) else { return };
         match timer {
             Timer::Session { member_id, .. } => turn.on_session_timer(member_id),
             Timer::Join { .. } => turn.on_join_timer(),
@@ -104,6 +105,7 @@ impl GroupShard {
 #[cfg(test)]
 mod tests {
     use klamm_protocol::ErrorCode;
+    use klamm_protocol::time::Now;
 
     use crate::group::config::GroupConfig;
     use crate::group::harness::{GROUP, Harness, SESSION_MS, committing, fetch_one, joining};
@@ -163,10 +165,10 @@ mod tests {
     fn a_driver_that_forgets_to_append_is_told() {
         let mut harness = Harness::new();
         let first = harness.token();
-        let outcome = harness.shard.on_offset_commit(first, 9, &committing(1), 0);
+        let outcome = harness.shard.on_offset_commit(first, 9, &committing(1), Now::at(0));
         assert_eq!(outcome.records.len(), 1);
         let second = harness.token();
-        let outcome = harness.shard.on_offset_commit(second, 9, &committing(2), 0);
+        let outcome = harness.shard.on_offset_commit(second, 9, &committing(2), Now::at(0));
         assert!(outcome.replies.is_empty());
     }
 }

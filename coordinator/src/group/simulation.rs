@@ -166,7 +166,7 @@ impl Simulation {
             members,
             ..Default::default()
         };
-        let outcome = self.harness.shard.on_leave_group(token, &request, self.harness.now_ms);
+        let outcome = self.harness.shard.on_leave_group(token, &request, self.harness.now());
         self.harness.perform(outcome);
     }
 
@@ -194,15 +194,15 @@ impl Simulation {
             2 => {
                 let token = self.harness.token();
                 let group = [GROUP.into()];
-                let now_ms = self.harness.now_ms;
-                let outcome = self.harness.shard.on_delete_groups(token, &group, now_ms);
+                let now = self.harness.now();
+                let outcome = self.harness.shard.on_delete_groups(token, &group, now);
                 self.forget_offset();
                 self.harness.perform(outcome);
             }
             _ => {
                 let topic = DeletedTopic { topic_id: topic_id(), name: TOPIC.into() };
-                let now_ms = self.harness.now_ms;
-                let outcome = self.harness.shard.on_topics_deleted(&[topic], now_ms);
+                let now = self.harness.now();
+                let outcome = self.harness.shard.on_topics_deleted(&[topic], now);
                 self.forget_offset();
                 self.harness.perform(outcome);
             }

@@ -145,7 +145,7 @@ mod tests {
         let JoinGroupResponse { error_code, .. } = harness.join_answer(join);
         assert_eq!(error_code, ErrorCode::InconsistentGroupProtocol.code());
         let request = HeartbeatRequest { group_id: GROUP.into(), ..Default::default() };
-        let heartbeat = harness.shard.on_heartbeat(&request, harness.now_ms);
+        let heartbeat = harness.shard.on_heartbeat(&request, harness.now());
         assert_eq!(heartbeat, ErrorCode::UnknownMemberId);
         assert_eq!(harness.leave(&"m".into()), ErrorCode::UnknownMemberId);
         assert_eq!(harness.commit_offset(&committing(6)), ErrorCode::UnknownMemberId);
@@ -161,7 +161,7 @@ mod tests {
     fn a_group_of_another_type_is_not_deleted() {
         let mut harness = with_consumer_group();
         let token = harness.token();
-        let outcome = harness.shard.on_delete_groups(token, &[GROUP.into()], harness.now_ms);
+        let outcome = harness.shard.on_delete_groups(token, &[GROUP.into()], harness.now());
         assert!(outcome.records.is_empty());
         harness.perform(outcome);
         let token = harness.token();
@@ -169,7 +169,7 @@ mod tests {
             group_id: GROUP.into(),
             ..Default::default()
         };
-        let outcome = harness.shard.on_offset_delete(token, &request, harness.now_ms);
+        let outcome = harness.shard.on_offset_delete(token, &request, harness.now());
         assert!(outcome.records.is_empty());
         harness.perform(outcome);
         assert!(harness.waiting().is_empty());

@@ -3,6 +3,7 @@
 //! The assignment is handed out only once its record is committed, so that no member acts on a
 //! generation that a new coordinator would not know. (Kafka: `classicGroupSyncToClassicGroup`)
 
+use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -28,13 +29,13 @@ impl GroupShard {
         token: RequestToken,
         version: i16,
         request: &SyncGroupRequest,
-        now_ms: i64,
+        now: Now,
     ) -> Outcome {
         let mut draft = Draft::default();
-        if let Err(error) = self.sync_group(token, version, request, &mut draft, now_ms) {
+        if let Err(error) = self.sync_group(token, version, request, &mut draft, now) {
             draft.refuse_sync(token, error);
         }
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 
     fn sync_group(
@@ -43,7 +44,7 @@ impl GroupShard {
         version: i16,
         request: &SyncGroupRequest,
         draft: &mut Draft,
-        now_ms: i64,
+        now: Now,
     ) -> Result<(), ErrorCode> {
         let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
         if version >= FIRST_VERSION_WITH_PROTOCOL && !names_protocol {
@@ -52,7 +53,7 @@ impl GroupShard {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        let turn = self.turn(&request.group_id, draft, now_ms);
+        let turn = self.turn(&request.group_id, draft, now);
         turn.ok_or(ErrorCode::UnknownMemberId)?.sync(token, request)
     }
 }
@@ -150,7 +151,7 @@ impl GroupTurn<'_> {
                 self.restart_session(&member_id);
             }
         }
-        self.group.transition_to(State::Stable, self.now_ms);
+        self.group.transition_to(State::Stable, self.now.wall_ms);
     }
 
     /// The generation could not be stored: nobody gets an assignment and all join again.
@@ -210,7 +211,7 @@ mod tests {
 
     fn ask(harness: &mut Harness, version: i16, request: &SyncGroupRequest) -> RequestToken {
         let token = harness.token();
-        let outcome = harness.shard.on_sync_group(token, version, request, harness.now_ms);
+        let outcome = harness.shard.on_sync_group(token, version, request, harness.now());
         harness.perform(outcome);
         token
     }
@@ -248,7 +249,7 @@ mod tests {
         for (offset, record) in (0..).zip(&harness.log) {
             loader.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
         }
-        harness.shard = loader.on_loaded(harness.shard.config.clone(), log_end, harness.now_ms);
+        harness.shard = loader.on_loaded(harness.shard.config.clone(), log_end, harness.now());
         let early = harness.sync(1, &members[0], &[]);
         assert!(harness.is_waiting(early));
         harness.commit();

@@ -2,6 +2,7 @@
 
 use bytestring::ByteString;
 use klamm_protocol::Uuid;
+use klamm_protocol::time::Now;
 
 use super::detach::detach;
 use super::draft::Draft;
@@ -21,7 +22,7 @@ impl GroupShard {
     /// had the name before or has it now are told apart by their topic id, where they have one.
     ///
     /// What does not fit into one batch follows with the next ticks.
-    pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], now_ms: i64) -> Outcome {
+    pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], now: Now) -> Outcome {
         for topic in topics {
             let topic = DeletedTopic { topic_id: topic.topic_id, name: detach(&topic.name) };
             let offsets = &self.stored.offsets;
@@ -32,8 +33,8 @@ impl GroupShard {
             }
         }
         let mut draft = Draft::default();
-        self.clean_up(&mut draft, now_ms);
-        self.finish(draft, now_ms)
+        self.clean_up(&mut draft, now);
+        self.finish(draft, now)
     }
 
     pub(crate) fn delete_offsets_of_deleted_topics(&mut self, slice: &mut Slice) {
@@ -63,7 +64,7 @@ mod tests {
 
     fn delete(harness: &mut Harness, topic_id: Uuid) {
         let topic = DeletedTopic { topic_id, name: TOPIC.into() };
-        let outcome = harness.shard.on_topics_deleted(&[topic], harness.now_ms);
+        let outcome = harness.shard.on_topics_deleted(&[topic], harness.now());
         harness.perform(outcome);
     }
 

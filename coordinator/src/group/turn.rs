@@ -3,6 +3,7 @@
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
+use klamm_protocol::time::Now;
 
 use super::classic::ClassicGroup;
 use super::config::GroupConfig;
@@ -17,13 +18,13 @@ pub(crate) struct GroupTurn<'a> {
     pub(crate) timers: &'a mut Timers,
     pub(crate) config: &'a GroupConfig,
     pub(crate) draft: &'a mut Draft,
-    pub(crate) now_ms: i64,
+    pub(crate) now: Now,
 }
 
 impl GroupTurn<'_> {
     pub(crate) fn schedule_join(&mut self, delay_ms: i32) {
         let timer = Timer::Join { group_id: self.group.group_id.clone() };
-        self.timers.schedule(timer, self.now_ms.saturating_add(i64::from(delay_ms)));
+        self.timers.schedule(timer, self.now.steady_ms.saturating_add(i64::from(delay_ms)));
     }
 
     pub(crate) fn cancel_join(&mut self) {
@@ -33,7 +34,7 @@ impl GroupTurn<'_> {
     pub(crate) fn schedule_sync(&mut self) {
         let timer = Timer::Sync { group_id: self.group.group_id.clone() };
         let delay_ms = i64::from(self.group.rebalance_timeout_ms());
-        self.timers.schedule(timer, self.now_ms.saturating_add(delay_ms));
+        self.timers.schedule(timer, self.now.steady_ms.saturating_add(delay_ms));
     }
 
     pub(crate) fn cancel_sync(&mut self) {
@@ -50,7 +51,7 @@ impl GroupTurn<'_> {
 
     pub(crate) fn schedule_session(&mut self, member_id: &ByteString, timeout_ms: i32) {
         let timer = self.session_timer(member_id);
-        self.timers.schedule(timer, self.now_ms.saturating_add(i64::from(timeout_ms)));
+        self.timers.schedule(timer, self.now.steady_ms.saturating_add(i64::from(timeout_ms)));
     }
 
     pub(crate) fn cancel_session(&mut self, member_id: &ByteString) {

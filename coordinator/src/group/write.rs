@@ -3,6 +3,7 @@
 //! Records change the durable state when they are appended, so the next decision sees them; what a
 //! client is told about them waits for the commit.
 
+use klamm_protocol::time::Now;
 use std::collections::VecDeque;
 
 use klamm_protocol::ErrorCode;
@@ -79,7 +80,7 @@ impl Writes {
 
 impl GroupShard {
     /// Turns what was decided into what the driver has to do.
-    pub(crate) fn finish(&mut self, mut draft: Draft, now_ms: i64) -> Outcome {
+    pub(crate) fn finish(&mut self, mut draft: Draft, now: Now) -> Outcome {
         assert!(
             self.writes.unappended.is_none(),
             "the driver reports on an append before the next event"
@@ -99,7 +100,7 @@ impl GroupShard {
         match encoded {
             Ok(records) => Outcome { records, replies: draft.replies },
             Err(_) => {
-                let mut failed = self.on_append_failed(ErrorCode::UnknownServerError, now_ms);
+                let mut failed = self.on_append_failed(ErrorCode::UnknownServerError, now);
                 failed.replies.splice(..0, draft.replies);
                 failed
             }
@@ -110,24 +111,24 @@ impl GroupShard {
     ///
     /// # Panics
     /// If the last outcome had no records.
-    pub fn on_appended(&mut self, base_offset: Offset, now_ms: i64) {
+    pub fn on_appended(&mut self, base_offset: Offset, now: Now) {
         let write = self.writes.unappended.take().expect("an outcome's records were appended");
         let mut offset = base_offset;
         for record in &write.records {
             self.stored.apply_appended(offset, record);
-            self.follow(record, now_ms);
+            self.follow(record, now.wall_ms);
             offset += 1;
         }
         self.writes.uncommitted.push_back(Uncommitted {
             end_offset: offset,
-            deadline_ms: now_ms.saturating_add(self.config.offset_commit_timeout_ms),
+            deadline_ms: now.steady_ms.saturating_add(self.config.offset_commit_timeout_ms),
             waiting: write.waiting,
         });
     }
 
     /// What a record in the log means for the groups in memory: a deleted group is gone, and who
     /// commits offsets without being a member makes a group.
-    fn follow(&mut self, record: &GroupRecord, now_ms: i64) {
+    fn follow(&mut self, record: &GroupRecord, wall_ms: i64) {
         match record {
             GroupRecord::GroupMetadata { group_id, value: None } => {
                 self.groups.remove(group_id);
@@ -136,7 +137,7 @@ impl GroupShard {
                 let is_known = self.groups.contains_key(&key.group)
                     || self.stored.other_groups.contains_key(&key.group);
                 if !is_known {
-                    let group = ClassicGroup::new(&key.group, now_ms);
+                    let group = ClassicGroup::new(&key.group, wall_ms);
                     self.groups.insert(group.group_id.clone(), group);
                 }
             }
@@ -149,23 +150,23 @@ impl GroupShard {
     ///
     /// # Panics
     /// If the last outcome had no records.
-    pub fn on_append_failed(&mut self, error: ErrorCode, now_ms: i64) -> Outcome {
+    pub fn on_append_failed(&mut self, error: ErrorCode, now: Now) -> Outcome {
         let write = self.writes.unappended.take().expect("an outcome's records were refused");
         let failure = WriteFailure::append(error);
         let mut draft = Draft::default();
         match &write.waiting.after {
             Some(AfterWrite::GroupCreated { group_id }) => {
-                self.forget_group(group_id, failure, &mut draft, now_ms);
+                self.forget_group(group_id, failure, &mut draft, now);
             }
             Some(AfterWrite::CleanedUp) => self.cleanup.abandon(),
             _ => {}
         }
-        self.fail(write.waiting, failure, &mut draft, now_ms);
-        self.finish(draft, now_ms)
+        self.fail(write.waiting, failure, &mut draft, now);
+        self.finish(draft, now)
     }
 
     /// The partition's log is committed below `committed_end`: answers what waited for that.
-    pub fn on_committed(&mut self, committed_end: Offset, now_ms: i64) -> Outcome {
+    pub fn on_committed(&mut self, committed_end: Offset, now: Now) -> Outcome {
         let mut draft = Draft::default();
         self.writes.committed_end = self.writes.committed_end.max(committed_end);
         while let Some(write) =
@@ -175,42 +176,42 @@ impl GroupShard {
             match write.waiting.after {
                 None | Some(AfterWrite::GroupCreated { .. } | AfterWrite::CleanedUp) => {}
                 Some(AfterWrite::AssignmentStored { group_id, generation_id, assignments }) => {
-                    if let Some(mut turn) = self.turn(&group_id, &mut draft, now_ms) {
+                    if let Some(mut turn) = self.turn(&group_id, &mut draft, now) {
                         turn.on_assignment_stored(generation_id, assignments);
                     }
                 }
                 Some(AfterWrite::StaticMemberReplaced(replacement)) => {
-                    if let Some(mut turn) = self.turn(&replacement.group_id, &mut draft, now_ms) {
+                    if let Some(mut turn) = self.turn(&replacement.group_id, &mut draft, now) {
                         turn.on_replacement_stored(&replacement);
                     }
                 }
             }
         }
-        self.finish(draft, now_ms)
+        self.finish(draft, now)
     }
 
     /// Gives up waiting for writes that were not committed in time. They stay in the log and may
     /// still be committed; their clients have to ask again.
-    pub(crate) fn fail_overdue_writes(&mut self, draft: &mut Draft, now_ms: i64) {
+    pub(crate) fn fail_overdue_writes(&mut self, draft: &mut Draft, now: Now) {
         while let Some(write) =
-            self.writes.uncommitted.pop_front_if(|write| write.deadline_ms <= now_ms)
+            self.writes.uncommitted.pop_front_if(|write| write.deadline_ms <= now.steady_ms)
         {
             self.writes.overdue_end = write.end_offset;
-            self.fail(write.waiting, WriteFailure::commit_timeout(), draft, now_ms);
+            self.fail(write.waiting, WriteFailure::commit_timeout(), draft, now);
         }
     }
 
-    fn fail(&mut self, waiting: Waiting, failure: WriteFailure, draft: &mut Draft, now_ms: i64) {
+    fn fail(&mut self, waiting: Waiting, failure: WriteFailure, draft: &mut Draft, now: Now) {
         match &waiting.after {
             // Overdue, the record may still come to be; and the group does not depend on it.
             None | Some(AfterWrite::GroupCreated { .. } | AfterWrite::CleanedUp) => {}
             Some(AfterWrite::AssignmentStored { group_id, generation_id, .. }) => {
-                if let Some(mut turn) = self.turn(group_id, draft, now_ms) {
+                if let Some(mut turn) = self.turn(group_id, draft, now) {
                     turn.on_assignment_failed(*generation_id, failure);
                 }
             }
             Some(AfterWrite::StaticMemberReplaced(replacement)) => {
-                if let Some(mut turn) = self.turn(&replacement.group_id, draft, now_ms) {
+                if let Some(mut turn) = self.turn(&replacement.group_id, draft, now) {
                     turn.on_replacement_failed(replacement, failure);
                 }
             }
@@ -219,14 +220,8 @@ impl GroupShard {
     }
 
     /// Takes back a group whose first record was refused, with the member that founded it.
-    fn forget_group(
-        &mut self,
-        group_id: &str,
-        failure: WriteFailure,
-        draft: &mut Draft,
-        now_ms: i64,
-    ) {
-        if let Some(mut turn) = self.turn(group_id, draft, now_ms) {
+    fn forget_group(&mut self, group_id: &str, failure: WriteFailure, draft: &mut Draft, now: Now) {
+        if let Some(mut turn) = self.turn(group_id, draft, now) {
             turn.cancel_join();
             for member_id in turn.group.member_ids() {
                 turn.cancel_session(&member_id);

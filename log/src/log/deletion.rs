@@ -10,6 +10,7 @@ use crate::error::{AppendError, LogError, ReadError};
 use crate::file_name::{DELETED_SUFFIX, FileKind};
 use crate::segment::{PartitionHome, Segment};
 use klamm_protocol::ids::Offset;
+use klamm_protocol::time::Now;
 use std::sync::Arc;
 
 /// Why a segment was deleted.
@@ -55,15 +56,15 @@ impl Graveyard {
 impl Log {
     /// Deletes the segments that `retention.ms`, `retention.bytes` or the log start allow to delete,
     /// never one that reaches above the high watermark. Removes files whose delay is over.
-    pub fn apply_retention(&mut self, now_ms: i64) -> Result<Vec<DeletedSegment>, LogError> {
+    pub fn apply_retention(&mut self, now: Now) -> Result<Vec<DeletedSegment>, LogError> {
         self.health.check()?;
-        let outcome = self.delete_expired(now_ms);
+        let outcome = self.delete_expired(now);
         let deleted = Arc::clone(&self.health).observe(outcome)?;
-        self.remove_deleted_files(now_ms)?;
+        self.remove_deleted_files(now.steady_ms)?;
         Ok(deleted)
     }
 
-    /// Removes the files of segments that were deleted `file.delete.delay.ms` ago.
+    /// Removes the files of segments that were deleted `file.delete.delay.ms` ago, by the steady clock.
     pub fn remove_deleted_files(&mut self, now_ms: i64) -> Result<(), LogError> {
         for segment in self.graveyard.take_due(now_ms) {
             Arc::clone(&self.health).observe(segment.remove_files())?;
@@ -98,14 +99,15 @@ impl Log {
         }
     }
 
-    fn delete_expired(&mut self, now_ms: i64) -> Result<Vec<DeletedSegment>, LogError> {
+    fn delete_expired(&mut self, now: Now) -> Result<Vec<DeletedSegment>, LogError> {
         let mut deleted = Vec::new();
+        let now_ms = now.steady_ms;
         let below_start = self.count_below_log_start();
         self.delete_first(below_start, DeletionReason::LogStart, now_ms, &mut deleted)?;
         if self.config.cleanup_policy.delete {
             let too_many = self.count_above_size();
             self.delete_first(too_many, DeletionReason::RetentionBytes, now_ms, &mut deleted)?;
-            let too_old = self.count_older(now_ms)?;
+            let too_old = self.count_older(now.retention_ms)?;
             self.delete_first(too_old, DeletionReason::RetentionMs, now_ms, &mut deleted)?;
         }
         Ok(deleted)

@@ -80,7 +80,8 @@ impl LogView {
     fn first_at_or_after(&self, timestamp: i64) -> Result<Option<TimestampedOffset>, ReadError> {
         for (position, segment) in self.segments.iter().enumerate() {
             let largest = segment.largest_timestamp()?;
-            if largest.is_none_or(|largest| largest.timestamp < timestamp) {
+            // Where no record is stamped, some may still be from before 1970.
+            if largest.map_or(NO_TIMESTAMP, |largest| largest.timestamp) < timestamp {
                 continue;
             }
             let end = self.end_of(position);
@@ -124,12 +125,18 @@ impl LogView {
         first_record(segment, &batch, timestamp, batch.header.base_offset)
     }
 
-    /// Where no record has a timestamp, the first one of the log has the largest, which is none.
+    /// Where no record has a timestamp of 0 or more, the first one without a timestamp (-1) has the
+    /// largest. As in Kafka it is looked for in the first batch only, and where all records there are
+    /// from before 1970 there is none.
     fn first_without_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
         let Some(segment) = self.segments.iter().next() else { return Ok(None) };
         let batch = segment.find(segment.base_offset(), segment.size())?;
-        let batch = batch.filter(|batch| batch.header.max_timestamp == NO_TIMESTAMP);
-        Ok(batch.map(|batch| found(&batch, NO_TIMESTAMP, batch.header.base_offset)))
+        match batch {
+            Some(batch) if batch.header.max_timestamp == NO_TIMESTAMP => {
+                first_record(segment, &batch, NO_TIMESTAMP, batch.header.base_offset)
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use klamm_protocol::batch::{Batches, RecordBatch};
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::control_record::EndTransaction;
 use klamm_protocol::ids::ProducerId;
+use klamm_protocol::time::Now;
 
 mod flushing;
 mod reading;

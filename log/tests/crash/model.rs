@@ -15,6 +15,7 @@ use klamm_protocol::batch::{Batches, RecordBatch};
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::control_record::{ControlRecord, EndTransaction, end_transaction_batch};
 use klamm_protocol::ids::{LeaderEpoch, Offset, ProducerId};
+use klamm_protocol::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -363,7 +364,7 @@ impl Run {
     fn retain(&mut self) -> Option<()> {
         let now_ms = self.now_ms;
         // Segments may be gone although an error cut the operation short.
-        let outcome = self.log().apply_retention(now_ms);
+        let outcome = self.log().apply_retention(Now::at(now_ms));
         self.model.log_start = self.model.log_start.max(self.log().log_start());
         outcome.ok().map(|_| ())
     }

@@ -82,7 +82,7 @@ pub enum TimestampType {
 /// Where compressed batches are looked into on append (Klamm's own key).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompressedRecordValidation {
-    /// Header and checksum only.
+    /// Header, checksum and the frame of the codec: for producers that are trusted.
     None,
     /// Every record, as Apache Kafka does.
     Full,
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(config.compression_type, CompressionType::Producer);
         assert_eq!(config.message_timestamp_type, TimestampType::CreateTime);
         assert!(config.flush_before_ack);
-        assert_eq!(config.compressed_record_validation, CompressedRecordValidation::None);
+        assert_eq!(config.compressed_record_validation, CompressedRecordValidation::Full);
     }
 
     #[test]

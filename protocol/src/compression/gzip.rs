@@ -1,23 +1,33 @@
 //! gzip (RFC 1952), as Java's `GZIPInputStream` reads it: members one behind the other, and
 //! anything that is not a member after the first is ignored.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
-use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
+use flate2::{Crc, FlushDecompress, Status};
 
-use super::{CHUNK_LEN, Compression, DecompressError};
+use super::decompressor::Piece;
+use super::{Compression, DecompressError, take, take_array};
 
 /// Two magic bytes and the only method there is, deflate.
 const MEMBER_START: [u8; 3] = [0x1f, 0x8b, 8];
+/// Flags of the optional fields of a header.
+const HEADER_CHECKSUM: u8 = 1 << 1;
+const EXTRA: u8 = 1 << 2;
+const NAME: u8 = 1 << 3;
+const COMMENT: u8 = 1 << 4;
 /// Header without optional fields, and the trailer of checksum and length.
 const MIN_LEN: usize = 10 + 8;
+/// What Java does not even look at behind a member: no other fits into it.
+const LARGEST_IGNORED_TAIL: usize = 18;
 /// Deflate cannot shrink further than this: 258 bytes in two bits, 1032:1.
 const MAX_RATIO: u64 = 1_032;
 
 const fn malformed(defect: &'static str) -> DecompressError {
     DecompressError::Malformed { codec: Compression::Gzip, defect }
 }
+
+const CUT_SHORT: DecompressError = malformed("a member is cut short");
 
 pub(super) fn compress(data: &[u8], level: i32) -> Vec<u8> {
     // -1 is zlib's own default level.
@@ -42,38 +52,138 @@ pub(super) fn check_frame(body: &[u8]) -> Result<u64, DecompressError> {
     Ok(body.len() as u64 * MAX_RATIO)
 }
 
-#[derive(Debug)]
-pub(super) struct Stream<'a> {
-    member: GzDecoder<&'a [u8]>,
-    buffer: Vec<u8>,
-    filled: usize,
-}
+/// The state of inflating, about 40 KiB, for one body after the other.
+#[derive(Debug, Default)]
+pub(super) struct Inflater(Option<flate2::Decompress>);
 
-impl<'a> Stream<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
-        Self { member: GzDecoder::new(body), buffer: vec![0; CHUNK_LEN], filled: 0 }
-    }
-
-    pub(super) fn advance(&mut self) -> Result<bool, DecompressError> {
-        loop {
-            self.filled = self
-                .member
-                .read(&mut self.buffer)
-                .map_err(|_| malformed("the deflate stream or its checksum is wrong"))?;
-            if self.filled > 0 {
-                return Ok(true);
-            }
-            let rest: &'a [u8] = self.member.get_ref();
-            if !rest.starts_with(&MEMBER_START) {
-                return Ok(false);
-            }
-            self.member = GzDecoder::new(rest);
+impl Inflater {
+    fn start(&mut self) {
+        match &mut self.0 {
+            Some(inflate) => inflate.reset(false),
+            none => *none = Some(flate2::Decompress::new(false)),
         }
     }
 
-    pub(super) fn chunk(&self) -> &[u8] {
-        &self.buffer[..self.filled]
+    fn inflate(&mut self) -> &mut flate2::Decompress {
+        self.0.as_mut().expect("a stream starts the inflater before it uses it")
     }
+}
+
+#[derive(Debug)]
+pub(super) struct Stream<'a> {
+    rest: &'a [u8],
+    /// Checksum and length of what the current member has given.
+    given: Crc,
+    at: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Data,
+    Trailer,
+    End,
+}
+
+impl<'a> Stream<'a> {
+    pub(super) fn new(body: &'a [u8], inflater: &mut Inflater) -> Result<Self, DecompressError> {
+        let rest = after_header(body)?;
+        inflater.start();
+        Ok(Self { rest, given: Crc::new(), at: Place::Data })
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        inflater: &mut Inflater,
+        output: &mut [u8],
+    ) -> Result<Option<Piece<'a>>, DecompressError> {
+        loop {
+            match self.at {
+                Place::End => return Ok(None),
+                Place::Trailer => self.end_member(inflater)?,
+                Place::Data => {
+                    let len = self.inflate(inflater.inflate(), output)?;
+                    if len > 0 {
+                        return Ok(Some(Piece::Output(len)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fills `output` as far as it goes and tells how far that is.
+    fn inflate(
+        &mut self,
+        inflate: &mut flate2::Decompress,
+        output: &mut [u8],
+    ) -> Result<usize, DecompressError> {
+        let (total_in, total_out) = (inflate.total_in(), inflate.total_out());
+        let status = inflate
+            .decompress(self.rest, output, FlushDecompress::None)
+            .map_err(|_| malformed("the deflate stream is damaged"))?;
+        let consumed = within(self.rest, inflate.total_in() - total_in);
+        let len = within(output, inflate.total_out() - total_out);
+        self.rest = &self.rest[consumed..];
+        self.given.update(&output[..len]);
+        if status == Status::StreamEnd {
+            self.at = Place::Trailer;
+        } else if consumed == 0 && len == 0 {
+            return Err(CUT_SHORT);
+        }
+        Ok(len)
+    }
+
+    /// Checks a member's trailer and goes on with the next member, if there is one.
+    fn end_member(&mut self, inflater: &mut Inflater) -> Result<(), DecompressError> {
+        let checksum = take_array(&mut self.rest).map(u32::from_le_bytes).ok_or(CUT_SHORT)?;
+        let len = take_array(&mut self.rest).map(u32::from_le_bytes).ok_or(CUT_SHORT)?;
+        if (checksum, len) != (self.given.sum(), self.given.amount()) {
+            return Err(malformed("wrong checksum or length"));
+        }
+        match after_header(self.rest) {
+            Ok(rest) if self.rest.len() > LARGEST_IGNORED_TAIL => {
+                (self.rest, self.at) = (rest, Place::Data);
+                self.given.reset();
+                inflater.start();
+            }
+            _ => self.at = Place::End,
+        }
+        Ok(())
+    }
+}
+
+fn within(bytes: &[u8], count: u64) -> usize {
+    usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= bytes.len())
+        .expect("inflating takes and gives no more than it is given")
+}
+
+/// Steps over the header of the member that `body` begins with.
+fn after_header(body: &[u8]) -> Result<&[u8], DecompressError> {
+    if !body.starts_with(&MEMBER_START) {
+        return Err(malformed("not a gzip header"));
+    }
+    let mut rest = body;
+    let [_, _, _, flags, ..] = take_array::<10>(&mut rest).ok_or(CUT_SHORT)?;
+    if flags & EXTRA != 0 {
+        let len = take_array(&mut rest).map(u16::from_le_bytes).ok_or(CUT_SHORT)?;
+        take(&mut rest, usize::from(len)).ok_or(CUT_SHORT)?;
+    }
+    for text in [NAME, COMMENT] {
+        if flags & text != 0 {
+            let end = rest.iter().position(|byte| *byte == 0).ok_or(CUT_SHORT)?;
+            rest = &rest[end + 1..];
+        }
+    }
+    if flags & HEADER_CHECKSUM != 0 {
+        let mut header = Crc::new();
+        header.update(&body[..body.len() - rest.len()]);
+        let stored = take_array(&mut rest).map(u16::from_le_bytes).ok_or(CUT_SHORT)?;
+        if u32::from(stored) != header.sum() & 0xffff {
+            return Err(malformed("wrong header checksum"));
+        }
+    }
+    Ok(rest)
 }
 
 #[cfg(test)]
@@ -90,11 +200,38 @@ mod tests {
     }
 
     #[test]
+    fn a_header_without_a_member_is_a_tail() {
+        let plain = compress(b"text", -1);
+        for tail in [&plain[..10], &plain[..18]] {
+            let body = [&plain[..], tail].concat();
+            assert_eq!(decompress(Compression::Gzip, &body, 100).unwrap(), b"text");
+        }
+        let body = [&plain[..], &plain[..19]].concat();
+        assert!(decompress(Compression::Gzip, &body, 100).is_err());
+    }
+
+    #[test]
     fn a_wrong_checksum_is_an_error() {
         let mut body = compress(b"checked", -1);
         let crc_position = body.len() - 8;
         body[crc_position] ^= 1;
         assert!(decompress(Compression::Gzip, &body, 100).is_err());
+    }
+
+    #[test]
+    fn optional_header_fields_are_stepped_over_and_their_checksum_is_verified() {
+        let plain = compress(b"named", -1);
+        let fields = [&[3, 0][..], b"abc", b"name\0", b"comment\0"].concat();
+        let flags = HEADER_CHECKSUM | EXTRA | NAME | COMMENT;
+        let header = [&plain[..3], &[flags], &plain[4..10], &fields].concat();
+        let mut crc = Crc::new();
+        crc.update(&header);
+        let checksum = (crc.sum() & 0xffff).to_le_bytes();
+        let body = [&header[..], &checksum[..2], &plain[10..]].concat();
+        assert_eq!(decompress(Compression::Gzip, &body, 100).unwrap(), b"named");
+        let wrong = [&header[..], &[checksum[0] ^ 1, checksum[1]], &plain[10..]].concat();
+        let refused = malformed("wrong header checksum");
+        assert_eq!(decompress(Compression::Gzip, &wrong, 100), Err(refused));
     }
 
     #[test]

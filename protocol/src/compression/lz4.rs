@@ -7,6 +7,7 @@
 use lz4_flex::block;
 use twox_hash::XxHash32;
 
+use super::decompressor::{Piece, room};
 use super::{Compression, DecompressError, take, take_array};
 
 const MAGIC: [u8; 4] = 0x184d_2204u32.to_le_bytes();
@@ -145,36 +146,28 @@ impl<'a> Frame<'a> {
 #[derive(Debug)]
 pub(super) struct Stream<'a> {
     frame: Frame<'a>,
-    current: Block<'a>,
-    buffer: Vec<u8>,
-    filled: usize,
 }
 
 impl<'a> Stream<'a> {
     pub(super) fn new(body: &'a [u8]) -> Result<Self, DecompressError> {
-        let current = Block { data: &[], stored: true, checksum: None };
-        Ok(Self { frame: Frame::new(body)?, current, buffer: Vec::new(), filled: 0 })
+        Ok(Self { frame: Frame::new(body)? })
     }
 
-    pub(super) fn advance(&mut self) -> Result<bool, DecompressError> {
-        let Some(block) = self.frame.next_block()? else { return Ok(false) };
+    pub(super) fn advance(
+        &mut self,
+        output: &mut Vec<u8>,
+    ) -> Result<Option<Piece<'a>>, DecompressError> {
+        let Some(block) = self.frame.next_block()? else { return Ok(None) };
         if block.checksum.is_some_and(|checksum| checksum != XxHash32::oneshot(0, block.data)) {
             return Err(malformed("wrong block checksum"));
         }
-        if !block.stored {
-            let room = self.frame.max_output_of(block);
-            if self.buffer.len() < room {
-                self.buffer.resize(room, 0);
-            }
-            self.filled = block::decompress_into(block.data, &mut self.buffer[..room])
-                .map_err(|_| malformed("a block does not decompress"))?;
+        if block.stored {
+            return Ok(Some(Piece::Stored(block.data)));
         }
-        self.current = block;
-        Ok(true)
-    }
-
-    pub(super) fn chunk(&self) -> &[u8] {
-        if self.current.stored { self.current.data } else { &self.buffer[..self.filled] }
+        let room = room(output, self.frame.max_output_of(block));
+        let len = block::decompress_into(block.data, room)
+            .map_err(|_| malformed("a block does not decompress"))?;
+        Ok(Some(Piece::Output(len)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! Written as Java does: blocks of 32 KiB. Read as Java's `SnappyInputStream` does: a frame header
 //! may come again between blocks, and fewer than four bytes at the end are ignored.
 
+use super::decompressor::{Piece, room};
 use super::{Compression, DecompressError, take, take_array};
 use crate::varint::read_unsigned_varint;
 
@@ -74,7 +75,8 @@ impl<'a> Blocks<'a> {
             return Err(malformed("no data"));
         }
         let framed = body.len() >= FRAME_HEADER_LEN && body.starts_with(&MAGIC);
-        let rest = if framed { after_frame_header(body)? } else { body };
+        // `SnappyInputStream` does not look at the versions in the first header.
+        let rest = if framed { &body[FRAME_HEADER_LEN..] } else { body };
         Ok(Self { rest, framed })
     }
 
@@ -95,13 +97,12 @@ impl<'a> Blocks<'a> {
     }
 }
 
+/// Steps over a frame header between blocks. Of one that begins like a header and is none,
+/// `SnappyInputStream` says nothing either.
 fn after_frame_header(mut input: &[u8]) -> Result<&[u8], DecompressError> {
     let header = take(&mut input, FRAME_HEADER_LEN).ok_or(malformed("header is cut short"))?;
-    if !header.starts_with(&MAGIC) {
-        return Err(malformed("a block length that is neither length nor header"));
-    }
     let version = header[8..12].try_into().map(i32::from_be_bytes).expect("four bytes");
-    if version < VERSION.cast_signed() {
+    if header.starts_with(&MAGIC) && version < VERSION.cast_signed() {
         return Err(malformed("incompatible version"));
     }
     Ok(input)
@@ -111,35 +112,29 @@ fn after_frame_header(mut input: &[u8]) -> Result<&[u8], DecompressError> {
 pub(super) struct Stream<'a> {
     blocks: Blocks<'a>,
     decoder: snap::raw::Decoder,
-    buffer: Vec<u8>,
 }
 
 impl<'a> Stream<'a> {
     pub(super) fn new(body: &'a [u8]) -> Result<Self, DecompressError> {
-        let decoder = snap::raw::Decoder::new();
-        Ok(Self { blocks: Blocks::new(body)?, decoder, buffer: Vec::new() })
+        Ok(Self { blocks: Blocks::new(body)?, decoder: snap::raw::Decoder::new() })
     }
 
     /// `remaining` is asked before the block's output is allocated: a bare block has any size.
     pub(super) fn advance(
         &mut self,
+        output: &mut Vec<u8>,
         remaining: usize,
         too_large: DecompressError,
-    ) -> Result<bool, DecompressError> {
-        let Some(block) = self.blocks.next()? else { return Ok(false) };
+    ) -> Result<Option<Piece<'a>>, DecompressError> {
+        let Some(block) = self.blocks.next()? else { return Ok(None) };
         let len = block_len(block)?;
         if len > remaining {
             return Err(too_large);
         }
-        self.buffer.resize(len, 0);
         self.decoder
-            .decompress(block, &mut self.buffer)
+            .decompress(block, room(output, len))
             .map_err(|_| malformed("a block does not decompress"))?;
-        Ok(true)
-    }
-
-    pub(super) fn chunk(&self) -> &[u8] {
-        &self.buffer
+        Ok(Some(Piece::Output(len)))
     }
 }
 
@@ -183,10 +178,18 @@ mod tests {
     }
 
     #[test]
-    fn version_zero_is_incompatible() {
-        let mut body = compress(b"text");
-        body[8..12].fill(0);
-        assert_eq!(read(&body), Err(malformed("incompatible version")));
+    fn the_first_header_may_have_any_version_and_a_later_one_must_have_one() {
+        for version in [0i32, -1, 2, i32::MIN] {
+            let mut other = compress(b"text");
+            other[8..12].copy_from_slice(&version.to_be_bytes());
+            assert_eq!(read(&other).unwrap(), b"text", "{version}");
+            let later = [compress(b"one "), other].concat();
+            let expected = match version {
+                2 => Ok(b"one text".to_vec()),
+                _ => Err(malformed("incompatible version")),
+            };
+            assert_eq!(read(&later), expected, "{version}");
+        }
     }
 
     #[test]

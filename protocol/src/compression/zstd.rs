@@ -5,7 +5,8 @@
 
 use ::zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
-use super::{CHUNK_LEN, Compression, DecompressError, take, take_array};
+use super::decompressor::Piece;
+use super::{Compression, DecompressError, take, take_array};
 
 const FRAME_MAGIC: u32 = 0xfd2f_b528;
 /// Frames to be stepped over; the low four bits are free.
@@ -34,9 +35,9 @@ pub(super) fn check_frame(mut body: &[u8]) -> Result<u64, DecompressError> {
             let len = take_array(&mut body).map(u32::from_le_bytes).ok_or(CUT_SHORT)?;
             take(&mut body, usize::try_from(len).map_err(|_| CUT_SHORT)?).ok_or(CUT_SHORT)?;
         } else if magic == FRAME_MAGIC {
-            let has_checksum = check_header(&mut body)?;
+            let header = check_header(&mut body)?;
             bound = bound.saturating_add(check_blocks(&mut body)?);
-            take(&mut body, if has_checksum { 4 } else { 0 }).ok_or(CUT_SHORT)?;
+            take(&mut body, if header.has_checksum { 4 } else { 0 }).ok_or(CUT_SHORT)?;
         } else {
             return Err(malformed("not a frame"));
         }
@@ -46,18 +47,26 @@ pub(super) fn check_frame(mut body: &[u8]) -> Result<u64, DecompressError> {
     }
 }
 
-/// Steps over a frame's header and tells whether a checksum follows its blocks.
-fn check_header(input: &mut &[u8]) -> Result<bool, DecompressError> {
+#[derive(Debug, Clone, Copy)]
+struct FrameHeader {
+    /// A checksum follows the blocks.
+    has_checksum: bool,
+    /// How far back a block may refer, and so what a decoder has to keep.
+    window_len: u64,
+}
+
+/// Steps over a frame's header, behind its magic number.
+fn check_header(input: &mut &[u8]) -> Result<FrameHeader, DecompressError> {
     let [descriptor] = take_array(input).ok_or(CUT_SHORT)?;
     if descriptor & 0b1000 != 0 {
         return Err(malformed("a reserved bit is set"));
     }
     let single_segment = descriptor & 0b10_0000 != 0;
+    let mut window_len = 0;
     if !single_segment {
         let [window] = take_array(input).ok_or(CUT_SHORT)?;
-        let exponent = u32::from(window >> 3) + 10;
-        let above = u32::from(window & 0b111 != 0);
-        if exponent + above > MAX_WINDOW_LOG_LIMIT {
+        window_len = (8 + u64::from(window & 0b111)) << (7 + (window >> 3));
+        if window_len > 1 << MAX_WINDOW_LOG_LIMIT {
             return Err(malformed("the window is larger than 128 MiB"));
         }
     }
@@ -70,8 +79,19 @@ fn check_header(input: &mut &[u8]) -> Result<bool, DecompressError> {
         0 => usize::from(single_segment),
         class => 1 << class,
     };
-    take(input, content_size_len).ok_or(CUT_SHORT)?;
-    Ok(descriptor & 0b100 != 0)
+    let content_size = take(input, content_size_len).ok_or(CUT_SHORT)?;
+    if single_segment {
+        window_len = content_size.iter().rev().fold(0, |len, byte| len << 8 | u64::from(*byte));
+    }
+    Ok(FrameHeader { has_checksum: descriptor & 0b100 != 0, window_len })
+}
+
+/// The window of the frame that `body` begins with; 0 for what is no frame, which needs none.
+fn window_len(mut body: &[u8]) -> u64 {
+    if take_array(&mut body).map(u32::from_le_bytes) != Some(FRAME_MAGIC) {
+        return 0;
+    }
+    check_header(&mut body).map_or(0, |header| header.window_len)
 }
 
 /// Steps over the blocks of a frame and returns the most they can decompress to.
@@ -98,57 +118,86 @@ fn check_blocks(input: &mut &[u8]) -> Result<u64, DecompressError> {
     }
 }
 
-pub(super) struct Stream<'a> {
-    decoder: Decoder<'static>,
-    rest: &'a [u8],
-    mid_frame: bool,
-    buffer: Vec<u8>,
-    filled: usize,
+/// A decoder for one body after the other.
+#[derive(Default)]
+pub(super) struct Context {
+    decoder: Option<Decoder<'static>>,
+    /// A window has passed through that is larger than what is kept.
+    oversized: bool,
 }
 
-impl std::fmt::Debug for Stream<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream").field("rest", &self.rest.len()).finish_non_exhaustive()
+impl Context {
+    fn start(&mut self, window_log: u32) -> std::io::Result<()> {
+        let decoder = match &mut self.decoder {
+            Some(decoder) => {
+                decoder.reinit()?;
+                decoder
+            }
+            none => none.insert(Decoder::new()?),
+        };
+        decoder.set_parameter(DParameter::WindowLogMax(window_log))
     }
+
+    /// Gives back the memory of an unusually large window.
+    pub(super) fn trim(&mut self) {
+        if std::mem::take(&mut self.oversized) {
+            self.decoder = None;
+        }
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("oversized", &self.oversized).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Stream<'a> {
+    rest: &'a [u8],
+    mid_frame: bool,
 }
 
 impl<'a> Stream<'a> {
-    pub(super) fn new(body: &'a [u8], max_output: usize) -> Result<Self, DecompressError> {
-        let mut decoder = Decoder::new().map_err(|_| malformed("no decoder"))?;
+    pub(super) fn new(
+        body: &'a [u8],
+        max_output: usize,
+        context: &mut Context,
+    ) -> Result<Self, DecompressError> {
         let output_log = usize::BITS - max_output.leading_zeros();
         let window_log = output_log.clamp(MIN_WINDOW_LOG_LIMIT, MAX_WINDOW_LOG_LIMIT);
-        decoder
-            .set_parameter(DParameter::WindowLogMax(window_log))
-            .map_err(|_| malformed("no decoder"))?;
-        Ok(Self { decoder, rest: body, mid_frame: true, buffer: vec![0; CHUNK_LEN], filled: 0 })
+        context.start(window_log).map_err(|_| malformed("no decoder"))?;
+        Ok(Self { rest: body, mid_frame: false })
     }
 
-    pub(super) fn advance(&mut self) -> Result<bool, DecompressError> {
+    pub(super) fn advance(
+        &mut self,
+        context: &mut Context,
+        output: &mut [u8],
+    ) -> Result<Option<Piece<'a>>, DecompressError> {
         loop {
-            if self.rest.is_empty() && !self.mid_frame {
-                return Ok(false);
+            if !self.mid_frame {
+                if self.rest.is_empty() {
+                    return Ok(None);
+                }
+                context.oversized |= window_len(self.rest) > 1 << MIN_WINDOW_LOG_LIMIT;
             }
+            let decoder = context.decoder.as_mut().expect("the stream has started the decoder");
             let mut input = InBuffer::around(self.rest);
-            let mut output = OutBuffer::around(self.buffer.as_mut_slice());
-            let wanted = self
-                .decoder
+            let mut output = OutBuffer::around(&mut *output);
+            let wanted = decoder
                 .run(&mut input, &mut output)
                 .map_err(|_| malformed("a frame does not decompress"))?;
-            let consumed = input.pos();
-            self.filled = output.pos();
+            let (consumed, len) = (input.pos(), output.pos());
             self.rest = &self.rest[consumed..];
             self.mid_frame = wanted != 0;
-            if self.filled > 0 {
-                return Ok(true);
+            if len > 0 {
+                return Ok(Some(Piece::Output(len)));
             }
             if consumed == 0 && self.mid_frame {
                 return Err(CUT_SHORT);
             }
         }
-    }
-
-    pub(super) fn chunk(&self) -> &[u8] {
-        &self.buffer[..self.filled]
     }
 }
 

@@ -73,6 +73,9 @@ pub enum InvalidRecords {
         /// The count field.
         count: i32,
     },
+    /// Compressed records are numbered otherwise than 0, 1, 2 and so on.
+    #[error("the offsets of a compressed batch's records must be consecutive and begin at 0")]
+    OffsetsNotConsecutive,
     /// Control records are the broker's.
     #[error("clients are not allowed to write control records")]
     ControlBatch,
@@ -105,6 +108,8 @@ impl InvalidRecords {
             Self::ZstdNotAllowed { .. } => ErrorCode::UnsupportedCompressionType,
             Self::TooLarge { .. } | Self::Build(_) => ErrorCode::MessageTooLarge,
             Self::Records(rejected) => rejected.code(),
+            // Kafka sets out to number them anew, but has not kept what it would need for that.
+            Self::OffsetsNotConsecutive => ErrorCode::UnknownServerError,
             Self::NoBatch
             | Self::SeveralBatches
             | Self::NonZeroBaseOffset { .. }

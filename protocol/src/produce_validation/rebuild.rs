@@ -4,14 +4,14 @@
 use std::borrow::Cow;
 
 use super::error::InvalidRecords;
-use super::records::RecordCheck;
+use super::records::{RecordCheck, decompressed_limit};
 use super::{Rules, Validated, check_size, final_timestamps, log_append_time};
 use crate::batch::{
     BatchError, BatchHeader, CONTROL_FLAG, HEADER_LEN, LOG_APPEND_TIME_FLAG, RecordBatch,
     TRANSACTIONAL_FLAG, TimestampType,
 };
 use crate::batch_builder::{BuildError, finish};
-use crate::compression::{Codec, Compression, DecompressError, compress, decompress};
+use crate::compression::{Codec, Compression, DecompressError, Workspace, compress, decompress};
 use crate::record::RecordRef;
 
 /// Writes the batch in `target`, numbering its records 0, 1, 2 and so on.
@@ -20,10 +20,11 @@ pub(super) fn rebuild(
     source: Compression,
     target: Codec,
     rules: &Rules<'_>,
+    workspace: &mut Workspace,
 ) -> Result<Validated, InvalidRecords> {
     let mut records = uncompressed(batch, source, target, rules)?;
     let mut check = RecordCheck::new(batch.header, rules);
-    check.walk(Compression::None, &records)?;
+    check.walk(Compression::None, &records, workspace)?;
     let walked = check.finish()?;
     if !walked.consecutive {
         records = renumbered(&records)?.into();
@@ -51,17 +52,16 @@ fn uncompressed<'a>(
     let body = &batch.bytes[HEADER_LEN..];
     match source {
         Compression::None => Ok(body.into()),
-        codec => Ok(decompress(codec, body, decompressed_limit(target, rules))?.into()),
+        codec => Ok(decompress(codec, body, output_limit(body, target, rules))?.into()),
     }
 }
 
 /// Uncompressed, the batch must still fit `max.message.bytes`: no need to decompress further.
-fn decompressed_limit(target: Codec, rules: &Rules<'_>) -> usize {
+fn output_limit(body: &[u8], target: Codec, rules: &Rules<'_>) -> usize {
+    let limit = decompressed_limit(body, rules);
     match target.compression() {
-        Compression::None => {
-            rules.max_decompressed_size.min(rules.max_message_size.saturating_sub(HEADER_LEN))
-        }
-        _ => rules.max_decompressed_size,
+        Compression::None => limit.min(rules.max_message_size.saturating_sub(HEADER_LEN)),
+        _ => limit,
     }
 }
 

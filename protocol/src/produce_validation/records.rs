@@ -5,10 +5,16 @@ use std::fmt;
 use super::Rules;
 use super::error::{InvalidRecords, Reason, RejectedRecords};
 use crate::batch::{BatchError, BatchHeader, NO_TIMESTAMP, TimestampType};
-use crate::compression::{Compression, Decompressor};
+use crate::compression::{Compression, Decompressor, Workspace};
 use crate::ids::Offset;
 use crate::record::stream::{RecordShape, RecordStream, StreamError};
 use crate::record::{RecordError, RecordRef};
+
+/// What deflate can make of a byte, the densest of the codecs but for zstd. More than that is only
+/// taken from bodies that decompress to little.
+const MAX_RATIO: usize = 1_032;
+/// What any compressed body may decompress to, in bytes.
+const MAX_FROM_LITTLE: usize = 16 * 1024 * 1024;
 
 impl From<StreamError> for BatchError {
     fn from(error: StreamError) -> Self {
@@ -67,7 +73,12 @@ impl<'r> RecordCheck<'r> {
     }
 
     /// Looks at every record of `body`. Compressed records are walked as they are decompressed.
-    pub(super) fn walk(&mut self, compression: Compression, body: &[u8]) -> Result<(), BatchError> {
+    pub(super) fn walk(
+        &mut self,
+        compression: Compression,
+        body: &[u8],
+        workspace: &mut Workspace,
+    ) -> Result<(), BatchError> {
         let count = self.header.record_count;
         if count < 0 {
             return Err(BatchError::NegativeCount { count });
@@ -76,8 +87,8 @@ impl<'r> RecordCheck<'r> {
             Compression::None => Ok(self.walk_slice(body)?),
             _ if count == 0 => Ok(()),
             codec => {
-                let limit = self.rules.max_decompressed_size;
-                Ok(self.walk_stream(Decompressor::new(codec, body, limit)?)?)
+                let limit = decompressed_limit(body, self.rules);
+                Ok(self.walk_stream(Decompressor::new(codec, body, limit, workspace)?)?)
             }
         }
     }
@@ -96,12 +107,7 @@ impl<'r> RecordCheck<'r> {
                 return Err(RecordError::Missing);
             }
             let record = RecordRef::read(&mut body)?;
-            self.on_record(RecordShape {
-                timestamp_delta: record.timestamp_delta,
-                offset_delta: record.offset_delta,
-                key_size: size_of(record.key),
-                value_size: size_of(record.value),
-            });
+            self.on_record(record.into());
         }
         if body.is_empty() { Ok(()) } else { Err(RecordError::BytesRemain) }
     }
@@ -148,16 +154,17 @@ impl<'r> RecordCheck<'r> {
     }
 }
 
+/// The most bytes that a compressed `body` may decompress to: what the topic allows, and no more than
+/// keeps the time that decompressing takes in proportion to the bytes that were received.
+pub(super) fn decompressed_limit(body: &[u8], rules: &Rules<'_>) -> usize {
+    let proportionate = body.len().saturating_mul(MAX_RATIO).max(MAX_FROM_LITTLE);
+    rules.max_decompressed_size.min(proportionate)
+}
+
 /// Whether a producer's timestamp is too old or too far ahead. None (-1) is always in range.
 pub(super) fn timestamp_is_out_of_range(timestamp: i64, rules: &Rules<'_>) -> bool {
     let age_ms = rules.now_ms.wrapping_sub(timestamp);
     timestamp != NO_TIMESTAMP
         && (age_ms > rules.timestamp_before_max_ms
             || age_ms.wrapping_neg() > rules.timestamp_after_max_ms)
-}
-
-fn size_of(bytes: Option<&[u8]>) -> i32 {
-    bytes.map_or(-1, |bytes| {
-        i32::try_from(bytes.len()).expect("a field of a record is shorter than 2 GiB")
-    })
 }

@@ -3,7 +3,7 @@
 //! Keys, values and headers are stepped over, so that only one piece of the decompressor's output
 //! is held, however large the records are.
 
-use super::RecordError;
+use super::{RecordError, RecordRef};
 use crate::compression::{DecompressError, Decompressor};
 use crate::varint::{VarintError, varint_from, varlong_from};
 
@@ -33,6 +33,23 @@ pub(crate) struct RecordShape {
     pub(crate) value_size: i32,
 }
 
+impl From<RecordRef<'_>> for RecordShape {
+    fn from(record: RecordRef<'_>) -> Self {
+        Self {
+            timestamp_delta: record.timestamp_delta,
+            offset_delta: record.offset_delta,
+            key_size: size_of(record.key),
+            value_size: size_of(record.value),
+        }
+    }
+}
+
+fn size_of(bytes: Option<&[u8]>) -> i32 {
+    bytes.map_or(-1, |bytes| {
+        i32::try_from(bytes.len()).expect("a field of a record is shorter than 2 GiB")
+    })
+}
+
 #[derive(Debug)]
 pub(crate) struct RecordStream<'a> {
     source: Decompressor<'a>,
@@ -53,6 +70,16 @@ impl<'a> RecordStream<'a> {
         if self.ensure_bytes()? == 0 {
             return Err(RecordError::Missing.into());
         }
+        let mut rest = &self.source.chunk()[self.position..];
+        if let Ok(record) = RecordRef::read(&mut rest) {
+            self.position += record.encoded_len;
+            return Ok(record.into());
+        }
+        self.next_in_pieces()
+    }
+
+    /// Reads a record that does not lie in one piece, or is malformed.
+    fn next_in_pieces(&mut self) -> Result<RecordShape, StreamError> {
         let size = varint_from(|| self.next_raw_byte())?;
         self.left = usize::try_from(size)
             .map_err(|_| RecordError::BeyondEnd { size, available: self.available() })?;
@@ -142,14 +169,14 @@ impl<'a> RecordStream<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{RecordData, RecordRef};
+    use super::super::RecordData;
     use super::*;
-    use crate::compression::{Compression, compress};
+    use crate::compression::{Compression, Workspace, compress};
 
     const LIMIT: usize = 1 << 24;
 
-    fn stream(body: &[u8]) -> RecordStream<'_> {
-        RecordStream::new(Decompressor::new(Compression::Gzip, body, LIMIT).unwrap())
+    fn stream<'a>(body: &'a [u8], workspace: &'a mut Workspace) -> RecordStream<'a> {
+        RecordStream::new(Decompressor::new(Compression::Gzip, body, LIMIT, workspace).unwrap())
     }
 
     #[test]
@@ -161,7 +188,8 @@ mod tests {
             data.write(&mut records, offset_delta, 7).unwrap();
         }
         let body = compress(Compression::Gzip, &records);
-        let mut stream = stream(&body);
+        let mut workspace = Workspace::default();
+        let mut stream = stream(&body, &mut workspace);
         for offset_delta in 0..3 {
             let expected =
                 RecordShape { timestamp_delta: 7, offset_delta, key_size: -1, value_size: 100_000 };
@@ -173,13 +201,19 @@ mod tests {
     #[test]
     fn bytes_after_the_last_record_are_an_error() {
         let body = compress(Compression::Gzip, b"x");
-        assert_eq!(stream(&body).finish(), Err(RecordError::BytesRemain.into()));
+        assert_eq!(
+            stream(&body, &mut Workspace::default()).finish(),
+            Err(RecordError::BytesRemain.into())
+        );
     }
 
     #[test]
     fn a_missing_record_is_an_error() {
         let body = compress(Compression::Gzip, b"");
-        assert_eq!(stream(&body).next_record(), Err(RecordError::Missing.into()));
+        assert_eq!(
+            stream(&body, &mut Workspace::default()).next_record(),
+            Err(RecordError::Missing.into())
+        );
     }
 
     #[test]
@@ -195,7 +229,7 @@ mod tests {
         for case in cases {
             let body = compress(Compression::Gzip, case);
             assert!(RecordRef::read(&mut &case[..]).is_err(), "{case:?}");
-            assert!(stream(&body).next_record().is_err(), "{case:?}");
+            assert!(stream(&body, &mut Workspace::default()).next_record().is_err(), "{case:?}");
         }
     }
 }

@@ -50,7 +50,11 @@ impl Quorum {
         let voters = self.upgraded_voters(epoch, from, to)?;
         if let Some(voters) = voters.filter(|_| !validate_only) {
             let voters = (voters != *self.voters()).then_some(voters);
-            let batch = MembershipBatch { kraft_version: Some(to), voters, timestamp_ms: now_ms };
+            let batch = MembershipBatch {
+                kraft_version: Some(to),
+                voters,
+                timestamp_ms: self.wall_ms(now_ms),
+            };
             self.append_membership(now_ms, batch);
             if let Role::Leader(leader) = &mut self.role {
                 leader.volatile_voters = None;

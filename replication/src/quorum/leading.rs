@@ -101,7 +101,7 @@ impl Quorum {
             leader_id: self.config.local.id,
             voter_ids: self.voters().ids().collect(),
             granting_voter_ids: granting,
-            timestamp_ms: now_ms,
+            timestamp_ms: self.wall_ms(now_ms),
             membership: None,
         };
         if kraft_version > 0 {

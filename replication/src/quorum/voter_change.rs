@@ -122,7 +122,7 @@ impl Quorum {
         let voters = Some(voters);
         self.append_membership(
             now_ms,
-            MembershipBatch { kraft_version: None, voters, timestamp_ms: now_ms },
+            MembershipBatch { kraft_version: None, voters, timestamp_ms: self.wall_ms(now_ms) },
         );
         voters_offset
     }

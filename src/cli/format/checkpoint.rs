@@ -17,15 +17,15 @@ const EPOCH: LeaderEpoch = 0;
 pub fn voters_checkpoint(
     kraft_version: i16,
     voters: VotersRecord,
-    now_ms: i64,
+    wall_ms: i64,
 ) -> Result<BytesMut, SnapshotError> {
     let version = KRaftVersionRecord { version: 0, k_raft_version: kraft_version };
     Snapshot {
         epoch: EPOCH,
-        last_contained_log_timestamp: now_ms,
+        last_contained_log_timestamp: wall_ms,
         membership: vec![ControlRecord::KRaftVersion(version), ControlRecord::KRaftVoters(voters)],
         records: &[],
-        now_ms,
+        wall_ms,
     }
     .encode(|record| record.latest_version())
 }

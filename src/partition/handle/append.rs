@@ -2,6 +2,7 @@
 //!
 //! The records are validated before the lock is taken; the lock is held for one append.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use klamm_log::error::AppendError;
 use klamm_log::log::LeaderAppend;
 use klamm_log::producer_state::AppendOrigin as LogOrigin;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::compression::Workspace;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
 use klamm_replication::partition::{AcksState, NotEnoughReplicas};
@@ -21,6 +23,11 @@ use crate::partition::waiting::Countdown;
 /// The most bytes a compressed batch of this topic may decompress to where it has to be decompressed,
 /// as a multiple of `max.message.bytes`.
 const MAX_DECOMPRESSION_RATIO: usize = 100;
+
+thread_local! {
+    /// What decompressing needs, a few hundred KiB: for each thread, so that idle connections have none of it.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
 
 /// Who appends, and who waits for it.
 #[derive(Debug, Clone, Copy)]
@@ -126,29 +133,28 @@ impl AppendFailure {
 }
 
 impl Partition {
-    /// Appends one partition's records of a request, or a coordinator's.
+    /// Appends one partition's records of a request, or a coordinator's, received at `wall_ms`.
     pub(crate) fn append(
         self: &Arc<Self>,
         records: Bytes,
         options: &AppendOptions<'_>,
-        now_ms: i64,
+        wall_ms: i64,
     ) -> Result<Appended, AppendFailure> {
         let config = self.config();
-        let validated = produce_validation::validate(
-            records,
-            &self.rules(&config, options, now_ms),
-        )
-        .map_err(|invalid| {
-            AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
-        })?;
-        self.append_validated(&config, validated, options, now_ms)
+        let rules = self.rules(&config, options, wall_ms);
+        let validated = WORKSPACE
+            .with_borrow_mut(|workspace| produce_validation::validate(records, &rules, workspace))
+            .map_err(|invalid| {
+                AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
+            })?;
+        self.append_validated(&config, validated, options)
     }
 
     fn rules<'a>(
         &'a self,
         config: &PartitionConfig,
         options: &AppendOptions<'_>,
-        now_ms: i64,
+        wall_ms: i64,
     ) -> Rules<'a> {
         let max_message_size =
             usize::try_from(config.log.max_message_bytes).expect("a usize has at least 32 bits");
@@ -160,7 +166,7 @@ impl Partition {
             timestamp_type: config.log.message_timestamp_type,
             timestamp_before_max_ms: config.log.message_timestamp_before_max_ms,
             timestamp_after_max_ms: config.log.message_timestamp_after_max_ms,
-            now_ms,
+            now_ms: wall_ms,
             target: config.compression,
             origin: options.origin,
             validate_compressed: config.validate_compressed,
@@ -173,8 +179,8 @@ impl Partition {
         config: &PartitionConfig,
         validated: Validated,
         options: &AppendOptions<'_>,
-        now_ms: i64,
     ) -> Result<Appended, AppendFailure> {
+        let now_ms = clock::now_ms();
         let mut state = self.lock();
         let (log, leader) = state.log_and_leader().map_err(|code| AppendFailure::new(code, -1))?;
         if options.acks_all {
@@ -198,7 +204,7 @@ impl Partition {
         let flushes = config.flushes_before_ack()
             || log.segment_count() != segments
             || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
-        let moved = leader.on_appended(log.log_end(), clock::now_ms());
+        let moved = leader.on_appended(log.log_end(), now_ms);
         let required_offset = info.last_offset + 1;
         // Of a repetition, that of the records that were there before.
         let epoch = log.leader_epochs().epoch_of(info.last_offset);

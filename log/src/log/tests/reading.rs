@@ -250,3 +250,26 @@ fn a_byte_that_the_disk_has_damaged_in_a_sealed_segment_is_never_given() {
     disk.write_synced(&path, &intact).unwrap();
     assert_eq!(reopened().view().verify(0).unwrap(), intact.len() as u64);
 }
+
+#[test]
+fn records_from_before_1970_have_no_largest_timestamp_but_are_found_by_their_own() {
+    let mut log = open(&MemoryDisk::default(), small_segments());
+    for timestamp in [-5_000, -7_000, -3_000] {
+        let mut old = batch(2, timestamp);
+        // What validation makes of such a batch.
+        old.header =
+            old.header.with_max_timestamp(klamm_protocol::batch::TimestampType::CreateTime, -1);
+        append(&mut log, old);
+    }
+    let find = |log: &Log, target| {
+        let found = log.view().offset_for(target).unwrap();
+        found.map(|found| (found.timestamp, found.offset))
+    };
+    assert_eq!(find(&log, OffsetTarget::MaxTimestamp), None);
+    assert_eq!(find(&log, OffsetTarget::Timestamp(-7_000)), Some((-5_000, 0)));
+    assert_eq!(find(&log, OffsetTarget::Timestamp(-4_000)), Some((-3_000, 4)));
+    assert_eq!(find(&log, OffsetTarget::Timestamp(0)), None);
+    append(&mut log, batch(2, 5));
+    assert_eq!(find(&log, OffsetTarget::MaxTimestamp), Some((5, 6)));
+    assert_eq!(find(&log, OffsetTarget::Timestamp(0)), Some((5, 6)));
+}

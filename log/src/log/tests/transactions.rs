@@ -139,9 +139,9 @@ fn silent_producers_are_forgotten_unless_in_a_transaction() {
     let mut log = open(&MemoryDisk::default(), small_segments());
     append(&mut log, produced(1, 0, 0, 1));
     append(&mut log, in_transaction(2, 0, 0));
-    log.producers_mut().remove_expired(1_999, 1_000);
+    log.producers_mut().remove_expired(Now::at(1_999), 1_000);
     assert_eq!(log.producers().len(), 2);
-    log.producers_mut().remove_expired(2_000, 1_000);
+    log.producers_mut().remove_expired(Now::at(2_000), 1_000);
     assert_eq!(log.producers().producers().map(|p| p.producer_id).collect::<Vec<_>>(), [2]);
     assert_eq!(log.producers().oldest_transaction_timestamp(), Some(1_000));
 }

@@ -74,7 +74,7 @@ fn a_log_may_start_over_at_any_offset() {
 fn a_truncation_below_the_log_starts_over() {
     let mut log = filled(&MemoryDisk::default());
     log.delete_records(60).unwrap();
-    log.apply_retention(0).unwrap();
+    log.apply_retention(Now::at(0)).unwrap();
     log.truncate_to(5, 0).unwrap();
     assert_eq!((log.log_start(), log.log_end()), (5, 5));
 }
