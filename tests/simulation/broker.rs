@@ -340,7 +340,7 @@ impl Broker {
             let answer = Err(ErrorCode::UnknownTopicOrPartition);
             return step.answer(to.0, Message::ProduceAnswer { call: to.1, answer });
         };
-        replica.produce(to, batch.values, partition, step);
+        replica.produce(to, batch, partition, step);
         self.request_sync(disk, step);
     }
 

@@ -1,6 +1,6 @@
 //! Whole clusters of the pure cores on one seeded scheduler: quorum, controller, partitions, producers, the
 //! group coordinator and its members, on a network that loses, delays, doubles and cuts, on machines that lose
-//! power, whose disks fail and whose clocks differ.
+//! power, whose log directories fail, vanish, return and run full, and whose clocks differ and are set.
 //!
 //! Everything follows from the seed. `SIMULATION_SEED=<n>` runs that one, `SIMULATION_SEEDS=<n>` so many from 0
 //! on, `SIMULATION_FRESH_SEEDS=<n>` so many that nobody has seen; `SIMULATION_VERBOSE=1` tells what happens. A fresh
@@ -126,6 +126,18 @@ fn everything_that_can_go_wrong_does() {
         "orderly stops",
         "cuts of the network",
         "disks replaced",
+        "directories away",
+        "directories back in a running node",
+        "directories failed",
+        "directories replaced",
+        "looks at a replica that is offline",
+        "disks full",
+        "batches without room",
+        "replicas without room",
+        "metadata without room",
+        "clocks set ahead",
+        "clocks set back",
+        "clocks that were behind set right",
         "elections of a quorum leader",
         "changes of voters",
         "metadata logs cut",
@@ -187,6 +199,41 @@ fn truncation_to_the_high_watermark_is_caught() {
 #[test]
 fn a_follower_that_acknowledges_what_it_has_not_synced_is_caught() {
     assert_caught(Plant::FollowerAcknowledgesUnsynced);
+}
+
+#[test]
+fn an_empty_log_in_the_place_of_one_whose_directory_is_away_is_caught() {
+    assert_caught(Plant::OpensMissedReplicaEmpty);
+}
+
+#[test]
+fn an_eligible_replica_that_is_begun_anew_is_caught() {
+    assert_caught(Plant::BeginsEligibleReplicaAnew);
+}
+
+#[test]
+fn a_failed_directory_that_the_controller_never_hears_of_is_caught() {
+    assert_caught(Plant::FailedDirectoryNotReported);
+}
+
+#[test]
+fn a_leader_without_room_that_takes_its_followers_out_of_the_isr_is_caught() {
+    assert_caught(Plant::DeadLeaderShrinksIsr);
+}
+
+#[test]
+fn stored_times_by_the_steady_clock_are_caught() {
+    assert_caught(Plant::StoredTimesAreSteady);
+}
+
+#[test]
+fn days_that_a_clock_skips_and_that_are_believed_at_once_are_caught() {
+    assert_caught(Plant::SkippedDaysAreBelieved);
+}
+
+#[test]
+fn timers_that_follow_the_wall_clock_are_caught() {
+    assert_caught(Plant::TimersFollowWallClock);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::batch::PartitionId;
 use crate::broker::Broker;
-use crate::clock::Clock;
+use crate::clock::{Clock, DAY_MS};
 use crate::disk::Disk;
 use crate::log::SyncMark;
 use crate::message::{CallId, Message, Sender};
@@ -16,6 +16,8 @@ use klamm_replication::quorum::FlushTicket;
 
 /// A node checkpoints its high watermarks this often.
 const CHECKPOINT_MS: i64 = 250;
+/// `producer.id.expiration.ms`
+const PRODUCER_ID_EXPIRATION_MS: i64 = DAY_MS;
 /// A node takes snapshots at intervals of up to so long.
 const SNAPSHOT_MS: i64 = 2_500;
 
@@ -162,6 +164,9 @@ impl Node {
     }
 
     pub(crate) fn on_timer(&mut self, timer: NodeTimer, step: &mut NodeStep<'_>) {
+        if let NodeTimer::Checkpoint = timer {
+            self.clock.write_down(step.now.retention_ms);
+        }
         if let Some(process) = &mut self.process {
             process.on_timer(timer, &mut self.disk, step);
             process.publish(&mut self.disk, step);
@@ -252,8 +257,9 @@ impl Process {
             }
             NodeTimer::Checkpoint => {
                 step.after(CHECKPOINT_MS, NodeTimer::Checkpoint);
-                for (id, replica) in &broker.replicas {
+                for (id, replica) in &mut broker.replicas {
                     let partition = disk.logs.get_mut(*id).expect("a replica has a log");
+                    replica.producers.remove_expired(step.now, PRODUCER_ID_EXPIRATION_MS);
                     if !partition.is_full {
                         partition.checkpoint = replica.high_watermark;
                     }

@@ -44,6 +44,12 @@ pub(crate) enum Plant {
     /// A produce goes on waiting when the leader has been deposed, and is answered by the offset when it
     /// leads again: another record may be there.
     WaitingOutlivesLeadership,
+    /// What is stored is stamped with the steady clock.
+    StoredTimesAreSteady,
+    /// What is stored is judged by a wall clock that was set a moment ago.
+    SkippedDaysAreBelieved,
+    /// Timers follow the wall clock.
+    TimersFollowWallClock,
     /// A new leader tells where the partition ends before it knows (before KIP-207).
     LatestShownTooEarly,
     /// The group coordinator takes appended offsets for committed ones.

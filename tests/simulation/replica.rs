@@ -8,7 +8,7 @@ mod fetching;
 use crate::batch::{PartitionBatch, PartitionId, Payload, Value};
 use crate::log_directories::PartitionDisk;
 use crate::log::Extent;
-use crate::message::{CallId, Message, Sender};
+use crate::message::{CallId, Message, ProducedBatch, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::observation::{Life, Observation};
 use crate::plant::Plant;
@@ -342,11 +342,12 @@ impl Replica {
     pub(crate) fn produce(
         &mut self,
         (to, call): (Sender, CallId),
-        values: Vec<Value>,
+        batch: ProducedBatch,
         disk: &mut PartitionDisk,
         step: &mut NodeStep<'_>,
     ) {
-        let header = header_of(&values, step.now_ms);
+        let values = batch.values;
+        let header = header_of(&values, batch.timestamp_ms);
         let payload = Payload::Values(values.clone());
         match self.append(header, payload, AppendOrigin::Client, disk, step) {
             Err(error) => {

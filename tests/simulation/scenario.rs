@@ -68,6 +68,8 @@ pub(crate) struct Scenario {
     /// In a hundred starts, how many find one of several directories away; and whether they fail and are replaced.
     pub(crate) directories_away: u64,
     pub(crate) directories_fail: bool,
+    /// Whether wall clocks are set.
+    pub(crate) clocks_jump: bool,
     /// Whether disks run out of room for a while.
     pub(crate) disks_fill: bool,
     settings: ControllerSettings,
@@ -106,6 +108,7 @@ impl Scenario {
             directories: node_ids.zip(counts).collect(),
             directories_away: if random.chance(60) { 40 } else { 0 },
             directories_fail: random.chance(50),
+            clocks_jump: random.chance(50),
             disks_fill: random.chance(40),
             settings,
         }

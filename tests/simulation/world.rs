@@ -9,7 +9,7 @@ mod faults;
 use crate::admin::Admin;
 use crate::batch::BatchStore;
 use crate::client::{Client, ClientStep, ClientTimer, Kind, Leaders};
-use crate::clock::Clock;
+use crate::clock::{Clock, right_ms};
 use crate::invariants::{Cluster, Invariants};
 use crate::member::Member;
 use crate::message::{Address, Message, Sender};
@@ -24,6 +24,7 @@ use crate::scenario::Scenario;
 use crate::step::{Alarm, Step};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
+use klamm_protocol::time::Now;
 use klamm_replication::quorum::message::Response;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -54,6 +55,8 @@ enum Event {
     DirectoryReturns { id: BrokerId, at: usize },
     FillDisk,
     Room(BrokerId),
+    SetClock,
+    SetClockRight(BrokerId),
 }
 
 pub(crate) struct World {
@@ -108,6 +111,9 @@ impl World {
             scenario,
         };
         for id in world.scenario.nodes.clone() {
+            if world.scenario.clocks_jump && world.random.chance(40) {
+                world.start_clock_behind(id);
+            }
             world.start(id);
         }
         for index in 0..world.clients.len() {
@@ -145,6 +151,10 @@ impl World {
         if self.scenario.disks_fill {
             let fill_ms = self.random.between(100, 2_500);
             self.schedule(fill_ms, Event::FillDisk);
+        }
+        if self.scenario.clocks_jump {
+            let set_ms = self.random.between(700, 2_500);
+            self.schedule(set_ms, Event::SetClock);
         }
         self.run_until(FAULTS_MS)?;
         self.heal();
@@ -227,6 +237,8 @@ impl World {
             Event::DirectoryReturns { id, at } => self.return_directory(id, at),
             Event::FillDisk => self.fill_a_disk(),
             Event::Room(id) => self.make_room(id),
+            Event::SetClock => self.set_a_clock(),
+            Event::SetClockRight(id) => self.set_clock_right(id),
         }
     }
 
@@ -287,8 +299,16 @@ impl World {
         let blows = self.may_crash() && self.now_ms > 900 && self.random.below(FUSE_ODDS) == 0;
         let fuse = self.random.between(1, MAX_FUSE);
         let node = self.nodes.get_mut(&id).expect("a node");
+        let mut now = node.clock.now(self.now_ms);
+        match self.plant {
+            Plant::StoredTimesAreSteady => now.wall_ms = now.steady_ms,
+            Plant::SkippedDaysAreBelieved => now.retention_ms = now.wall_ms,
+            Plant::TimersFollowWallClock => now.steady_ms = now.wall_ms,
+            _ => {}
+        }
         let mut step = Step {
-            now_ms: node.clock.local_ms(self.now_ms),
+            now,
+            now_ms: now.steady_ms,
             random: &mut self.random,
             store: &mut self.store,
             plant: self.plant,
@@ -318,8 +338,10 @@ impl World {
 
     fn step_client(&mut self, index: usize, act: impl FnOnce(&mut Client, &mut ClientStep<'_>)) {
         self.refresh_leaders(index);
+        let now = Now::at(right_ms(self.now_ms));
         let mut step = Step {
-            now_ms: self.now_ms,
+            now,
+            now_ms: now.steady_ms,
             random: &mut self.random,
             store: &mut self.store,
             plant: self.plant,
@@ -377,13 +399,17 @@ impl World {
         }
     }
 
-    fn reschedule_tick(&mut self, id: BrokerId) {
+    pub(super) fn reschedule_tick(&mut self, id: BrokerId) {
         let node = self.nodes.get_mut(&id).expect("a node");
         let deadline_ms = node.next_deadline_ms();
         if deadline_ms == i64::MAX {
             return;
         }
-        let at_ms = node.clock.world_ms(deadline_ms).max(self.now_ms);
+        let at_ms = match self.plant {
+            Plant::TimersFollowWallClock => node.clock.world_ms_by_wall(deadline_ms),
+            _ => node.clock.world_ms(deadline_ms),
+        };
+        let at_ms = at_ms.max(self.now_ms);
         if at_ms < node.tick_at_ms {
             node.tick_at_ms = at_ms;
             let event = Event::Node { id, incarnation: node.incarnation, timer: NodeTimer::Tick };

@@ -22,6 +22,10 @@ impl Invariant for DeadLeader {
         _: &Cluster<'_>,
     ) -> Result<(), String> {
         match seen {
+            // Before it led it was not its to serve.
+            Observation::PartitionLed { life, partition, .. } => {
+                self.refused.retain(|(by, of, _), _| (by, of) != (life, partition));
+            }
             Observation::FetchRefused { life, partition, follower, at_ms } => {
                 self.refused.insert((*life, *partition, *follower), *at_ms);
             }

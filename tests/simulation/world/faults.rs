@@ -15,6 +15,7 @@ impl World {
 
     pub(super) fn start(&mut self, id: BrokerId) {
         if !self.nodes[&id].is_up() {
+            self.nodes.get_mut(&id).expect("a node").clock.restart(self.now_ms);
             self.step_node(id, |node, scenario, step| node.start(scenario, step));
         }
     }
@@ -150,6 +151,36 @@ impl World {
         let Some(found) = self.invariants.committed().partition(partition) else { return false };
         let mut others = found.replicas.iter().filter(|replica| **replica != id);
         found.leader >= 0 && others.all(|replica| found.isr.contains(replica))
+    }
+
+    /// A machine starts days behind, and is set right before anything is stored.
+    pub(super) fn start_clock_behind(&mut self, id: BrokerId) {
+        self.nodes.get_mut(&id).expect("a node").clock.start_behind(&mut self.random);
+        let delay_ms = self.random.between(1, 400);
+        self.schedule(delay_ms, Event::SetClockRight(id));
+    }
+
+    pub(super) fn set_clock_right(&mut self, id: BrokerId) {
+        *self.census.entry("clocks that were behind set right").or_default() += 1;
+        self.nodes.get_mut(&id).expect("a node").clock.set_right(self.now_ms);
+        self.reschedule_tick(id);
+    }
+
+    /// Somebody sets a wall clock, by minutes or days.
+    pub(super) fn set_a_clock(&mut self) {
+        let delay_ms = self.random.between(50, 1_500);
+        self.schedule(delay_ms, Event::SetClock);
+        if !self.faults {
+            return;
+        }
+        let id = self.any_node();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let kind = match node.clock.set(self.now_ms, &mut self.random) {
+            true => "clocks set ahead",
+            false => "clocks set back",
+        };
+        *self.census.entry(kind).or_default() += 1;
+        self.reschedule_tick(id);
     }
 
     pub(super) fn cut_someone_off(&mut self) {
