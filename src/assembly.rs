@@ -23,7 +23,7 @@ use crate::controller::publisher::{Publications, Publisher};
 use crate::controller::quorum_peers::{QuorumClient, QuorumPeers};
 use crate::lifecycle::AdvertisedListener;
 use crate::node::Node;
-use crate::partition::store::LogStore;
+use crate::partition::store::{LogStore, TopicsSeen};
 use crate::{clock, features, random};
 
 /// What runs outside the runtime.
@@ -45,16 +45,19 @@ pub(crate) fn open(
     let store = LogStore::open(&disk, &config)?;
     let metadata_dir = config.storage.metadata_log_dir.clone();
     let cluster_id = store.cluster_id().clone();
-    let local = ReplicaKey::new(config.node_id, store.directory_id_of(&metadata_dir));
+    let local = ReplicaKey::new(config.node_id, store.metadata_directory_id());
     let identity = Identity { local, listener: controller_listener(&config), controllers };
     let clean = store.last_shutdown() != LastShutdown::Unclean;
-    let storage = store.storage_of(&metadata_dir);
+    let storage = store.metadata_storage();
     let voters = identity.configured_voters(&config);
     let opened = MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
     let mut log = opened.log;
     let mut newest = opened.loader.clone();
-    log.replay(&mut newest, opened.boot.log.end_offset)?;
-    let bootstrap = bootstrap_records(disk.as_ref(), &config, newest.is_empty())?;
+    let mut seen = TopicsSeen::default();
+    seen.in_image(newest.newest());
+    log.replay_all(&mut newest, &mut |record| seen.in_record(record))?;
+    store.judge_empty(seen, newest.newest())?;
+    let bootstrap = bootstrap_records(disk.as_ref(), &config, &store, newest.is_empty())?;
     // What the first records of an empty log will finalize counts as well.
     let mut known = newest.newest().clone();
     if known.features.metadata_version().is_none() {
@@ -118,6 +121,7 @@ pub(crate) fn close(node: &Node, threads: Threads) {
 fn bootstrap_records(
     disk: &dyn Disk,
     config: &BrokerConfig,
+    store: &LogStore,
     is_new: bool,
 ) -> Result<Vec<MetadataRecord>, MetadataLogError> {
     let formatted = metadata_log::read_bootstrap(disk, &config.storage.metadata_log_dir)?;
@@ -132,8 +136,8 @@ fn bootstrap_records(
     }
     let records = features::initial().bootstrap_records();
     if is_new && config.roles.controller {
-        let dirs = &config.storage.log_dirs;
-        metadata_log::write_bootstrap(disk, dirs, &records, clock::wall_ms())?;
+        let dirs = store.formatted_paths();
+        metadata_log::write_bootstrap(disk, &dirs, &records, clock::wall_ms())?;
     }
     Ok(records)
 }

@@ -192,14 +192,18 @@ impl BrokerConfig {
 
     /// Whether the configuration knows of no other node: an empty directory is then a new cluster of one.
     pub(crate) fn is_alone(&self) -> bool {
+        self.roles.broker && self.is_only_controller()
+    }
+
+    /// Whether this is a controller, and the configuration knows of no other.
+    pub(crate) fn is_only_controller(&self) -> bool {
         let members = &self.quorum_members;
         let own = |server: &HostPort| {
             let told = self.listeners.advertised_controller.iter();
             told.chain(&self.listeners.controller)
                 .any(|at| at.port == server.port && at.host.as_deref() == Some(&*server.host))
         };
-        self.roles.broker
-            && self.roles.controller
+        self.roles.controller
             && members.voters.keys().all(|id| *id == self.node_id)
             && members.bootstrap_servers.iter().all(own)
     }

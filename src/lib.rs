@@ -35,4 +35,4 @@ mod random;
 pub use broker::{Broker, StartError};
 pub use controller::snapshot_file::SnapshotError;
 pub use lifecycle::JoinError;
-pub use partition::store::StoreError;
+pub use partition::store::{LayoutError, StoreError};

@@ -78,7 +78,8 @@ pub(crate) async fn join(
     let (registration_ms, startup_ms) =
         (config.initial_registration_timeout_ms, config.server_max_startup_time_ms);
     let limit = Duration::from_millis(registration_ms.try_into().unwrap_or_default());
-    let epoch = tokio::time::timeout(limit, register(node, listeners)).await;
+    node.set_advertised(listeners);
+    let epoch = tokio::time::timeout(limit, register(node)).await;
     let epoch = epoch.map_err(|_| JoinError::NotRegistered(registration_ms))??;
     debug!("registered with epoch {epoch}");
     node.set_broker_epoch(epoch);
@@ -107,23 +108,36 @@ async fn catch_up(node: &Arc<Node>) {
 }
 
 /// Registers once the cluster has begun, and returns the broker epoch.
-async fn register(node: &Arc<Node>, listeners: &[AdvertisedListener]) -> Result<i64, JoinError> {
+async fn register(node: &Arc<Node>) -> Result<i64, JoinError> {
     // A new cluster's features are known once the controller has written its first records.
     let is_begun = |image: &Arc<Published>| image.features.metadata_version().is_some();
     let image = node.cluster.wait_for(is_begun).await;
+    until_registered(node, &registration(node, &image)).await
+}
+
+/// Tells the controller of directories that have come back. The life of the broker stays the same, and its epoch too.
+pub(crate) async fn register_again(node: &Arc<Node>) -> Result<(), JoinError> {
+    let request = registration(node, &node.cluster.image());
+    until_registered(node, &request).await.map(drop)
+}
+
+fn registration(node: &Node, image: &Published) -> BrokerRegistrationRequest {
     let is_alone = node.config.is_alone();
     let previous_broker_epoch = match node.store.last_shutdown() {
         LastShutdown::Clean { broker_epoch } => broker_epoch.unwrap_or(-1),
         LastShutdown::Unclean => -1,
     };
-    let features = features::registered(&image, is_alone).into_iter().map(|(name, range)| {
-        Feature { name, min_supported_version: range.min, max_supported_version: range.max }
+    let features = features::registered(image, is_alone).into_iter().map(|(name, range)| Feature {
+        name,
+        min_supported_version: range.min,
+        max_supported_version: range.max,
     });
-    let request = BrokerRegistrationRequest {
+    BrokerRegistrationRequest {
         broker_id: node.config.node_id,
         cluster_id: node.cluster_id.clone(),
         incarnation_id: node.incarnation_id,
-        listeners: listeners
+        listeners: node
+            .advertised()
             .iter()
             .map(|listener| Listener {
                 name: listener.name.clone(),
@@ -137,8 +151,7 @@ async fn register(node: &Arc<Node>, listeners: &[AdvertisedListener]) -> Result<
         log_dirs: node.store.directory_ids(),
         previous_broker_epoch,
         ..Default::default()
-    };
-    until_registered(node, &request).await
+    }
 }
 
 /// Registers until a controller takes or refuses it. An earlier life of this broker that the cluster has not

@@ -1,7 +1,7 @@
 //! What the parts of a running node share.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -19,6 +19,7 @@ use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
 use crate::dynamic_configs::{ALL_LOG_DIRS, CORDONED_LOG_DIRS};
 use crate::fetch_session::FetchSessions;
+use crate::lifecycle::AdvertisedListener;
 use crate::partition::handle::Partition;
 use crate::partition::replicas::Replicas;
 use crate::partition::store::{DirectoryStatus, LogStore};
@@ -63,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) cluster_id: ByteString,
     /// This life of the process, for its registrations.
     pub(crate) incarnation_id: Uuid,
+    /// What clients and brokers are told, from the first registration on.
+    advertised: OnceLock<Vec<AdvertisedListener>>,
     pub(crate) cluster: Cluster,
     pub(crate) partitions: PartitionTable,
     pub(crate) replicas: Replicas,
@@ -96,6 +99,7 @@ impl Node {
             configs_changed: Notify::new(),
             cluster_id,
             incarnation_id: random::uuid(),
+            advertised: OnceLock::new(),
             cluster: Cluster::default(),
             partitions: PartitionTable::default(),
             replicas: Replicas::default(),
@@ -111,6 +115,15 @@ impl Node {
             failed: CancellationToken::new(),
             config,
         }
+    }
+
+    /// Says by which listeners the broker is reached.
+    pub(crate) fn set_advertised(&self, listeners: &[AdvertisedListener]) {
+        self.advertised.get_or_init(|| listeners.to_vec());
+    }
+
+    pub(crate) fn advertised(&self) -> &[AdvertisedListener] {
+        self.advertised.get().map_or(&[], Vec::as_slice)
     }
 
     /// The epoch of this broker's registration; -1 before it.

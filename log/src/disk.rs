@@ -17,7 +17,7 @@ pub use real::RealDisk;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// How [`Disk::open`] treats a file that is or is not there.
@@ -186,6 +186,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     fn exists(&self, path: &Path) -> Result<bool, DiskError>;
 
+    /// The path without links, `.` and `..`: two names of one directory have the same. What is not there keeps its name.
+    fn canonical(&self, path: &Path) -> Result<PathBuf, DiskError>;
+
     /// Takes the exclusive lock of a file, created when absent, without waiting.
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, DiskError>;
 
@@ -235,10 +238,47 @@ pub trait Disk: Send + Sync + fmt::Debug {
     }
 }
 
+/// The path without `.` and `..`, by its name alone.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
 /// The directory that holds `path`.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_names_of_one_directory_are_recognized() {
+        for disk in [&MemoryDisk::default() as &dyn Disk, &RealDisk] {
+            let canonical = |path: &str| disk.canonical(Path::new(path)).unwrap();
+            assert_eq!(canonical("/no/such/../one/./b/"), canonical("/no/one/b"));
+            assert_ne!(canonical("/no/one"), canonical("/no/two"));
+        }
+    }
+
+    #[test]
+    fn a_link_is_the_directory_that_it_leads_to() {
+        let home = std::env::temp_dir().join(format!("klamm-canonical-{}", std::process::id()));
+        std::fs::create_dir_all(home.join("there")).unwrap();
+        std::os::unix::fs::symlink("there", home.join("link")).unwrap();
+        let canonical = |name: &str| RealDisk.canonical(&home.join(name)).unwrap();
+        assert_eq!(canonical("link"), canonical("there"));
+        std::fs::remove_dir_all(&home).unwrap();
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Taken for as long as a broker runs; the same file and kind of lock as Kafka's.
 const LOCK: &str = ".lock";
 /// There after a clean shutdown, with the broker's epoch (KIP-966).
-const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 
 /// What the last shutdown left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Written before any record, so that the records of a deleted topic are never taken for those of a new one with
 //! the same name.
 
+use crate::disk::Disk;
 use crate::error::{FileProblem, LogError};
 use crate::segment::PartitionHome;
 use klamm_protocol::Uuid;
@@ -34,6 +35,16 @@ pub(crate) fn agree(
             Ok(Some(topic_id))
         }
         (Err(_), None) => Ok(None),
+    }
+}
+
+/// The topic id that a partition's directory has; `None` if the file is not there.
+pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, LogError> {
+    let path = dir.join(NAME);
+    match disk.read(&path) {
+        Ok(contents) => decode(&path, &contents).map(Some),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -35,7 +35,7 @@ use super::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 
 /// The directory of the metadata log.
 pub(crate) const METADATA_LOG_DIR: &str = "__cluster_metadata-0";
-const QUORUM_STATE: &str = "quorum-state";
+pub(crate) const QUORUM_STATE: &str = "quorum-state";
 /// The first metadata records of a cluster, which formatting leaves in every log directory.
 pub(crate) const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 const SNAPSHOT_SUFFIX: &str = ".checkpoint";
@@ -361,13 +361,25 @@ impl MetadataLog {
     }
 
     /// Replays the records below `end_offset` that the loader has not seen.
-    pub(crate) fn replay(
+    pub(super) fn replay(
         &mut self,
         loader: &mut MetadataLoader,
         end_offset: Offset,
     ) -> Result<(), MetadataLogError> {
         self.log.set_high_watermark(end_offset);
-        self.for_each_batch(loader.end_offset(), end_offset, |batch| replay_batch(batch, loader))
+        let start = loader.end_offset();
+        self.for_each_batch(start, end_offset, |batch| replay_batch(batch, loader, &mut |_| {}))
+    }
+
+    /// Replays everything that is here, committed or not, as it is at the start, and lets `see` look at every record.
+    pub(crate) fn replay_all(
+        &mut self,
+        loader: &mut MetadataLoader,
+        see: &mut dyn FnMut(&MetadataRecord),
+    ) -> Result<(), MetadataLogError> {
+        let (start, end) = (loader.end_offset(), self.log.log_end());
+        self.log.set_high_watermark(end);
+        self.for_each_batch(start, end, |batch| replay_batch(batch, loader, see))
     }
 
     fn for_each_batch(
@@ -404,14 +416,20 @@ impl MetadataLog {
 }
 
 /// Applies a batch of the log or of a snapshot.
-fn replay_batch(batch: &RecordBatch, loader: &mut MetadataLoader) -> Result<(), MetadataLogError> {
+fn replay_batch(
+    batch: &RecordBatch,
+    loader: &mut MetadataLoader,
+    see: &mut dyn FnMut(&MetadataRecord),
+) -> Result<(), MetadataLogError> {
     if batch.header.is_control() {
         loader.skip_to(batch.header.next_offset());
         return Ok(());
     }
     for record in batch.records(MAX_BATCH_BYTES)? {
         let record = record?;
-        loader.replay(&metadata_record(record.value)?, record.offset)?;
+        let metadata = metadata_record(record.value)?;
+        see(&metadata);
+        loader.replay(&metadata, record.offset)?;
     }
     Ok(())
 }

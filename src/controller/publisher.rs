@@ -128,11 +128,7 @@ impl Publisher {
                 self.node.cluster.publish(published);
                 return;
             }
-            let (topics, node_id) = (&published.image.topics, self.node.config.node_id);
-            self.node.store.settle(|topic, index| {
-                let known = topics.by_name(topic).and_then(|topic| topic.partition(index));
-                known?.directory(node_id)
-            });
+            self.node.replicas.settle(&self.node, &published.image);
         }
         let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
         let delta = ImageDelta::between(&before.image, &published.image);

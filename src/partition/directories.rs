@@ -15,34 +15,51 @@ use klamm_protocol::messages::assign_replicas_to_dirs_request::{
 use klamm_protocol::messages::assign_replicas_to_dirs_response::AssignReplicasToDirsResponse;
 use klamm_protocol::{ErrorCode, Uuid};
 use tokio::sync::Notify;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::fetcher::Key;
 use crate::controller::channel::ControllerChannel;
+use crate::lifecycle;
 use crate::node::Node;
 
 /// The pause before the controller is asked again.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 /// The most replicas that one request names (`AssignReplicasToDirsRequest.MAX_ASSIGNMENTS_PER_REQUEST`).
 const MAX_ASSIGNMENTS: usize = 2250;
+/// How often paths are looked at whose disk is not there.
+const RETURN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the directories are looked at.
 const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Replicas whose directory the cluster has to be told of.
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryAssignments {
-    waiting: Mutex<BTreeMap<Key, Uuid>>,
+    waiting: Mutex<BTreeMap<Key, Waiting>>,
     news: Notify,
+}
+
+/// What the cluster is to be told of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiting {
+    directory: Uuid,
+    /// Also if the cluster knows: it is to think about the partition again.
+    insists: bool,
 }
 
 impl DirectoryAssignments {
     /// Has the controller told that a replica lies in a directory.
     pub(super) fn assign(&self, key: Key, directory: Uuid) {
-        self.lock().insert(key, directory);
+        self.lock().insert(key, Waiting { directory, insists: false });
         self.news.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Uuid>> {
+    /// Has the controller told once more that a replica lies in a directory, which is back.
+    pub(super) fn insist(&self, key: Key, directory: Uuid) {
+        self.lock().insert(key, Waiting { directory, insists: true });
+        self.news.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -51,14 +68,16 @@ impl DirectoryAssignments {
         let image = node.cluster.image();
         let mut waiting = self.lock();
         // What the image does not have at all may be about to be published.
-        waiting.retain(|key, directory| recorded(&image, *key, node) != Some(*directory));
-        waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, directory)| (*key, *directory)).collect()
+        waiting.retain(|key, told| {
+            told.insists || recorded(&image, *key, node) != Some(told.directory)
+        });
+        waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, told)| (*key, told.directory)).collect()
     }
 
     /// The controller needs no other word about a replica, unless it has moved meanwhile.
     fn settle(&self, key: Key, directory: Uuid) {
         let mut waiting = self.lock();
-        if waiting.get(&key) == Some(&directory) {
+        if waiting.get(&key).is_some_and(|told| told.directory == directory) {
             waiting.remove(&key);
         }
     }
@@ -166,6 +185,41 @@ pub(super) async fn watch_failures(node: Arc<Node>) {
         let names = failed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
         error!("log directories out of use: {}", names.join(", "));
     }
+}
+
+/// Takes directories into use whose disk comes back, and has the controller register them: it elects leaders for what lies
+/// in them.
+pub(super) async fn watch_returns(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(RETURN_CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let is_registered = node.broker_epoch() >= 0;
+        if is_registered && node.store.has_idle() {
+            let looking = Arc::clone(&node);
+            let looked = tokio::task::spawn_blocking(move || looking.store.look_again()).await;
+            if let Err(panic) = looked {
+                std::panic::resume_unwind(panic.into_panic());
+            }
+        }
+        if is_registered
+            && lacks_directories(&node)
+            && let Err(failure) = lifecycle::register_again(&node).await
+        {
+            warn!("the directory that is back is not registered yet: {failure}");
+        }
+    }
+}
+
+/// Whether the cluster does not know of a directory that is in use.
+fn lacks_directories(node: &Node) -> bool {
+    let image = node.cluster.image();
+    let Some(own) = image.brokers.get(node.config.node_id) else { return false };
+    let is_current = own.epoch == node.broker_epoch();
+    let ids = node.store.directory_ids();
+    is_current
+        && image.metadata_version().is_directory_assignment_supported()
+        && ids.iter().any(|id| !own.directories.contains(id))
 }
 
 #[cfg(test)]

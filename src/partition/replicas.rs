@@ -4,8 +4,8 @@
 //! The publisher calls in with every new image, on its thread; what a replica's role means is in
 //! [`super::handle`]. Followers are made before leaders, as in Kafka: their fetching takes its time.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -29,12 +29,16 @@ use super::handle::{BrokerStatuses, Partition};
 use super::moves::Moves;
 use super::repair;
 use super::settings::partition_config;
+use super::store::{KnownReplica, LogEnd, PlaceKey};
 use super::throttle::ReplicationQuota;
 use crate::clock;
 use crate::config::ReplicationConfig;
 use crate::controller::channel::ControllerChannel;
 use crate::net::peer::PeerAddress;
 use crate::node::Node;
+
+/// How many replicas that are missed a line of the log names.
+const MAX_NAMED: usize = 5;
 
 /// A fetcher: its leader broker, and which of the `num.replica.fetchers` for it.
 type FetcherKey = (BrokerId, u32);
@@ -88,6 +92,7 @@ impl Replicas {
                 () = directories.run(&node, &assigning) => {}
                 () = check_isrs(Arc::clone(&node)) => {}
                 () = directories::watch_failures(Arc::clone(&node)) => {}
+                () = directories::watch_returns(Arc::clone(&node)) => {}
                 () = repair::run(Arc::clone(&node)) => {}
                 () = repair::scrub(Arc::clone(&node)) => {}
                 () = moves.run(Arc::clone(&node)) => {}
@@ -127,12 +132,75 @@ impl Replicas {
         self.fetchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Compares what lies in directories that have come into use with an image.
+    pub(crate) fn settle(&self, node: &Arc<Node>, image: &ClusterImage) {
+        let id = node.config.node_id;
+        let known = |topic: &str, index| KnownReplica::find(image, id, topic, index);
+        let open = |(topic, index): &PlaceKey| {
+            let partition = node.partitions.get(image.topics.by_name(topic)?.id, *index)?;
+            Some(LogEnd::of_view(&partition.view()?))
+        };
+        node.store.note_topics(image.topics.iter().map(|topic| topic.id));
+        for (key, place) in node.store.settle(&known, &open) {
+            let Some(topic) = image.topics.by_name(&key.0) else { continue };
+            let Some(partition) = node.partitions.remove(topic.id, key.1) else { continue };
+            self.move_all(node, vec![Move { key: (topic.id, key.1), to: None }]);
+            node.store.displace(&partition, key, place);
+        }
+    }
+
     /// Makes the replicas what a new image says.
     pub(crate) fn on_published(&self, node: &Arc<Node>, delta: &ImageDelta, image: &ClusterImage) {
         let id = node.config.node_id;
+        node.store.note_topics(delta.created_topics.iter().map(|topic| topic.id));
         self.remove(node, delta);
+        let changed: BTreeSet<Key> = delta.changed_partitions.iter().map(key_of).collect();
+        let returned = self.settle_returned(node, image);
+        let returned = returned.iter().flat_map(|all| &all.changed_partitions);
+        let returned = returned.filter(|change| !changed.contains(&key_of(change)));
         let here = |change: &&PartitionDelta| change.is_replica(id);
-        let here: Vec<&PartitionDelta> = delta.changed_partitions.iter().filter(here).collect();
+        let here = delta.changed_partitions.iter().chain(returned).filter(here);
+        self.apply(node, here.collect(), delta, image);
+        self.report_directories(node, delta, image);
+    }
+
+    /// The replicas of directories that have come back and that the controller knows again, as if they were new.
+    fn settle_returned(&self, node: &Arc<Node>, image: &ClusterImage) -> Option<ImageDelta> {
+        let ids = node.store.unsettled_ids();
+        let registered = image.brokers.get(node.config.node_id)?;
+        if ids.is_empty() || !ids.iter().all(|id| registered.directories.contains(id)) {
+            return None;
+        }
+        node.store.find_returned();
+        self.settle(node, image);
+        Some(self.reopen(node, image))
+    }
+
+    /// What it takes to open all replicas that are not open.
+    fn reopen(&self, node: &Node, image: &ClusterImage) -> ImageDelta {
+        let mut delta = ImageDelta::between(&ClusterImage::default(), image);
+        let is_open =
+            |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
+        delta.changed_partitions.retain(|change| !is_open(change));
+        for change in delta.changed_partitions.iter().filter(|change| !change.after.has_leader()) {
+            // An Apache Kafka controller elects a leader when it hears where the replica lies.
+            let place = node.store.directory_id_for(&change.topic.name, change.index);
+            if let Some(directory) = place.filter(|_| change.is_replica(node.config.node_id)) {
+                self.directories.insist(key_of(change), directory);
+            }
+        }
+        delta
+    }
+
+    /// Opens replicas and gives them their roles.
+    fn apply(
+        &self,
+        node: &Arc<Node>,
+        here: Vec<&PartitionDelta>,
+        delta: &ImageDelta,
+        image: &ClusterImage,
+    ) {
+        let id = node.config.node_id;
         open(node, &here, image);
         let (led, followed): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|change| change.after.leader == id);
@@ -148,7 +216,6 @@ impl Replicas {
             }
         }
         tell_statuses(node, delta, &statuses);
-        self.report_directories(node, delta, image);
     }
 
     /// Where the metadata does not have the directory of a replica, or another, the controller is told.
@@ -323,16 +390,12 @@ fn registration(change: &PartitionDelta) -> Registration {
 /// Opens the logs of replicas that are new here.
 fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
     let configs = node.configs();
-    let is_wanted = |change: &&&PartitionDelta| {
-        let recorded = change.after.directory(node.config.node_id);
-        let is_out_of_reach = recorded.is_some_and(|at| node.store.is_out_of_reach(at));
-        if is_out_of_reach && node.store.place_of(&change.topic.name, change.index).is_none() {
-            error!("{}-{} is in a directory that is out of use", change.topic.name, change.index);
-            return false;
-        }
-        node.partitions.get(change.topic.id, change.index).is_none()
-    };
-    let wanted = changes.iter().filter(is_wanted).map(|change| {
+    let is_open =
+        |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
+    let closed = changes.iter().copied().filter(|change| !is_open(change));
+    let (missed, wanted): (Vec<_>, Vec<_>) = closed.partition(|change| is_missed(node, change));
+    report_missed(node, &missed);
+    let wanted = wanted.into_iter().map(|change| {
         if let Some(directory) = change.after.directory(node.config.node_id) {
             node.store.prefer_recorded(&change.topic.name, change.index, directory);
         }
@@ -353,6 +416,33 @@ fn open(node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
             Err(failure) => error!("{failure}"),
         }
     }
+}
+
+/// Whether the log of a replica must be in a directory that is not here.
+fn is_missed(node: &Node, change: &PartitionDelta) -> bool {
+    let replica = KnownReplica::of(change.topic.id, &change.after, node.config.node_id);
+    node.store.place_of(&change.topic.name, change.index).is_none()
+        && replica.is_some_and(|replica| node.store.is_out_of_reach(&replica))
+}
+
+fn report_missed(node: &Node, missed: &[&PartitionDelta]) {
+    if missed.is_empty() {
+        return;
+    }
+    let directories =
+        missed.iter().filter_map(|change| change.after.directory(node.config.node_id));
+    let directories: BTreeSet<String> =
+        directories.map(|directory| format!("directory {directory}")).collect();
+    let named = missed.iter().take(MAX_NAMED);
+    let named = named.map(|change| format!("{}-{}", change.topic.name, change.index));
+    let more = if missed.len() > MAX_NAMED { " and others" } else { "" };
+    error!(
+        "{} replicas stay offline, their logs are in {}, which is none of log.dirs: {}{more}. Mount the disk or put the path back \
+         into log.dirs, and they are served again; if it is lost for good, see docs/operating.md",
+        missed.len(),
+        directories.into_iter().collect::<Vec<_>>().join(", "),
+        named.collect::<Vec<_>>().join(", ")
+    );
 }
 
 /// A restart does not end a move.

@@ -8,7 +8,7 @@
 
 mod inode;
 
-use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation};
+use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation, plain};
 use inode::{Directory, FileContents, Inode, InodeId, NameChange, Tree};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
@@ -312,6 +312,11 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.check(Operation::Stat, path)?;
         Ok(state.tree.resolve(path).is_ok())
+    }
+
+    fn canonical(&self, path: &Path) -> Result<PathBuf, DiskError> {
+        self.state().check(Operation::Stat, path)?;
+        Ok(plain(path))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, DiskError> {

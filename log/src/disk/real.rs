@@ -1,6 +1,6 @@
 //! The operating system's disk. Owns the translation from [`Disk`] to system calls, and nothing else.
 
-use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation};
+use super::{DirEntry, Disk, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation, plain};
 use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
@@ -140,6 +140,16 @@ impl Disk for RealDisk {
 
     fn exists(&self, path: &Path) -> Result<bool, DiskError> {
         path.try_exists().map_err(DiskError::during(Operation::Stat, path))
+    }
+
+    fn canonical(&self, path: &Path) -> Result<PathBuf, DiskError> {
+        match fs::canonicalize(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let absolute = std::path::absolute(path);
+                Ok(plain(&absolute.map_err(DiskError::during(Operation::Stat, path))?))
+            }
+            found => found.map_err(DiskError::during(Operation::Stat, path)),
+        }
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, DiskError> {

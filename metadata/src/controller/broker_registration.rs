@@ -164,11 +164,43 @@ impl Controller {
             self.heartbeats_mut().remove(request.broker_id);
         }
         let broker_epoch = record.broker_epoch;
+        self.record_amended_directories(&record, &mut records);
         records.push(MetadataRecord::RegisterBroker(record));
+        self.record_returned_directories(request, &mut records);
         Outcome::spread(
             records,
             Ok(BrokerRegistrationResponse { broker_epoch, ..Default::default() }),
         )
+    }
+
+    /// The same life of the broker registers without directories that it had: their replicas are out of use.
+    fn record_amended_directories(
+        &self,
+        record: &RegisterBrokerRecord,
+        records: &mut Vec<MetadataRecord>,
+    ) {
+        let Some(existing) = self.image().brokers.get(record.broker_id) else { return };
+        if existing.incarnation_id == record.incarnation_id {
+            let is_gone = |directory: &&Uuid| !record.log_dirs.contains(directory);
+            let gone: Vec<Uuid> = existing.directories.iter().filter(is_gone).copied().collect();
+            self.move_away_from(record.broker_id, &gone, records);
+        }
+    }
+
+    /// And with directories that are there again: what nobody could lead is led. A broker that has begun a new life is
+    /// fenced, and leads when it is not.
+    fn record_returned_directories(
+        &self,
+        request: &BrokerRegistrationRequest,
+        records: &mut Vec<MetadataRecord>,
+    ) {
+        let (broker, online) = (request.broker_id, &*request.log_dirs);
+        let Some(existing) = self.image().brokers.get(broker) else { return };
+        if existing.incarnation_id == request.incarnation_id
+            && online.iter().any(|directory| !existing.directories.contains(directory))
+        {
+            self.update_partitions(BrokerEvent::DirectoriesReturn { broker, online }, records);
+        }
     }
 
     fn registration(

@@ -46,7 +46,12 @@ impl Controller {
         }
     }
 
-    fn move_away_from(&self, broker: BrokerId, failed: &[Uuid], records: &mut Vec<MetadataRecord>) {
+    pub(super) fn move_away_from(
+        &self,
+        broker: BrokerId,
+        failed: &[Uuid],
+        records: &mut Vec<MetadataRecord>,
+    ) {
         let topics = &self.image().topics;
         for (topic, index, partition) in topics.replicated_on(broker) {
             if partition.directory(broker).is_some_and(|dir| failed.contains(&dir)) {

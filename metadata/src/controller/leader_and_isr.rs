@@ -1,17 +1,19 @@
 //! What a change of one broker means for the partitions it holds
 //! (Kafka's ReplicationControlManager.generateLeaderAndIsrUpdates).
 
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, PartitionIndex};
 use klamm_protocol::metadata_record::MetadataRecord;
 
 use super::Controller;
 use super::partition_change::{ChangeContext, Election, PartitionChange};
+use crate::directory_id;
 use crate::image::partition::Partition;
 use crate::image::topics::Topic;
 
 /// What happens to a broker. The image does not show it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BrokerEvent {
+pub(super) enum BrokerEvent<'a> {
     /// It becomes fenced, shuts down, or comes back after a clean stop.
     Leaves(BrokerId),
     /// It is unregistered: partitions where it is merely eligible are looked at too.
@@ -20,15 +22,23 @@ pub(super) enum BrokerEvent {
     Unfenced(BrokerId),
     /// It came back, but had not stopped cleanly: it may have lost committed records.
     UncleanShutdown(BrokerId),
+    /// Log directories of it are there again.
+    DirectoriesReturn {
+        /// Whose they are.
+        broker: BrokerId,
+        /// All that are there now.
+        online: &'a [Uuid],
+    },
 }
 
-impl BrokerEvent {
+impl BrokerEvent<'_> {
     fn broker(self) -> BrokerId {
         match self {
             Self::Leaves(id)
             | Self::Unregistered(id)
             | Self::Unfenced(id)
-            | Self::UncleanShutdown(id) => id,
+            | Self::UncleanShutdown(id)
+            | Self::DirectoriesReturn { broker: id, .. } => id,
         }
     }
 
@@ -39,17 +49,24 @@ impl BrokerEvent {
                 partition.isr.contains(&id) || partition.elr.contains(&id)
             }
             Self::Unfenced(_) => !partition.has_leader(),
+            Self::DirectoriesReturn { broker, .. } => {
+                !partition.has_leader() && partition.replicas.contains(&broker)
+            }
         }
     }
 
     fn shrinks_isr(self) -> bool {
-        !matches!(self, Self::Unfenced(_))
+        !matches!(self, Self::Unfenced(_) | Self::DirectoriesReturn { .. })
     }
 }
 
 impl Controller {
     /// Elects leaders and shrinks ISRs as the event demands.
-    pub(super) fn update_partitions(&self, event: BrokerEvent, records: &mut Vec<MetadataRecord>) {
+    pub(super) fn update_partitions(
+        &self,
+        event: BrokerEvent<'_>,
+        records: &mut Vec<MetadataRecord>,
+    ) {
         let partitions = self.image().topics.all_partitions();
         let concerned = partitions.filter(|(_, _, partition)| event.concerns(partition));
         records.extend(concerned.filter_map(|(topic, index, partition)| {
@@ -59,15 +76,21 @@ impl Controller {
 
     pub(super) fn updated_partition(
         &self,
-        event: BrokerEvent,
+        event: BrokerEvent<'_>,
         topic: &Topic,
         index: PartitionIndex,
         partition: &Partition,
     ) -> Option<MetadataRecord> {
-        let may_lead = |id: BrokerId| match event {
-            BrokerEvent::Unfenced(broker) if id == broker => true,
+        let brokers = &self.image().brokers;
+        let may_lead = |id: BrokerId, directory: Uuid| match event {
+            BrokerEvent::Unfenced(broker) if id == broker => brokers.has_online_dir(id, directory),
+            BrokerEvent::DirectoriesReturn { broker, online } if id == broker => {
+                brokers.is_active(id) && directory_id::is_online(directory, online)
+            }
             _ => {
-                !(event.shrinks_isr() && id == event.broker()) && self.image().brokers.is_active(id)
+                !(event.shrinks_isr() && id == event.broker())
+                    && brokers.is_active(id)
+                    && brokers.has_online_dir(id, directory)
             }
         };
         self.changed_partition(topic, index, partition, &may_lead, |change| {
@@ -83,21 +106,18 @@ impl Controller {
         })
     }
 
-    /// Builds a change of a partition in which `may_lead` says who could lead it, given an
-    /// online directory.
+    /// Builds a change of a partition in which `may_lead` says who could lead it from which directory.
     pub(super) fn changed_partition(
         &self,
         topic: &Topic,
         index: PartitionIndex,
         partition: &Partition,
-        may_lead: &dyn Fn(BrokerId) -> bool,
+        may_lead: &dyn Fn(BrokerId, Uuid) -> bool,
         wish: impl FnOnce(&mut PartitionChange<'_>),
     ) -> Option<MetadataRecord> {
         let image = self.image();
-        let acceptable = |id: BrokerId| {
-            let directory = partition.directory(id);
-            may_lead(id) && directory.is_some_and(|dir| image.brokers.has_online_dir(id, dir))
-        };
+        let acceptable =
+            |id: BrokerId| partition.directory(id).is_some_and(|dir| may_lead(id, dir));
         let context = ChangeContext {
             is_acceptable_leader: &acceptable,
             default_dir: &|id| image.brokers.default_dir(id),
@@ -118,7 +138,8 @@ impl Controller {
         partition: &Partition,
         wish: impl FnOnce(&mut PartitionChange<'_>),
     ) -> Option<MetadataRecord> {
-        let may_lead = |id| self.image().brokers.is_active(id);
+        let brokers = &self.image().brokers;
+        let may_lead = |id, dir| brokers.is_active(id) && brokers.has_online_dir(id, dir);
         self.changed_partition(topic, index, partition, &may_lead, wish)
     }
 }

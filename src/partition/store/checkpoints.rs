@@ -4,6 +4,7 @@
 //! One writer at a time: an older state must not replace a newer one. A recovery point on disk is never above what is
 //! synced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use klamm_log::checkpoint::{self, PartitionOffsets};
@@ -12,16 +13,19 @@ use klamm_log::log_dir::LogDir;
 use klamm_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
 use tracing::error;
 
-use super::{Directory, LogStore, PlaceKey, lock};
+use super::directory::Directory;
+use super::{LogStore, PlaceKey, lock};
 use crate::partition::handle::{Cut, Partition};
 
 /// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
-/// later one of the same name: whoever opens it takes it.
+/// later one of the same name: it is dropped when that log is opened, or gone. Until then it is written down again.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     recovery_points: PartitionOffsets,
     log_starts: PartitionOffsets,
     high_watermarks: PartitionOffsets,
+    /// Logs that were found and not opened by this run.
+    unopened: BTreeSet<(String, PartitionIndex)>,
 }
 
 /// The entries of one log.
@@ -39,16 +43,46 @@ impl Checkpoints {
             recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
             log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
             high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
+            unopened: BTreeSet::new(),
         })
     }
 
-    pub(super) fn take(&mut self, topic: &str, index: PartitionIndex) -> Checkpointed {
+    /// What lies in the directory. Entries of other logs are as old as their names.
+    pub(super) fn set_found(&mut self, found: BTreeSet<(String, PartitionIndex)>) {
+        for offsets in [&mut self.recovery_points, &mut self.log_starts, &mut self.high_watermarks]
+        {
+            offsets.retain(|key, _| found.contains(key));
+        }
+        self.unopened = found;
+    }
+
+    pub(super) fn of(&self, topic: &str, index: PartitionIndex) -> Checkpointed {
         let key = (topic.to_owned(), index);
         Checkpointed {
-            recovery_point: self.recovery_points.remove(&key).unwrap_or(0),
-            log_start: self.log_starts.remove(&key).unwrap_or(0),
-            high_watermark: self.high_watermarks.remove(&key),
+            recovery_point: self.recovery_points.get(&key).copied().unwrap_or(0),
+            log_start: self.log_starts.get(&key).copied().unwrap_or(0),
+            high_watermark: self.high_watermarks.get(&key).copied(),
         }
+    }
+
+    /// The log that was found is open now, or is no longer there.
+    pub(super) fn forget(&mut self, topic: &str, index: PartitionIndex) {
+        let key = (topic.to_owned(), index);
+        self.unopened.remove(&key);
+        for offsets in [&mut self.recovery_points, &mut self.log_starts, &mut self.high_watermarks]
+        {
+            offsets.remove(&key);
+        }
+    }
+
+    /// Recovery points, high watermarks and log starts of the logs that were not opened.
+    pub(super) fn of_unopened(&self) -> [PartitionOffsets; 3] {
+        [&self.recovery_points, &self.high_watermarks, &self.log_starts].map(Clone::clone)
+    }
+
+    /// Whether every log that was found has been opened, and so verified.
+    pub(super) fn are_all_opened(&self) -> bool {
+        self.unopened.is_empty()
     }
 }
 
@@ -57,10 +91,10 @@ impl LogStore {
     /// has little to verify.
     pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
         let _writing = lock(&self.checkpoints);
-        for place in 0..self.directories.len() {
+        for (place, directory) in self.in_use() {
             if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
-                let path = self.directories[place].dir.path();
-                error!("the checkpoints of {} are not written: {failure}", path.display());
+                let path = directory.dir.path().display();
+                error!("the checkpoints of {path} are not written: {failure}");
             }
         }
     }
@@ -92,7 +126,7 @@ impl LogStore {
         partitions: &[Arc<Partition>],
         lowered: Option<(&PlaceKey, Offset)>,
     ) -> Result<(), LogError> {
-        let mut offsets: [PartitionOffsets; 3] = Default::default();
+        let mut offsets = lock(&self.at(place).checkpoints).of_unopened();
         for partition in partitions {
             let key = (partition.topic().clone(), partition.index());
             if lock(&self.places).get(&key) != Some(&place) {
@@ -111,7 +145,7 @@ impl LogStore {
             }
         }
         add_futures(place, partitions, &mut offsets);
-        self.directories[place].write_checkpoints(offsets)
+        self.at(place).write_checkpoints(offsets)
     }
 }
 

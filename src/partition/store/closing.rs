@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use klamm_log::checkpoint::PartitionOffsets;
 use klamm_log::log::Log;
 use klamm_protocol::ids::{Offset, PartitionIndex};
 use tracing::error;
 
+use super::directory::Directory;
 use super::{LogStore, lock};
 use crate::partition::handle::Partition;
 
@@ -29,15 +29,15 @@ impl LogStore {
         self.end_flushers();
         let closed: Vec<Closed> =
             partitions.iter().flat_map(|partition| self.close_logs(partition)).collect();
-        for (place, directory) in self.directories.iter().enumerate() {
+        for (place, directory) in self.in_use() {
             let here = || closed.iter().filter(|closed| closed.place == place);
-            let mut offsets: [PartitionOffsets; 3] = Default::default();
+            let mut offsets = lock(&directory.checkpoints).of_unopened();
             for closed in here().filter(|closed| closed.in_order) {
                 offsets[0].extend(closed.recovery_point.map(|at| (closed.key.clone(), at)));
                 offsets[1].insert(closed.key.clone(), closed.high_watermark);
                 offsets[2].insert(closed.key.clone(), closed.log_start);
             }
-            let in_order = here().all(|closed| closed.in_order);
+            let in_order = here().all(|closed| closed.in_order) && is_verified(directory);
             let left = directory.write_checkpoints(offsets).and_then(|()| match in_order {
                 true => directory.dir.mark_clean_shutdown(broker_epoch),
                 false => Ok(()),
@@ -49,7 +49,7 @@ impl LogStore {
     }
 
     pub(super) fn end_flushers(&self) {
-        for directory in &self.directories {
+        for (_, directory) in self.in_use() {
             directory.flusher.stop();
             let thread = lock(&directory.flusher_thread).take();
             if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -84,4 +84,9 @@ impl LogStore {
         let future = future.map(|future| close(future.log, future.place, true));
         log.into_iter().chain(future).collect()
     }
+}
+
+/// Whether nothing is left to be verified that a crash has left behind: a log that this run did not open was not.
+fn is_verified(directory: &Directory) -> bool {
+    directory.was_left_in_order() || lock(&directory.checkpoints).are_all_opened()
 }

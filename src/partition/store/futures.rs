@@ -12,12 +12,13 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use klamm_log::error::LogError;
 use klamm_log::log::{Log, LogOptions};
-use klamm_log::log_dir::LastShutdown;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::PartitionIndex;
 use tracing::{error, info, warn};
 
+use super::found::Known;
+use super::known::KnownReplica;
 use super::{LogStore, PlaceKey, lock};
 use crate::clock;
 use crate::partition::handle::{FutureReplica, MoveError, Partition};
@@ -28,7 +29,7 @@ pub(super) const MAX_PREFERENCES: usize = 10_000;
 impl LogStore {
     /// Which directory this is, as a place in `log.dirs`.
     pub(crate) fn place_at(&self, path: &Path) -> Option<usize> {
-        self.directories.iter().position(|directory| directory.dir.path() == path)
+        self.settled().find(|(_, directory)| directory.dir.path() == path).map(|(place, _)| place)
     }
 
     /// Where a partition lies.
@@ -37,11 +38,11 @@ impl LogStore {
     }
 
     pub(crate) fn path_at(&self, place: usize) -> &Path {
-        self.directories[place].dir.path()
+        self.at(place).dir.path()
     }
 
     pub(crate) fn is_online(&self, place: usize) -> bool {
-        self.directories[place].dir.health().failure().is_none()
+        self.at(place).is_online()
     }
 
     /// Remembers where a replica is to lie that is not here yet.
@@ -63,7 +64,7 @@ impl LogStore {
         index: PartitionIndex,
         directory: Uuid,
     ) {
-        let place = self.directories.iter().position(|known| known.id == directory);
+        let place = self.settled().find(|(_, known)| known.id == directory).map(|(place, _)| place);
         let Some(place) = place.filter(|_| self.place_of(topic, index).is_none()) else { return };
         let is_preferred = lock(&self.preferred).contains_key(&(topic.clone(), index));
         if !is_preferred {
@@ -71,44 +72,62 @@ impl LogStore {
         }
     }
 
-    pub(super) fn on_future_found(&self, key: PlaceKey, place: usize, name: String) {
-        let other = lock(&self.futures).insert(key, (place, name));
-        if let Some((place, name)) = other {
-            // Only one of two can go on.
-            lock(&self.deleted).push((0, place, name));
-        }
-    }
-
-    /// Of two logs of a partition, the one stays that the cluster knows of.
-    pub(super) fn settle_doubles(&self, recorded: &impl Fn(&str, PartitionIndex) -> Option<Uuid>) {
-        let doubles = std::mem::take(&mut *lock(&self.doubles));
-        for (key, double) in doubles {
-            let Some(place) = self.place_of(&key.0, key.1) else { continue };
-            let is_meant = recorded(&key.0, key.1) == Some(self.directories[double].id);
-            let (kept, other) = if is_meant { (double, place) } else { (place, double) };
-            lock(&self.places).insert(key.clone(), kept);
-            self.set_aside(&key, other, "another log directory has the partition as well");
-        }
-    }
-
-    /// Copies whose replica is gone are deleted, and those that have no log to take the place of take it.
-    pub(super) fn settle_futures(&self, recorded: impl Fn(&str, PartitionIndex) -> Option<Uuid>) {
-        let futures = std::mem::take(&mut *lock(&self.futures));
-        for (key, (place, name)) in futures {
-            let current = self.place_of(&key.0, key.1);
-            if recorded(&key.0, key.1).is_none() || current == Some(place) {
-                lock(&self.deleted).push((0, place, name));
-            } else if current.is_some() {
-                lock(&self.futures).insert(key, (place, name));
-            } else if let Err(failure) = self.promote(&key, place, &name) {
-                error!("{name} cannot take the place of the replica that is gone: {failure}");
+    /// Copies whose replica is gone are deleted, and those that have no log to take the place of take it. What the
+    /// metadata have never known is left alone, as logs are.
+    pub(super) fn settle_futures(&self, known: Known<'_>) {
+        for (key, copies) in std::mem::take(&mut *lock(&self.futures)) {
+            let replica = known(&key.0, key.1);
+            let belongs = |(place, name): &(usize, String)| {
+                let topic_id = self.topic_id_at(*place, name);
+                replica.is_some_and(|replica| topic_id.is_none_or(|id| id == replica.topic_id))
+            };
+            let (mine, others): (Vec<_>, Vec<_>) = copies.into_iter().partition(belongs);
+            others.into_iter().for_each(|(place, name)| self.judge_future(place, name));
+            if let Some(replica) = replica.filter(|_| !mine.is_empty()) {
+                self.settle_copies(key, &replica, mine);
             }
+        }
+    }
+
+    fn judge_future(&self, place: usize, name: String) {
+        match self.topic_id_at(place, &name) {
+            Some(id) if self.has_seen(id) => lock(&self.deleted).push((0, place, name)),
+            _ => {
+                let path = self.path_at(place).join(name);
+                warn!("{} is of an unknown topic and left alone", path.display());
+            }
+        }
+    }
+
+    /// Only one copy of a replica can go on, in another directory than the log.
+    fn settle_copies(
+        &self,
+        key: PlaceKey,
+        replica: &KnownReplica,
+        mut copies: Vec<(usize, String)>,
+    ) {
+        let current = self.place_of(&key.0, key.1);
+        if current.is_none() && self.is_missed(replica) {
+            // The log may come back; a copy that is not whole is none.
+            lock(&self.futures).insert(key, copies);
+            return;
+        }
+        copies.sort_by_key(|(place, _)| self.at(*place).id != replica.directory);
+        let usable = copies.iter().position(|(place, _)| current != Some(*place));
+        let chosen = usable.map(|at| copies.remove(at));
+        let given_up = copies.into_iter().map(|(place, name)| (0, place, name));
+        lock(&self.deleted).extend(given_up);
+        let Some((place, name)) = chosen else { return };
+        if current.is_some() {
+            lock(&self.futures).insert(key, vec![(place, name)]);
+        } else if let Err(failure) = self.promote(&key, place, &name) {
+            error!("{name} cannot take the place of the replica that is gone: {failure}");
         }
     }
 
     fn promote(&self, key: &PlaceKey, place: usize, name: &str) -> Result<(), LogError> {
         let (topic, index) = key;
-        let directory = &self.directories[place].dir;
+        let directory = &self.at(place).dir;
         let to = directory.path().join(PartitionDirName::current(topic, *index));
         let disk = &directory.storage().disk;
         disk.rename(&directory.path().join(name), &to)?;
@@ -121,7 +140,7 @@ impl LogStore {
     /// The copy of a partition that was found at the start, to go on with it.
     pub(crate) fn found_future(&self, partition: &Partition) -> Option<FutureReplica> {
         let key = (partition.topic().clone(), partition.index());
-        let (place, name) = lock(&self.futures).remove(&key)?;
+        let (place, name) = lock(&self.futures).remove(&key)?.into_iter().next()?;
         match self.open_future(partition, place, &name) {
             Ok(future) => Some(future),
             Err(failure) => {
@@ -150,18 +169,19 @@ impl LogStore {
         place: usize,
         name: &str,
     ) -> Result<FutureReplica, LogError> {
-        let directory = &self.directories[place];
-        let checkpointed = lock(&directory.checkpoints).take(partition.topic(), partition.index());
+        let directory = self.at(place);
+        let checkpointed = lock(&directory.checkpoints).of(partition.topic(), partition.index());
         let options = LogOptions {
             config: partition.config().log.clone(),
             recovery_point: 0,
             log_start: checkpointed.log_start,
-            clean_shutdown: directory.last_shutdown != LastShutdown::Unclean,
+            clean_shutdown: directory.was_left_in_order(),
             topic_id: Some(partition.topic_id()),
             now_ms: clock::now_ms(),
         };
         let path = directory.dir.path().join(name);
         let mut log = Log::open(directory.dir.storage(), &path, options)?;
+        lock(&directory.checkpoints).forget(partition.topic(), partition.index());
         if let Some(high_watermark) = checkpointed.high_watermark {
             log.set_high_watermark(high_watermark);
         }
@@ -267,8 +287,14 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
         let store = LogStore::open(&disk, &config).unwrap();
-        let recorded = recorded.map_or(Uuid::ZERO, |place| store.directories[place].id);
-        store.settle(|_, _| Some(recorded));
+        let directory = recorded.map_or(Uuid::ZERO, |place| store.at(place).id);
+        let replica = KnownReplica {
+            topic_id: TOPIC_ID,
+            directory,
+            is_counted_on: true,
+            is_led_elsewhere: false,
+        };
+        store.settle(&|_, _| Some(replica), &|_| None);
         let configs = BrokerConfigs::new(Configs::new()).unwrap();
         let config = partition_config(&configs, "t", &BTreeMap::new());
         let opened = store.open_all(vec![("t".into(), TOPIC_ID, 0, config)]);

@@ -1,54 +1,45 @@
 //! Whose a log directory is: of which cluster and node (`meta.properties`), and what becomes of one that is nobody's.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use klamm_log::disk::Disk;
 use klamm_log::error::LogError;
 use klamm_log::log_dir::LogDir;
 use klamm_log::meta_properties::MetaProperties;
-use klamm_log::open_files::OpenFiles;
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 use tracing::info;
 
 use super::StoreError;
-
-/// Locks a directory and sees whether it can be read at all.
-pub(super) fn look_into(
-    disk: &Arc<dyn Disk>,
-    files: &Arc<OpenFiles>,
-    path: &Path,
-) -> Result<(LogDir, Option<MetaProperties>), LogError> {
-    let dir = LogDir::open(Arc::clone(disk), Arc::clone(files), path)?;
-    disk.list(path)?;
-    let properties = dir.meta_properties()?;
-    Ok((dir, properties))
-}
+use super::start::LayoutError;
+use super::survey::is_nothing;
 
 /// Refuses a directory of another cluster or node.
-pub(super) fn check_identity(
-    dir: &LogDir,
-    mut properties: MetaProperties,
+pub(super) fn check_owner(
+    path: &Path,
+    properties: &MetaProperties,
     cluster_id: &str,
     broker_id: BrokerId,
-) -> Result<MetaProperties, StoreError> {
-    if let Some(found) = properties.cluster_id.as_deref().filter(|found| *found != cluster_id) {
-        return Err(StoreError::ForeignCluster {
-            dir: dir.path().to_path_buf(),
-            found: found.to_owned(),
-            expected: cluster_id.to_owned(),
-        });
+) -> Result<(), StoreError> {
+    let dir = || path.to_path_buf();
+    if let Some(found) = properties.cluster_id.clone().filter(|found| found != cluster_id) {
+        let expected = cluster_id.to_owned();
+        return Err(StoreError::ForeignCluster { dir: dir(), found, expected });
     }
-    if let Some(found) = properties.node_id.filter(|found| *found != broker_id) {
-        let dir = dir.path().to_path_buf();
-        return Err(StoreError::ForeignNode { dir, found, expected: broker_id });
+    match properties.node_id.filter(|found| *found != broker_id) {
+        Some(found) => Err(StoreError::ForeignNode { dir: dir(), found, expected: broker_id }),
+        None => Ok(()),
     }
-    // Directories formatted before Kafka 3.7 have no id of their own.
-    if properties.directory_id.is_none() {
-        properties.directory_id = Some(crate::random::uuid());
-        dir.write_meta_properties(&properties)?;
+}
+
+/// The directory's own id. Directories formatted before Kafka 3.7 have none: they get one.
+pub(super) fn id_of(dir: &LogDir, mut properties: MetaProperties) -> Result<Uuid, LogError> {
+    if let Some(id) = properties.directory_id {
+        return Ok(id);
     }
-    Ok(properties)
+    let id = crate::random::uuid();
+    properties.directory_id = Some(id);
+    dir.write_meta_properties(&properties)?;
+    Ok(id)
 }
 
 /// Makes an empty directory part of the cluster. One with other files in it is refused: it is likely
@@ -60,8 +51,9 @@ pub(super) fn format(
 ) -> Result<MetaProperties, StoreError> {
     let disk = &dir.storage().disk;
     let entries = disk.list(dir.path()).map_err(LogError::from)?;
-    if entries.iter().any(|entry| !matches!(entry.name.as_str(), ".lock" | "lost+found")) {
-        return Err(StoreError::NotADataDirectory { dir: dir.path().to_path_buf() });
+    if !entries.iter().all(is_nothing) {
+        let dir = dir.path().to_path_buf();
+        return Err(LayoutError::NotADataDirectory { dir }.into());
     }
     let properties = MetaProperties::new(cluster_id, broker_id, crate::random::uuid());
     dir.write_meta_properties(&properties)?;

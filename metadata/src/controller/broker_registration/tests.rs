@@ -152,3 +152,120 @@ fn after_an_unclean_stop_a_broker_is_not_eligible() {
     let partition = testbed.partition("t", 0);
     assert_eq!((partition.leader, &*partition.isr, &*partition.elr), (2, &[2][..], &[][..]));
 }
+
+/// Broker 1 has another directory beside the usual one.
+fn with_both(request: &mut BrokerRegistrationRequest) {
+    request.log_dirs = vec![directory(1), uuid(50)];
+}
+
+/// "lone" is on broker 1 only and "shared" also on 2, both in the second directory of 1.
+fn in_the_second_directory() -> Testbed {
+    let mut testbed = Testbed::with_brokers([2]);
+    let mut request = registration(1);
+    with_both(&mut request);
+    testbed.register(request);
+    testbed.heartbeat(1, |_| {});
+    for (name, replicas) in [("lone", &[1][..]), ("shared", &[1, 2])] {
+        let topic = testbed.create(name, &[replicas], &[]);
+        testbed.assign_directory(1, topic, 0, uuid(50));
+    }
+    testbed
+}
+
+/// The next life of broker 1, unfenced.
+fn next_life(testbed: &mut Testbed, incarnation: u8, log_dirs: Vec<Uuid>) {
+    testbed.now_ms += 9_000;
+    let epoch = testbed.controller.image().brokers.get(1).unwrap().epoch;
+    let request = BrokerRegistrationRequest {
+        incarnation_id: uuid(incarnation),
+        previous_broker_epoch: epoch,
+        log_dirs,
+        ..registration(1)
+    };
+    testbed.register(request);
+    testbed.heartbeat(1, |_| {});
+}
+
+fn leader_and_isr(testbed: &Testbed, topic: &str) -> (BrokerId, Vec<BrokerId>) {
+    let partition = testbed.partition(topic, 0);
+    (partition.leader, partition.isr.clone())
+}
+
+#[test]
+fn a_replica_whose_directory_is_not_registered_does_not_lead_and_stays_the_last_in_sync() {
+    let mut testbed = in_the_second_directory();
+    next_life(&mut testbed, 99, vec![directory(1)]);
+    assert!(!testbed.controller.image().brokers.get(1).unwrap().fenced);
+    let lone = testbed.partition("lone", 0);
+    // The last one in sync is remembered: by the ISR, or as the last known leader.
+    let remembered = [&lone.isr, &lone.elr, &lone.last_known_elr];
+    assert_eq!(lone.leader, -1);
+    assert!(remembered.iter().any(|replicas| replicas.contains(&1)), "{lone:?}");
+    assert_eq!(leader_and_isr(&testbed, "shared"), (2, vec![2]));
+}
+
+#[test]
+fn the_next_life_with_the_directory_leads_again() {
+    let mut testbed = in_the_second_directory();
+    next_life(&mut testbed, 99, vec![directory(1)]);
+    next_life(&mut testbed, 98, vec![directory(1), uuid(50)]);
+    assert_eq!(leader_and_isr(&testbed, "lone"), (1, vec![1]));
+    assert_eq!(leader_and_isr(&testbed, "shared"), (2, vec![2]));
+}
+
+#[test]
+fn a_directory_that_returns_in_the_same_life_has_its_partitions_led_at_once() {
+    let mut testbed = in_the_second_directory();
+    next_life(&mut testbed, 99, vec![directory(1)]);
+    let before = testbed.controller.image().brokers.get(1).unwrap().epoch;
+    let mut request = registration(1);
+    request.incarnation_id = uuid(99);
+    with_both(&mut request);
+    testbed.register(request);
+    let broker = testbed.controller.image().brokers.get(1).unwrap();
+    assert_eq!((broker.epoch, broker.fenced), (before, false));
+    assert_eq!(leader_and_isr(&testbed, "lone"), (1, vec![1]));
+}
+
+#[test]
+fn a_fenced_broker_leads_nothing_when_a_directory_returns() {
+    let mut testbed = in_the_second_directory();
+    next_life(&mut testbed, 99, vec![directory(1)]);
+    testbed.fence(1);
+    let mut request = registration(1);
+    request.incarnation_id = uuid(99);
+    with_both(&mut request);
+    testbed.register(request);
+    assert_eq!(leader_and_isr(&testbed, "lone").0, -1);
+    testbed.heartbeat(1, |_| {});
+    assert_eq!(leader_and_isr(&testbed, "lone"), (1, vec![1]));
+}
+
+#[test]
+fn the_same_life_without_a_directory_that_it_had_leads_nothing_in_it() {
+    let mut testbed = in_the_second_directory();
+    let mut request = registration(1);
+    request.log_dirs = vec![directory(1)];
+    testbed.register(request);
+    assert_eq!(leader_and_isr(&testbed, "lone").0, -1);
+    assert_eq!(leader_and_isr(&testbed, "shared"), (2, vec![2]));
+}
+
+#[test]
+fn only_an_unclean_election_of_another_replica_goes_past_a_directory_that_is_missed() {
+    let mut testbed = in_the_second_directory();
+    // Broker 2 leaves, then the directory of broker 1, which is the last one in sync.
+    testbed.fence(2);
+    next_life(&mut testbed, 99, vec![directory(1)]);
+    testbed.heartbeat(2, |_| {});
+    assert_eq!(testbed.partition("shared", 0).leader, -1);
+    testbed.set_config("shared", "unclean.leader.election.enable", "true");
+    testbed.now_ms += 300_000;
+    testbed.heartbeat(1, |_| {});
+    testbed.heartbeat(2, |_| {});
+    while let Some(outcome) = testbed.controller.on_tick(testbed.now_ms) {
+        testbed.apply(outcome);
+    }
+    assert_eq!(testbed.partition("shared", 0).leader, 2);
+    assert_eq!(testbed.partition("lone", 0).leader, -1);
+}

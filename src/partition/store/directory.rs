@@ -1,0 +1,139 @@
+//! One configured directory: in use, or a path that waits for its disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+
+use klamm_log::disk::Disk;
+use klamm_log::log_dir::{LastShutdown, LogDir};
+use klamm_log::open_files::OpenFiles;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::BrokerId;
+
+use super::checkpoints::Checkpoints;
+use super::identity::{check_owner, format, id_of};
+use super::start::LayoutError;
+use super::{Flusher, StoreError, lock};
+
+/// A path of `log.dirs`. Once its directory is in use, it stays so for the life of the process, also if it fails.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) path: PathBuf,
+    pub(super) directory: OnceLock<Directory>,
+    /// What was last said of the path while it is not in use: the same is not said twice.
+    pub(super) told: Mutex<String>,
+}
+
+impl Slot {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, directory: OnceLock::new(), told: Mutex::default() }
+    }
+
+    /// Whether this is news of the path.
+    pub(super) fn is_news(&self, said: &str) -> bool {
+        let mut told = lock(&self.told);
+        let is_news = *told != said;
+        if is_news {
+            said.clone_into(&mut told);
+        }
+        is_news
+    }
+}
+
+/// One log directory in use.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) dir: LogDir,
+    pub(super) id: Uuid,
+    /// `None` for one that was formatted by this run: it has nothing to lose.
+    pub(super) last_shutdown: Option<LastShutdown>,
+    pub(super) checkpoints: Mutex<Checkpoints>,
+    pub(super) flusher: Arc<Flusher>,
+    pub(super) flusher_thread: Mutex<Option<JoinHandle<()>>>,
+    /// What lies in it has been found.
+    is_found: AtomicBool,
+    /// And has been compared with the metadata. Until then nothing new is put into it.
+    is_settled: AtomicBool,
+}
+
+/// Whose directories they are to be.
+#[derive(Debug, Clone)]
+pub(super) struct Owner {
+    pub(super) cluster_id: String,
+    pub(super) broker_id: BrokerId,
+}
+
+impl Owner {
+    /// Locks a formatted directory and learns its id.
+    pub(super) fn enter(
+        &self,
+        disk: &Arc<dyn Disk>,
+        files: &Arc<OpenFiles>,
+        path: &Path,
+    ) -> Result<(LogDir, Uuid), StoreError> {
+        let dir = LogDir::open(Arc::clone(disk), Arc::clone(files), path)?;
+        let Some(properties) = dir.meta_properties()? else {
+            return Err(LayoutError::NotADataDirectory { dir: path.to_path_buf() }.into());
+        };
+        check_owner(path, &properties, &self.cluster_id, self.broker_id)?;
+        let id = id_of(&dir, properties)?;
+        Ok((dir, id))
+    }
+
+    /// Creates, locks and formats an empty directory.
+    pub(super) fn found(
+        &self,
+        disk: &Arc<dyn Disk>,
+        files: &Arc<OpenFiles>,
+        path: &Path,
+    ) -> Result<(LogDir, Uuid), StoreError> {
+        let dir = LogDir::open(Arc::clone(disk), Arc::clone(files), path)?;
+        let properties = format(&dir, &self.cluster_id, self.broker_id)?;
+        Ok((dir, properties.directory_id.expect("formatting gives an id")))
+    }
+}
+
+impl Directory {
+    pub(super) fn open((dir, id): (LogDir, Uuid), is_new: bool) -> Result<Self, StoreError> {
+        let thread = |source| StoreError::Thread { dir: dir.path().to_path_buf(), source };
+        let checkpoints = Mutex::new(Checkpoints::read(&dir)?);
+        let last_shutdown = dir.take_last_shutdown()?;
+        let (flusher, flusher_thread) = Flusher::start(dir.path().to_path_buf()).map_err(thread)?;
+        Ok(Self {
+            id,
+            last_shutdown: (!is_new).then_some(last_shutdown),
+            checkpoints,
+            flusher,
+            flusher_thread: Mutex::new(Some(flusher_thread)),
+            is_found: AtomicBool::new(is_new),
+            is_settled: AtomicBool::new(is_new),
+            dir,
+        })
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_found(&self) -> bool {
+        self.is_found.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_found(&self) {
+        self.is_found.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_settled(&self) {
+        self.is_settled.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        self.dir.health().failure().is_none()
+    }
+
+    /// Whether the logs in it need not be verified.
+    pub(super) fn was_left_in_order(&self) -> bool {
+        self.last_shutdown.is_none_or(|last| last != LastShutdown::Unclean)
+    }
+}

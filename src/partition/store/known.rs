@@ -1,0 +1,135 @@
+//! What the metadata say of this broker's replicas, and which topics they have ever known.
+//!
+//! Evidence rule: a partition's directory is set aside only if its topic was once known to the metadata of this node
+//! and the cluster has no replica of it here any more. A metadata log that never knew the topic proves nothing: it may
+//! have been begun anew, or belong to another life of the node.
+
+use std::collections::BTreeSet;
+
+use klamm_metadata::directory_id;
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::partition::Partition;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::metadata_record::MetadataRecord;
+
+use super::{LogStore, lock};
+
+/// The most topics that are remembered. What is forgotten is left alone.
+const MAX_TOPICS: usize = 1_000_000;
+
+/// This broker's replica of a partition, as the metadata have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KnownReplica {
+    pub(crate) topic_id: Uuid,
+    /// The directory that it lies in.
+    pub(crate) directory: Uuid,
+    /// It is in sync or may be elected: records may be nowhere but here.
+    pub(crate) is_counted_on: bool,
+    /// Another broker leads, from which it can be fetched.
+    pub(crate) is_led_elsewhere: bool,
+}
+
+impl KnownReplica {
+    pub(crate) fn of(topic_id: Uuid, partition: &Partition, broker: BrokerId) -> Option<Self> {
+        let counted = [&partition.isr, &partition.elr, &partition.last_known_elr];
+        Some(Self {
+            topic_id,
+            directory: partition.directory(broker)?,
+            is_counted_on: counted.iter().any(|replicas| replicas.contains(&broker)),
+            is_led_elsewhere: partition.has_leader() && partition.leader != broker,
+        })
+    }
+
+    /// The replica of a partition by name.
+    pub(crate) fn find(
+        image: &ClusterImage,
+        broker: BrokerId,
+        topic: &str,
+        index: PartitionIndex,
+    ) -> Option<Self> {
+        let topic = image.topics.by_name(topic)?;
+        Self::of(topic.id, topic.partition(index)?, broker)
+    }
+}
+
+/// The topics of which the metadata of this node have ever spoken, and the directories that they expect.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    at_start: BTreeSet<Uuid>,
+    since: BTreeSet<Uuid>,
+    /// The directories of this broker's last registration, in a life before this.
+    registered: BTreeSet<Uuid>,
+}
+
+/// Collects the topics of which a metadata log speaks.
+#[derive(Debug, Default)]
+pub(crate) struct TopicsSeen(BTreeSet<Uuid>);
+
+impl TopicsSeen {
+    pub(crate) fn in_image(&mut self, image: &ClusterImage) {
+        self.0.extend(image.topics.iter().map(|topic| topic.id));
+    }
+
+    pub(crate) fn in_record(&mut self, record: &MetadataRecord) {
+        match record {
+            MetadataRecord::Topic(topic) => drop(self.0.insert(topic.topic_id)),
+            MetadataRecord::RemoveTopic(topic) => drop(self.0.insert(topic.topic_id)),
+            _ => {}
+        }
+    }
+}
+
+impl LogStore {
+    /// What the local metadata log says when the node starts.
+    pub(super) fn expect(&self, seen: TopicsSeen, image: &ClusterImage) {
+        let mut topics = lock(&self.topics);
+        topics.at_start = seen.0;
+        let registered = image.brokers.get(self.owner.broker_id);
+        topics.registered.extend(registered.iter().flat_map(|broker| &broker.directories));
+    }
+
+    /// Topics that the metadata know now.
+    pub(crate) fn note_topics(&self, ids: impl Iterator<Item = Uuid>) {
+        let mut topics = lock(&self.topics);
+        for id in ids {
+            if topics.since.len() < MAX_TOPICS {
+                topics.since.insert(id);
+            }
+        }
+    }
+
+    pub(super) fn has_seen(&self, topic_id: Uuid) -> bool {
+        let topics = lock(&self.topics);
+        topics.since.contains(&topic_id) || topics.at_start.contains(&topic_id)
+    }
+
+    /// Whether one of the directories in use has this id.
+    pub(super) fn has(&self, id: Uuid) -> bool {
+        self.in_use().any(|(_, directory)| directory.id == id)
+    }
+
+    /// Whether the log of a replica, which is in none of the directories, must be in one that is not here.
+    pub(super) fn is_missed(&self, replica: &KnownReplica) -> bool {
+        match replica.directory {
+            directory_id::LOST => replica.is_counted_on,
+            directory_id::UNASSIGNED | directory_id::MIGRATING => {
+                // It was not told yet where it lies. If all directories are here, it was never opened.
+                let topics = lock(&self.topics);
+                let is_old = topics.at_start.contains(&replica.topic_id);
+                let lacks = topics.registered.iter().any(|id| !self.has(*id));
+                is_old && replica.is_counted_on && lacks
+            }
+            directory => !self.has(directory),
+        }
+    }
+
+    /// Whether a replica that is in none of the directories must not begin anew here: that would take its records, which
+    /// may be the only ones, out of the cluster.
+    ///
+    /// One that nobody counts on is fetched anew, unless a path of `log.dirs` waits for its disk: then it may be back soon.
+    pub(crate) fn is_out_of_reach(&self, replica: &KnownReplica) -> bool {
+        let can_be_fetched = !replica.is_counted_on && replica.is_led_elsewhere;
+        self.is_missed(replica) && !(can_be_fetched && !self.has_idle())
+    }
+}
