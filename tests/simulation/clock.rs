@@ -106,7 +106,7 @@ impl Clock {
 
     /// Before anything is stored: the machine does not know the time yet.
     pub(crate) fn start_behind(&mut self, random: &mut Random) {
-        self.error_ms = -random.between(MAX_BEHIND_MS, MAX_ERROR_MS);
+        self.error_ms = -random.between(8 * DAY_MS, MAX_ERROR_MS);
         self.restart(0);
     }
 

@@ -11,7 +11,7 @@ use crate::observation::Observation;
 use crate::plant::Plant;
 use crate::replica::{Replica, header};
 use klamm_coordinator::group::{GroupConfig, GroupLoader, GroupShard, JoinGroup};
-use klamm_coordinator::outcome::{Outcome, Reply, RequestToken, Response};
+use klamm_coordinator::outcome::{Outcome, Record, Reply, RequestToken, Response};
 use klamm_log::producer_state::AppendOrigin;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::messages::offset_commit_response::OffsetCommitResponse;
@@ -204,6 +204,7 @@ impl GroupDriver {
             if outcome.records.is_empty() {
                 return;
             }
+            outcome.records.iter().filter_map(deleted).for_each(|seen| step.observe(seen));
             let header = header(outcome.records.len(), step.now_ms);
             let payload = Payload::Groups(std::mem::take(&mut outcome.records));
             let origin = AppendOrigin::Coordinator;
@@ -233,6 +234,17 @@ impl GroupDriver {
             step.answer(waiting.to, Message::GroupAnswer { call, answer });
         }
     }
+}
+
+/// What a tombstone deletes, by the version of its key (Kafka's CoordinatorRecordType).
+fn deleted(record: &Record) -> Option<Observation> {
+    if record.value.is_some() {
+        return None;
+    }
+    Some(match record.key[1] {
+        0 | 1 => Observation::OffsetDeleted,
+        _ => Observation::GroupDeleted,
+    })
 }
 
 fn random_uuid(step: &mut NodeStep<'_>) -> Uuid {

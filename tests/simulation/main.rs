@@ -207,6 +207,11 @@ fn an_empty_log_in_the_place_of_one_whose_directory_is_away_is_caught() {
 }
 
 #[test]
+fn a_replica_that_is_begun_anew_before_its_directory_is_recorded_is_caught() {
+    assert_caught(Plant::BeginsAnewUnrecorded);
+}
+
+#[test]
 fn an_eligible_replica_that_is_begun_anew_is_caught() {
     assert_caught(Plant::BeginsEligibleReplicaAnew);
 }

@@ -77,6 +77,10 @@ pub(crate) enum Observation {
     Assigned { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The coordinator acknowledges an offset that a member of this generation commits.
     OffsetCommitted { generation: i32, partition: PartitionId, offset: Offset },
+    /// A coordinator deletes a committed offset. Nobody asks for that, and no offset is old.
+    OffsetDeleted,
+    /// A coordinator deletes a group without members and offsets: the next one begins with the first generation.
+    GroupDeleted,
     /// A member asks where to begin, right after it got its assignment.
     OffsetsAsked { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The member was given a committed offset; -1 for none.
@@ -114,6 +118,8 @@ impl Observation {
             Self::LatestShown { .. } => "latest offsets shown",
             Self::Assigned { .. } => "assignments",
             Self::OffsetCommitted { .. } => "offsets committed",
+            Self::OffsetDeleted => "offsets deleted",
+            Self::GroupDeleted => "groups deleted",
             Self::OffsetsAsked { .. } => "offsets asked for",
             Self::OffsetShown { .. } => "offsets shown",
         }

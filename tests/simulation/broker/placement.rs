@@ -72,9 +72,13 @@ fn wanted(
         _ => {}
     }
     let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
-    let is_counted_on =
-        partition.isr.contains(&broker) || (partition.elr.contains(&broker) && !ignores_elr);
+    let eligible = [&partition.elr, &partition.last_known_elr];
+    let is_counted_on = partition.isr.contains(&broker)
+        || (!ignores_elr && eligible.iter().any(|replicas| replicas.contains(&broker)));
     let is_led_elsewhere = partition.leader >= 0 && partition.leader != broker;
+    if step.plant == Plant::BeginsAnewUnrecorded && is_led_elsewhere && !is_counted_on {
+        return Placement::Open(any_online(logs, step));
+    }
     match is_led_elsewhere && !is_counted_on {
         true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
         false => Placement::Offline,

@@ -1,4 +1,4 @@
-//! A generation of the group deals each partition out once, and to a member always the same.
+//! A generation of the group deals each partition out once, and to a member always the same, as long as the group lives.
 
 use super::{Cluster, Committed, Invariant};
 use crate::batch::PartitionId;
@@ -19,6 +19,9 @@ impl Invariant for GroupGenerations {
         _: &Committed,
         _: &Cluster<'_>,
     ) -> Result<(), String> {
+        if let Observation::GroupDeleted = seen {
+            *self = Self::default();
+        }
         let Observation::Assigned { member, generation, partitions } = seen else {
             return Ok(());
         };
