@@ -207,8 +207,8 @@ fn an_empty_log_in_the_place_of_one_whose_directory_is_away_is_caught() {
 }
 
 #[test]
-fn a_replica_that_is_begun_anew_before_its_directory_is_recorded_is_caught() {
-    assert_caught(Plant::BeginsAnewUnrecorded);
+fn a_log_that_is_opened_in_the_place_of_the_recorded_one_is_caught() {
+    assert_caught(Plant::OtherLogWins);
 }
 
 #[test]

@@ -21,8 +21,8 @@ pub(crate) enum Plant {
     TruncateToHighWatermark,
     /// A replica whose directory is not there is begun anew with an empty log.
     OpensMissedReplicaEmpty,
-    /// A replica is begun anew elsewhere before the metadata have recorded it there.
-    BeginsAnewUnrecorded,
+    /// Of two logs of a partition the one is opened that is not recorded.
+    OtherLogWins,
     /// A replica that is eligible to lead is begun anew elsewhere while its directory is not there.
     BeginsEligibleReplicaAnew,
     /// A leader that cannot begin its epoch for want of room leads on, serves nobody, and finds its followers lagging.

@@ -87,7 +87,7 @@ impl Scenario {
         let membership = membership(&voters, with_directories);
         let kraft_version = *membership.kraft_version.latest();
         let elr = random.chance(60);
-        let most = random.between(1, 3);
+        let most = if random.chance(75) { 3 } else { 1 };
         let count = |_| u8::try_from(random.between(1, most)).expect("few");
         let counts: Vec<u8> = nodes.iter().map(count).collect();
         let settings = settings(&voters, (kraft_version, elr), min_insync_replicas, random);
@@ -107,9 +107,9 @@ impl Scenario {
             replaces_disks: elr && min_insync_replicas > 1 && !changes_voters,
             directories: node_ids.zip(counts).collect(),
             directories_away: if random.chance(60) { 40 } else { 0 },
-            directories_fail: random.chance(50),
+            directories_fail: random.chance(60),
             clocks_jump: random.chance(50),
-            disks_fill: random.chance(40),
+            disks_fill: random.chance(50),
             settings,
         }
     }

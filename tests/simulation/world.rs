@@ -111,7 +111,7 @@ impl World {
             scenario,
         };
         for id in world.scenario.nodes.clone() {
-            if world.scenario.clocks_jump && world.random.chance(40) {
+            if world.scenario.clocks_jump && world.random.chance(60) {
                 world.start_clock_behind(id);
             }
             world.start(id);
@@ -191,7 +191,7 @@ impl World {
                 Err(missing) if self.now_ms >= end_ms => {
                     return Err(format!("{HEALING_MS} ms after the last fault {missing}"));
                 }
-                Err(_) => {}
+                Err(_) => self.restart_for_failed_directories(),
             }
         }
     }

@@ -54,8 +54,10 @@ fn wanted(
     let found = logs.found(id);
     if logs.is_online(recorded) {
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
-        return match found.first() {
-            Some(other) if !found.contains(&recorded) => Placement::Open(*other),
+        let ignores_record = step.plant == Plant::OtherLogWins;
+        let other = found.iter().copied().find(|directory| *directory != recorded);
+        return match other {
+            Some(other) if ignores_record || !found.contains(&recorded) => Placement::Open(other),
             _ => Placement::Open(recorded),
         };
     }
@@ -76,9 +78,6 @@ fn wanted(
     let is_counted_on = partition.isr.contains(&broker)
         || (!ignores_elr && eligible.iter().any(|replicas| replicas.contains(&broker)));
     let is_led_elsewhere = partition.leader >= 0 && partition.leader != broker;
-    if step.plant == Plant::BeginsAnewUnrecorded && is_led_elsewhere && !is_counted_on {
-        return Placement::Open(any_online(logs, step));
-    }
     match is_led_elsewhere && !is_counted_on {
         true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
         false => Placement::Offline,

@@ -6,6 +6,9 @@ use crate::log_directories::Availability;
 use klamm_metadata::directory_id;
 use klamm_protocol::ids::BrokerId;
 
+/// Of so many looks at the directories, one finds that one has failed.
+const FAILURE_ODDS: u64 = 30;
+
 impl World {
     /// A node that is down may find one of its directories missing when it starts.
     pub(super) fn hide_a_directory(&mut self, id: BrokerId) {
@@ -38,7 +41,8 @@ impl World {
 
     /// A directory answers EIO, or is replaced by an empty one.
     pub(super) fn break_a_directory(&mut self) {
-        let delay_ms = self.random.between(5, 400);
+        // Moments in which a directory may be lost are short.
+        let delay_ms = self.random.between(5, 60);
         self.schedule(delay_ms, Event::BreakDirectory);
         let id = self.any_node();
         let Some(at) = self.any_other_directory(id).filter(|_| self.may_crash()) else { return };
@@ -47,7 +51,7 @@ impl World {
             self.crash(id);
             self.restoring = Some(id);
             self.nodes.get_mut(&id).expect("a node").replace_directory(at);
-        } else if self.random.chance(10) && self.nodes[&id].is_up() {
+        } else if self.random.below(FAILURE_ODDS) == 0 && self.nodes[&id].is_up() {
             *self.census.entry("directories failed").or_default() += 1;
             self.step_node(id, |node, _, step| node.on_directory_failed(at, step));
         }
@@ -55,7 +59,7 @@ impl World {
 
     /// Some of a node's directories are full for a while.
     pub(super) fn fill_a_disk(&mut self) {
-        let delay_ms = self.random.between(300, 2_500);
+        let delay_ms = self.random.between(200, 1_500);
         self.schedule(delay_ms, Event::FillDisk);
         if !self.faults {
             return;
@@ -79,29 +83,35 @@ impl World {
         }
     }
 
-    /// What was away is back, what was full has room. A directory that has failed needs a restart of its node, which
-    /// happens where nobody else can lead: the others do without it.
+    /// What was away is back, what was full has room. What has failed has failed.
     pub(super) fn heal_directories(&mut self) {
         for id in self.scenario.nodes.clone() {
             self.make_room(id);
             (0..self.nodes[&id].disk.logs.count()).for_each(|at| self.return_directory(id, at));
         }
-        let has_failed = |id: &BrokerId| {
-            self.nodes[id].disk.logs.with(Availability::Failed).next().is_some()
-        };
-        let failed: Vec<BrokerId> =
-            self.scenario.nodes.iter().copied().filter(has_failed).collect();
-        if (0..PARTITIONS.len()).all(|partition| self.has_candidate(partition)) {
+    }
+
+    /// A directory that has failed needs a restart of its node. That helps out where nobody else can lead; everywhere
+    /// else the cluster does without it.
+    pub(super) fn restart_for_failed_directories(&mut self) {
+        if (0..PARTITIONS.len()).all(|partition| self.can_be_led(partition)) {
             return;
         }
-        for id in failed.into_iter().filter(|id| self.nodes[id].is_up()).collect::<Vec<_>>() {
-            self.crash(id);
+        for id in self.scenario.nodes.clone() {
+            let node = &self.nodes[&id];
+            let has_failed = node.disk.logs.with(Availability::Failed).next().is_some();
+            if has_failed && node.is_up() {
+                self.crash(id);
+            }
         }
     }
 
-    /// Whether somebody in sync, or eligible, has the directory that it is recorded in.
-    fn has_candidate(&self, partition: usize) -> bool {
+    /// Whether a partition is led, or somebody in sync, or eligible, has the directory that it is recorded in.
+    fn can_be_led(&self, partition: usize) -> bool {
         let Some(found) = self.invariants.committed().partition(partition) else { return true };
+        if found.has_leader() {
+            return true;
+        }
         let candidates = if found.isr.is_empty() { &found.elr } else { &found.isr };
         candidates.iter().any(|id| {
             let directory = found.directory(*id);
