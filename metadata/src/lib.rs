@@ -7,6 +7,7 @@ pub mod controller;
 pub mod delta;
 pub mod directory_id;
 pub mod image;
+pub mod known_replica;
 pub mod loader;
 pub mod metadata_version;
 pub mod random;

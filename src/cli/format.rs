@@ -131,10 +131,16 @@ impl FormatArguments {
             return Err(FormatRequestError::NoClusterId);
         }
         let has_static_voters = !config.quorum_members.voters.is_empty();
-        if !has_static_voters && config.quorum_members.bootstrap_servers.is_empty() {
+        let names_nobody = !has_static_voters && config.quorum_members.bootstrap_servers.is_empty();
+        // A node of which nobody else is told is its own quorum, as when it starts on empty directories.
+        let is_alone = names_nobody && config.is_alone() && !self.names_quorum();
+        if names_nobody && !is_alone {
             return Err(FormatRequestError::NoQuorum);
         }
-        let initial_voters = self.initial_voters(config, has_static_voters)?;
+        let initial_voters = match is_alone {
+            true => None,
+            false => self.initial_voters(config, has_static_voters)?,
+        };
         let features = FeatureRequest {
             levels: features::parse_levels(&self.feature)?,
             release: self.release_version.as_deref(),
@@ -155,6 +161,10 @@ impl FormatArguments {
                 .unwrap_or_default(),
             ignore_formatted: self.ignore_formatted,
         })
+    }
+
+    fn names_quorum(&self) -> bool {
+        self.standalone || self.no_initial_controllers || self.initial_controllers.is_some()
     }
 
     fn initial_voters(
@@ -268,6 +278,7 @@ mod tests {
     fn somebody_has_to_be_the_quorum() {
         let standalone = FormatArguments { standalone: true, ..arguments() };
         assert!(refusal(&standalone, &[]).starts_with("If using process.roles, either controller"));
+        assert!(arguments().formatter(&config(&[])).is_ok(), "a node of its own is");
     }
 
     #[test]

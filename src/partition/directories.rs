@@ -5,6 +5,7 @@
 //! the replica is no longer here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use klamm_protocol::messages::assign_replicas_to_dirs_request::{
 use klamm_protocol::messages::assign_replicas_to_dirs_response::AssignReplicasToDirsResponse;
 use klamm_protocol::{ErrorCode, Uuid};
 use tokio::sync::Notify;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::fetcher::Key;
 use crate::controller::channel::ControllerChannel;
@@ -166,16 +167,16 @@ fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(Key, Uuid)> {
 
 /// Takes replicas out of use whose directory has failed: their leaderships move as soon as a heartbeat has said so.
 pub(super) async fn watch_failures(node: Arc<Node>) {
-    let mut known = 0;
+    let mut known: Vec<PathBuf> = Vec::new();
     let mut ticks = tokio::time::interval(FAILURE_CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let failed = node.store.failed_directories();
-        if failed.len() == known {
+        if failed == known {
             continue;
         }
-        known = failed.len();
+        known = failed.iter().map(PathBuf::from).collect();
         for partition in node.partitions.all() {
             let directory = node.store.directory_of(partition.topic(), partition.index());
             if directory.is_some_and(|directory| failed.contains(&directory)) {
@@ -183,7 +184,10 @@ pub(super) async fn watch_failures(node: Arc<Node>) {
             }
         }
         let names = failed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-        error!("log directories out of use: {}", names.join(", "));
+        match names.is_empty() {
+            true => info!("all log directories are in use again"),
+            false => error!("log directories out of use: {}", names.join(", ")),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use bytestring::ByteString;
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::ConfigResource;
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use klamm_replication::partition::{BrokerStatus, IsrProposal, Registration};
@@ -29,7 +30,7 @@ use super::handle::{BrokerStatuses, Partition};
 use super::moves::Moves;
 use super::repair;
 use super::settings::partition_config;
-use super::store::{KnownReplica, LogEnd, PlaceKey};
+use super::store::{PlaceKey, end_of};
 use super::throttle::ReplicationQuota;
 use crate::clock;
 use crate::config::ReplicationConfig;
@@ -138,7 +139,7 @@ impl Replicas {
         let known = |topic: &str, index| KnownReplica::find(image, id, topic, index);
         let open = |(topic, index): &PlaceKey| {
             let partition = node.partitions.get(image.topics.by_name(topic)?.id, *index)?;
-            Some(LogEnd::of_view(&partition.view()?))
+            Some(end_of(&partition.view()?))
         };
         node.store.note_topics(image.topics.iter().map(|topic| topic.id));
         for (key, place) in node.store.settle(&known, &open) {

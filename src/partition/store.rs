@@ -31,9 +31,9 @@ use klamm_protocol::ids::{BrokerId, Offset, PartitionIndex};
 use tracing::{error, info, warn};
 
 use self::directory::{Directory, Owner, Slot};
-pub(crate) use self::doubles::LogEnd;
+pub(crate) use self::doubles::end_of;
 use self::known::Topics;
-pub(crate) use self::known::{KnownReplica, TopicsSeen};
+pub(crate) use self::known::TopicsSeen;
 pub use self::start::LayoutError;
 use self::start::Start;
 use super::flusher::Flusher;

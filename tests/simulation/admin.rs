@@ -43,7 +43,7 @@ impl Admin {
             && let Some(coordinator) = leaders.of(OFFSETS_PARTITION)
         {
             let request = GroupRequest::Commit(offsets_of_nobody());
-            return step.ask(Address::Node(coordinator), Message::Group { call: 0, request });
+            step.ask(Address::Node(coordinator), Message::Group { call: 0, request });
         }
         let to = self.nodes[self.pick(self.nodes.len(), step)];
         let message = if self.has_created && self.changes_voters && step.random.chance(50) {

@@ -385,6 +385,14 @@ impl World {
         }
     }
 
+    /// A fault happens.
+    fn count(&mut self, kind: &'static str) {
+        if self.is_verbose {
+            eprintln!("{} ms: {kind}", self.now_ms);
+        }
+        *self.census.entry(kind).or_default() += 1;
+    }
+
     fn observe(&mut self, observed: &[Observation]) {
         if self.is_verbose {
             observed.iter().for_each(|seen| eprintln!("{} ms: {seen:?}", self.now_ms));

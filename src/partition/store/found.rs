@@ -9,13 +9,12 @@ use klamm_log::disk::DiskError;
 use klamm_log::error::LogError;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
 use klamm_log::partition_metadata;
+use klamm_metadata::known_replica::{KnownReplica, LogEnd};
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::PartitionIndex;
 use tracing::{error, warn};
 
 use super::directory::Directory;
-use super::doubles::LogEnd;
-use super::known::KnownReplica;
 use super::{LogStore, PlaceKey, lock};
 use crate::controller::metadata_log::METADATA_LOG_DIR;
 

@@ -13,12 +13,12 @@ use bytestring::ByteString;
 use klamm_log::error::LogError;
 use klamm_log::log::{Log, LogOptions};
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::PartitionIndex;
 use tracing::{error, info, warn};
 
 use super::found::Known;
-use super::known::KnownReplica;
 use super::{LogStore, PlaceKey, lock};
 use crate::clock;
 use crate::partition::handle::{FutureReplica, MoveError, Partition};
@@ -75,7 +75,8 @@ impl LogStore {
     /// Copies whose replica is gone are deleted, and those that have no log to take the place of take it. What the
     /// metadata have never known is left alone, as logs are.
     pub(super) fn settle_futures(&self, known: Known<'_>) {
-        for (key, copies) in std::mem::take(&mut *lock(&self.futures)) {
+        let futures = std::mem::take(&mut *lock(&self.futures));
+        for (key, copies) in futures {
             let replica = known(&key.0, key.1);
             let belongs = |(place, name): &(usize, String)| {
                 let topic_id = self.topic_id_at(*place, name);
@@ -282,11 +283,20 @@ mod tests {
         }
     }
 
+    /// Without it the node would not start again.
+    fn put_metadata_log(disk: &dyn Disk) {
+        let dir = Path::new("/one/__cluster_metadata-0");
+        disk.create_dir_all(dir).unwrap();
+        disk.write_atomically(&dir.join("quorum-state"), b"{}").unwrap();
+        disk.sync_dir(Path::new("/one")).unwrap();
+    }
+
     /// Opens what is on the disk; the cluster has `recorded` as the partition's directory.
     fn open(disk: &MemoryDisk, recorded: Option<usize>) -> Place {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
         let store = LogStore::open(&disk, &config).unwrap();
+        put_metadata_log(disk.as_ref());
         let directory = recorded.map_or(Uuid::ZERO, |place| store.at(place).id);
         let replica = KnownReplica {
             topic_id: TOPIC_ID,

@@ -1,4 +1,4 @@
-//! What the metadata say of this broker's replicas, and which topics they have ever known.
+//! Which topics and directories the metadata of this node have ever known, and what is missed by them.
 //!
 //! Evidence rule: a partition's directory is set aside only if its topic was once known to the metadata of this node
 //! and the cluster has no replica of it here any more. A metadata log that never knew the topic proves nothing: it may
@@ -6,52 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
-use klamm_metadata::image::partition::Partition;
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
 use klamm_protocol::metadata_record::MetadataRecord;
 
 use super::{LogStore, lock};
 
 /// The most topics that are remembered. What is forgotten is left alone.
 const MAX_TOPICS: usize = 1_000_000;
-
-/// This broker's replica of a partition, as the metadata have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KnownReplica {
-    pub(crate) topic_id: Uuid,
-    /// The directory that it lies in.
-    pub(crate) directory: Uuid,
-    /// It is in sync or may be elected: records may be nowhere but here.
-    pub(crate) is_counted_on: bool,
-    /// Another broker leads, from which it can be fetched.
-    pub(crate) is_led_elsewhere: bool,
-}
-
-impl KnownReplica {
-    pub(crate) fn of(topic_id: Uuid, partition: &Partition, broker: BrokerId) -> Option<Self> {
-        let counted = [&partition.isr, &partition.elr, &partition.last_known_elr];
-        Some(Self {
-            topic_id,
-            directory: partition.directory(broker)?,
-            is_counted_on: counted.iter().any(|replicas| replicas.contains(&broker)),
-            is_led_elsewhere: partition.has_leader() && partition.leader != broker,
-        })
-    }
-
-    /// The replica of a partition by name.
-    pub(crate) fn find(
-        image: &ClusterImage,
-        broker: BrokerId,
-        topic: &str,
-        index: PartitionIndex,
-    ) -> Option<Self> {
-        let topic = image.topics.by_name(topic)?;
-        Self::of(topic.id, topic.partition(index)?, broker)
-    }
-}
 
 /// The topics of which the metadata of this node have ever spoken, and the directories that they expect.
 #[derive(Debug, Default)]
@@ -109,19 +72,20 @@ impl LogStore {
         self.in_use().any(|(_, directory)| directory.id == id)
     }
 
+    /// Whether one of the directories whose logs are in use has this id.
+    fn serves(&self, id: Uuid) -> bool {
+        self.settled().any(|(_, directory)| directory.id == id)
+    }
+
     /// Whether the log of a replica, which is in none of the directories, must be in one that is not here.
     pub(super) fn is_missed(&self, replica: &KnownReplica) -> bool {
-        match replica.directory {
-            directory_id::LOST => replica.is_counted_on,
-            directory_id::UNASSIGNED | directory_id::MIGRATING => {
-                // It was not told yet where it lies. If all directories are here, it was never opened.
-                let topics = lock(&self.topics);
-                let is_old = topics.at_start.contains(&replica.topic_id);
-                let lacks = topics.registered.iter().any(|id| !self.has(*id));
-                is_old && replica.is_counted_on && lacks
-            }
-            directory => !self.has(directory),
-        }
+        // If all directories are here, what was never reported was never opened.
+        let may_be_elsewhere = || {
+            let topics = lock(&self.topics);
+            let lacks = topics.registered.iter().any(|id| !self.serves(*id));
+            lacks && topics.at_start.contains(&replica.topic_id)
+        };
+        replica.is_missed(|id| self.serves(id), may_be_elsewhere)
     }
 
     /// Whether a replica that is in none of the directories must not begin anew here: that would take its records, which
@@ -129,7 +93,7 @@ impl LogStore {
     ///
     /// One that nobody counts on is fetched anew, unless a path of `log.dirs` waits for its disk: then it may be back soon.
     pub(crate) fn is_out_of_reach(&self, replica: &KnownReplica) -> bool {
-        let can_be_fetched = !replica.is_counted_on && replica.is_led_elsewhere;
-        self.is_missed(replica) && !(can_be_fetched && !self.has_idle())
+        let is_complete = self.settled().count() == self.slots.len();
+        self.is_missed(replica) && !(replica.can_be_fetched() && is_complete)
     }
 }

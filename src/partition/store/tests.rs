@@ -10,6 +10,7 @@ use klamm_log::meta_properties::MetaProperties;
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::messages::partition_record::PartitionRecord;
 use klamm_protocol::messages::register_broker_record::RegisterBrokerRecord;
@@ -282,7 +283,7 @@ fn a_copy_of_a_directory_is_refused_with_both_names() {
 #[test]
 fn a_directory_that_is_named_twice_is_refused_with_both_names() {
     let node = Node::new();
-    for twice in ["/a,/b,/c,/b", "/a,/b,/c,/a/../b", "/a,/b,/c,/./b/"] {
+    for twice in ["/a,/b,/c,/a/../b", "/a,/b,/c,/./b/"] {
         let refusal = node.start(twice, None).unwrap_err().to_string();
         assert!(refusal.contains("are the same directory: name it once in log.dirs"), "{refusal}");
     }

@@ -11,6 +11,7 @@ use crate::metadata_driver::NodeStep;
 use crate::plant::Plant;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
+use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 
@@ -74,11 +75,9 @@ fn wanted(
         _ => {}
     }
     let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
-    let eligible = [&partition.elr, &partition.last_known_elr];
-    let is_counted_on = partition.isr.contains(&broker)
-        || (!ignores_elr && eligible.iter().any(|replicas| replicas.contains(&broker)));
-    let is_led_elsewhere = partition.leader >= 0 && partition.leader != broker;
-    match is_led_elsewhere && !is_counted_on {
+    let known = KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
+    let ignored = ignores_elr && !partition.isr.contains(&broker) && known.is_led_elsewhere;
+    match known.can_be_fetched() || ignored {
         true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
         false => Placement::Offline,
     }

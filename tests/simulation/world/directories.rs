@@ -21,7 +21,7 @@ impl World {
         }
         let logs = &mut self.nodes.get_mut(&id).expect("a node").disk.logs;
         if logs.set_away(at, true).is_some() {
-            *self.census.entry("directories away").or_default() += 1;
+            self.count("directories away");
             let delay_ms = self.random.between(20, 3_000);
             self.schedule(delay_ms, Event::DirectoryReturns { id, at });
         }
@@ -34,7 +34,7 @@ impl World {
             return;
         }
         if self.nodes[&id].is_up() {
-            *self.census.entry("directories back in a running node").or_default() += 1;
+            self.count("directories back in a running node");
             self.step_node(id, |node, _, step| node.on_directory_returned(step));
         }
     }
@@ -47,12 +47,12 @@ impl World {
         let id = self.any_node();
         let Some(at) = self.any_other_directory(id).filter(|_| self.may_crash()) else { return };
         if self.scenario.replaces_disks && self.may_lose_disk(id) {
-            *self.census.entry("directories replaced").or_default() += 1;
+            self.count("directories replaced");
             self.crash(id);
             self.restoring = Some(id);
             self.nodes.get_mut(&id).expect("a node").replace_directory(at);
         } else if self.random.below(FAILURE_ODDS) == 0 && self.nodes[&id].is_up() {
-            *self.census.entry("directories failed").or_default() += 1;
+            self.count("directories failed");
             self.step_node(id, |node, _, step| node.on_directory_failed(at, step));
         }
     }
@@ -64,7 +64,7 @@ impl World {
         if !self.faults {
             return;
         }
-        *self.census.entry("disks full").or_default() += 1;
+        self.count("disks full");
         let id = self.any_node();
         for at in 0..self.nodes[&id].disk.logs.count() {
             if self.random.chance(60) {

@@ -34,7 +34,7 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, id: BrokerId) {
-        *self.census.entry("crashes").or_default() += 1;
+        self.count("crashes");
         let node = self.nodes.get_mut(&id).expect("a node");
         node.process = None;
         node.tick_at_ms = i64::MAX;
@@ -74,7 +74,7 @@ impl World {
 
     /// The controller has let the node go: it ends in order and comes back.
     pub(super) fn close(&mut self, id: BrokerId) {
-        *self.census.entry("orderly stops").or_default() += 1;
+        self.count("orderly stops");
         let node = self.nodes.get_mut(&id).expect("a node");
         let process = node.process.take().expect("it runs");
         node.tick_at_ms = i64::MAX;
@@ -131,7 +131,7 @@ impl World {
         if !self.may_crash() || !self.may_lose_disk(id) || self.scenario.voters.contains(&id) {
             return;
         }
-        *self.census.entry("disks replaced").or_default() += 1;
+        self.count("disks replaced");
         self.crash(id);
         self.restoring = Some(id);
         self.nodes.get_mut(&id).expect("a node").replace_disks(&self.scenario);
@@ -161,7 +161,7 @@ impl World {
     }
 
     pub(super) fn set_clock_right(&mut self, id: BrokerId) {
-        *self.census.entry("clocks that were behind set right").or_default() += 1;
+        self.count("clocks that were behind set right");
         self.nodes.get_mut(&id).expect("a node").clock.set_right(self.now_ms);
         self.reschedule_tick(id);
     }
@@ -179,7 +179,7 @@ impl World {
             true => "clocks set ahead",
             false => "clocks set back",
         };
-        *self.census.entry(kind).or_default() += 1;
+        self.count(kind);
         self.reschedule_tick(id);
     }
 
@@ -189,7 +189,7 @@ impl World {
         if !self.faults {
             return;
         }
-        *self.census.entry("cuts of the network").or_default() += 1;
+        self.count("cuts of the network");
         let victim = self.any_node();
         self.network.cut(victim, &self.scenario.nodes, &mut self.random);
         if self.random.chance(20) {

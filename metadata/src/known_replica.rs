@@ -1,0 +1,195 @@
+//! A broker's replica of a partition, as the metadata have it, and what that means for its log: whether one that is not
+//! here may begin anew, and which of two is the replica.
+
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+
+use crate::directory_id;
+use crate::image::ClusterImage;
+use crate::image::partition::Partition;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownReplica {
+    /// The topic's id.
+    pub topic_id: Uuid,
+    /// The directory that it lies in.
+    pub directory: Uuid,
+    /// It is in sync or may be elected: records may be nowhere but here.
+    pub is_counted_on: bool,
+    /// Another broker leads, from which it can be fetched.
+    pub is_led_elsewhere: bool,
+}
+
+/// How far a log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogEnd {
+    /// The epoch of its last record.
+    pub last_epoch: LeaderEpoch,
+    /// The offset after its last record.
+    pub end: Offset,
+}
+
+impl LogEnd {
+    /// Whether there ever was a record. Retention deletes records, and leaves the end.
+    fn has_records(self) -> bool {
+        self.end > 0
+    }
+}
+
+impl std::fmt::Display for LogEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ends at offset {} in epoch {}", self.end, self.last_epoch)
+    }
+}
+
+impl KnownReplica {
+    /// The broker's replica of a partition; none if it has none.
+    pub fn of(topic_id: Uuid, partition: &Partition, broker: BrokerId) -> Option<Self> {
+        let counted = [&partition.isr, &partition.elr, &partition.last_known_elr];
+        Some(Self {
+            topic_id,
+            directory: partition.directory(broker)?,
+            is_counted_on: counted.iter().any(|replicas| replicas.contains(&broker)),
+            is_led_elsewhere: partition.has_leader() && partition.leader != broker,
+        })
+    }
+
+    /// As [`Self::of`], for a partition by name.
+    pub fn find(
+        image: &ClusterImage,
+        broker: BrokerId,
+        topic: &str,
+        index: PartitionIndex,
+    ) -> Option<Self> {
+        let topic = image.topics.by_name(topic)?;
+        Self::of(topic.id, topic.partition(index)?, broker)
+    }
+
+    /// Whether its log, which is in none of the directories in use, must be in one that is not. `is_in_use` tells that of
+    /// a directory; `may_be_elsewhere`, whether a replica whose directory was never reported may have been opened in
+    /// one that is not here.
+    pub fn is_missed(
+        &self,
+        is_in_use: impl FnOnce(Uuid) -> bool,
+        may_be_elsewhere: impl FnOnce() -> bool,
+    ) -> bool {
+        match self.directory {
+            directory_id::LOST => self.is_counted_on,
+            directory_id::UNASSIGNED | directory_id::MIGRATING => {
+                self.is_counted_on && may_be_elsewhere()
+            }
+            directory => !is_in_use(directory),
+        }
+    }
+
+    /// Whether it can begin anew although its log is missed: nobody counts on it, and somebody has the records.
+    pub fn can_be_fetched(&self) -> bool {
+        !self.is_counted_on && self.is_led_elsewhere
+    }
+
+    /// Which of two logs, 0 or 1, is the replica; `directories` are where they lie.
+    ///
+    /// The one in the recorded directory, as long as the cluster counts on it: it is what was acknowledged. Where nobody
+    /// does, or where it never had a record, the one that goes further. One that cannot be read has no end.
+    pub fn choose(&self, directories: [Uuid; 2], ends: [Option<LogEnd>; 2]) -> usize {
+        let recorded = directories.iter().position(|directory| *directory == self.directory);
+        if let Some(recorded) = recorded
+            && self.is_counted_on
+            && ends[recorded].is_none_or(LogEnd::has_records)
+        {
+            return recorded;
+        }
+        let rank = |at: usize| ends[at].map(|end| (end.has_records(), end));
+        match rank(0).cmp(&rank(1)) {
+            std::cmp::Ordering::Less => 1,
+            std::cmp::Ordering::Greater => 0,
+            std::cmp::Ordering::Equal => recorded.unwrap_or(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: [Uuid; 2] = [Uuid::from_bytes([1; 16]), Uuid::from_bytes([2; 16])];
+
+    fn end(last_epoch: LeaderEpoch, end: Offset) -> Option<LogEnd> {
+        Some(LogEnd { last_epoch, end })
+    }
+
+    fn replica(directory: Uuid, is_counted_on: bool) -> KnownReplica {
+        let topic_id = Uuid::from_bytes([7; 16]);
+        KnownReplica { topic_id, directory, is_counted_on, is_led_elsewhere: true }
+    }
+
+    fn choose(recorded: Option<usize>, is_counted_on: bool, ends: [Option<LogEnd>; 2]) -> usize {
+        let directory = recorded.map_or(directory_id::UNASSIGNED, |at| HERE[at]);
+        replica(directory, is_counted_on).choose(HERE, ends)
+    }
+
+    #[test]
+    fn the_recorded_log_stays_as_long_as_it_is_counted_on_and_has_records() {
+        assert_eq!(choose(Some(0), true, [end(3, 10), end(9, 99)]), 0);
+        assert_eq!(choose(Some(1), true, [end(9, 99), end(3, 10)]), 1);
+        // What cannot be read may be what was acknowledged: the replica is offline rather than an older one.
+        assert_eq!(choose(Some(1), true, [end(9, 99), None]), 1);
+    }
+
+    #[test]
+    fn an_empty_log_never_stands_in_for_one_with_records() {
+        for recorded in [None, Some(0), Some(1)] {
+            for is_counted_on in [false, true] {
+                assert_eq!(choose(recorded, is_counted_on, [end(9, 0), end(0, 1)]), 1);
+                assert_eq!(choose(recorded, is_counted_on, [end(0, 1), end(9, 0)]), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn where_nobody_counts_on_it_the_log_that_goes_further_stays() {
+        assert_eq!(choose(Some(0), false, [end(3, 10), end(4, 5)]), 1);
+        assert_eq!(choose(Some(0), false, [end(4, 5), end(4, 6)]), 1);
+        assert_eq!(choose(None, true, [end(4, 7), end(4, 6)]), 0);
+        assert_eq!(choose(Some(0), false, [None, end(0, 0)]), 1);
+    }
+
+    #[test]
+    fn of_two_equal_logs_the_recorded_one_stays() {
+        assert_eq!(choose(Some(1), false, [end(4, 6), end(4, 6)]), 1);
+        assert_eq!(choose(None, false, [end(4, 6), end(4, 6)]), 0);
+        assert_eq!(choose(Some(1), true, [end(0, 0), end(0, 0)]), 1);
+    }
+
+    #[test]
+    fn a_log_in_a_directory_that_is_not_in_use_is_missed() {
+        for is_counted_on in [false, true] {
+            assert!(replica(HERE[0], is_counted_on).is_missed(|id| id == HERE[1], || false));
+            assert!(!replica(HERE[0], is_counted_on).is_missed(|id| id == HERE[0], || true));
+        }
+    }
+
+    #[test]
+    fn a_log_whose_directory_was_never_told_is_missed_only_if_it_is_counted_on_and_may_be_elsewhere()
+     {
+        for directory in [directory_id::UNASSIGNED, directory_id::MIGRATING] {
+            let is_missed = |counted, elsewhere| {
+                replica(directory, counted).is_missed(|_| unreachable!("reserved"), || elsewhere)
+            };
+            assert!(is_missed(true, true));
+            assert!(!is_missed(true, false) && !is_missed(false, true));
+        }
+        // Its own broker has given it up: it is missed by whoever counts on it.
+        let lost = |counted| replica(directory_id::LOST, counted).is_missed(|_| false, || false);
+        assert!(lost(true) && !lost(false));
+    }
+
+    #[test]
+    fn only_what_nobody_counts_on_and_somebody_leads_can_be_fetched() {
+        assert!(replica(HERE[0], false).can_be_fetched());
+        assert!(!replica(HERE[0], true).can_be_fetched());
+        let leaderless = KnownReplica { is_led_elsewhere: false, ..replica(HERE[0], false) };
+        assert!(!leaderless.can_be_fetched());
+    }
+}
