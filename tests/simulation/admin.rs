@@ -46,7 +46,7 @@ impl Admin {
             step.ask(Address::Node(coordinator), Message::Group { call: 0, request });
         }
         let to = self.nodes[self.pick(self.nodes.len(), step)];
-        let message = if self.has_created && self.changes_voters && step.random.chance(50) {
+        let message = if self.has_created && self.changes_voters && step.random.chance(75) {
             let request = self.change_of_voters(step);
             Message::Quorum { id: CorrelationId(0), request }
         } else {

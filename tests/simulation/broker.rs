@@ -334,8 +334,7 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let id = batch.partition;
-        let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.logs.get_mut(id))
+        let (Some(replica), Some(partition)) = (self.replicas.get_mut(&id), disk.logs.get_mut(id))
         else {
             let answer = Err(ErrorCode::UnknownTopicOrPartition);
             return step.answer(to.0, Message::ProduceAnswer { call: to.1, answer });

@@ -22,10 +22,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(
-        directories: impl IntoIterator<Item = Uuid>,
-        initial: Membership,
-    ) -> Self {
+    pub(crate) fn new(directories: impl IntoIterator<Item = Uuid>, initial: Membership) -> Self {
         Self {
             metadata: Log::default(),
             election: None,

@@ -25,10 +25,8 @@ impl PartitionDisk {
     /// Epochs follow from the log.
     fn recover(&mut self) {
         let batches = self.log.batches().iter();
-        let starts = batches.map(|batch| EpochStart {
-            epoch: batch.leader_epoch,
-            start_offset: batch.base_offset,
-        });
+        let starts = batches
+            .map(|batch| EpochStart { epoch: batch.leader_epoch, start_offset: batch.base_offset });
         self.epochs = EpochHistory::from_entries(starts);
         self.checkpoint = self.checkpoint.min(self.log.end());
     }
@@ -100,10 +98,7 @@ impl LogDirectories {
         self.directories[0].is_full
     }
 
-    pub(crate) fn with(
-        &self,
-        availability: Availability,
-    ) -> impl Iterator<Item = Uuid> + use<'_> {
+    pub(crate) fn with(&self, availability: Availability) -> impl Iterator<Item = Uuid> + use<'_> {
         let directories = self.directories.iter();
         let found = directories.filter(move |directory| directory.availability == availability);
         found.map(|directory| directory.id)
@@ -225,9 +220,7 @@ impl LogDirectories {
 
     /// The process ends in order: everything is synced.
     pub(crate) fn close(&mut self, broker_epoch: Option<i64>) {
-        let online = |directory: &&mut LogDirectory| {
-            directory.availability == Availability::Online
-        };
+        let online = |directory: &&mut LogDirectory| directory.availability == Availability::Online;
         for directory in self.directories.iter_mut().filter(online) {
             for log in directory.logs.values_mut() {
                 log.log.sync();

@@ -6,8 +6,8 @@
 mod fetching;
 
 use crate::batch::{PartitionBatch, PartitionId, Payload, Value};
-use crate::log_directories::PartitionDisk;
 use crate::log::Extent;
+use crate::log_directories::PartitionDisk;
 use crate::message::{CallId, Message, ProducedBatch, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::observation::{Life, Observation};

@@ -144,7 +144,7 @@ impl World {
             let replace_ms = self.random.between(900, 1_500);
             self.schedule(replace_ms, Event::ReplaceDisk);
         }
-        if self.scenario.directories_fail {
+        if self.scenario.directories_fail || self.scenario.replaces_disks {
             let break_ms = self.random.between(900, 2_500);
             self.schedule(break_ms, Event::BreakDirectory);
         }

@@ -10,7 +10,6 @@ use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
 use crate::plant::Plant;
 use crate::scenario::{CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, supported_features};
-use klamm_protocol::{ErrorCode, Uuid};
 use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::assign_replicas_to_dirs_request::{
     AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
@@ -19,6 +18,7 @@ use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_registration_request::{
     BrokerRegistrationRequest, Feature, Listener,
 };
+use klamm_protocol::{ErrorCode, Uuid};
 
 impl Broker {
     pub(crate) fn on_contact_timer(

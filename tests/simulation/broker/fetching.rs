@@ -6,8 +6,8 @@ use crate::disk::Disk;
 use crate::message::{Address, Message, ReplicaFetch, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
-use crate::scenario::CALL_TIMEOUT_MS;
 use crate::observation::Observation;
+use crate::scenario::CALL_TIMEOUT_MS;
 use klamm_protocol::ErrorCode;
 use klamm_replication::partition::{FetchedPartition, Follow};
 use std::rc::Rc;
@@ -15,8 +15,7 @@ use std::rc::Rc;
 impl Broker {
     pub(crate) fn fetch(&mut self, id: PartitionId, disk: &Disk, step: &mut NodeStep<'_>) {
         let broker_epoch = self.epoch.unwrap_or(-1);
-        let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.logs.get(id))
+        let (Some(replica), Some(partition)) = (self.replicas.get_mut(&id), disk.logs.get(id))
         else {
             return;
         };
@@ -75,8 +74,7 @@ impl Broker {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
-        let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.logs.get_mut(id))
+        let (Some(replica), Some(partition)) = (self.replicas.get_mut(&id), disk.logs.get_mut(id))
         else {
             return;
         };

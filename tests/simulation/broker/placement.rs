@@ -75,7 +75,8 @@ fn wanted(
         _ => {}
     }
     let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
-    let known = KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
+    let known =
+        KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
     let ignored = ignores_elr && !partition.isr.contains(&broker) && known.is_led_elsewhere;
     match known.can_be_fetched() || ignored {
         true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),

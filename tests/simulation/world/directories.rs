@@ -44,14 +44,23 @@ impl World {
         // Moments in which a directory may be lost are short.
         let delay_ms = self.random.between(5, 60);
         self.schedule(delay_ms, Event::BreakDirectory);
-        let id = self.any_node();
+        let several = self.nodes.values().filter(|node| node.disk.logs.count() > 1);
+        let several: Vec<BrokerId> = several.map(|node| node.id).collect();
+        let count = u64::try_from(several.len()).expect("few nodes");
+        if count == 0 {
+            return;
+        }
+        let id = several[usize::try_from(self.random.below(count)).expect("an index")];
         let Some(at) = self.any_other_directory(id).filter(|_| self.may_crash()) else { return };
         if self.scenario.replaces_disks && self.may_lose_disk(id) {
             self.count("directories replaced");
             self.crash(id);
             self.restoring = Some(id);
             self.nodes.get_mut(&id).expect("a node").replace_directory(at);
-        } else if self.random.below(FAILURE_ODDS) == 0 && self.nodes[&id].is_up() {
+        } else if self.scenario.directories_fail
+            && self.random.below(FAILURE_ODDS) == 0
+            && self.nodes[&id].is_up()
+        {
             self.count("directories failed");
             self.step_node(id, |node, _, step| node.on_directory_failed(at, step));
         }

@@ -139,9 +139,8 @@ impl World {
 
     /// Whether what a node has can be lost: all the others are well, and have everything.
     pub(super) fn may_lose_disk(&self, id: BrokerId) -> bool {
-        let is_whole = |id: &BrokerId| {
-            self.is_registered(*id) && self.nodes[id].disk.logs.are_all_online()
-        };
+        let is_whole =
+            |id: &BrokerId| self.is_registered(*id) && self.nodes[id].disk.logs.are_all_online();
         self.scenario.nodes.iter().all(is_whole)
             && (0..PARTITIONS.len()).all(|partition| self.is_held_without(id, partition))
     }
