@@ -33,7 +33,8 @@ impl Admin {
 
     /// Asks any node: only the active controller does as it is told.
     pub(crate) fn on_poll(&mut self, leaders: &Leaders, step: &mut ClientStep<'_>) {
-        let delay_ms = if self.has_created { step.random.between(200, 1_500) } else { 40 };
+        let longest_ms = if self.changes_voters { 600 } else { 1_500 };
+        let delay_ms = if self.has_created { step.random.between(200, longest_ms) } else { 40 };
         step.after(delay_ms, ClientTimer::Poll);
         if self.has_created && !self.is_restless {
             return;

@@ -26,7 +26,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{Registration, check_leader_epoch};
-use placement::{Placement, place};
+use placement::{Before, Placement, place};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a follower waits after an answer without news.
@@ -45,6 +45,8 @@ pub(crate) struct Broker {
     misplaced: BTreeMap<PartitionId, Uuid>,
     /// Where this process has opened each replica, or would have if there had been room.
     opened_in: BTreeMap<PartitionId, Uuid>,
+    /// The partitions that were there before this life was registered.
+    old: Option<BTreeSet<PartitionId>>,
     /// Something is to be opened when there is room.
     waits_for_room: bool,
     /// What a broker with a mistake leads although it cannot serve it.
@@ -87,6 +89,7 @@ impl Broker {
             incarnation_id: Uuid::from_bytes(bytes),
             misplaced: BTreeMap::new(),
             opened_in: BTreeMap::new(),
+            old: None,
             waits_for_room: false,
             dead: BTreeSet::new(),
             named: Vec::new(),
@@ -128,6 +131,12 @@ impl Broker {
         if !self.is_caught_up && step.plant != Plant::LeaderResumesItsEpoch {
             return;
         }
+        self.old.get_or_insert_with(|| {
+            let is_there = |(id, (topic, index)): (PartitionId, &(&str, i32))| {
+                image.topics.by_name(topic)?.partition(*index).map(|_| id)
+            };
+            PARTITIONS.iter().enumerate().filter_map(is_there).collect()
+        });
         self.misplaced.clear();
         for (id, (topic, index)) in PARTITIONS.iter().enumerate() {
             let topic = image.topics.by_name(topic);
@@ -168,7 +177,9 @@ impl Broker {
     ) -> bool {
         if !self.replicas.contains_key(&id) {
             let opened_in = self.opened_in.get(&id).copied();
-            match place(self.life.0, id, partition, opened_in, &disk.logs, step) {
+            let is_old = self.old.as_ref().is_some_and(|old| old.contains(&id));
+            let before = Before { opened_in, is_old };
+            match place(self.life.0, id, partition, before, &disk.logs, step) {
                 Placement::Open(directory) => disk.logs.open(id, directory),
                 Placement::Record(directory) => {
                     self.misplaced.insert(id, directory);

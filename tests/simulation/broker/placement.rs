@@ -28,16 +28,25 @@ pub(super) enum Placement {
     Offline,
 }
 
-/// Where a replica goes that is not open. `opened_in` is where this process has had it open, or has failed to begin it.
+/// What this process knows of a replica.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    /// Where it has had the replica open.
+    pub(super) opened_in: Option<Uuid>,
+    /// The partition is older than the process: an earlier one may have opened the replica.
+    pub(super) is_old: bool,
+}
+
+/// Where a replica goes that is not open.
 pub(super) fn place(
     broker: BrokerId,
     id: PartitionId,
     partition: &Partition,
-    opened_in: Option<Uuid>,
+    replica: Before,
     logs: &LogDirectories,
     step: &mut NodeStep<'_>,
 ) -> Placement {
-    match wanted(broker, id, partition, opened_in, logs, step) {
+    match wanted(broker, id, partition, replica, logs, step) {
         Placement::Open(directory) if !logs.has_room(directory) => Placement::NoRoom,
         placement => placement,
     }
@@ -47,7 +56,7 @@ fn wanted(
     broker: BrokerId,
     id: PartitionId,
     partition: &Partition,
-    opened_in: Option<Uuid>,
+    replica: Before,
     logs: &LogDirectories,
     step: &mut NodeStep<'_>,
 ) -> Placement {
@@ -63,22 +72,25 @@ fn wanted(
         };
     }
     // What failed before its place could be recorded is not begun anew: the controller hears of it first.
-    if directory_id::is_reserved(recorded) && opened_in.is_some_and(|at| !logs.is_online(at)) {
+    if directory_id::is_reserved(recorded)
+        && replica.opened_in.is_some_and(|at| !logs.is_online(at))
+    {
         return Placement::Offline;
     }
-    let is_new = recorded == directory_id::UNASSIGNED;
-    match found.first() {
-        Some(only) if directory_id::is_reserved(recorded) => return Placement::Open(*only),
-        None if is_new || step.plant == Plant::OpensMissedReplicaEmpty => {
-            return Placement::Open(any_online(logs, step));
-        }
-        _ => {}
+    if let Some(only) = found.first().filter(|_| directory_id::is_reserved(recorded)) {
+        return Placement::Open(*only);
     }
-    let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
     let known =
         KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
+    let may_be_elsewhere = || replica.is_old && !logs.are_all_online();
+    let is_missed = known.is_missed(|directory| logs.is_online(directory), may_be_elsewhere);
+    let is_new = !is_missed && recorded != directory_id::LOST;
+    if is_new || step.plant == Plant::OpensMissedReplicaEmpty {
+        return Placement::Open(any_online(logs, step));
+    }
+    let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
     let ignored = ignores_elr && !partition.isr.contains(&broker) && known.is_led_elsewhere;
-    match known.can_be_fetched() || ignored {
+    match !is_missed || known.can_be_fetched() || ignored {
         true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
         false => Placement::Offline,
     }

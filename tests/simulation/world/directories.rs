@@ -3,7 +3,6 @@
 use super::{Event, World};
 use crate::batch::PARTITIONS;
 use crate::log_directories::Availability;
-use klamm_metadata::directory_id;
 use klamm_protocol::ids::BrokerId;
 
 /// Of so many looks at the directories, one finds that one has failed.
@@ -16,9 +15,6 @@ impl World {
         let Some(at) = self.any_other_directory(id).filter(|_| is_unlucky && self.faults) else {
             return;
         };
-        if !self.is_recorded(id) {
-            return;
-        }
         let logs = &mut self.nodes.get_mut(&id).expect("a node").disk.logs;
         if logs.set_away(at, true).is_some() {
             self.count("directories away");
@@ -136,14 +132,5 @@ impl World {
             return None;
         }
         Some(usize::try_from(self.random.below(others) + 1).expect("few directories"))
-    }
-
-    /// Whether the metadata know the directory of each of a node's replicas.
-    pub(super) fn is_recorded(&self, id: BrokerId) -> bool {
-        let committed = self.invariants.committed();
-        (0..PARTITIONS.len()).all(|partition| {
-            let directory = committed.partition(partition).and_then(|found| found.directory(id));
-            directory.is_none_or(|directory| !directory_id::is_reserved(directory))
-        })
     }
 }
