@@ -1,12 +1,16 @@
-//! The administrator: creates the topics, then moves partitions, elects preferred leaders, and adds and removes
-//! voters.
+//! The administrator: creates the topics, then moves partitions, elects preferred leaders, adds and removes voters, and
+//! sets offsets of a group that has no members.
 
-use crate::batch::PARTITIONS;
-use crate::client::{ClientStep, ClientTimer};
-use crate::message::{Address, ControllerAnswer, ControllerRequest, Message};
+use crate::batch::{DATA_TOPIC, OFFSETS_PARTITION, PARTITIONS};
+use crate::client::{ClientStep, ClientTimer, Leaders};
+use crate::message::{Address, ControllerAnswer, ControllerRequest, GroupRequest, Message};
 use crate::scenario::{endpoints, key};
+use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
+use klamm_protocol::messages::offset_commit_request::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use klamm_replication::quorum::CorrelationId;
 use klamm_replication::quorum::message::{AddVoterRequest, RemoveVoterRequest, Request};
 
@@ -28,14 +32,22 @@ impl Admin {
     }
 
     /// Asks any node: only the active controller does as it is told.
-    pub(crate) fn on_poll(&mut self, step: &mut ClientStep<'_>) {
-        let delay_ms = if self.has_created { step.random.between(200, 1_500) } else { 40 };
+    pub(crate) fn on_poll(&mut self, leaders: &Leaders, step: &mut ClientStep<'_>) {
+        let longest_ms = if self.changes_voters { 600 } else { 1_500 };
+        let delay_ms = if self.has_created { step.random.between(200, longest_ms) } else { 40 };
         step.after(delay_ms, ClientTimer::Poll);
         if self.has_created && !self.is_restless {
             return;
         }
+        if self.has_created
+            && step.random.chance(30)
+            && let Some(coordinator) = leaders.of(OFFSETS_PARTITION)
+        {
+            let request = GroupRequest::Commit(offsets_of_nobody());
+            step.ask(Address::Node(coordinator), Message::Group { call: 0, request });
+        }
         let to = self.nodes[self.pick(self.nodes.len(), step)];
-        let message = if self.has_created && self.changes_voters && step.random.chance(50) {
+        let message = if self.has_created && self.changes_voters && step.random.chance(75) {
             let request = self.change_of_voters(step);
             Message::Quorum { id: CorrelationId(0), request }
         } else {
@@ -89,5 +101,25 @@ impl Admin {
         if let Ok(ControllerAnswer::Done(Ok(()))) = answer {
             self.has_created = true;
         }
+    }
+}
+
+/// Offsets that are kept for as long as `offsets.retention.minutes` says, since nobody is in the group.
+fn offsets_of_nobody() -> OffsetCommitRequest {
+    // The members of the other group read and commit all partitions but this one.
+    let partition_index = i32::try_from(OFFSETS_PARTITION).expect("a small index");
+    let partition = OffsetCommitRequestPartition {
+        partition_index,
+        committed_offset: 1,
+        committed_metadata: Some(ByteString::new()),
+        ..Default::default()
+    };
+    let partitions = vec![partition];
+    let name = DATA_TOPIC.into();
+    OffsetCommitRequest {
+        group_id: ByteString::from_static("nobody"),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic { name, partitions, ..Default::default() }],
+        ..Default::default()
     }
 }

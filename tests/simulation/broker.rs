@@ -5,10 +5,11 @@
 
 mod contact;
 mod fetching;
+mod placement;
 mod proposals;
 
 use crate::batch::{OFFSETS_PARTITION, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
-use crate::disk::{Disk, PartitionDisk, Second};
+use crate::disk::Disk;
 use crate::group_driver::GroupDriver;
 use crate::log::SyncMark;
 use crate::message::{CallId, GroupRequest, Message, ProducedBatch, ReadAnswer, Sender};
@@ -20,15 +21,18 @@ use crate::replica::{Replica, Role};
 use crate::scenario::{HEARTBEAT_MS, LAG_MS};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
-use klamm_metadata::known_replica::KnownReplica;
+use klamm_metadata::image::partition::Partition;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{Registration, check_leader_epoch};
-use std::collections::BTreeMap;
+use placement::{Before, Placement, place};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a follower waits after an answer without news.
 const POLL_MS: i64 = 20;
+/// How long a broker waits before it tries again what there was no room for.
+const ROOM_MS: i64 = 60;
 /// How long a follower waits after an answer that was of no use.
 const BACK_OFF_MS: i64 = 30;
 
@@ -37,10 +41,19 @@ pub(crate) struct Broker {
     life: Life,
     min_insync_replicas: usize,
     pub(crate) incarnation_id: Uuid,
-    /// The log directories that are here.
-    directories: Vec<Uuid>,
-    /// Replicas that the metadata look for in another directory, and where they are.
-    misplaced: Vec<(PartitionId, Uuid)>,
+    /// Replicas that the metadata look for in another directory than this.
+    misplaced: BTreeMap<PartitionId, Uuid>,
+    /// Where this process has opened each replica, or would have if there had been room.
+    opened_in: BTreeMap<PartitionId, Uuid>,
+    /// The partitions that were there before this life was registered.
+    old: Option<BTreeSet<PartitionId>>,
+    /// Something is to be opened when there is room.
+    waits_for_room: bool,
+    /// What a broker with a mistake leads although it cannot serve it.
+    dead: BTreeSet<PartitionId>,
+    /// The directories that the last registration has named, and those that the controller knows of.
+    named: Vec<Uuid>,
+    registered: Vec<Uuid>,
     previous_epoch: i64,
     /// This life's epoch, once registered.
     pub(crate) epoch: Option<i64>,
@@ -74,9 +87,14 @@ impl Broker {
             life,
             min_insync_replicas,
             incarnation_id: Uuid::from_bytes(bytes),
-            directories: disk.directory_ids(),
-            misplaced: Vec::new(),
-            previous_epoch: disk.clean_broker_epoch.take().unwrap_or(-1),
+            misplaced: BTreeMap::new(),
+            opened_in: BTreeMap::new(),
+            old: None,
+            waits_for_room: false,
+            dead: BTreeSet::new(),
+            named: Vec::new(),
+            registered: Vec::new(),
+            previous_epoch: disk.logs.start().unwrap_or(-1),
             epoch: None,
             is_caught_up: false,
             contact: None,
@@ -92,11 +110,6 @@ impl Broker {
     fn next_call(&mut self) -> CallId {
         self.next_call += 1;
         self.next_call
-    }
-
-    /// The second log directory is back.
-    pub(crate) fn on_directory_back(&mut self, disk: &Disk) {
-        self.directories = disk.directory_ids();
     }
 
     /// Begins a controlled shutdown.
@@ -118,19 +131,31 @@ impl Broker {
         if !self.is_caught_up && step.plant != Plant::LeaderResumesItsEpoch {
             return;
         }
-        self.settle_second(image, disk, step);
+        self.old.get_or_insert_with(|| {
+            let is_there = |(id, (topic, index)): (PartitionId, &(&str, i32))| {
+                image.topics.by_name(topic)?.partition(*index).map(|_| id)
+            };
+            PARTITIONS.iter().enumerate().filter_map(is_there).collect()
+        });
         self.misplaced.clear();
         for (id, (topic, index)) in PARTITIONS.iter().enumerate() {
-            let Some(topic) = image.topics.by_name(topic) else { continue };
-            let Some(found) = topic.partition(*index) else { continue };
+            let topic = image.topics.by_name(topic);
+            let Some(found) = topic.and_then(|topic| topic.partition(*index)) else { continue };
             if !found.replicas.contains(&self.life.0) {
                 self.drop_replica(id, disk, step);
                 continue;
             }
-            let known = KnownReplica::of(topic.id, found, self.life.0).expect("a replica");
-            let Some(actual) = place(id, &known, disk, step) else { continue };
-            if known.directory != actual {
-                self.misplaced.push((id, actual));
+            if !self.is_open(id, found, disk, step) {
+                continue;
+            }
+            let has_room = self.has_room_to_lead(id, found, disk);
+            if !has_room && step.plant == Plant::DeadLeaderShrinksIsr {
+                self.dead.insert(id);
+            } else if !has_room {
+                self.close_replica(id, step);
+                disk.logs.close_log(id);
+                self.on_no_room(id, found, step);
+                continue;
             }
             let registration = Registration {
                 leader_epoch: found.leader_epoch,
@@ -139,6 +164,85 @@ impl Broker {
                 isr: found.isr.clone(),
             };
             self.on_registration(id, found.leader, &registration, image, disk, step);
+        }
+    }
+
+    /// Opens a replica's log, if it may be opened, and notes what the controller is to be told of its directory.
+    fn is_open(
+        &mut self,
+        id: PartitionId,
+        partition: &Partition,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) -> bool {
+        if !self.replicas.contains_key(&id) {
+            let opened_in = self.opened_in.get(&id).copied();
+            let is_old = self.old.as_ref().is_some_and(|old| old.contains(&id));
+            let before = Before { opened_in, is_old };
+            match place(self.life.0, id, partition, before, &disk.logs, step) {
+                Placement::Open(directory) => disk.logs.open(id, directory),
+                Placement::Record(directory) => {
+                    self.misplaced.insert(id, directory);
+                    return false;
+                }
+                Placement::NoRoom => {
+                    self.on_no_room(id, partition, step);
+                    return false;
+                }
+                Placement::Offline => {
+                    self.misplaced.extend(opened_in.map(|directory| (id, directory)));
+                    step.observe(Observation::ReplicaOffline);
+                    return false;
+                }
+            }
+        }
+        let directory = disk.logs.directory_of(id).expect("it is open");
+        self.opened_in.insert(id, directory);
+        match partition.directory(self.life.0) == Some(directory) {
+            true => disk.logs.delete_others(id),
+            false => drop(self.misplaced.insert(id, directory)),
+        }
+        true
+    }
+
+    /// A new leader writes its epoch down before anything else.
+    fn has_room_to_lead(&self, id: PartitionId, partition: &Partition, disk: &Disk) -> bool {
+        let is_full = disk.logs.get(id).is_some_and(|found| found.is_full);
+        let begins = partition.leader == self.life.0
+            && self.replicas.get(&id).is_none_or(|it| it.led_epoch() < partition.leader_epoch);
+        !(is_full && begins)
+    }
+
+    /// A replica cannot be opened, or cannot lead, for want of room: that is tried again, and meanwhile somebody else is
+    /// to lead, if anybody can.
+    fn on_no_room(&mut self, id: PartitionId, partition: &Partition, step: &mut NodeStep<'_>) {
+        step.observe(Observation::ReplicaWithoutRoom);
+        if partition.isr.iter().any(|member| *member != self.life.0) {
+            self.misplaced.insert(id, directory_id::LOST);
+        }
+        if !self.waits_for_room {
+            self.waits_for_room = true;
+            step.after(ROOM_MS, NodeTimer::TryAgain);
+        }
+    }
+
+    pub(crate) fn on_try_again(&mut self) {
+        self.waits_for_room = false;
+    }
+
+    /// A directory answers EIO: its replicas are gone until the next start.
+    pub(crate) fn on_directory_failed(&mut self, lost: Vec<PartitionId>, step: &mut NodeStep<'_>) {
+        for id in lost {
+            self.close_replica(id, step);
+        }
+    }
+
+    fn close_replica(&mut self, id: PartitionId, step: &mut NodeStep<'_>) {
+        if let Some(mut replica) = self.replicas.remove(&id) {
+            replica.give_up(step);
+        }
+        if id == OFFSETS_PARTITION {
+            self.groups.end(step);
         }
     }
 
@@ -152,7 +256,7 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let (life, min_insync_replicas) = (self.life, self.min_insync_replicas);
-        let partition = disk.partitions.get_mut(&id).expect("it has been placed");
+        let partition = disk.logs.get_mut(id).expect("it is open");
         let replica = self.replicas.entry(id).or_insert_with(|| Replica::open(life, id, partition));
         let changed = replica.on_metadata(
             leader_id,
@@ -175,38 +279,10 @@ impl Broker {
         self.fetch(id, disk, step);
     }
 
-    /// What lies in a second directory that is back counts as soon as the metadata know the directory again.
-    fn settle_second(&mut self, image: &ClusterImage, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        let registered = image.brokers.get(self.life.0).map_or(&[][..], |it| &it.directories);
-        let back = disk.second.as_mut().filter(|it| !it.is_away && !it.is_settled);
-        let Some(second) = back.filter(|it| registered.contains(&it.id)) else { return };
-        second.is_settled = true;
-        for (id, found) in std::mem::take(&mut second.logs) {
-            let (topic, index) = PARTITIONS[id];
-            let known = KnownReplica::find(image, self.life.0, topic, index);
-            // What the cluster has no replica of here is set aside.
-            let Some(known) = known else { continue };
-            let open = disk.partitions.get(&id);
-            let is_better = open.is_none_or(|open| {
-                step.observe(Observation::LogDoubled);
-                let directories = [open, &found].map(|partition| disk.directory_of(partition));
-                known.choose(directories, [Some(open.log_end()), Some(found.log_end())]) == 1
-            });
-            if is_better {
-                self.drop_replica(id, disk, step);
-                disk.partitions.insert(id, found);
-            }
-        }
-    }
-
     /// The replica has been moved away: its log is deleted.
     fn drop_replica(&mut self, id: PartitionId, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        if let Some(mut replica) = self.replicas.remove(&id) {
-            replica.give_up(step);
-        }
-        if disk.partitions.remove(&id).is_some() && id == OFFSETS_PARTITION {
-            self.groups.end(step);
-        }
+        self.close_replica(id, step);
+        disk.logs.delete(id);
     }
 
     // Syncing.
@@ -216,12 +292,10 @@ impl Broker {
         if self.sync_in_flight {
             return;
         }
-        let dirty = disk
-            .partitions
-            .iter()
-            .filter(|(_, partition)| partition.log.synced_end() < partition.log.end());
-        let marks: Vec<(PartitionId, SyncMark)> =
-            dirty.map(|(id, partition)| (*id, partition.log.sync_mark())).collect();
+        let in_use = disk.logs.in_use();
+        let dirty = in_use.filter(|(.., found)| found.log.synced_end() < found.log.end());
+        let marks: Vec<(PartitionId, Uuid, SyncMark)> =
+            dirty.map(|(id, directory, found)| (id, directory, found.log.sync_mark())).collect();
         if marks.is_empty() {
             return;
         }
@@ -232,13 +306,16 @@ impl Broker {
 
     pub(crate) fn on_synced(
         &mut self,
-        marks: Vec<(PartitionId, SyncMark)>,
+        marks: Vec<(PartitionId, Uuid, SyncMark)>,
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
         self.sync_in_flight = false;
-        for (id, mark) in marks {
-            let Some(partition) = disk.partitions.get_mut(&id) else { continue };
+        for (id, directory, mark) in marks {
+            if disk.logs.directory_of(id) != Some(directory) {
+                continue;
+            }
+            let Some(partition) = disk.logs.get_mut(id) else { continue };
             partition.log.on_synced(mark);
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
             replica.on_synced(partition, step);
@@ -268,13 +345,12 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let id = batch.partition;
-        let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.partitions.get_mut(&id))
+        let (Some(replica), Some(partition)) = (self.replicas.get_mut(&id), disk.logs.get_mut(id))
         else {
             let answer = Err(ErrorCode::UnknownTopicOrPartition);
             return step.answer(to.0, Message::ProduceAnswer { call: to.1, answer });
         };
-        replica.produce(to, batch.values, partition, step);
+        replica.produce(to, batch, partition, step);
         self.request_sync(disk, step);
     }
 
@@ -294,7 +370,8 @@ impl Broker {
         check_leader_epoch(leader_epoch, leader.leader_epoch())?;
         let known = leader.check_offsets_available().is_ok();
         let early = plant == Plant::LatestShownTooEarly;
-        let batches = disk.partitions[&id].log.read(offset, leader.high_watermark(), 4);
+        let partition = disk.logs.get(id).expect("a replica has a log");
+        let batches = partition.log.read(offset, leader.high_watermark(), 4);
         Ok(ReadAnswer {
             values: batches.iter().flat_map(|batch| values_from(batch, offset)).collect(),
             latest: (known || early).then(|| leader.high_watermark()),
@@ -322,45 +399,15 @@ impl Broker {
         act: impl FnOnce(
             &mut GroupDriver,
             Option<&mut Replica>,
-            Option<&mut crate::disk::PartitionDisk>,
+            Option<&mut crate::log_directories::PartitionDisk>,
             &mut NodeStep<'_>,
         ),
     ) {
         let replica = self.replicas.get_mut(&OFFSETS_PARTITION);
-        let partition = disk.partitions.get_mut(&OFFSETS_PARTITION);
+        let partition = disk.logs.get_mut(OFFSETS_PARTITION);
         act(&mut self.groups, replica, partition, step);
         self.request_sync(disk, step);
     }
-}
-
-/// The directory of a replica's log, which is created if it is new here; none if it must be in a directory that is away.
-fn place(
-    id: PartitionId,
-    known: &KnownReplica,
-    disk: &mut Disk,
-    step: &mut NodeStep<'_>,
-) -> Option<Uuid> {
-    if let Some(partition) = disk.partitions.get(&id) {
-        return Some(disk.directory_of(partition));
-    }
-    let second = disk.second.as_ref();
-    let is_complete = second.is_none_or(|second| second.is_settled);
-    let waits = second.is_some_and(|second| !second.is_settled && second.is_named);
-    let is_missed = known.is_missed(|directory| disk.serves(directory), || !is_complete);
-    if is_missed && step.plant != Plant::EmptyLogForMissedOne {
-        if !known.can_be_fetched() || waits {
-            return None;
-        }
-        step.observe(Observation::FetchedAnew);
-    }
-    let is_recorded = |second: &Second| known.directory == second.id;
-    let spreads = directory_id::is_reserved(known.directory) && id % 2 == 1;
-    let is_in_second =
-        second.is_some_and(|second| second.is_settled && (is_recorded(second) || spreads));
-    let partition = PartitionDisk { is_in_second, ..PartitionDisk::default() };
-    let directory = disk.directory_of(&partition);
-    disk.partitions.insert(id, partition);
-    Some(directory)
 }
 
 fn values_from(batch: &PartitionBatch, offset: Offset) -> Vec<(Offset, Option<Value>)> {

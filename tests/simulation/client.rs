@@ -86,7 +86,7 @@ impl Client {
             }
             (Kind::Member(member), ClientTimer::Poll) => member.on_poll(leaders, step),
             (Kind::Member(member), ClientTimer::CallTimeout(call)) => member.on_timeout(call),
-            (Kind::Admin(admin), ClientTimer::Poll) => admin.on_poll(step),
+            (Kind::Admin(admin), ClientTimer::Poll) => admin.on_poll(leaders, step),
             (kind, timer) => unreachable!("{kind:?} sets no {timer:?}"),
         }
     }
@@ -105,8 +105,8 @@ impl Client {
             (Kind::Admin(admin), Message::ControllerAnswer { answer, .. }) => {
                 admin.on_answer(answer);
             }
-            // What became of a change of voters the metadata log tells.
-            (Kind::Admin(_), Message::QuorumAnswer { .. }) => {}
+            // What became of a change of voters the metadata log tells, and of offsets the log of the groups.
+            (Kind::Admin(_), Message::QuorumAnswer { .. } | Message::GroupAnswer { .. }) => {}
             (kind, message) => unreachable!("{kind:?} never asked for {message:?}"),
         }
     }

@@ -3,7 +3,7 @@
 //! answers, and ends when the partition moves.
 
 use crate::batch::Payload;
-use crate::disk::PartitionDisk;
+use crate::log_directories::PartitionDisk;
 use crate::message::{CallId, GroupAnswer, GroupRequest, Message, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
@@ -11,11 +11,10 @@ use crate::observation::Observation;
 use crate::plant::Plant;
 use crate::replica::{Replica, header};
 use klamm_coordinator::group::{GroupConfig, GroupLoader, GroupShard, JoinGroup};
-use klamm_coordinator::outcome::{Outcome, Reply, RequestToken, Response};
+use klamm_coordinator::outcome::{Outcome, Record, Reply, RequestToken, Response};
 use klamm_log::producer_state::AppendOrigin;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::messages::offset_commit_response::OffsetCommitResponse;
-use klamm_protocol::time::Now;
 use klamm_protocol::{ErrorCode, Uuid};
 use std::collections::BTreeMap;
 
@@ -55,6 +54,7 @@ fn config() -> GroupConfig {
         min_session_timeout_ms: 100,
         initial_rebalance_delay_ms: 30,
         offset_commit_timeout_ms: 400,
+        offsets_retention_check_interval_ms: 100,
         ..GroupConfig::default()
     }
 }
@@ -101,7 +101,7 @@ impl GroupDriver {
                 replayed.expect("what a coordinator wrote can be read");
             }
         }
-        let shard = loader.on_loaded(config(), partition.log.end(), Now::at(step.now_ms));
+        let shard = loader.on_loaded(config(), partition.log.end(), step.now);
         self.state = State::Active(Box::new(shard));
         self.on_progress(Some(replica), Some(partition), step);
     }
@@ -119,7 +119,7 @@ impl GroupDriver {
             Plant::OffsetsShownBeforeCommit => partition.log.end(),
             _ => replica.high_watermark,
         };
-        let outcome = shard.on_committed(committed_end, Now::at(step.now_ms));
+        let outcome = shard.on_committed(committed_end, step.now);
         self.perform(outcome, replica, partition, step);
     }
 
@@ -135,7 +135,7 @@ impl GroupDriver {
             if shard.next_deadline_ms() > step.now_ms {
                 return;
             }
-            let outcome = shard.on_tick(Now::at(step.now_ms));
+            let outcome = shard.on_tick(step.now);
             self.perform(outcome, replica, partition, step);
         }
         panic!("a group coordinator is never done with what is due");
@@ -161,7 +161,7 @@ impl GroupDriver {
         let State::Active(shard) = &mut self.state else { return };
         let token = RequestToken(self.next_token);
         let (mut commits, mut generation) = (Vec::new(), -1);
-        let now = Now::at(step.now_ms);
+        let now = step.now;
         let outcome = match request {
             GroupRequest::Heartbeat(request) => {
                 let answer = GroupAnswer::Heartbeat(shard.on_heartbeat(&request, now));
@@ -204,6 +204,7 @@ impl GroupDriver {
             if outcome.records.is_empty() {
                 return;
             }
+            outcome.records.iter().filter_map(deleted).for_each(|seen| step.observe(seen));
             let header = header(outcome.records.len(), step.now_ms);
             let payload = Payload::Groups(std::mem::take(&mut outcome.records));
             let origin = AppendOrigin::Coordinator;
@@ -211,9 +212,9 @@ impl GroupDriver {
             let State::Active(shard) = &mut self.state else { return };
             match appended {
                 Ok(appended) => {
-                    return shard.on_appended(appended.first_offset, Now::at(step.now_ms));
+                    return shard.on_appended(appended.first_offset, step.now);
                 }
-                Err(error) => outcome = shard.on_append_failed(error, Now::at(step.now_ms)),
+                Err(error) => outcome = shard.on_append_failed(error, step.now),
             }
         }
     }
@@ -233,6 +234,17 @@ impl GroupDriver {
             step.answer(waiting.to, Message::GroupAnswer { call, answer });
         }
     }
+}
+
+/// What a tombstone deletes, by the version of its key (Kafka's CoordinatorRecordType).
+fn deleted(record: &Record) -> Option<Observation> {
+    if record.value.is_some() {
+        return None;
+    }
+    Some(match record.key[1] {
+        0 | 1 => Observation::OffsetDeleted,
+        _ => Observation::GroupDeleted,
+    })
 }
 
 fn random_uuid(step: &mut NodeStep<'_>) -> Uuid {

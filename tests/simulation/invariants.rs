@@ -4,6 +4,7 @@ mod acknowledged_records;
 mod committed_metadata;
 mod committed_offsets;
 mod consumed_records;
+mod dead_leader;
 mod equal_state;
 mod group_generations;
 mod high_watermark;
@@ -19,6 +20,7 @@ use crate::log::Extent;
 use crate::node::Node;
 use crate::observation::Observation;
 use crate::scenario::Scenario;
+use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
 use klamm_metadata::loader::MetadataLoader;
 use klamm_protocol::ids::{BrokerId, Offset};
@@ -35,45 +37,40 @@ pub(crate) struct Cluster<'w> {
 }
 
 impl Cluster<'_> {
-    /// Whether a node's disk has this batch, synced.
+    /// Whether a directory of a node has this batch, synced. One that is away or has failed will be back.
     fn has_durably(
         &self,
         id: BrokerId,
         partition: PartitionId,
         batch: &Rc<PartitionBatch>,
     ) -> bool {
-        let log = self.nodes.get(&id).and_then(|node| node.disk.any_log(partition));
-        let found = log.and_then(|log| log.find_synced(batch.base_offset()));
-        found.is_some_and(|found| Rc::ptr_eq(found, batch))
+        let logs = self.nodes.get(&id).into_iter().flat_map(|node| node.disk.logs.all(partition));
+        let mut found = logs.filter_map(|disk| disk.log.find_synced(batch.base_offset()));
+        found.any(|found| Rc::ptr_eq(found, batch))
     }
 
-    /// Whether a node has the disk that the metadata mean. One that is gone holds nothing, whatever they say until its
-    /// successor is known.
+    /// Whether a node has the directory that the metadata mean. One that is gone holds nothing, whatever they say until
+    /// its successor is known.
     fn has_disk_of(&self, id: BrokerId, partition: &Partition) -> bool {
-        let disk = &self.nodes[&id].disk;
-        let second = disk.second.as_ref().map(|second| second.id);
-        let directory = partition.directory(id);
-        directory == Some(disk.directory) || (directory.is_some() && directory == second)
+        let Some(directory) = partition.directory(id) else { return false };
+        match directory_id::is_reserved(directory) {
+            true => self.restoring != Some(id),
+            false => self.nodes[&id].disk.logs.has(directory),
+        }
     }
 
-    /// The batch at `offset` on a node's disk, also in a directory that is away.
-    fn batch_anywhere(
-        &self,
-        id: BrokerId,
-        partition: PartitionId,
-        offset: Offset,
-    ) -> Option<&Rc<PartitionBatch>> {
-        self.nodes.get(&id)?.disk.any_log(partition)?.find(offset)
-    }
-
-    /// The batch at `offset` in a node's log.
+    /// The batch at `offset` in the log that a node uses; if it uses none, in any.
     fn batch(
         &self,
         id: BrokerId,
         partition: PartitionId,
         offset: Offset,
     ) -> Option<&Rc<PartitionBatch>> {
-        self.nodes.get(&id)?.disk.partitions.get(&partition)?.log.find(offset)
+        let logs = &self.nodes.get(&id)?.disk.logs;
+        match logs.get(partition) {
+            Some(disk) => disk.log.find(offset),
+            None => logs.all(partition).find_map(|disk| disk.log.find(offset)),
+        }
     }
 }
 
@@ -146,6 +143,7 @@ pub(crate) struct Invariants {
     latest_offsets: latest_offsets::LatestOffsets,
     group_generations: group_generations::GroupGenerations,
     committed_offsets: committed_offsets::CommittedOffsets,
+    dead_leader: dead_leader::DeadLeader,
 }
 
 impl Invariants {
@@ -185,8 +183,8 @@ impl Invariants {
         rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
     }
 
-    fn rules(&mut self) -> ([&mut dyn Invariant; 12], &Committed) {
-        let rules: [&mut dyn Invariant; 12] = [
+    fn rules(&mut self) -> ([&mut dyn Invariant; 13], &Committed) {
+        let rules: [&mut dyn Invariant; 13] = [
             &mut self.one_leader,
             &mut self.equal_state,
             &mut self.leader_contact,
@@ -199,6 +197,7 @@ impl Invariants {
             &mut self.latest_offsets,
             &mut self.group_generations,
             &mut self.committed_offsets,
+            &mut self.dead_leader,
         ];
         (rules, &self.committed)
     }

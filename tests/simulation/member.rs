@@ -58,6 +58,8 @@ pub(crate) struct Member {
     commits: bool,
     /// How far this member has read, over all its generations.
     pub(crate) consumed: BTreeMap<PartitionId, Offset>,
+    /// A member that has left comes back then.
+    away_until_ms: i64,
     /// Whether members come and go.
     pub(crate) is_restless: bool,
 }
@@ -77,6 +79,7 @@ impl Member {
             latest: BTreeMap::new(),
             commits: false,
             consumed: BTreeMap::new(),
+            away_until_ms: 0,
             is_restless: true,
         }
     }
@@ -107,6 +110,10 @@ impl Member {
         step.after(POLL_MS, ClientTimer::Poll);
         if self.is_restless && step.random.below(150) == 0 {
             self.crash();
+            self.away_until_ms = step.now_ms + step.random.between(0, 2_000);
+        }
+        if step.now_ms < self.away_until_ms {
+            return;
         }
         self.read(leaders, step);
         if self.asked.is_some() {

@@ -82,6 +82,8 @@ pub(crate) struct ReplicaFetch {
 pub(crate) struct ProducedBatch {
     pub(crate) partition: PartitionId,
     pub(crate) values: Vec<Value>,
+    /// By the producer's clock.
+    pub(crate) timestamp_ms: i64,
 }
 
 /// What a consumer is given: the answers to its Fetch and its ListOffsets in one.

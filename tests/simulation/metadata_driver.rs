@@ -27,6 +27,8 @@ use std::rc::Rc;
 
 /// What a snapshot is long on the wire: its content is shared.
 const SNAPSHOT_BYTES: i64 = 10;
+/// How long a driver waits before it looks again whether there is room.
+const ROOM_MS: i64 = 20;
 /// Records in one batch of a decision that may be spread.
 const MAX_RECORDS_PER_BATCH: usize = 4;
 
@@ -67,7 +69,7 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) -> Self {
-        let config = scenario.quorum(life.0, disk.directory, step.random.next());
+        let config = scenario.quorum(life.0, disk.logs.first(), step.random.next());
         let (quorum, effects) = Quorum::start(config, disk.boot(), step.now_ms);
         let loader = match &disk.snapshot {
             None => MetadataLoader::default(),
@@ -93,8 +95,16 @@ impl MetadataDriver {
     }
 
     pub(crate) fn next_deadline_ms(&self) -> i64 {
+        if self.waits_for_room() {
+            return i64::MAX;
+        }
         let tick_ms = self.controller.next_tick_ms().unwrap_or(i64::MAX);
         self.quorum.next_deadline_ms().min(tick_ms)
+    }
+
+    /// Whether something waits for room in the log. Nothing is taken in meanwhile: whoever has asked asks again.
+    fn waits_for_room(&self) -> bool {
+        !self.effects.is_empty()
     }
 
     pub(crate) fn on_request(
@@ -105,6 +115,9 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
+        if self.waits_for_room() {
+            return;
+        }
         self.note_contact(from, &request, step.now_ms);
         self.next_request += 1;
         let request_id = RequestId(self.next_request);
@@ -121,6 +134,9 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
+        if self.waits_for_room() {
+            return;
+        }
         self.effects.extend(self.quorum.on_response(step.now_ms, id, response));
         self.settle(disk, step);
     }
@@ -132,12 +148,18 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
+        if self.waits_for_room() {
+            return step.after(ROOM_MS, NodeTimer::MetadataSynced { ticket, mark });
+        }
         disk.metadata.on_synced(mark);
         self.effects.extend(self.quorum.on_flushed(step.now_ms, ticket));
         self.settle(disk, step);
     }
 
     pub(crate) fn on_tick(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        if self.waits_for_room() {
+            return;
+        }
         if step.plant == Plant::NoCheckQuorum && self.quorum.is_leader() {
             self.repeat_contact(disk, step);
         }
@@ -158,6 +180,9 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
+        if self.waits_for_room() {
+            return;
+        }
         self.effects.extend(self.quorum.on_process_gone(step.now_ms, id));
         self.settle(disk, step);
         let registered = self.controller.image().brokers.get(id).map(|broker| broker.epoch);
@@ -224,6 +249,9 @@ impl MetadataDriver {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
+        if self.waits_for_room() {
+            return;
+        }
         if !self.decides() {
             let answer = Err(ErrorCode::NotController);
             return step.answer(from, Message::ControllerAnswer { call, answer });
@@ -280,6 +308,9 @@ impl MetadataDriver {
     pub(crate) fn take_snapshot(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
         let in_transaction = self.loader.transaction_start_offset().is_some();
         let end_offset = self.loader.end_offset();
+        if disk.logs.is_first_full() || self.waits_for_room() {
+            return;
+        }
         if in_transaction || Some(end_offset) > self.quorum.high_watermark() {
             return;
         }

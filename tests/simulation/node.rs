@@ -3,18 +3,21 @@
 
 use crate::batch::PartitionId;
 use crate::broker::Broker;
-use crate::clock::Clock;
+use crate::clock::{Clock, DAY_MS};
 use crate::disk::Disk;
 use crate::log::SyncMark;
 use crate::message::{CallId, Message, Sender};
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::observation::Life;
-use crate::scenario::{Scenario, directory, second_directory};
+use crate::scenario::{Scenario, directories, directory};
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_replication::quorum::FlushTicket;
 
 /// A node checkpoints its high watermarks this often.
 const CHECKPOINT_MS: i64 = 250;
+/// `producer.id.expiration.ms`
+const PRODUCER_ID_EXPIRATION_MS: i64 = DAY_MS;
 /// A node takes snapshots at intervals of up to so long.
 const SNAPSHOT_MS: i64 = 2_500;
 
@@ -26,7 +29,7 @@ pub(crate) enum NodeTimer {
         ticket: FlushTicket,
         mark: SyncMark,
     },
-    DataSynced(Vec<(PartitionId, SyncMark)>),
+    DataSynced(Vec<(PartitionId, Uuid, SyncMark)>),
     Contact,
     ContactTimeout(CallId),
     CheckIsr,
@@ -44,6 +47,8 @@ pub(crate) enum NodeTimer {
     },
     LoadGroups(u64),
     Checkpoint,
+    /// There may be room again.
+    TryAgain,
     TakeSnapshot,
     /// A connection to this node broke, and the next one was refused.
     ProcessGone(BrokerId),
@@ -66,38 +71,59 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// The world's time at which the process is to be woken.
     pub(crate) tick_at_ms: i64,
-    /// How many disks it has had.
-    disks: u8,
+    /// How many directories it has had: the next one's id.
+    named: u8,
 }
 
 impl Node {
     pub(crate) fn new(id: BrokerId, clock: Clock, scenario: &Scenario) -> Self {
-        let disk = Disk::new(directory(id, 0), scenario.initial_membership(id));
+        let count = scenario.directories[&id];
         Self {
             id,
             incarnation: 0,
             clock,
-            disk: match scenario.loses_directories {
-                true => disk.with_second(second_directory(id)),
-                false => disk,
-            },
+            disk: Disk::new(directories(id, 0, count), scenario.initial_membership(id)),
             process: None,
             tick_at_ms: i64::MAX,
-            disks: 1,
+            named: count,
         }
     }
 
-    /// The disk and all that was on it is gone. The new one is formatted for a node that is no voter.
-    pub(crate) fn replace_disk(&mut self, scenario: &Scenario) {
-        let directory = directory(self.id, self.disks);
-        self.disks += 1;
-        self.disk = Disk::new(directory, scenario.initial_membership(self.id));
+    /// All disks and what was on them is gone. The new ones are formatted for a node that is no voter.
+    pub(crate) fn replace_disks(&mut self, scenario: &Scenario) {
+        let count = u8::try_from(self.disk.logs.count()).expect("few directories");
+        let directories = directories(self.id, self.named, count);
+        self.named += count;
+        self.disk = Disk::new(directories, scenario.initial_membership(self.id));
     }
 
-    /// The second log directory is back; a process that runs registers it.
-    pub(crate) fn on_directory_back(&mut self) {
+    /// A directory and what was in it is gone. An empty one takes its place.
+    pub(crate) fn replace_directory(&mut self, at: usize) {
+        self.disk.logs.replace(at, directory(self.id, self.named));
+        self.named += 1;
+    }
+
+    /// A directory answers EIO from now on.
+    pub(crate) fn on_directory_failed(&mut self, at: usize, step: &mut NodeStep<'_>) {
+        let lost = self.disk.logs.fail(at, step.random);
         if let Some(process) = &mut self.process {
-            process.broker.on_directory_back(&self.disk);
+            process.broker.on_directory_failed(lost, step);
+        }
+    }
+
+    /// There is room again.
+    pub(crate) fn on_room(&mut self, step: &mut NodeStep<'_>) {
+        if let Some(process) = &mut self.process {
+            process.metadata.on_room(&mut self.disk, step);
+            process.publish(&mut self.disk, step);
+        }
+    }
+
+    /// A directory that was away is there again.
+    pub(crate) fn on_directory_returned(&mut self, step: &mut NodeStep<'_>) {
+        if let Some(process) = &mut self.process {
+            process.published = -1;
+            process.publish(&mut self.disk, step);
         }
     }
 
@@ -138,6 +164,9 @@ impl Node {
     }
 
     pub(crate) fn on_timer(&mut self, timer: NodeTimer, step: &mut NodeStep<'_>) {
+        if let NodeTimer::Checkpoint = timer {
+            self.clock.write_down(step.now.retention_ms);
+        }
         if let Some(process) = &mut self.process {
             process.on_timer(timer, &mut self.disk, step);
             process.publish(&mut self.disk, step);
@@ -199,7 +228,7 @@ impl Process {
     }
 
     fn on_timer(&mut self, timer: NodeTimer, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        let Self { metadata, broker, .. } = self;
+        let Self { metadata, broker, published } = self;
         match timer {
             NodeTimer::Tick => {
                 metadata.on_tick(disk, step);
@@ -209,7 +238,7 @@ impl Process {
                 metadata.on_synced(ticket, mark, disk, step);
             }
             NodeTimer::DataSynced(marks) => broker.on_synced(marks, disk, step),
-            NodeTimer::Contact => broker.on_contact_timer(metadata, step),
+            NodeTimer::Contact => broker.on_contact_timer(metadata, disk, step),
             NodeTimer::ContactTimeout(call) => broker.on_contact_timeout(call),
             NodeTimer::CheckIsr => broker.on_isr_timer(disk, step),
             NodeTimer::Fetch { partition, number } => {
@@ -228,10 +257,17 @@ impl Process {
             }
             NodeTimer::Checkpoint => {
                 step.after(CHECKPOINT_MS, NodeTimer::Checkpoint);
-                for (id, replica) in &broker.replicas {
-                    let partition = disk.partitions.get_mut(id).expect("a replica has a log");
-                    partition.checkpoint = replica.high_watermark;
+                for (id, replica) in &mut broker.replicas {
+                    let partition = disk.logs.get_mut(*id).expect("a replica has a log");
+                    replica.producers.remove_expired(step.now, PRODUCER_ID_EXPIRATION_MS);
+                    if !partition.is_full {
+                        partition.checkpoint = replica.high_watermark;
+                    }
                 }
+            }
+            NodeTimer::TryAgain => {
+                broker.on_try_again();
+                *published = -1;
             }
             NodeTimer::ProcessGone(id) => metadata.on_process_gone(id, disk, step),
             NodeTimer::TakeSnapshot => {

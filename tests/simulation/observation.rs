@@ -21,6 +21,8 @@ pub(crate) enum Observation {
     MetadataApplied { life: Life, end_offset: Offset },
     /// A node has cut its metadata log.
     MetadataCut { life: Life, end_offset: Offset, applied: Offset },
+    /// A node cannot write to its metadata log because there is no room.
+    MetadataWithoutRoom,
     /// A node has begun its metadata anew with a leader's snapshot.
     SnapshotLoaded,
     /// A node has met a message that no correct peer sends.
@@ -41,6 +43,16 @@ pub(crate) enum Observation {
         leads: bool,
         offset: Offset,
     },
+    /// A replica is not opened: its directory is not there.
+    ReplicaOffline,
+    /// A replica cannot be opened, or cannot lead, because there is no room.
+    ReplicaWithoutRoom,
+    /// A batch is not written because there is no room.
+    BatchWithoutRoom,
+    /// A node does not serve a fetch of a follower, because it has no open log of the partition.
+    FetchRefused { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
+    /// A leader wants this follower out of the ISR.
+    ShrinkProposed { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A follower has cut its log.
     PartitionCut,
     /// A leader has recognised a batch that it has already.
@@ -57,10 +69,6 @@ pub(crate) enum Observation {
     },
     /// A producer was told that its next sequence does not follow its last.
     SequenceRefused { partition: PartitionId, value: Value },
-    /// A directory is back with a log of a partition that has begun anew meanwhile.
-    LogDoubled,
-    /// A replica whose directory is away begins anew.
-    FetchedAnew,
     /// A consumer was given a value.
     Consumed { partition: PartitionId, offset: Offset, value: Option<Value> },
     /// A consumer was told how far a partition reaches; when it asked, it knew that it did so far.
@@ -69,6 +77,10 @@ pub(crate) enum Observation {
     Assigned { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The coordinator acknowledges an offset that a member of this generation commits.
     OffsetCommitted { generation: i32, partition: PartitionId, offset: Offset },
+    /// A coordinator deletes a committed offset. Nobody asks for that, and no offset is old.
+    OffsetDeleted,
+    /// A coordinator deletes a group without members and offsets: the next one begins with the first generation.
+    GroupDeleted,
     /// A member asks where to begin, right after it got its assignment.
     OffsetsAsked { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The member was given a committed offset; -1 for none.
@@ -84,6 +96,7 @@ impl Observation {
             Self::MetadataCommitted { .. } => "metadata batches committed",
             Self::MetadataApplied { .. } => "metadata applied",
             Self::MetadataCut { .. } => "metadata logs cut",
+            Self::MetadataWithoutRoom => "metadata without room",
             Self::SnapshotLoaded => "snapshots loaded",
             Self::Contradiction { .. } => "contradictions",
             Self::QuorumSilent { .. } => "looks at the quorum",
@@ -91,17 +104,22 @@ impl Observation {
             Self::PartitionLed { .. } => "elections of a partition leader",
             Self::Written { .. } => "batches written",
             Self::HighWatermark { .. } => "high watermarks moved",
+            Self::ReplicaOffline => "looks at a replica that is offline",
+            Self::ReplicaWithoutRoom => "replicas without room",
+            Self::BatchWithoutRoom => "batches without room",
+            Self::FetchRefused { .. } => "fetches refused",
+            Self::ShrinkProposed { .. } => "shrinks proposed",
             Self::PartitionCut => "partition logs cut",
             Self::BatchRepeated => "repeated batches recognised",
             Self::ProducersRebuilt { .. } => "producers compared",
             Self::Acknowledged { .. } => "values acknowledged",
             Self::SequenceRefused { .. } => "sequences refused",
-            Self::LogDoubled => "two logs of one partition",
-            Self::FetchedAnew => "replicas fetched anew",
             Self::Consumed { .. } => "values consumed",
             Self::LatestShown { .. } => "latest offsets shown",
             Self::Assigned { .. } => "assignments",
             Self::OffsetCommitted { .. } => "offsets committed",
+            Self::OffsetDeleted => "offsets deleted",
+            Self::GroupDeleted => "groups deleted",
             Self::OffsetsAsked { .. } => "offsets asked for",
             Self::OffsetShown { .. } => "offsets shown",
         }

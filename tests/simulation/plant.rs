@@ -19,6 +19,16 @@ pub(crate) enum Plant {
     MinIsrIgnored,
     /// A new follower cuts its log to its high watermark (before KIP-101).
     TruncateToHighWatermark,
+    /// A replica whose directory is not there is begun anew with an empty log.
+    OpensMissedReplicaEmpty,
+    /// Of two logs of a partition the one is opened that is not recorded.
+    OtherLogWins,
+    /// A replica that is eligible to lead is begun anew elsewhere while its directory is not there.
+    BeginsEligibleReplicaAnew,
+    /// A leader that cannot begin its epoch for want of room leads on, serves nobody, and finds its followers lagging.
+    DeadLeaderShrinksIsr,
+    /// A broker whose directory fails does not tell the controller.
+    FailedDirectoryNotReported,
     /// A follower's fetch acknowledges what it has not synced.
     FollowerAcknowledgesUnsynced,
     /// A restarted broker leads on from old metadata, before it has registered anew.
@@ -33,11 +43,15 @@ pub(crate) enum Plant {
     DuplicateDetectionLost,
     /// acks=all is answered when the leader has appended.
     AcknowledgedOnAppend,
-    /// A replica whose directory is away begins with an empty log in another one.
-    EmptyLogForMissedOne,
     /// A produce goes on waiting when the leader has been deposed, and is answered by the offset when it
     /// leads again: another record may be there.
     WaitingOutlivesLeadership,
+    /// What is stored is stamped with the steady clock.
+    StoredTimesAreSteady,
+    /// What is stored is judged by a wall clock that was set a moment ago.
+    SkippedDaysAreBelieved,
+    /// Timers follow the wall clock.
+    TimersFollowWallClock,
     /// A new leader tells where the partition ends before it knows (before KIP-207).
     LatestShownTooEarly,
     /// The group coordinator takes appended offsets for committed ones.

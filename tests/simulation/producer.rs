@@ -104,7 +104,11 @@ impl Producer {
             batch.sending = Sending::InFlight(call);
             batch.was_next = place == 0;
             step.after(TIMEOUT_MS, ClientTimer::ProduceTimeout { partition, call });
-            let batch = ProducedBatch { partition, values: batch.values.clone() };
+            let batch = ProducedBatch {
+                partition,
+                values: batch.values.clone(),
+                timestamp_ms: step.now.wall_ms,
+            };
             step.ask(Address::Node(leader), Message::Produce { call, batch });
         }
     }

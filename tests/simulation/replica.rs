@@ -6,9 +6,9 @@
 mod fetching;
 
 use crate::batch::{PartitionBatch, PartitionId, Payload, Value};
-use crate::disk::PartitionDisk;
 use crate::log::Extent;
-use crate::message::{CallId, Message, Sender};
+use crate::log_directories::PartitionDisk;
+use crate::message::{CallId, Message, ProducedBatch, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::observation::{Life, Observation};
 use crate::plant::Plant;
@@ -89,6 +89,11 @@ impl Replica {
 
     pub(crate) fn leads(&self) -> bool {
         matches!(self.role, Role::Leader(_))
+    }
+
+    /// The epoch that this replica leads; -1 if it does not.
+    pub(crate) fn led_epoch(&self) -> LeaderEpoch {
+        if self.leads() { self.epoch() } else { -1 }
     }
 
     fn epoch(&self) -> LeaderEpoch {
@@ -306,6 +311,10 @@ impl Replica {
             return Err(ErrorCode::NotLeaderOrFollower);
         };
         leader.check_min_isr().map_err(|error| error.code())?;
+        if disk.is_full {
+            step.observe(Observation::BatchWithoutRoom);
+            return Err(ErrorCode::KafkaStorageError);
+        }
         header.base_offset = disk.log.end();
         header.partition_leader_epoch = leader.leader_epoch();
         let repeated = self.producers.append(&header, origin).map_err(|error| error.code())?;
@@ -333,11 +342,12 @@ impl Replica {
     pub(crate) fn produce(
         &mut self,
         (to, call): (Sender, CallId),
-        values: Vec<Value>,
+        batch: ProducedBatch,
         disk: &mut PartitionDisk,
         step: &mut NodeStep<'_>,
     ) {
-        let header = header_of(&values, step.now_ms);
+        let values = batch.values;
+        let header = header_of(&values, batch.timestamp_ms);
         let payload = Payload::Values(values.clone());
         match self.append(header, payload, AppendOrigin::Client, disk, step) {
             Err(error) => {

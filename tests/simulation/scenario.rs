@@ -63,8 +63,15 @@ pub(crate) struct Scenario {
     /// Whether disks are replaced by empty ones. Without eligible leader replicas the last one in sync leads, whatever
     /// became of its disk; and who is made a voter for the disk that it has lost can take the quorum with it.
     pub(crate) replaces_disks: bool,
-    /// Nodes have a second log directory, which is away at times.
-    pub(crate) loses_directories: bool,
+    /// How many log directories each node has.
+    pub(crate) directories: BTreeMap<BrokerId, u8>,
+    /// In a hundred starts, how many find one of several directories away; and whether they fail and are replaced.
+    pub(crate) directories_away: u64,
+    pub(crate) directories_fail: bool,
+    /// Whether wall clocks are set.
+    pub(crate) clocks_jump: bool,
+    /// Whether disks run out of room for a while.
+    pub(crate) disks_fill: bool,
     settings: ControllerSettings,
 }
 
@@ -80,7 +87,11 @@ impl Scenario {
         let membership = membership(&voters, with_directories);
         let kraft_version = *membership.kraft_version.latest();
         let elr = random.chance(60);
+        let most = if random.chance(75) { 3 } else { 1 };
+        let count = |_| u8::try_from(random.between(1, most)).expect("few");
+        let counts: Vec<u8> = nodes.iter().map(count).collect();
         let settings = settings(&voters, (kraft_version, elr), min_insync_replicas, random);
+        let node_ids = nodes.clone().into_iter();
         Self {
             nodes,
             voters,
@@ -94,7 +105,11 @@ impl Scenario {
             partition_every_ms: random.between(600, 3_000),
             disk_failure_odds: if random.chance(30) { 400 } else { u64::MAX },
             replaces_disks: elr && min_insync_replicas > 1 && !changes_voters,
-            loses_directories: false,
+            directories: node_ids.zip(counts).collect(),
+            directories_away: if random.chance(60) { 40 } else { 0 },
+            directories_fail: random.chance(60),
+            clocks_jump: random.chance(50),
+            disks_fill: random.chance(50),
             settings,
         }
     }
@@ -188,15 +203,15 @@ pub(crate) fn key(id: BrokerId) -> ReplicaKey {
     ReplicaKey::new(id, directory(id, 0))
 }
 
-/// The second log directory of a node that has one.
-pub(crate) fn second_directory(id: BrokerId) -> Uuid {
-    directory(id, 200)
+/// Some log directories of a node, the first ones after so many others.
+pub(crate) fn directories(id: BrokerId, first: u8, count: u8) -> impl Iterator<Item = Uuid> {
+    (first..first + count).map(move |number| directory(id, number))
 }
 
-/// The first log directory of a node, on one of its disks.
-pub(crate) fn directory(id: BrokerId, disk: u8) -> Uuid {
+/// A log directory of a node.
+pub(crate) fn directory(id: BrokerId, number: u8) -> Uuid {
     let id = u8::try_from(id).expect("a small id");
-    Uuid::from_bytes([9, disk, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, id])
+    Uuid::from_bytes([9, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, id])
 }
 
 pub(crate) fn endpoints(id: BrokerId) -> Endpoints {

@@ -5,6 +5,7 @@ use crate::message::{Address, Message, Sender};
 use crate::observation::Observation;
 use crate::plant::Plant;
 use crate::random::Random;
+use klamm_protocol::time::Now;
 
 /// Wakes its owner up, if that is still in the same life.
 #[derive(Debug, Clone)]
@@ -16,7 +17,9 @@ pub(crate) struct Alarm<T> {
 /// The surroundings of a step. `T` is what the owner's timers are told apart by.
 #[derive(Debug)]
 pub(crate) struct Step<'w, T> {
-    /// The owner's clock.
+    /// The owner's clocks.
+    pub(crate) now: Now,
+    /// The steady one of them.
     pub(crate) now_ms: i64,
     pub(crate) random: &'w mut Random,
     pub(crate) store: &'w mut BatchStore,

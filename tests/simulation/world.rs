@@ -3,12 +3,13 @@
 //! A run has a phase with faults, in which nothing unsafe may happen, and a healed one, in which everything
 //! must get going again within bounded time.
 
+mod directories;
 mod faults;
 
 use crate::admin::Admin;
 use crate::batch::BatchStore;
 use crate::client::{Client, ClientStep, ClientTimer, Kind, Leaders};
-use crate::clock::Clock;
+use crate::clock::{Clock, right_ms};
 use crate::invariants::{Cluster, Invariants};
 use crate::member::Member;
 use crate::message::{Address, Message, Sender};
@@ -23,6 +24,7 @@ use crate::scenario::Scenario;
 use crate::step::{Alarm, Step};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
+use klamm_protocol::time::Now;
 use klamm_replication::quorum::message::Response;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -49,7 +51,12 @@ enum Event {
     Cut,
     Mend,
     ReplaceDisk,
-    DirectoryBack(BrokerId),
+    BreakDirectory,
+    DirectoryReturns { id: BrokerId, at: usize },
+    FillDisk,
+    Room(BrokerId),
+    SetClock,
+    SetClockRight(BrokerId),
 }
 
 pub(crate) struct World {
@@ -79,9 +86,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, plant: Plant) -> Self {
         let mut random = Random::new(seed);
-        let mut scenario = Scenario::random(&mut random);
-        // No draw: what a seed did before, it does.
-        scenario.loses_directories = seed % 4 == 1 && !scenario.replaces_disks;
+        let scenario = Scenario::random(&mut random);
         let node = |id: &BrokerId, random: &mut Random| {
             (*id, Node::new(*id, Clock::random(random), &scenario))
         };
@@ -106,6 +111,9 @@ impl World {
             scenario,
         };
         for id in world.scenario.nodes.clone() {
+            if world.scenario.clocks_jump && world.random.chance(60) {
+                world.start_clock_behind(id);
+            }
             world.start(id);
         }
         for index in 0..world.clients.len() {
@@ -136,6 +144,18 @@ impl World {
             let replace_ms = self.random.between(900, 1_500);
             self.schedule(replace_ms, Event::ReplaceDisk);
         }
+        if self.scenario.directories_fail || self.scenario.replaces_disks {
+            let break_ms = self.random.between(900, 2_500);
+            self.schedule(break_ms, Event::BreakDirectory);
+        }
+        if self.scenario.disks_fill {
+            let fill_ms = self.random.between(100, 2_500);
+            self.schedule(fill_ms, Event::FillDisk);
+        }
+        if self.scenario.clocks_jump {
+            let set_ms = self.random.between(700, 2_500);
+            self.schedule(set_ms, Event::SetClock);
+        }
         self.run_until(FAULTS_MS)?;
         self.heal();
         self.converge()?;
@@ -147,9 +167,7 @@ impl World {
     fn heal(&mut self) {
         self.faults = false;
         self.network.heal();
-        for id in self.scenario.nodes.clone() {
-            self.put_directory_back(id);
-        }
+        self.heal_directories();
         let down = self.nodes.values().filter(|node| !node.is_up()).map(|node| node.id);
         for id in down.collect::<Vec<_>>() {
             self.start(id);
@@ -173,7 +191,7 @@ impl World {
                 Err(missing) if self.now_ms >= end_ms => {
                     return Err(format!("{HEALING_MS} ms after the last fault {missing}"));
                 }
-                Err(_) => {}
+                Err(_) => self.restart_for_failed_directories(),
             }
         }
     }
@@ -215,7 +233,12 @@ impl World {
             Event::Cut => self.cut_someone_off(),
             Event::Mend => self.network.mend(),
             Event::ReplaceDisk => self.replace_a_disk(),
-            Event::DirectoryBack(id) => self.put_directory_back(id),
+            Event::BreakDirectory => self.break_a_directory(),
+            Event::DirectoryReturns { id, at } => self.return_directory(id, at),
+            Event::FillDisk => self.fill_a_disk(),
+            Event::Room(id) => self.make_room(id),
+            Event::SetClock => self.set_a_clock(),
+            Event::SetClockRight(id) => self.set_clock_right(id),
         }
     }
 
@@ -276,8 +299,16 @@ impl World {
         let blows = self.may_crash() && self.now_ms > 900 && self.random.below(FUSE_ODDS) == 0;
         let fuse = self.random.between(1, MAX_FUSE);
         let node = self.nodes.get_mut(&id).expect("a node");
+        let mut now = node.clock.now(self.now_ms);
+        match self.plant {
+            Plant::StoredTimesAreSteady => now.wall_ms = now.steady_ms,
+            Plant::SkippedDaysAreBelieved => now.retention_ms = now.wall_ms,
+            Plant::TimersFollowWallClock => now.steady_ms = now.wall_ms,
+            _ => {}
+        }
         let mut step = Step {
-            now_ms: node.clock.local_ms(self.now_ms),
+            now,
+            now_ms: now.steady_ms,
             random: &mut self.random,
             store: &mut self.store,
             plant: self.plant,
@@ -307,8 +338,10 @@ impl World {
 
     fn step_client(&mut self, index: usize, act: impl FnOnce(&mut Client, &mut ClientStep<'_>)) {
         self.refresh_leaders(index);
+        let now = Now::at(right_ms(self.now_ms));
         let mut step = Step {
-            now_ms: self.now_ms,
+            now,
+            now_ms: now.steady_ms,
             random: &mut self.random,
             store: &mut self.store,
             plant: self.plant,
@@ -352,6 +385,14 @@ impl World {
         }
     }
 
+    /// A fault happens.
+    fn count(&mut self, kind: &'static str) {
+        if self.is_verbose {
+            eprintln!("{} ms: {kind}", self.now_ms);
+        }
+        *self.census.entry(kind).or_default() += 1;
+    }
+
     fn observe(&mut self, observed: &[Observation]) {
         if self.is_verbose {
             observed.iter().for_each(|seen| eprintln!("{} ms: {seen:?}", self.now_ms));
@@ -366,13 +407,17 @@ impl World {
         }
     }
 
-    fn reschedule_tick(&mut self, id: BrokerId) {
+    pub(super) fn reschedule_tick(&mut self, id: BrokerId) {
         let node = self.nodes.get_mut(&id).expect("a node");
         let deadline_ms = node.next_deadline_ms();
         if deadline_ms == i64::MAX {
             return;
         }
-        let at_ms = node.clock.world_ms(deadline_ms).max(self.now_ms);
+        let at_ms = match self.plant {
+            Plant::TimersFollowWallClock => node.clock.world_ms_by_wall(deadline_ms),
+            _ => node.clock.world_ms(deadline_ms),
+        };
+        let at_ms = at_ms.max(self.now_ms);
         if at_ms < node.tick_at_ms {
             node.tick_at_ms = at_ms;
             let event = Event::Node { id, incarnation: node.incarnation, timer: NodeTimer::Tick };

@@ -4,11 +4,12 @@ use super::Broker;
 use super::proposals::committed_isr;
 use crate::batch::PARTITIONS;
 use crate::disk::Disk;
+use crate::log_directories::Availability;
 use crate::message::{Address, CallId, ControllerAnswer, ControllerRequest, Message};
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
+use crate::plant::Plant;
 use crate::scenario::{CALL_TIMEOUT_MS, CLUSTER_ID, HEARTBEAT_MS, supported_features};
-use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::assign_replicas_to_dirs_request::{
     AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
@@ -17,9 +18,15 @@ use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_registration_request::{
     BrokerRegistrationRequest, Feature, Listener,
 };
+use klamm_protocol::{ErrorCode, Uuid};
 
 impl Broker {
-    pub(crate) fn on_contact_timer(&mut self, metadata: &MetadataDriver, step: &mut NodeStep<'_>) {
+    pub(crate) fn on_contact_timer(
+        &mut self,
+        metadata: &MetadataDriver,
+        disk: &Disk,
+        step: &mut NodeStep<'_>,
+    ) {
         step.after(HEARTBEAT_MS, NodeTimer::Contact);
         if self.contact.is_some() {
             return;
@@ -29,22 +36,26 @@ impl Broker {
             return;
         }
         let call = self.next_call();
-        let own = metadata.loader.stable().brokers.get(self.life.0);
-        let lacks_directories = own.is_some_and(|own| {
-            own.incarnation_id == self.incarnation_id && own.directories != self.directories
-        });
+        let silent = step.plant == Plant::FailedDirectoryNotReported;
+        let failed = disk.logs.with(Availability::Failed).filter(|_| !silent).collect();
+        let online: Vec<Uuid> = disk.logs.with(Availability::Online).collect();
         let request = match self.epoch {
-            None => ControllerRequest::Register(self.registration()),
-            Some(_) if lacks_directories => ControllerRequest::Register(self.registration()),
+            None => ControllerRequest::Register(self.registration(disk)),
+            // A directory is back that the registration does not name: the same life registers again.
+            Some(_) if !online.iter().all(|directory| self.registered.contains(directory)) => {
+                ControllerRequest::Register(self.registration(disk))
+            }
             Some(epoch) => ControllerRequest::Heartbeat(BrokerHeartbeatRequest {
                 broker_id: self.life.0,
                 broker_epoch: epoch,
                 current_metadata_offset: metadata.loader.end_offset() - 1,
                 want_fence: false,
                 want_shut_down: self.stopping,
+                offline_log_dirs: failed,
                 ..Default::default()
             }),
         };
+        self.named = online;
         self.contact = Some(call);
         step.after(CALL_TIMEOUT_MS, NodeTimer::ContactTimeout(call));
         step.ask(Address::Node(controller), Message::Controller { call, request });
@@ -60,11 +71,12 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let Some(broker_epoch) = self.epoch.filter(|_| !self.misplaced.is_empty()) else { return };
-        let directories = self.misplaced.iter().filter_map(|(partition, id)| {
-            let (topic, partition_index) = PARTITIONS[*partition];
+        let directories = self.misplaced.iter().filter_map(|(id, directory)| {
+            let (topic, partition_index) = PARTITIONS[*id];
             let topic_id = metadata.loader.stable().topics.by_name(topic)?.id;
             let partitions = vec![PartitionData { partition_index }];
-            Some(DirectoryData { id: *id, topics: vec![TopicData { topic_id, partitions }] })
+            let topics = vec![TopicData { topic_id, partitions }];
+            Some(DirectoryData { id: *directory, topics })
         });
         let directories = directories.collect();
         let broker_id = self.life.0;
@@ -73,7 +85,7 @@ impl Broker {
         step.ask(Address::Node(controller), Message::Controller { call, request });
     }
 
-    pub(super) fn registration(&self) -> BrokerRegistrationRequest {
+    pub(super) fn registration(&self, disk: &Disk) -> BrokerRegistrationRequest {
         let features = supported_features().into_iter().map(|(name, range)| Feature {
             name,
             min_supported_version: range.min,
@@ -90,7 +102,7 @@ impl Broker {
                 security_protocol: 0,
             }],
             features: features.collect(),
-            log_dirs: self.directories.clone(),
+            log_dirs: disk.logs.with(Availability::Online).collect(),
             previous_broker_epoch: self.previous_epoch,
             ..Default::default()
         }
@@ -112,7 +124,10 @@ impl Broker {
         if self.contact == Some(call) {
             self.contact = None;
             match answer {
-                Ok(ControllerAnswer::Registered(Ok(epoch))) => self.epoch = Some(epoch),
+                Ok(ControllerAnswer::Registered(Ok(epoch))) => {
+                    self.epoch = Some(epoch);
+                    self.registered = std::mem::take(&mut self.named);
+                }
                 // A registration of an earlier life came late and took this one's place.
                 Ok(ControllerAnswer::Heartbeat(answer)) if answer.error_code != 0 => {
                     self.epoch = None;

@@ -6,6 +6,7 @@ use crate::disk::Disk;
 use crate::message::{Address, Message, ReplicaFetch, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
+use crate::observation::Observation;
 use crate::scenario::CALL_TIMEOUT_MS;
 use klamm_protocol::ErrorCode;
 use klamm_replication::partition::{FetchedPartition, Follow};
@@ -14,8 +15,7 @@ use std::rc::Rc;
 impl Broker {
     pub(crate) fn fetch(&mut self, id: PartitionId, disk: &Disk, step: &mut NodeStep<'_>) {
         let broker_epoch = self.epoch.unwrap_or(-1);
-        let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.partitions.get(&id))
+        let (Some(replica), Some(partition)) = (self.replicas.get_mut(&id), disk.logs.get(id))
         else {
             return;
         };
@@ -49,9 +49,11 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let id = fetch.partition;
-        let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.partitions.get(&id))
-        else {
+        let served = self.replicas.get_mut(&id).filter(|_| !self.dead.contains(&id));
+        let (Some(replica), Some(partition)) = (served, disk.logs.get(id)) else {
+            let (life, partition, follower) = (self.life, id, fetch.follower);
+            let at_ms = step.now_ms;
+            step.observe(Observation::FetchRefused { life, partition, follower, at_ms });
             let fetched = refused(&fetch, ErrorCode::NotLeaderOrFollower);
             let answer = Message::FetchAnswer { partition: id, fetched, batches: Vec::new() };
             return step.answer(from, answer);
@@ -72,8 +74,7 @@ impl Broker {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
-        let (Some(replica), Some(partition)) =
-            (self.replicas.get_mut(&id), disk.partitions.get_mut(&id))
+        let (Some(replica), Some(partition)) = (self.replicas.get_mut(&id), disk.logs.get_mut(id))
         else {
             return;
         };

@@ -6,6 +6,7 @@ use crate::disk::Disk;
 use crate::message::{Address, CallId, ControllerAnswer, ControllerRequest, Message};
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
+use crate::observation::Observation;
 use crate::plant::Plant;
 use crate::replica::Replica;
 use crate::scenario::{CALL_TIMEOUT_MS, LAG_MS};
@@ -40,6 +41,12 @@ impl Broker {
         {
             self.shrink_early(id, &proposal, disk, step);
         }
+        if let IsrChange::Shrink(followers) = &proposal.change {
+            let (life, partition, at_ms) = (self.life, id, step.now_ms);
+            for follower in followers.iter().copied() {
+                step.observe(Observation::ShrinkProposed { life, partition, follower, at_ms });
+            }
+        }
         let call = self.next_call();
         let replica = self.replicas.get_mut(&id).expect("its leader proposes");
         replica.proposal = Some((call, proposal));
@@ -62,7 +69,7 @@ impl Broker {
             isr: proposal.new_isr.iter().map(|(member, _)| *member).collect(),
         };
         leader.on_proposal_answered(proposal, Ok(wished), step.now_ms);
-        replica.on_progress(&disk.partitions[&id], step);
+        replica.on_progress(disk.logs.get(id).expect("a replica has a log"), step);
     }
 
     /// Sends the proposal to whoever is the controller now, and again if no answer comes.
@@ -134,7 +141,7 @@ impl Broker {
             replica.proposal = Some((call, proposal));
             step.after(BACK_OFF_MS, NodeTimer::SendProposal { partition: id, call });
         }
-        replica.on_progress(&disk.partitions[&id], step);
+        replica.on_progress(disk.logs.get(id).expect("a replica has a log"), step);
         self.after_progress(id, disk, step);
     }
 }

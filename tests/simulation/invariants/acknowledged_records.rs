@@ -95,7 +95,7 @@ impl Invariant for AcknowledgedRecords {
         for partition in 0..PARTITIONS.len() {
             for id in committed.replicas(partition) {
                 self.check_held(id, partition, LeaderEpoch::MAX, cluster)?;
-                let disk = cluster.nodes[&id].disk.partitions.get(&partition);
+                let disk = cluster.nodes[&id].disk.logs.get(partition);
                 if let Some(disk) = disk.filter(|_| partition < DATA_PARTITIONS) {
                     check_order(disk.log.batches().iter().map(|batch| &**batch))?;
                 }

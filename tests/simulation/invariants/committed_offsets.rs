@@ -1,5 +1,6 @@
-//! Committed offsets never go back: a member that asks where to begin is shown at least what was
-//! acknowledged, up to its generation, when it asked; and within a generation commits rise.
+//! Committed offsets never go back, nor do they expire because somebody sets a clock: a member that asks where to
+//! begin is shown at least what was acknowledged, up to its generation, when it asked; and within a generation
+//! commits rise.
 
 use super::{Cluster, Committed, Invariant};
 use crate::batch::PartitionId;
@@ -27,6 +28,9 @@ impl Invariant for CommittedOffsets {
             Observation::OffsetCommitted { generation, partition, offset } => {
                 let known = self.acknowledged.entry((*partition, *generation)).or_default();
                 *known = offset.max(known).to_owned();
+            }
+            Observation::OffsetDeleted => {
+                return Err("a committed offset is deleted within seconds".to_owned());
             }
             Observation::OffsetsAsked { member, generation, partitions } => {
                 for partition in partitions {

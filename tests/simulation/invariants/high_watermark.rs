@@ -60,7 +60,7 @@ impl HighWatermark {
         if !leads || !cluster.has_disk_of(found.leader, found) {
             return Ok(());
         }
-        let Some(last) = cluster.batch_anywhere(led.life.0, id, led.offset - 1) else {
+        let Some(last) = cluster.batch(led.life.0, id, led.offset - 1) else {
             return Err(format!("{id}: {:?} lacks what it has committed: {led:?}", led.life));
         };
         for member in &found.isr {

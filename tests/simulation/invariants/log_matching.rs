@@ -47,9 +47,8 @@ impl Invariant for LogMatching {
         for partition in 0..PARTITIONS.len() {
             let end = self.committed.get(&partition).copied().unwrap_or(0);
             let replicas = committed.replicas(partition).into_iter();
-            let logs: Vec<_> = replicas
-                .filter_map(|id| cluster.nodes[&id].disk.partitions.get(&partition))
-                .collect();
+            let logs: Vec<_> =
+                replicas.filter_map(|id| cluster.nodes[&id].disk.logs.get(partition)).collect();
             for pair in logs.windows(2) {
                 let batches = pair[0].log.batches().iter().zip(pair[1].log.batches());
                 for (one, other) in batches {

@@ -24,9 +24,18 @@ impl MetadataDriver {
             if step.is_dead() {
                 return;
             }
+            if disk.logs.is_first_full() && needs_room(&effect) {
+                step.observe(Observation::MetadataWithoutRoom);
+                return self.effects.push_front(effect);
+            }
             self.perform(effect, disk, step);
             step.burn();
         }
+    }
+
+    /// What could not be written is written now, and what waited behind it is done.
+    pub(crate) fn on_room(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        self.settle(disk, step);
     }
 
     pub(super) fn perform(&mut self, effect: Effect, disk: &mut Disk, step: &mut NodeStep<'_>) {
@@ -200,6 +209,11 @@ impl MetadataDriver {
         let response = response(reply, disk, step);
         step.answer(to, Message::QuorumAnswer { id, response });
     }
+}
+
+/// Whether an effect writes to the log. Until it can, nothing that comes after it may be said or done.
+fn needs_room(effect: &Effect) -> bool {
+    matches!(effect, Effect::PersistElection(_) | Effect::Append { .. })
 }
 
 fn response(reply: Reply, disk: &Disk, step: &mut NodeStep<'_>) -> Response {

@@ -2,7 +2,7 @@
 
 use super::{Replica, Role};
 use crate::batch::PartitionBatch;
-use crate::disk::PartitionDisk;
+use crate::log_directories::PartitionDisk;
 use crate::message::ReplicaFetch;
 use crate::metadata_driver::NodeStep;
 use crate::observation::Observation;
@@ -119,6 +119,10 @@ impl Replica {
         let Role::Follower(follower) = &mut self.role else { return Follow::Ignore };
         let follow = follower.on_fetched(fetched, &disk.epochs, disk.log.end());
         match follow {
+            Follow::Append { .. } if disk.is_full && !batches.is_empty() => {
+                step.observe(Observation::BatchWithoutRoom);
+                return Follow::BackOff;
+            }
             Follow::Append { .. } => {
                 for batch in batches {
                     self.replicate(batch, disk, step);

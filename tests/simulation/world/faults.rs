@@ -15,29 +15,8 @@ impl World {
 
     pub(super) fn start(&mut self, id: BrokerId) {
         if !self.nodes[&id].is_up() {
-            if self.scenario.loses_directories {
-                self.lose_a_directory(id);
-            }
+            self.nodes.get_mut(&id).expect("a node").clock.restart(self.now_ms);
             self.step_node(id, |node, scenario, step| node.start(scenario, step));
-        }
-    }
-
-    /// A node comes up without its second log directory, at times.
-    fn lose_a_directory(&mut self, id: BrokerId) {
-        let (loses, is_named) = (self.random.chance(30), self.random.chance(50));
-        let back_ms = self.random.between(20, 2_000);
-        let node = self.nodes.get_mut(&id).expect("a node");
-        if self.faults && loses && node.incarnation > 0 && node.disk.lose_second(is_named) {
-            *self.census.entry("directories lost").or_default() += 1;
-            self.schedule(back_ms, Event::DirectoryBack(id));
-        }
-    }
-
-    pub(super) fn put_directory_back(&mut self, id: BrokerId) {
-        let node = self.nodes.get_mut(&id).expect("a node");
-        if node.disk.put_second_back() {
-            *self.census.entry("directories back").or_default() += 1;
-            node.on_directory_back();
         }
     }
 
@@ -55,7 +34,7 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, id: BrokerId) {
-        *self.census.entry("crashes").or_default() += 1;
+        self.count("crashes");
         let node = self.nodes.get_mut(&id).expect("a node");
         node.process = None;
         node.tick_at_ms = i64::MAX;
@@ -63,6 +42,7 @@ impl World {
         if self.plant == Plant::VoteNotPersisted {
             node.disk.lose_last_election();
         }
+        self.hide_a_directory(id);
         self.tell_of_loss(id);
         let quick = self.random.chance(40);
         let delay_ms = self.random.between(1, if quick { 20 } else { 1_500 });
@@ -94,11 +74,12 @@ impl World {
 
     /// The controller has let the node go: it ends in order and comes back.
     pub(super) fn close(&mut self, id: BrokerId) {
-        *self.census.entry("orderly stops").or_default() += 1;
+        self.count("orderly stops");
         let node = self.nodes.get_mut(&id).expect("a node");
         let process = node.process.take().expect("it runs");
         node.tick_at_ms = i64::MAX;
         node.disk.close(process.broker.epoch);
+        self.hide_a_directory(id);
         let delay_ms = self.random.between(1, 500);
         self.schedule(delay_ms, Event::Start(id));
     }
@@ -125,7 +106,7 @@ impl World {
         let is_found = |partition| {
             let found = committed.partition(partition);
             let directory = found.and_then(|found| found.directory(id));
-            directory.is_none_or(|directory| directory == node.disk.directory)
+            directory.is_none_or(|directory| node.disk.logs.is_online(directory))
         };
         self.is_registered(id)
             && (0..PARTITIONS.len()).all(is_found)
@@ -147,16 +128,21 @@ impl World {
         let delay_ms = self.random.between(5, 60);
         self.schedule(delay_ms, Event::ReplaceDisk);
         let id = self.any_node();
-        let all_well = self.may_crash()
-            && self.scenario.nodes.iter().all(|id| self.is_registered(*id))
-            && (0..PARTITIONS.len()).all(|partition| self.is_held_without(id, partition));
-        if !all_well || self.scenario.voters.contains(&id) {
+        if !self.may_crash() || !self.may_lose_disk(id) || self.scenario.voters.contains(&id) {
             return;
         }
-        *self.census.entry("disks replaced").or_default() += 1;
+        self.count("disks replaced");
         self.crash(id);
         self.restoring = Some(id);
-        self.nodes.get_mut(&id).expect("a node").replace_disk(&self.scenario);
+        self.nodes.get_mut(&id).expect("a node").replace_disks(&self.scenario);
+    }
+
+    /// Whether what a node has can be lost: all the others are well, and have everything.
+    pub(super) fn may_lose_disk(&self, id: BrokerId) -> bool {
+        let is_whole =
+            |id: &BrokerId| self.is_registered(*id) && self.nodes[id].disk.logs.are_all_online();
+        self.scenario.nodes.iter().all(is_whole)
+            && (0..PARTITIONS.len()).all(|partition| self.is_held_without(id, partition))
     }
 
     /// Whether every other replica of a partition is in sync.
@@ -166,13 +152,43 @@ impl World {
         found.leader >= 0 && others.all(|replica| found.isr.contains(replica))
     }
 
+    /// A machine starts days behind, and is set right before anything is stored.
+    pub(super) fn start_clock_behind(&mut self, id: BrokerId) {
+        self.nodes.get_mut(&id).expect("a node").clock.start_behind(&mut self.random);
+        let delay_ms = self.random.between(1, 400);
+        self.schedule(delay_ms, Event::SetClockRight(id));
+    }
+
+    pub(super) fn set_clock_right(&mut self, id: BrokerId) {
+        self.count("clocks that were behind set right");
+        self.nodes.get_mut(&id).expect("a node").clock.set_right(self.now_ms);
+        self.reschedule_tick(id);
+    }
+
+    /// Somebody sets a wall clock, by minutes or days.
+    pub(super) fn set_a_clock(&mut self) {
+        let delay_ms = self.random.between(50, 1_500);
+        self.schedule(delay_ms, Event::SetClock);
+        if !self.faults {
+            return;
+        }
+        let id = self.any_node();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let kind = match node.clock.set(self.now_ms, &mut self.random) {
+            true => "clocks set ahead",
+            false => "clocks set back",
+        };
+        self.count(kind);
+        self.reschedule_tick(id);
+    }
+
     pub(super) fn cut_someone_off(&mut self) {
         let delay_ms = self.random.between(500, self.scenario.partition_every_ms);
         self.schedule(delay_ms, Event::Cut);
         if !self.faults {
             return;
         }
-        *self.census.entry("cuts of the network").or_default() += 1;
+        self.count("cuts of the network");
         let victim = self.any_node();
         self.network.cut(victim, &self.scenario.nodes, &mut self.random);
         if self.random.chance(20) {

@@ -1,0 +1,103 @@
+//! Which of the broker's directories a replica's log is opened in, if any.
+//!
+//! A replica that is recorded in a directory which this broker does not have is offline: what it has acknowledged lies
+//! there. Only one that nobody counts on (neither in sync nor eligible, and another broker leads) is begun anew
+//! elsewhere, and not before the metadata have recorded it there: a log that the metadata do not know of must never
+//! come to be counted, for the next start might open the other one.
+
+use crate::batch::PartitionId;
+use crate::log_directories::{Availability, LogDirectories};
+use crate::metadata_driver::NodeStep;
+use crate::plant::Plant;
+use klamm_metadata::directory_id;
+use klamm_metadata::image::partition::Partition;
+use klamm_metadata::known_replica::KnownReplica;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::BrokerId;
+
+/// What becomes of a replica that is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// Its log is opened here; an empty one if there is none.
+    Open(Uuid),
+    /// The controller is asked to record it here first.
+    Record(Uuid),
+    /// There is no room to open it now. The controller is told, so that another replica leads.
+    NoRoom,
+    /// Its directory has to come back.
+    Offline,
+}
+
+/// What this process knows of a replica.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    /// Where it has had the replica open.
+    pub(super) opened_in: Option<Uuid>,
+    /// The partition is older than the process: an earlier one may have opened the replica.
+    pub(super) is_old: bool,
+}
+
+/// Where a replica goes that is not open.
+pub(super) fn place(
+    broker: BrokerId,
+    id: PartitionId,
+    partition: &Partition,
+    replica: Before,
+    logs: &LogDirectories,
+    step: &mut NodeStep<'_>,
+) -> Placement {
+    match wanted(broker, id, partition, replica, logs, step) {
+        Placement::Open(directory) if !logs.has_room(directory) => Placement::NoRoom,
+        placement => placement,
+    }
+}
+
+fn wanted(
+    broker: BrokerId,
+    id: PartitionId,
+    partition: &Partition,
+    replica: Before,
+    logs: &LogDirectories,
+    step: &mut NodeStep<'_>,
+) -> Placement {
+    let recorded = partition.directory(broker).expect("it replicates the partition");
+    let found = logs.found(id);
+    if logs.is_online(recorded) {
+        // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
+        let ignores_record = step.plant == Plant::OtherLogWins;
+        let other = found.iter().copied().find(|directory| *directory != recorded);
+        return match other {
+            Some(other) if ignores_record || !found.contains(&recorded) => Placement::Open(other),
+            _ => Placement::Open(recorded),
+        };
+    }
+    // What failed before its place could be recorded is not begun anew: the controller hears of it first.
+    if directory_id::is_reserved(recorded)
+        && replica.opened_in.is_some_and(|at| !logs.is_online(at))
+    {
+        return Placement::Offline;
+    }
+    if let Some(only) = found.first().filter(|_| directory_id::is_reserved(recorded)) {
+        return Placement::Open(*only);
+    }
+    let known =
+        KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
+    let may_be_elsewhere = || replica.is_old && !logs.are_all_online();
+    let is_missed = known.is_missed(|directory| logs.is_online(directory), may_be_elsewhere);
+    let is_new = !is_missed && recorded != directory_id::LOST;
+    if is_new || step.plant == Plant::OpensMissedReplicaEmpty {
+        return Placement::Open(any_online(logs, step));
+    }
+    let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
+    let ignored = ignores_elr && !partition.isr.contains(&broker) && known.is_led_elsewhere;
+    match !is_missed || known.can_be_fetched() || ignored {
+        true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
+        false => Placement::Offline,
+    }
+}
+
+fn any_online(logs: &LogDirectories, step: &mut NodeStep<'_>) -> Uuid {
+    let online: Vec<Uuid> = logs.with(Availability::Online).collect();
+    let count = u64::try_from(online.len()).expect("few");
+    online[usize::try_from(step.random.below(count)).expect("an index")]
+}

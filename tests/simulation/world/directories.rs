@@ -1,0 +1,136 @@
+//! What goes wrong with log directories: they are away for a while, fail, are replaced by empty ones, have no room.
+
+use super::{Event, World};
+use crate::batch::PARTITIONS;
+use crate::log_directories::Availability;
+use klamm_protocol::ids::BrokerId;
+
+/// Of so many looks at the directories, one finds that one has failed.
+const FAILURE_ODDS: u64 = 30;
+
+impl World {
+    /// A node that is down may find one of its directories missing when it starts.
+    pub(super) fn hide_a_directory(&mut self, id: BrokerId) {
+        let is_unlucky = self.random.chance(self.scenario.directories_away);
+        let Some(at) = self.any_other_directory(id).filter(|_| is_unlucky && self.faults) else {
+            return;
+        };
+        let logs = &mut self.nodes.get_mut(&id).expect("a node").disk.logs;
+        if logs.set_away(at, true).is_some() {
+            self.count("directories away");
+            let delay_ms = self.random.between(20, 3_000);
+            self.schedule(delay_ms, Event::DirectoryReturns { id, at });
+        }
+    }
+
+    /// A directory is where it should be: its node notices while it runs, or when it starts.
+    pub(super) fn return_directory(&mut self, id: BrokerId, at: usize) {
+        let logs = &mut self.nodes.get_mut(&id).expect("a node").disk.logs;
+        if logs.set_away(at, false).is_none() {
+            return;
+        }
+        if self.nodes[&id].is_up() {
+            self.count("directories back in a running node");
+            self.step_node(id, |node, _, step| node.on_directory_returned(step));
+        }
+    }
+
+    /// A directory answers EIO, or is replaced by an empty one.
+    pub(super) fn break_a_directory(&mut self) {
+        // Moments in which a directory may be lost are short.
+        let delay_ms = self.random.between(5, 60);
+        self.schedule(delay_ms, Event::BreakDirectory);
+        let several = self.nodes.values().filter(|node| node.disk.logs.count() > 1);
+        let several: Vec<BrokerId> = several.map(|node| node.id).collect();
+        let count = u64::try_from(several.len()).expect("few nodes");
+        if count == 0 {
+            return;
+        }
+        let id = several[usize::try_from(self.random.below(count)).expect("an index")];
+        let Some(at) = self.any_other_directory(id).filter(|_| self.may_crash()) else { return };
+        if self.scenario.replaces_disks && self.may_lose_disk(id) {
+            self.count("directories replaced");
+            self.crash(id);
+            self.restoring = Some(id);
+            self.nodes.get_mut(&id).expect("a node").replace_directory(at);
+        } else if self.scenario.directories_fail
+            && self.random.below(FAILURE_ODDS) == 0
+            && self.nodes[&id].is_up()
+        {
+            self.count("directories failed");
+            self.step_node(id, |node, _, step| node.on_directory_failed(at, step));
+        }
+    }
+
+    /// Some of a node's directories are full for a while.
+    pub(super) fn fill_a_disk(&mut self) {
+        let delay_ms = self.random.between(200, 1_500);
+        self.schedule(delay_ms, Event::FillDisk);
+        if !self.faults {
+            return;
+        }
+        self.count("disks full");
+        let id = self.any_node();
+        for at in 0..self.nodes[&id].disk.logs.count() {
+            if self.random.chance(60) {
+                self.nodes.get_mut(&id).expect("a node").disk.logs.set_full(at, true);
+            }
+        }
+        let delay_ms = self.random.between(20, 1_500);
+        self.schedule(delay_ms, Event::Room(id));
+    }
+
+    pub(super) fn make_room(&mut self, id: BrokerId) {
+        let logs = &mut self.nodes.get_mut(&id).expect("a node").disk.logs;
+        (0..logs.count()).for_each(|at| logs.set_full(at, false));
+        if self.nodes[&id].is_up() {
+            self.step_node(id, |node, _, step| node.on_room(step));
+        }
+    }
+
+    /// What was away is back, what was full has room. What has failed has failed.
+    pub(super) fn heal_directories(&mut self) {
+        for id in self.scenario.nodes.clone() {
+            self.make_room(id);
+            (0..self.nodes[&id].disk.logs.count()).for_each(|at| self.return_directory(id, at));
+        }
+    }
+
+    /// A directory that has failed needs a restart of its node. That helps out where nobody else can lead; everywhere
+    /// else the cluster does without it.
+    pub(super) fn restart_for_failed_directories(&mut self) {
+        if (0..PARTITIONS.len()).all(|partition| self.can_be_led(partition)) {
+            return;
+        }
+        for id in self.scenario.nodes.clone() {
+            let node = &self.nodes[&id];
+            let has_failed = node.disk.logs.with(Availability::Failed).next().is_some();
+            if has_failed && node.is_up() {
+                self.crash(id);
+            }
+        }
+    }
+
+    /// Whether a partition is led, or somebody in sync, or eligible, has the directory that it is recorded in.
+    fn can_be_led(&self, partition: usize) -> bool {
+        let Some(found) = self.invariants.committed().partition(partition) else { return true };
+        if found.has_leader() {
+            return true;
+        }
+        let candidates = if found.isr.is_empty() { &found.elr } else { &found.isr };
+        candidates.iter().any(|id| {
+            let directory = found.directory(*id);
+            directory.is_some_and(|directory| self.nodes[id].disk.logs.is_online(directory))
+        })
+    }
+
+    /// A directory of a node beside the one with the metadata log.
+    fn any_other_directory(&mut self, id: BrokerId) -> Option<usize> {
+        let others = self.nodes[&id].disk.logs.count() - 1;
+        let others = u64::try_from(others).expect("few directories");
+        if others == 0 {
+            return None;
+        }
+        Some(usize::try_from(self.random.below(others) + 1).expect("few directories"))
+    }
+}
