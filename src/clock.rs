@@ -133,7 +133,8 @@ fn tell(step: Step, trusted: Trusted) {
 
 /// A length of time in the units that matter.
 fn span(micros: i64) -> String {
-    let seconds = micros / 1_000_000;
+    // The clocks are read one after the other: what is meant is the nearest second.
+    let seconds = (micros + 500_000) / 1_000_000;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes} min {} s", seconds % 60),
@@ -185,6 +186,7 @@ mod tests {
     fn a_span_is_told_in_the_units_that_matter() {
         assert_eq!(span(61 * SECOND), "1 min 1 s");
         assert_eq!(span(3_600 * SECOND), "1 h 0 min");
+        assert_eq!(span(3_600 * SECOND - 30), "1 h 0 min");
         assert_eq!(span(10 * 86_400 * SECOND + 7_200 * SECOND), "10 d 2 h");
     }
 
