@@ -322,7 +322,7 @@ impl Broker {
         act: impl FnOnce(
             &mut GroupDriver,
             Option<&mut Replica>,
-            Option<&mut crate::disk::PartitionDisk>,
+            Option<&mut PartitionDisk>,
             &mut NodeStep<'_>,
         ),
     ) {

@@ -24,7 +24,7 @@ impl World {
 
     /// A node comes up without its second log directory, at times.
     fn lose_a_directory(&mut self, id: BrokerId) {
-        let (loses, is_named) = (self.random.chance(30), self.random.chance(50));
+        let (loses, is_named) = (self.random.chance(60), self.random.chance(40));
         let back_ms = self.random.between(20, 2_000);
         let node = self.nodes.get_mut(&id).expect("a node");
         if self.faults && loses && node.incarnation > 0 && node.disk.lose_second(is_named) {
