@@ -46,9 +46,21 @@ struct Node {
     image: ClusterImage,
 }
 
-impl Drop for LogStore {
+/// A store whose threads end with it.
+#[derive(Debug)]
+struct Life(LogStore);
+
+impl std::ops::Deref for Life {
+    type Target = LogStore;
+
+    fn deref(&self) -> &LogStore {
+        &self.0
+    }
+}
+
+impl Drop for Life {
     fn drop(&mut self) {
-        self.end_flushers();
+        self.0.end_flushers();
     }
 }
 
@@ -108,11 +120,11 @@ impl Node {
         records.iter().for_each(|record| self.image.replay(record).unwrap());
     }
 
-    fn start(&self, log_dirs: &str, metadata_dir: Option<&str>) -> Result<LogStore, StoreError> {
+    fn start(&self, log_dirs: &str, metadata_dir: Option<&str>) -> Result<Life, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let pairs = [("log.dirs", log_dirs)].into_iter();
         let pairs = pairs.chain(metadata_dir.map(|dir| ("metadata.log.dir", dir)));
-        LogStore::open(&disk, &BrokerConfig::from_pairs(pairs).unwrap())
+        LogStore::open(&disk, &BrokerConfig::from_pairs(pairs).unwrap()).map(Life)
     }
 
     /// What a start does once the metadata are known. Returns the ends of the logs that are open.
