@@ -34,6 +34,8 @@ type Partitions = HashMap<(Uuid, PartitionIndex), Arc<Partition>>;
 pub(crate) struct Unopened {
     pub(crate) topic: ByteString,
     pub(crate) reason: String,
+    /// Trying again may succeed as things are; otherwise the directory has to come back first.
+    pub(crate) is_worth_a_try: bool,
 }
 
 /// The partitions of this broker. Locked for as long as a look-up or a change of one entry takes.
@@ -101,6 +103,11 @@ impl PartitionTable {
     /// The partition is not to be opened here any more.
     pub(crate) fn remove_unopened(&self, key: (Uuid, PartitionIndex)) -> Option<Unopened> {
         self.unopened().remove(&key)
+    }
+
+    /// Whether any of them may be opened as things are.
+    pub(crate) fn is_any_worth_a_try(&self) -> bool {
+        self.unopened().values().any(|unopened| unopened.is_worth_a_try)
     }
 
     /// Why the partition is not open, if it should be.

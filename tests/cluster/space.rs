@@ -23,7 +23,7 @@ use klamm_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use klamm_protocol::messages::produce_response::ProduceResponse;
-use klamm_testbed::{Cluster, ClusterSetup, Disk, Flavour, ask, until_true};
+use klamm_testbed::{Cluster, ClusterSetup, Disk, Flavour, Roles, ask, until_true};
 
 use crate::stage::alone;
 
@@ -92,7 +92,7 @@ fn produce(address: &str, topic: &str, index: i32, value: &[u8]) -> io::Result<i
         timeout_ms: TIMEOUT_MS,
         topic_data: vec![TopicProduceData {
             name: topic.into(),
-            partition_data: vec![PartitionProduceData { index, records, ..Default::default() }],
+            partition_data: vec![PartitionProduceData { index, records }],
             ..Default::default()
         }],
         ..Default::default()
@@ -208,13 +208,26 @@ fn a_full_disk_that_gets_space_again_leaves_nothing_dead() {
 
 #[test]
 fn replicas_that_cannot_be_created_are_led_by_others_until_there_is_room() {
+    others_lead_what_cannot_be_opened(ClusterSetup::of(&[Flavour::Klamm; 3]));
+}
+
+#[test]
+fn apache_kafkas_controller_has_others_lead_as_well() {
+    let setup = ClusterSetup::empty().node(9, Flavour::Kafka, Roles::Controller);
+    let brokers = [1, 2, 3].into_iter();
+    others_lead_what_cannot_be_opened(
+        brokers.fold(setup, |setup, id| setup.node(id, Flavour::Klamm, Roles::Broker)),
+    );
+}
+
+/// Brokers 1, 2 and 3, of which 2 has a log directory that is full.
+fn others_lead_what_cannot_be_opened(setup: ClusterSetup) {
     if Flavour::under_test() != Flavour::Klamm {
         return;
     }
     let _machine = alone();
     let disk = Disk::new();
-    let setup = ClusterSetup::of(&[Flavour::Klamm; 3]).with_second_on_disk(2, disk.directory());
-    let cluster = setup.start();
+    let cluster = setup.with_second_on_disk(2, disk.directory()).start();
     let address = client(&cluster, 1);
     fill(disk.path());
     let assignment = vec![vec![2, 1, 3]; 6];

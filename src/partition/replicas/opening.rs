@@ -62,16 +62,19 @@ impl Replicas {
 
     fn on_unopened(&self, node: &Node, failure: &OpenError, image: &ClusterImage) {
         let key = (failure.topic_id, failure.index);
-        let why = Unopened { topic: failure.topic.clone(), reason: failure.source.to_string() };
-        if node.partitions.insert_unopened(key, why) {
+        let is_worth_a_try = match failure.source.severity() {
+            Severity::Passes | Severity::Partition => true,
+            // Heartbeats say so, of all its replicas at once.
+            Severity::Directory | Severity::Node => false,
+        };
+        let (topic, reason) = (failure.topic.clone(), failure.source.to_string());
+        if node.partitions.insert_unopened(key, Unopened { topic, reason, is_worth_a_try }) {
             error!("{failure}");
         }
-        match failure.source.severity() {
-            Severity::Passes | Severity::Partition => self.leave(node, key, image),
-            // Heartbeats say so, of all its replicas at once.
-            Severity::Directory | Severity::Node => {}
+        if is_worth_a_try {
+            self.leave(node, key, image);
+            self.unopened.notify_one();
         }
-        self.unopened.notify_one();
     }
 
     /// Has the controller move what this replica is counted on for to others, if there are any.
@@ -154,13 +157,14 @@ fn as_change(key: Key, image: &ClusterImage) -> Option<PartitionDelta> {
 pub(super) async fn run(node: Arc<Node>) {
     loop {
         node.replicas.unopened.notified().await;
-        while !node.partitions.all_unopened().is_empty() {
-            tokio::time::sleep(RETRY_INTERVAL).await;
-            let trying = Arc::clone(&node);
-            let tried = tokio::task::spawn_blocking(move || trying.replicas.open_again(&trying));
-            if let Err(panic) = tried.await {
-                std::panic::resume_unwind(panic.into_panic());
-            }
+        tokio::time::sleep(RETRY_INTERVAL).await;
+        let trying = Arc::clone(&node);
+        let tried = tokio::task::spawn_blocking(move || trying.replicas.open_again(&trying));
+        if let Err(panic) = tried.await {
+            std::panic::resume_unwind(panic.into_panic());
+        }
+        if node.partitions.is_any_worth_a_try() {
+            node.replicas.unopened.notify_one();
         }
     }
 }
