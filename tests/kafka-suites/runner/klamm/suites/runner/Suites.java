@@ -4,8 +4,10 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
-import java.util.TreeSet;
+import java.util.Map;
+import java.util.TreeMap;
 import java.util.jar.JarEntry;
 import java.util.jar.JarFile;
 import java.util.regex.Pattern;
@@ -23,20 +25,22 @@ final class Suites {
     private Suites() {
     }
 
-    /** Their names, in order. */
+    /** Their names, the largest class first: who takes one at the end is soon done. */
     static List<String> in(List<String> jars, Pattern names) throws IOException {
-        TreeSet<String> found = new TreeSet<>();
+        Map<String, Long> sizes = new TreeMap<>();
         for (String jar : jars) {
             try (JarFile file = new JarFile(jar)) {
                 for (JarEntry entry : file.stream().collect(Collectors.toList())) {
                     String name = entry.getName().replace('/', '.').replaceAll("\\.class$", "");
                     if (entry.getName().endsWith("Test.class") && names.matcher(name).matches() && startsCluster(name)) {
-                        found.add(name);
+                        sizes.put(name, entry.getSize());
                     }
                 }
             }
         }
-        return new ArrayList<>(found);
+        List<String> found = new ArrayList<>(sizes.keySet());
+        found.sort(Comparator.comparing(sizes::get).reversed());
+        return found;
     }
 
     private static boolean startsCluster(String name) throws IOException {
