@@ -301,7 +301,7 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a node");
         let mut now = node.clock.now(self.now_ms);
         match self.plant {
-            Plant::StoredTimesAreSteady => now.wall_ms = now.steady_ms,
+            Plant::CommitsCarrySteadyClock => now.wall_ms = now.steady_ms,
             Plant::SkippedDaysAreBelieved => now.retention_ms = now.wall_ms,
             Plant::TimersFollowWallClock => now.steady_ms = now.wall_ms,
             _ => {}
