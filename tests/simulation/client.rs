@@ -5,6 +5,7 @@ use crate::batch::{PARTITIONS, PartitionId};
 use crate::member::Member;
 use crate::message::{CallId, Message};
 use crate::producer::Producer;
+use crate::scenario::Scenario;
 use crate::step::Step;
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
@@ -110,4 +111,14 @@ impl Client {
             (kind, message) => unreachable!("{kind:?} never asked for {message:?}"),
         }
     }
+}
+
+/// The clients of a cluster.
+pub(crate) fn all(scenario: &Scenario) -> Vec<Client> {
+    let producers = (0..scenario.producers)
+        .map(|id| Kind::Producer(Producer::new(i64::try_from(id).expect("a small id"))));
+    let members = (0..scenario.members).map(|_| Kind::Member(Member::new()));
+    let admin = [Kind::Admin(Admin::new(scenario.nodes.clone(), scenario.changes_voters))];
+    let kinds = producers.chain(members).chain(admin);
+    kinds.map(|kind| Client { leaders: Leaders::default(), kind }).collect()
 }

@@ -228,12 +228,17 @@ fn a_leader_without_room_that_takes_its_followers_out_of_the_isr_is_caught() {
 
 #[test]
 fn stored_times_by_the_steady_clock_are_caught() {
-    assert_caught(Plant::StoredTimesAreSteady);
+    assert_caught(Plant::CommitsCarrySteadyClock);
 }
 
 #[test]
 fn days_that_a_clock_skips_and_that_are_believed_at_once_are_caught() {
     assert_caught(Plant::SkippedDaysAreBelieved);
+}
+
+#[test]
+fn days_that_a_clock_skips_and_that_a_restart_believes_are_caught() {
+    assert_caught(Plant::RestartBelievesSkippedDays);
 }
 
 #[test]

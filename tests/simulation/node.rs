@@ -9,6 +9,7 @@ use crate::log::SyncMark;
 use crate::message::{CallId, Message, Sender};
 use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::observation::Life;
+use crate::plant::Plant;
 use crate::scenario::{Scenario, directories, directory};
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, Offset};
@@ -165,7 +166,10 @@ impl Node {
 
     pub(crate) fn on_timer(&mut self, timer: NodeTimer, step: &mut NodeStep<'_>) {
         if let NodeTimer::Checkpoint = timer {
-            self.clock.write_down(step.now.retention_ms);
+            self.clock.write_down(match step.plant {
+                Plant::RestartBelievesSkippedDays => step.now.wall_ms,
+                _ => step.now.retention_ms,
+            });
         }
         if let Some(process) = &mut self.process {
             process.on_timer(timer, &mut self.disk, step);

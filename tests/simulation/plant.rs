@@ -47,9 +47,11 @@ pub(crate) enum Plant {
     /// leads again: another record may be there.
     WaitingOutlivesLeadership,
     /// What is stored is stamped with the steady clock.
-    StoredTimesAreSteady,
+    CommitsCarrySteadyClock,
     /// What is stored is judged by a wall clock that was set a moment ago.
     SkippedDaysAreBelieved,
+    /// A node that starts takes what its wall clock has stamped for the time that was trusted.
+    RestartBelievesSkippedDays,
     /// Timers follow the wall clock.
     TimersFollowWallClock,
     /// A new leader tells where the partition ends before it knows (before KIP-207).

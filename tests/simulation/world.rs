@@ -5,20 +5,18 @@
 
 mod directories;
 mod faults;
+mod healing;
 
-use crate::admin::Admin;
 use crate::batch::BatchStore;
-use crate::client::{Client, ClientStep, ClientTimer, Kind, Leaders};
+use crate::client::{Client, ClientStep, ClientTimer, Leaders};
 use crate::clock::{Clock, right_ms};
 use crate::invariants::{Cluster, Invariants};
-use crate::member::Member;
 use crate::message::{Address, Message, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::network::Network;
 use crate::node::{Node, NodeTimer};
 use crate::observation::Observation;
 use crate::plant::Plant;
-use crate::producer::Producer;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::step::{Alarm, Step};
@@ -31,10 +29,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// How long the faults last.
 const FAULTS_MS: i64 = 6_000;
-/// Within this the healed cluster must be as good as new.
-const HEALING_MS: i64 = 8_000;
-/// How often the healed cluster is looked at.
-const LOOK_MS: i64 = 100;
 /// How many effects a power failure in the midst of a step spares at most.
 const MAX_FUSE: i64 = 6;
 /// One in so many steps of a node ends with its power failing.
@@ -92,7 +86,7 @@ impl World {
         };
         let nodes = scenario.nodes.iter().map(|id| node(id, &mut random)).collect();
         let mut world = Self {
-            clients: clients(&scenario),
+            clients: crate::client::all(&scenario),
             network: Network::new(scenario.loss),
             random,
             plant,
@@ -162,38 +156,6 @@ impl World {
         let (nodes, scenario, restoring) = (&self.nodes, &self.scenario, self.restoring);
         let cluster = Cluster { nodes, scenario, restoring };
         self.invariants.finish(&cluster)
-    }
-
-    fn heal(&mut self) {
-        self.faults = false;
-        self.network.heal();
-        self.heal_directories();
-        let down = self.nodes.values().filter(|node| !node.is_up()).map(|node| node.id);
-        for id in down.collect::<Vec<_>>() {
-            self.start(id);
-        }
-        for client in &mut self.clients {
-            match &mut client.kind {
-                Kind::Admin(admin) => admin.is_restless = false,
-                Kind::Member(member) => member.is_restless = false,
-                Kind::Producer(_) => {}
-            }
-        }
-    }
-
-    fn converge(&mut self) -> Result<(), String> {
-        let end_ms = self.now_ms + HEALING_MS;
-        let mut goal = crate::progress::Goal::set(self);
-        loop {
-            self.run_until(self.now_ms + LOOK_MS)?;
-            match goal.look(self) {
-                Ok(()) => return Ok(()),
-                Err(missing) if self.now_ms >= end_ms => {
-                    return Err(format!("{HEALING_MS} ms after the last fault {missing}"));
-                }
-                Err(_) => self.restart_for_failed_directories(),
-            }
-        }
     }
 
     fn run_until(&mut self, end_ms: i64) -> Result<(), String> {
@@ -301,7 +263,7 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a node");
         let mut now = node.clock.now(self.now_ms);
         match self.plant {
-            Plant::StoredTimesAreSteady => now.wall_ms = now.steady_ms,
+            Plant::CommitsCarrySteadyClock => now.wall_ms = now.steady_ms,
             Plant::SkippedDaysAreBelieved => now.retention_ms = now.wall_ms,
             Plant::TimersFollowWallClock => now.steady_ms = now.wall_ms,
             _ => {}
@@ -431,13 +393,4 @@ impl World {
 /// refused would change the ISR behind the leader's back.
 fn keeps_order(message: &Message) -> bool {
     matches!(message, Message::Group { .. } | Message::Controller { .. })
-}
-
-fn clients(scenario: &Scenario) -> Vec<Client> {
-    let producers = (0..scenario.producers)
-        .map(|id| Kind::Producer(Producer::new(i64::try_from(id).expect("a small id"))));
-    let members = (0..scenario.members).map(|_| Kind::Member(Member::new()));
-    let admin = [Kind::Admin(Admin::new(scenario.nodes.clone(), scenario.changes_voters))];
-    let kinds = producers.chain(members).chain(admin);
-    kinds.map(|kind| Client { leaders: Leaders::default(), kind }).collect()
 }

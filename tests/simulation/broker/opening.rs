@@ -1,0 +1,93 @@
+//! Replicas' logs are opened, as far as their directories are there and have room.
+
+use super::placement::{Before, Placement, place};
+use super::{Broker, ROOM_MS};
+use crate::batch::PartitionId;
+use crate::disk::Disk;
+use crate::metadata_driver::NodeStep;
+use crate::node::NodeTimer;
+use crate::observation::Observation;
+use klamm_metadata::directory_id;
+use klamm_metadata::image::partition::Partition;
+
+impl Broker {
+    /// Opens a replica's log, if it may be opened, and notes what the controller is to be told of its directory.
+    pub(super) fn is_open(
+        &mut self,
+        id: PartitionId,
+        partition: &Partition,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) -> bool {
+        if !self.replicas.contains_key(&id) {
+            let opened_in = self.opened_in.get(&id).copied();
+            let is_old = self.old.as_ref().is_some_and(|old| old.contains(&id));
+            let before = Before { opened_in, is_old };
+            match place(self.life.0, id, partition, before, &disk.logs, step) {
+                Placement::Open(directory) => disk.logs.open(id, directory),
+                Placement::Record(directory) => {
+                    self.misplaced.insert(id, directory);
+                    return false;
+                }
+                Placement::NoRoom => {
+                    self.on_no_room(id, partition, step);
+                    return false;
+                }
+                Placement::Offline => {
+                    self.misplaced.extend(opened_in.map(|directory| (id, directory)));
+                    step.observe(Observation::ReplicaOffline);
+                    return false;
+                }
+            }
+        }
+        let directory = disk.logs.directory_of(id).expect("it is open");
+        self.opened_in.insert(id, directory);
+        match partition.directory(self.life.0) == Some(directory) {
+            true => disk.logs.delete_others(id),
+            false => drop(self.misplaced.insert(id, directory)),
+        }
+        true
+    }
+
+    /// A new leader writes its epoch down before anything else.
+    pub(super) fn has_room_to_lead(
+        &self,
+        id: PartitionId,
+        partition: &Partition,
+        disk: &Disk,
+    ) -> bool {
+        let is_full = disk.logs.get(id).is_some_and(|found| found.is_full);
+        let begins = partition.leader == self.life.0
+            && self.replicas.get(&id).is_none_or(|it| it.led_epoch() < partition.leader_epoch);
+        !(is_full && begins)
+    }
+
+    /// A replica cannot be opened, or cannot lead, for want of room: that is tried again, and meanwhile somebody else is
+    /// to lead, if anybody can.
+    pub(super) fn on_no_room(
+        &mut self,
+        id: PartitionId,
+        partition: &Partition,
+        step: &mut NodeStep<'_>,
+    ) {
+        step.observe(Observation::ReplicaWithoutRoom);
+        if partition.isr.iter().any(|member| *member != self.life.0) {
+            self.misplaced.insert(id, directory_id::LOST);
+        }
+        if !self.waits_for_room {
+            self.waits_for_room = true;
+            step.after(ROOM_MS, NodeTimer::TryAgain);
+        }
+    }
+
+    pub(crate) fn on_try_again(&mut self) {
+        self.waits_for_room = false;
+    }
+
+    /// A directory answers EIO: its replicas are gone until the next start.
+    pub(crate) fn on_directory_failed(&mut self, lost: Vec<PartitionId>, step: &mut NodeStep<'_>) {
+        for id in lost {
+            self.close_replica(id, step);
+        }
+    }
+}
