@@ -4,6 +4,7 @@ use super::*;
 use crate::config::CleanupPolicy;
 use crate::disk::{Disk, Fault, Operation};
 use crate::log::Derived;
+use klamm_protocol::time::Now;
 
 /// A log of nine batches of ten records in several segments, flushed.
 fn filled(disk: &MemoryDisk) -> Log {
@@ -162,10 +163,10 @@ fn retention_goes_on_where_it_was_stopped() {
         };
         log.set_config(config);
         lack(&disk, fault);
-        assert!(log.apply_retention(0).unwrap_err().passes());
+        assert!(log.apply_retention(Now::at(0)).unwrap_err().passes());
         disk.give_room();
-        log.apply_retention(10).unwrap();
-        log.apply_retention(20).unwrap();
+        log.apply_retention(Now::at(10)).unwrap();
+        log.apply_retention(Now::at(20)).unwrap();
         let names = disk.list(Path::new(DIR)).unwrap();
         let segments = names.iter().filter(|entry| entry.name.contains(".log")).count();
         assert_eq!(segments, log.segment_count(), "{fault:?}: {names:?}");
@@ -257,6 +258,6 @@ fn a_disk_with_a_capacity_is_full_when_it_is_and_has_room_again_after_a_deletion
     let config = LogConfig { retention_bytes: 500, file_delete_delay_ms: 0, ..small_segments() };
     log.set_config(config);
     log.set_high_watermark(log.log_end());
-    assert!(!log.apply_retention(1).unwrap().is_empty());
+    assert!(!log.apply_retention(Now::at(1)).unwrap().is_empty());
     append(&mut log, batch(1, 1));
 }
