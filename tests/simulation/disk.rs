@@ -95,10 +95,10 @@ impl Disk {
         second.map_or(self.directory, |second| second.id)
     }
 
-    /// A partition's log, also if its directory is away.
-    pub(crate) fn any_log(&self, id: PartitionId) -> Option<&Log<PartitionBatch>> {
-        let away = || self.second.as_ref().and_then(|second| second.logs.get(&id));
-        self.partitions.get(&id).or_else(away).map(|partition| &partition.log)
+    /// A partition's log, and the one in a directory that is away.
+    pub(crate) fn logs(&self, id: PartitionId) -> impl Iterator<Item = &Log<PartitionBatch>> {
+        let away = self.second.as_ref().and_then(|second| second.logs.get(&id));
+        self.partitions.get(&id).into_iter().chain(away).map(|partition| &partition.log)
     }
 
     /// The second directory goes away, while the node is down; false if there is none, or it is away.

@@ -35,16 +35,18 @@ pub(crate) struct Cluster<'w> {
 }
 
 impl Cluster<'_> {
-    /// Whether a node's disk has this batch, synced.
+    /// Whether a node's disk has this batch, synced, also in a directory that is away.
     fn has_durably(
         &self,
         id: BrokerId,
         partition: PartitionId,
         batch: &Rc<PartitionBatch>,
     ) -> bool {
-        let log = self.nodes.get(&id).and_then(|node| node.disk.any_log(partition));
-        let found = log.and_then(|log| log.find_synced(batch.base_offset()));
-        found.is_some_and(|found| Rc::ptr_eq(found, batch))
+        let Some(node) = self.nodes.get(&id) else { return false };
+        let mut found = node.disk.logs(partition);
+        found.any(|log| {
+            log.find_synced(batch.base_offset()).is_some_and(|found| Rc::ptr_eq(found, batch))
+        })
     }
 
     /// Whether a node has the disk that the metadata mean. One that is gone holds nothing, whatever they say until its
@@ -63,7 +65,7 @@ impl Cluster<'_> {
         partition: PartitionId,
         offset: Offset,
     ) -> Option<&Rc<PartitionBatch>> {
-        self.nodes.get(&id)?.disk.any_log(partition)?.find(offset)
+        self.nodes.get(&id)?.disk.logs(partition).find_map(|log| log.find(offset))
     }
 
     /// The batch at `offset` in a node's log.

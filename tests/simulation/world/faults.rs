@@ -24,8 +24,8 @@ impl World {
 
     /// A node comes up without its second log directory, at times.
     fn lose_a_directory(&mut self, id: BrokerId) {
-        let (loses, is_named) = (self.random.chance(60), self.random.chance(40));
-        let back_ms = self.random.between(20, 2_000);
+        let (loses, is_named) = (self.random.chance(60), self.random.chance(20));
+        let back_ms = self.random.between(100, 2_500);
         let node = self.nodes.get_mut(&id).expect("a node");
         if self.faults && loses && node.incarnation > 0 && node.disk.lose_second(is_named) {
             *self.census.entry("directories lost").or_default() += 1;
