@@ -352,12 +352,9 @@ fn three_nodes_that_lose_the_same_directory_at_once_lose_no_record() {
     let setup = ClusterSetup::of(&[Flavour::Klamm; 3]).with_second_directories();
     let mut scene = Scene::begin(setup.start(), &[1, 2, 3]);
     let ids = scene.cluster.ids();
-    let stop_all = |scene: &mut Scene| {
-        for id in &ids {
-            scene.cluster.stop(*id);
-        }
-    };
-    stop_all(&mut scene);
+    for id in &ids {
+        scene.cluster.stop(*id);
+    }
     for id in &ids {
         scene.name(*id, &[2, 1]);
         scene.refuses(*id, "Found unexpected metadata location");
