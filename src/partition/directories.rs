@@ -110,7 +110,8 @@ fn replica(image: &ClusterImage, (topic, index): Key) -> Option<&Registered> {
 /// Nobody leads a partition that this broker could lead. A controller that is told of a directory elects by the one that
 /// it knew before; told once more of the same, it elects by that (`PartitionChangeBuilder`).
 pub(super) fn waits_for_election(known: &Registered, node: &Node) -> bool {
-    known.leader < 0 && known.isr.contains(&node.config.node_id)
+    let could_lead = [&known.isr, &known.elr, &known.last_known_elr];
+    known.leader < 0 && could_lead.iter().any(|ids| ids.contains(&node.config.node_id))
 }
 
 fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDirsRequest {

@@ -57,7 +57,7 @@ fn a_partition_that_all_replicas_had_left_is_led_once_its_directory_is_told_twic
     testbed.assign_directory(1, topic, 0, crate::directory_id::LOST);
     testbed.assign_directory(2, topic, 0, crate::directory_id::LOST);
     let partition = testbed.partition("t", 0);
-    assert_eq!((partition.leader, &*partition.isr), (-1, &[2][..]));
+    assert_eq!((partition.leader, &*partition.elr), (-1, &[2][..]));
     testbed.assign_directory(2, topic, 0, directory(2));
     assert_eq!(testbed.partition("t", 0).leader, -1);
     testbed.assign_directory(2, topic, 0, directory(2));
