@@ -3,7 +3,6 @@
 //!
 //! `known-red.tsv` names the methods that fail, and why. The list is exact: a method that fails and is not listed fails the test,
 //! and so does one that is listed and passes. `cargo test` runs a part; `KLAMM_KAFKA_SUITES` asks for more, the listed ones too.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod known_red;
 mod report;
