@@ -8,7 +8,8 @@
 
 mod trusted;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,9 @@ const WRITTEN_WHILE_RUNNING: [&str; 3] = [
     "log-start-offset-checkpoint",
     "replication-offset-checkpoint",
 ];
+
+/// A clock that is ahead by less needs no note: a start believes more than that.
+const DISBELIEF_TO_KEEP_MS: i64 = 60_000;
 
 /// The last reading of the clocks that do not just follow the wall clock.
 static LAST: Mutex<Option<Reading>> = Mutex::new(None);
@@ -86,11 +90,8 @@ pub(crate) fn as_wall_ms(steady_ms: i64) -> i64 {
 /// Takes up the time at which a node last ran on these directories, before anything is judged by its age:
 /// after more than an hour without one, the clock may have been set meanwhile.
 pub(crate) fn resume(log_dirs: &[PathBuf]) {
-    let files = log_dirs.iter().flat_map(|dir| WRITTEN_WHILE_RUNNING.map(|name| dir.join(name)));
-    let modified = files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok());
-    let last_seen = modified.filter_map(|at| at.duration_since(UNIX_EPOCH).ok()).max();
     let (read_at, wall) = (Instant::now(), wall_micros());
-    let trusted = Trusted::new(wall, last_seen.map(in_micros));
+    let trusted = Trusted::new(wall, last_seen(log_dirs).map(in_micros));
     let skipped = trusted.disbelieved();
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let steady_micros = last.map_or(wall, |last| last.steady_micros);
@@ -104,6 +105,36 @@ pub(crate) fn resume(log_dirs: &[PathBuf]) {
             span(in_micros(PATIENCE))
         );
     }
+}
+
+/// When a node last ran on these directories, by the clock that it trusted.
+fn last_seen(log_dirs: &[PathBuf]) -> Option<Duration> {
+    let files = log_dirs.iter().flat_map(|dir| WRITTEN_WHILE_RUNNING.map(|name| dir.join(name)));
+    let modified = files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok());
+    modified.filter_map(|at| at.duration_since(UNIX_EPOCH).ok()).max()
+}
+
+/// Has the next start know the time that is trusted now, after the checkpoints of a log directory were written: a clock
+/// that is not believed has stamped them, and must not be believed because of that.
+pub(crate) fn on_checkpoints_written(log_dir: &Path) {
+    let now = now();
+    let Ok(trusted_ms) = u64::try_from(now.retention_ms) else { return };
+    if now.wall_ms - now.retention_ms > DISBELIEF_TO_KEEP_MS
+        && let Err(failure) = stamp(log_dir, Duration::from_millis(trusted_ms))
+    {
+        warn!(
+            "{}: the checkpoints keep the time of a clock that is not trusted ({failure}); set the clock right before the \
+             next start",
+            log_dir.display()
+        );
+    }
+}
+
+fn stamp(log_dir: &Path, since_epoch: Duration) -> std::io::Result<()> {
+    WRITTEN_WHILE_RUNNING.iter().try_for_each(|name| {
+        let file = File::options().write(true).open(log_dir.join(name))?;
+        file.set_modified(UNIX_EPOCH + since_epoch)
+    })
 }
 
 /// Tells the operator of a clock that was set, once for each time.
@@ -188,6 +219,23 @@ mod tests {
         assert_eq!(span(3_600 * SECOND), "1 h 0 min");
         assert_eq!(span(3_600 * SECOND - 30), "1 h 0 min");
         assert_eq!(span(10 * 86_400 * SECOND + 7_200 * SECOND), "10 d 2 h");
+    }
+
+    #[test]
+    fn checkpoints_tell_the_next_start_of_the_time_that_was_trusted() {
+        let log_dir = std::env::temp_dir().join(format!("klamm-clock-{}", std::process::id()));
+        std::fs::create_dir_all(&log_dir).unwrap();
+        let log_dirs = [log_dir.clone()];
+        assert_eq!(last_seen(&log_dirs), None);
+        let trusted = Duration::from_secs(1_700_000_000);
+        assert!(stamp(&log_dir, trusted).is_err(), "nothing is written yet");
+        for name in WRITTEN_WHILE_RUNNING {
+            std::fs::write(log_dir.join(name), "0").unwrap();
+        }
+        assert!(last_seen(&log_dirs).unwrap() > trusted, "stamped by the clock of the machine");
+        stamp(&log_dir, trusted).unwrap();
+        assert_eq!(last_seen(&log_dirs), Some(trusted));
+        std::fs::remove_dir_all(&log_dir).unwrap();
     }
 
     #[test]

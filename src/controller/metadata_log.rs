@@ -38,6 +38,8 @@ pub(crate) const METADATA_LOG_DIR: &str = "__cluster_metadata-0";
 pub(crate) const QUORUM_STATE: &str = "quorum-state";
 /// The first metadata records of a cluster, which formatting leaves in every log directory.
 pub(crate) const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
+/// The snapshot that comes before everything, at end offset 0 of epoch 0: formatting leaves the first voters in it.
+pub(crate) const VOTERS_CHECKPOINT: &str = "00000000000000000000-0000000000.checkpoint";
 const SNAPSHOT_SUFFIX: &str = ".checkpoint";
 /// No batch of the metadata log decompresses to more (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;

@@ -8,9 +8,6 @@ use klamm_protocol::messages::voters_record::VotersRecord;
 
 use crate::controller::snapshot_file::{Snapshot, SnapshotError};
 
-/// The snapshot that comes before everything: end offset 0, epoch 0.
-pub const VOTERS_FILE: &str = "00000000000000000000-0000000000.checkpoint";
-
 const EPOCH: LeaderEpoch = 0;
 
 /// The contents of the snapshot that names the first voters.

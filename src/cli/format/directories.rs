@@ -18,10 +18,10 @@ use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 use klamm_protocol::metadata_record::MetadataRecord;
 
-use super::checkpoint::{VOTERS_FILE, voters_checkpoint};
+use super::checkpoint::voters_checkpoint;
 use super::features::InitialFeatures;
 use super::voters::{InitialVoter, voters_record};
-use crate::controller::metadata_log::{BOOTSTRAP_CHECKPOINT, METADATA_LOG_DIR};
+use crate::controller::metadata_log::{BOOTSTRAP_CHECKPOINT, METADATA_LOG_DIR, VOTERS_CHECKPOINT};
 use crate::controller::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 use crate::random;
 
@@ -243,7 +243,7 @@ impl Formatter {
         disk.create_dir_all(&directory)?;
         let record = voters_record(voters, &self.controller_listener_name);
         let contents = voters_checkpoint(self.features.kraft_version, record, now_ms)?;
-        Ok(disk.write_atomically(&directory.join(VOTERS_FILE), &contents)?)
+        Ok(disk.write_atomically(&directory.join(VOTERS_CHECKPOINT), &contents)?)
     }
 }
 
@@ -303,7 +303,9 @@ mod tests {
         assert_eq!(voter.directory_id.unwrap().to_string(), "JEXY6aqzQY-32P5TStzaFg");
         assert_eq!((voter.cluster_id.as_deref(), voter.node_id), (Some("cluster"), Some(1)));
         assert_ne!(properties(&disk, "/a/meta.properties").directory_id, voter.directory_id);
-        assert!(disk.exists(&Path::new("/b").join(METADATA_LOG_DIR).join(VOTERS_FILE)).unwrap());
+        assert!(
+            disk.exists(&Path::new("/b").join(METADATA_LOG_DIR).join(VOTERS_CHECKPOINT)).unwrap()
+        );
         assert!(!disk.exists(&Path::new("/a").join(METADATA_LOG_DIR)).unwrap());
         assert!(disk.exists(Path::new("/a/bootstrap.checkpoint")).unwrap());
     }

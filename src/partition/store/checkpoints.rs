@@ -15,6 +15,7 @@ use tracing::error;
 
 use super::directory::Directory;
 use super::{LogStore, PlaceKey, lock};
+use crate::clock;
 use crate::partition::handle::{Cut, Partition};
 
 /// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
@@ -161,6 +162,7 @@ impl Directory {
         for (name, offsets) in names.into_iter().zip(&offsets) {
             self.dir.write_checkpoint(name, offsets)?;
         }
+        clock::on_checkpoints_written(self.dir.path());
         Ok(())
     }
 }

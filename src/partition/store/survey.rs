@@ -13,9 +13,10 @@ use tracing::error;
 
 use super::StoreError;
 use super::start::{Contents, LayoutError, Surveyed};
-use crate::cli::format::checkpoint::VOTERS_FILE;
 use crate::config::StorageConfig;
-use crate::controller::metadata_log::{BOOTSTRAP_CHECKPOINT, METADATA_LOG_DIR, QUORUM_STATE};
+use crate::controller::metadata_log::{
+    BOOTSTRAP_CHECKPOINT, METADATA_LOG_DIR, QUORUM_STATE, VOTERS_CHECKPOINT,
+};
 
 /// Kafka's offset checkpoints.
 const CHECKPOINTS: [&str; 4] = [
@@ -147,7 +148,7 @@ fn has_metadata_log(
         entries => entries?,
     };
     Ok(entries.iter().any(|entry| match entry.name.as_str() {
-        VOTERS_FILE => !is_for_metadata,
+        VOTERS_CHECKPOINT => !is_for_metadata,
         QUORUM_STATE => true,
         name => name.ends_with(".log") || name.ends_with(".checkpoint"),
     }))
