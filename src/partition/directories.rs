@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::partition::Partition as Registered;
 use klamm_protocol::messages::assign_replicas_to_dirs_request::{
@@ -58,7 +59,9 @@ impl DirectoryAssignments {
         // What the image does not have at all may be about to be published.
         waiting.retain(|key, directory| {
             recorded(&image, *key, node) != Some(*directory)
-                || replica(&image, *key).is_some_and(|known| waits_for_election(known, node))
+                || replica(&image, *key).is_some_and(|known| {
+                    waits_for_election(known, node) || is_still_counted_on(known, *directory, node)
+                })
         });
         waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, directory)| (*key, *directory)).collect()
     }
@@ -112,6 +115,12 @@ fn replica(image: &ClusterImage, (topic, index): Key) -> Option<&Registered> {
 pub(super) fn waits_for_election(known: &Registered, node: &Node) -> bool {
     let could_lead = [&known.isr, &known.elr, &known.last_known_elr];
     known.leader < 0 && could_lead.iter().any(|ids| ids.contains(&node.config.node_id))
+}
+
+/// A leader has taken a replica into the ISR again that has just told that it has lost its log: its last fetch was under
+/// way.
+fn is_still_counted_on(known: &Registered, directory: Uuid, node: &Node) -> bool {
+    directory == directory_id::LOST && known.isr.contains(&node.config.node_id)
 }
 
 fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDirsRequest {

@@ -270,19 +270,25 @@ fn requests_that_make_no_sense_end_with_two() {
 
 #[test]
 fn a_node_that_has_no_place_in_its_quorum_is_not_formatted() {
-    let quorums = [
-        (
-            "controller.quorum.voters=2@localhost:9093",
-            "node.id is 1, which controller.quorum.voters",
-        ),
-        ("# none", "either controller.quorum.bootstrap.servers must contain"),
-    ];
-    for (quorum, reason) in quorums {
-        let node = Node::new("format-nowhere", quorum);
-        let output = node.format(&[]);
-        assert_eq!(output.status, 2, "{output}");
-        assert!(output.stderr.contains(reason), "{output}");
-        assert_ne!(node.format_with_kafka(&[]).status, 0);
-        assert!(!node.directory.path().join("a").exists());
-    }
+    let node = Node::new("format-nowhere", "controller.quorum.voters=2@localhost:9093");
+    let output = node.format(&[]);
+    assert_eq!(output.status, 2, "{output}");
+    let reason = "node.id is 1, which controller.quorum.voters";
+    assert!(output.stderr.contains(reason), "{output}");
+    assert_ne!(node.format_with_kafka(&[]).status, 0);
+    assert!(!node.directory.path().join("a").exists());
+}
+
+#[test]
+fn a_node_whose_configuration_names_no_quorum_is_formatted_as_one_of_its_own() {
+    let node = Node::new("format-alone", "# none");
+    let standalone = node.format(&["-s"]);
+    assert_eq!(standalone.status, 2, "{standalone}");
+    let reason = "either controller.quorum.bootstrap.servers must contain";
+    assert!(standalone.stderr.contains(reason), "{standalone}");
+    assert_ne!(node.format_with_kafka(&[]).status, 0, "Kafka's tool wants a quorum to be named");
+    assert!(!node.directory.path().join("a").exists());
+    let output = node.format(&[]);
+    assert_eq!(output.status, 0, "{output}");
+    assert!(node.directory.path().join("a/meta.properties").exists());
 }

@@ -113,16 +113,24 @@ impl Controller {
         if recovering && (isr.len() > 1 || recovered) {
             return Err(ErrorCode::InvalidRequest);
         }
-        if !isr.iter().all(|state| self.is_eligible_for_isr(state)) {
+        if !isr.iter().all(|state| self.is_eligible_for_isr(partition, state)) {
             return Err(ErrorCode::IneligibleReplica);
         }
         Ok((partition, state))
     }
 
     /// Epoch -1 means that the leader does not know the replica's epoch.
-    fn is_eligible_for_isr(&self, state: &BrokerState) -> bool {
-        self.image().brokers.get(state.broker_id).is_some_and(|broker| {
-            broker.is_active() && (state.broker_epoch == -1 || state.broker_epoch == broker.epoch)
+    ///
+    /// A replica whose directory is offline does not join, whatever its last fetch said: its broker has just told that it
+    /// lacks records. (Kafka looks at brokers only.)
+    fn is_eligible_for_isr(&self, partition: &Partition, state: &BrokerState) -> bool {
+        let (brokers, id) = (&self.image().brokers, state.broker_id);
+        let is_member = || partition.isr.contains(&id);
+        let has_log = || partition.directory(id).is_some_and(|dir| brokers.has_online_dir(id, dir));
+        brokers.get(id).is_some_and(|broker| {
+            broker.is_active()
+                && (state.broker_epoch == -1 || state.broker_epoch == broker.epoch)
+                && (is_member() || has_log())
         })
     }
 }

@@ -133,8 +133,10 @@ impl Partition {
         let Some(leader) = state.leader_mut() else { return ProposalOutcome::Superseded };
         let (outcome, moved) = leader.on_proposal_answered(proposal, answer, clock::now_ms());
         let moved = state.on_high_watermark(moved);
-        // Another follower that waits here may be the next to join.
-        state.followers.wake();
+        // Another follower that waits here may be the next to join. One that was refused is proposed with its next fetch.
+        if outcome != ProposalOutcome::Rejected {
+            state.followers.wake();
+        }
         drop(state);
         self.announce(moved);
         outcome

@@ -37,13 +37,15 @@ impl LogStore {
         let entries = directory.dir.storage().disk.list(path).map_err(LogError::from)?;
         let mut logs = BTreeSet::new();
         for name in entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name) {
+            if name == METADATA_LOG_DIR {
+                continue;
+            }
             let Some(found) = PartitionDirName::parse(&name) else { continue };
             if matches!(found.kind, DirKind::Current | DirKind::Future) {
                 logs.insert((found.topic.clone(), found.partition));
             }
             let key = (ByteString::from(found.topic), found.partition);
             match found.kind {
-                DirKind::Current if name == METADATA_LOG_DIR => {}
                 DirKind::Current => match lock(&self.places).entry(key) {
                     Entry::Vacant(free) => drop(free.insert(place)),
                     Entry::Occupied(taken) => {

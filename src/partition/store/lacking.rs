@@ -16,6 +16,7 @@ use klamm_replication::partition::Registration;
 use super::logs::WantedPartition;
 use super::{LogStore, OpenError};
 use crate::config::BrokerConfig;
+use crate::controller::metadata_log::{METADATA_LOG_DIR, QUORUM_STATE};
 use crate::partition::handle::{
     AppendFailure, AppendOptions, BrokerStatuses, Partition, ReadOptions, Reader,
 };
@@ -25,7 +26,13 @@ const TOPIC_ID: Uuid = Uuid::from_bytes([9; 16]);
 const LIMIT: Duration = Duration::from_secs(60);
 const BOTH: [Fault; 2] = [Fault::NoSpace, Fault::OutOfFileDescriptors];
 
+/// Starts on a directory, which has a metadata log if it was in use.
 fn start(disk: &MemoryDisk) -> LogStore {
+    if disk.exists(Path::new("/data/meta.properties")).unwrap() {
+        let metadata_log = Path::new("/data").join(METADATA_LOG_DIR);
+        disk.create_dir_all(&metadata_log).unwrap();
+        disk.write_synced(&metadata_log.join(QUORUM_STATE), b"").unwrap();
+    }
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let config = BrokerConfig::from_pairs([("log.dirs", "/data")]).unwrap();
     LogStore::open(&disk, &config).unwrap()

@@ -3,7 +3,8 @@
 use klamm_protocol::messages::alter_partition_request::TopicData as AskedTopic;
 
 use super::*;
-use crate::controller::testing::{Testbed, uuid};
+use crate::controller::testing::{Testbed, directory, uuid};
+use crate::directory_id;
 
 fn proposal(isr: &[i32]) -> PartitionData {
     let state = |id: &i32| BrokerState { broker_id: *id, broker_epoch: -1 };
@@ -95,6 +96,31 @@ fn a_replica_of_another_life_is_not_eligible() {
     data.new_isr_with_epochs[1].broker_epoch = 1;
     let answer = propose(&mut testbed, 1, data);
     assert_eq!(answer.error_code, ErrorCode::IneligibleReplica.code());
+}
+
+#[test]
+fn a_replica_that_has_lost_its_directory_does_not_join_the_isr_again() {
+    let mut testbed = three_brokers();
+    assert_eq!(propose(&mut testbed, 1, proposal(&[1, 2])).error_code, ErrorCode::None.code());
+    let topic_id = testbed.controller.image().topics.by_name("t").unwrap().id;
+    testbed.assign_directory(2, topic_id, 0, directory_id::LOST);
+    assert_eq!(testbed.partition("t", 0).isr, [1]);
+    let partition = testbed.partition("t", 0);
+    let again = PartitionData {
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        ..proposal(&[1, 2])
+    };
+    let refused = ErrorCode::IneligibleReplica.code();
+    assert_eq!(propose(&mut testbed, 1, again).error_code, refused);
+    testbed.assign_directory(2, topic_id, 0, directory(2));
+    let partition = testbed.partition("t", 0);
+    let found = PartitionData {
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        ..proposal(&[1, 2])
+    };
+    assert_eq!(propose(&mut testbed, 1, found).error_code, ErrorCode::None.code());
 }
 
 #[test]
