@@ -12,6 +12,9 @@ use crate::net::descriptors;
 use crate::signals::{self, StopSignals};
 use crate::state_dump::StateDump;
 
+/// How long a start may go on once a signal has asked for the end.
+const START_END_LIMIT: Duration = Duration::from_secs(2);
+
 /// Runs a broker until a signal or a failure ends it.
 pub fn run(config: BrokerConfig) -> ExitStatus {
     match descriptors::raise_limit() {
@@ -39,12 +42,15 @@ async fn serve(config: BrokerConfig) -> ExitStatus {
     if let Err(failure) = signals::on_quit(dump.clone()) {
         warn!("SIGQUIT does not dump the state: {failure}");
     }
-    let broker = match Broker::start(config).await {
-        Ok(broker) => broker,
-        Err(failure) => {
+    let mut stop = StopSignals::new();
+    let (started, signalled) = start(config, &mut stop).await;
+    let broker = match started {
+        Some(Ok(broker)) => broker,
+        Some(Err(failure)) => {
             error!("the broker does not start: {failure}");
             return status_of(&failure);
         }
+        None => return ExitStatus::Ok,
     };
     dump.attach(broker.inspection());
     for (listener, address) in broker.addresses() {
@@ -53,8 +59,7 @@ async fn serve(config: BrokerConfig) -> ExitStatus {
     info!(target: "kafka.server.BrokerServer", "[BrokerServer id={}] Transition from STARTING to STARTED", broker.node_id());
     // Container tests wait for this line of Kafka's.
     info!(target: "kafka.server.BrokerLifecycleManager", "[BrokerLifecycleManager id={}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING.", broker.node_id());
-    let mut stop = StopSignals::new();
-    let status = wait(&broker, &mut stop).await;
+    let status = if signalled { ExitStatus::Ok } else { wait(&broker, &mut stop).await };
     let shutdown = broker.shutdown();
     tokio::pin!(shutdown);
     loop {
@@ -63,6 +68,28 @@ async fn serve(config: BrokerConfig) -> ExitStatus {
             name = stop.next() => warn!("{name} again: the broker is stopping already; only SIGKILL is quicker, and the next start then has to recover the logs"),
         }
     }
+}
+
+/// Starts the broker, and tells whether a signal has asked for its end meanwhile.
+///
+/// The start then comes to its end, so that the broker is stopped in order. One that does not soon (it waits for a quorum, or
+/// for room on a full disk) is given up: nothing was served yet.
+async fn start(
+    config: BrokerConfig,
+    stop: &mut StopSignals,
+) -> (Option<Result<Broker, StartError>>, bool) {
+    let starting = Broker::start(config);
+    tokio::pin!(starting);
+    let name = tokio::select! {
+        started = &mut starting => return (Some(started), false),
+        name = stop.next() => name,
+    };
+    info!("{name} asks the broker to stop while it starts");
+    let ended = tokio::time::timeout(START_END_LIMIT, starting).await;
+    if ended.is_err() {
+        warn!("the start is given up: the next one has to recover the logs");
+    }
+    (ended.ok(), true)
 }
 
 /// Waits for a reason to stop.

@@ -191,10 +191,9 @@ pub(super) async fn watch_failures(node: Arc<Node>) {
                 partition.fail();
             }
         }
-        let names = failed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-        match names.is_empty() {
+        match failed.is_empty() {
             true => info!("all log directories are in use again"),
-            false => error!("log directories out of use: {}", names.join(", ")),
+            false => error!("log directories out of use: {}", node.store.why_failed().join("; ")),
         }
     }
 }

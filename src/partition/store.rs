@@ -213,6 +213,20 @@ impl LogStore {
         self.slots.iter().filter(is_failed).map(|slot| slot.path.as_path()).collect()
     }
 
+    /// Each of [`Self::failed_directories`], with the reason and what to do.
+    pub(crate) fn why_failed(&self) -> Vec<String> {
+        let why = |slot: &Slot| {
+            let path = slot.path.display();
+            match slot.directory.get() {
+                None => Some(format!("{path} (it is used as soon as it is there)")),
+                Some(directory) => directory.dir.health().failure().map(|cause| {
+                    format!("{path} ({cause}; it is used again after the next start)")
+                }),
+            }
+        };
+        self.slots.iter().filter_map(why).collect()
+    }
+
     /// The ids of those that have failed in this life of the process, for heartbeats.
     pub(crate) fn failed_directory_ids(&self) -> Vec<Uuid> {
         self.in_use().filter(|(_, one)| !one.is_online()).map(|(_, one)| one.id).collect()

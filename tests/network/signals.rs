@@ -61,6 +61,28 @@ fn term_int_and_hup_are_clean_ends() {
     }
 }
 
+/// A start that waits for controllers that are not there.
+#[test]
+fn a_signal_ends_a_start_that_waits() {
+    let node = Node::new();
+    let mut command = node.command(DEFAULT_HUP);
+    let (own, nobody) = (format!("listeners=PLAINTEXT://127.0.0.1:{}", node.port), free_port());
+    let voters = format!("controller.quorum.voters=2@127.0.0.1:{nobody}");
+    for key in ["process.roles=broker", "controller.listener.names=CONTROLLER", &own, &voters] {
+        command.args(["--override", key]);
+    }
+    command.env("CLUSTER_ID", "4L6g3nShT-eMCtK--X86sw");
+    let running = Program::from(command).in_dir(node.directory.path()).start();
+    until_true("the directory to be formatted", LIMIT, || {
+        node.directory.path().join("data/meta.properties").exists()
+    });
+    running.signal("TERM");
+    let ended = running.wait(LIMIT);
+    assert_eq!(ended.status, 0, "{ended}");
+    assert!(ended.stdout.contains("SIGTERM asks the broker to stop while it starts"), "{ended}");
+    assert!(ended.stdout.contains("the start is given up"), "{ended}");
+}
+
 /// As a JVM: `nohup` is an ignored SIGHUP.
 #[test]
 fn a_hup_that_is_ignored_at_the_start_stays_ignored() {
