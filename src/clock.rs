@@ -28,6 +28,8 @@ const WRITTEN_WHILE_RUNNING: [&str; 3] = [
     "replication-offset-checkpoint",
 ];
 
+/// Written by formatting.
+const WRITTEN_BEFORE: &str = "meta.properties";
 /// A clock that is ahead by less needs no note: a start believes more than that.
 const DISBELIEF_TO_KEEP_MS: i64 = 60_000;
 
@@ -109,9 +111,13 @@ pub(crate) fn resume(log_dirs: &[PathBuf]) {
 
 /// When a node last ran on these directories, by the clock that it trusted.
 fn last_seen(log_dirs: &[PathBuf]) -> Option<Duration> {
-    let files = log_dirs.iter().flat_map(|dir| WRITTEN_WHILE_RUNNING.map(|name| dir.join(name)));
-    let modified = files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok());
-    modified.filter_map(|at| at.duration_since(UNIX_EPOCH).ok()).max()
+    let newest = |names: &[&str]| {
+        let files = log_dirs.iter().flat_map(|dir| names.iter().map(|name| dir.join(name)));
+        let modified = files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok());
+        modified.filter_map(|at| at.duration_since(UNIX_EPOCH).ok()).max()
+    };
+    // What was formatted and not left in order has not run for a minute.
+    newest(&WRITTEN_WHILE_RUNNING).or_else(|| newest(&[WRITTEN_BEFORE]))
 }
 
 /// Has the next start know the time that is trusted now, after the checkpoints of a log directory were written: a clock
@@ -227,6 +233,8 @@ mod tests {
         std::fs::create_dir_all(&log_dir).unwrap();
         let log_dirs = [log_dir.clone()];
         assert_eq!(last_seen(&log_dirs), None);
+        std::fs::write(log_dir.join(WRITTEN_BEFORE), "").unwrap();
+        assert!(last_seen(&log_dirs).is_some(), "since it was formatted");
         let trusted = Duration::from_secs(1_700_000_000);
         assert!(stamp(&log_dir, trusted).is_err(), "nothing is written yet");
         for name in WRITTEN_WHILE_RUNNING {
