@@ -4,7 +4,7 @@
 
 use crate::batch::Payload;
 use crate::log_directories::PartitionDisk;
-use crate::message::{CallId, GroupAnswer, GroupRequest, Message, Sender};
+use crate::message::{CallId, GroupAnswer, GroupRequest, Message, Sender, group_id};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
 use crate::observation::Observation;
@@ -200,6 +200,9 @@ impl GroupDriver {
     ) {
         let mut outcome = decided;
         loop {
+            outcome.replies.iter().filter_map(|reply| joined(reply, partition)).for_each(|seen| {
+                step.observe(seen);
+            });
             self.send(std::mem::take(&mut outcome.replies), step);
             if outcome.records.is_empty() {
                 return;
@@ -245,6 +248,26 @@ fn deleted(record: &Record) -> Option<Observation> {
         0 | 1 => Observation::OffsetDeleted,
         _ => Observation::GroupDeleted,
     })
+}
+
+/// A member has joined the group: which one of those that had the name one after another, the log says.
+fn joined(reply: &Reply, partition: &PartitionDisk) -> Option<Observation> {
+    let Response::JoinGroup(answer) = &reply.response else { return None };
+    if answer.error_code != ErrorCode::None.code() {
+        return None;
+    }
+    let groups = partition.log.batches().iter().filter_map(|batch| match &batch.payload {
+        Payload::Groups(records) => Some(records),
+        _ => None,
+    });
+    let deletions = groups.flatten().filter(|record| deletes_group(record)).count();
+    Some(Observation::Joined { member: answer.member_id.clone(), deletions })
+}
+
+/// Whether a record deletes the group that the members are in: its key is the version, then the name with its length.
+fn deletes_group(record: &Record) -> bool {
+    matches!(deleted(record), Some(Observation::GroupDeleted))
+        && record.key[4..] == *group_id().as_bytes()
 }
 
 fn random_uuid(step: &mut NodeStep<'_>) -> Uuid {

@@ -48,7 +48,7 @@ const FRESH_SEEDS: u64 = 200;
 /// Seeds of which is counted what happens.
 const CENSUS_SEEDS: u64 = 100;
 /// A planted bug has to show within so many seeds.
-const PLANT_SEEDS: u64 = 200;
+const PLANT_SEEDS: u64 = 400;
 /// Beyond the fixed seeds, those under which something was wrong once, and what.
 const SEEDS_THAT_FAILED: [(u64, &str); 1] =
     [(7_215, "a leader that had missed an epoch counted what a follower had cut off meanwhile")];

@@ -73,6 +73,8 @@ pub(crate) enum Observation {
     Consumed { partition: PartitionId, offset: Offset, value: Option<Value> },
     /// A consumer was told how far a partition reaches; when it asked, it knew that it did so far.
     LatestShown { partition: PartitionId, reached: Offset, latest: Offset },
+    /// The coordinator lets a member join the group that comes after so many that had its name and were deleted.
+    Joined { member: ByteString, deletions: usize },
     /// A member of the group was given its partitions.
     Assigned { member: ByteString, generation: i32, partitions: Vec<PartitionId> },
     /// The coordinator acknowledges an offset that a member of this generation commits.
@@ -116,6 +118,7 @@ impl Observation {
             Self::SequenceRefused { .. } => "sequences refused",
             Self::Consumed { .. } => "values consumed",
             Self::LatestShown { .. } => "latest offsets shown",
+            Self::Joined { .. } => "joins of a group",
             Self::Assigned { .. } => "assignments",
             Self::OffsetCommitted { .. } => "offsets committed",
             Self::OffsetDeleted => "offsets deleted",

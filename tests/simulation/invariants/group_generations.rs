@@ -1,4 +1,7 @@
 //! A generation of the group deals each partition out once, and to a member always the same, as long as the group lives.
+//!
+//! A group that was deleted begins with the first generation again. Members are told apart by the group that they have
+//! joined: a coordinator gives each an id that nobody had before, and deletes a group only when nobody is in it.
 
 use super::{Cluster, Committed, Invariant};
 use crate::batch::PartitionId;
@@ -6,14 +9,51 @@ use crate::observation::Observation;
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 
+/// A generation, of the group that came after so many that were deleted.
+type Generation = (usize, i32);
+
 #[derive(Debug, Default)]
 pub(super) struct GroupGenerations {
-    assigned: BTreeMap<(i32, ByteString), Vec<PartitionId>>,
-    /// The latest generation that a member has heard of.
-    latest: i32,
-    /// A group that was deleted begins with the first generation again: up to here two groups may be told of.
-    floor: i32,
-    owners: BTreeMap<(i32, PartitionId), ByteString>,
+    /// How many groups had been deleted when each member joined.
+    joined: BTreeMap<ByteString, usize>,
+    assigned: BTreeMap<(Generation, ByteString), Vec<PartitionId>>,
+    owners: BTreeMap<(Generation, PartitionId), ByteString>,
+}
+
+impl GroupGenerations {
+    fn on_joined(&mut self, member: &ByteString, deletions: usize) -> Result<(), String> {
+        let known = *self.joined.entry(member.clone()).or_insert(deletions);
+        if known != deletions {
+            return Err(format!(
+                "{member} is in the group after {known} and in the one after {deletions}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn on_assigned(
+        &mut self,
+        member: &ByteString,
+        generation: i32,
+        partitions: &[PartitionId],
+    ) -> Result<(), String> {
+        let Some(deletions) = self.joined.get(member) else {
+            return Err(format!("{member} is in {generation}, and never joined"));
+        };
+        let key = (*deletions, generation);
+        let known = self.assigned.entry((key, member.clone()));
+        let known = known.or_insert_with(|| partitions.to_vec());
+        if known != partitions {
+            return Err(format!("{member} has {known:?} and {partitions:?} in {generation}"));
+        }
+        for partition in partitions {
+            let owner = self.owners.entry((key, *partition)).or_insert_with(|| member.clone());
+            if owner != member {
+                return Err(format!("{partition} is {owner}'s and {member}'s in {generation}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Invariant for GroupGenerations {
@@ -23,29 +63,12 @@ impl Invariant for GroupGenerations {
         _: &Committed,
         _: &Cluster<'_>,
     ) -> Result<(), String> {
-        if let Observation::GroupDeleted = seen {
-            // An answer may be under way that nobody has seen yet.
-            self.floor = self.latest + 1;
-        }
-        let Observation::Assigned { member, generation, partitions } = seen else {
-            return Ok(());
-        };
-        self.latest = self.latest.max(*generation);
-        if *generation <= self.floor {
-            return Ok(());
-        }
-        let key = (*generation, member.clone());
-        let known = self.assigned.entry(key).or_insert_with(|| partitions.clone());
-        if known != partitions {
-            return Err(format!("{member} has {known:?} and {partitions:?} in {generation}"));
-        }
-        for partition in partitions {
-            let owner = self.owners.entry((*generation, *partition));
-            let owner = owner.or_insert_with(|| member.clone());
-            if owner != member {
-                return Err(format!("{partition} is {owner}'s and {member}'s in {generation}"));
+        match seen {
+            Observation::Joined { member, deletions } => self.on_joined(member, *deletions),
+            Observation::Assigned { member, generation, partitions } => {
+                self.on_assigned(member, *generation, partitions)
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::{Event, World};
 use crate::batch::PARTITIONS;
 use crate::log_directories::Availability;
+use klamm_metadata::directory_id;
 use klamm_protocol::ids::BrokerId;
 
 /// Of so many looks at the directories, one finds that one has failed.
@@ -111,10 +112,15 @@ impl World {
         }
     }
 
-    /// Whether a partition is led, or somebody in sync, or eligible, has the directory that it is recorded in.
+    /// Whether a partition is led, or somebody in sync, or eligible, has the directory that it is recorded in. A leader
+    /// whose directory has failed before its place could be recorded leads by name only.
     fn can_be_led(&self, partition: usize) -> bool {
         let Some(found) = self.invariants.committed().partition(partition) else { return true };
-        if found.has_leader() {
+        let leads_by_name = |leader: &BrokerId| {
+            let is_unreported = found.directory(*leader).is_some_and(directory_id::is_reserved);
+            is_unreported && self.nodes[leader].disk.logs.get(partition).is_none()
+        };
+        if found.has_leader() && !leads_by_name(&found.leader) {
             return true;
         }
         let candidates = if found.isr.is_empty() { &found.elr } else { &found.isr };
