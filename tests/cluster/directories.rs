@@ -391,6 +391,64 @@ fn three_nodes_that_lose_the_same_directory_at_once_lose_no_record() {
 }
 
 #[test]
+fn three_nodes_of_which_one_comes_up_without_its_partition_directories_lose_no_record() {
+    let _machine = alone();
+    let setup = ClusterSetup::of(&[Flavour::Klamm; 3]).with_second_directories();
+    let mut scene = Scene::begin(setup.start(), &[1, 2, 3]);
+    let partitions = |scene: &Scene| -> Vec<PathBuf> {
+        let dirs = [1, 2].map(|number| scene.directory(2, number));
+        let dirs = dirs.iter().flat_map(|dir| std::fs::read_dir(dir).unwrap());
+        let paths = dirs.map(|entry| entry.unwrap().path());
+        let prefix = format!("{}-", scene.topic);
+        let is_of_topic =
+            |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix);
+        paths.filter(is_of_topic).collect()
+    };
+    // With the node alone in the ISR, which the others left with everything, and with all three in it.
+    for order in [[1, 3, 2], [2, 1, 3]] {
+        for id in order {
+            scene.cluster.stop(id);
+        }
+        let taken = partitions(&scene);
+        assert_eq!(taken.len(), usize::try_from(PARTITIONS).unwrap());
+        for path in taken {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+        for id in [2, 1, 3] {
+            scene.cluster.spawn(id);
+        }
+        [1, 2, 3].iter().for_each(|id| scene.cluster.until_unfenced(*id));
+        scene.assert_nothing_lost(0, &format!("stopped as {order:?}"));
+        // The others fill it again.
+        scene.cluster.until_whole();
+        assert_eq!(partitions(&scene).len(), usize::try_from(PARTITIONS).unwrap());
+        scene.produce();
+        scene.assert_nothing_lost(0, "and it goes on");
+    }
+}
+
+#[test]
+fn a_lone_node_keeps_a_partition_closed_whose_directory_has_vanished() {
+    let _machine = alone();
+    let mut scene = alone_with_three();
+    let name = format!("{}-1", scene.topic);
+    let dirs = [1, 2, 3].map(|number| scene.directory(1, number));
+    let dir = dirs.iter().map(|dir| dir.join(&name)).find(|dir| dir.exists()).unwrap();
+    let saved = dir.parent().unwrap().with_file_name("saved");
+    std::fs::rename(&dir, &saved).unwrap();
+    for _ in 0..2 {
+        scene.cluster.start_again(1);
+        scene.assert_nothing_lost(1, "one has vanished");
+        let said = format!("{} was there before, and has vanished", dir.display());
+        assert!(scene.cluster.node(1).broker().log().contains(&said));
+        scene.cluster.stop(1);
+    }
+    std::fs::rename(&saved, &dir).unwrap();
+    scene.cluster.start_again(1);
+    scene.assert_nothing_lost(0, "it is put back");
+}
+
+#[test]
 fn a_directory_comes_back_in_a_cluster_of_apache_kafka_controllers() {
     let _machine = alone();
     let setup = ClusterSetup::empty()
