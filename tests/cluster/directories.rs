@@ -130,6 +130,22 @@ impl Scene {
         }
     }
 
+    /// Deletes the topic and creates it again.
+    fn make_anew(&mut self) {
+        let topic = self.topic.clone();
+        self.cluster.tool(&format!("kafka-topics --delete --topic {topic}")).ok();
+        let create =
+            format!("kafka-topics --create --partitions 6 --replication-factor 1 --topic {topic}");
+        let made = || {
+            let made = self.cluster.tool(&create).run();
+            made.stdout.contains("Created topic")
+        };
+        until_true("the topic to be made anew", LIMIT, made);
+        self.records = 0;
+        self.produce();
+        self.assert_nothing_lost(0, "made anew");
+    }
+
     /// Writes `log.dirs` anew.
     fn name(&self, id: i32, numbers: &[usize]) {
         let properties = self.cluster.node(id).broker().properties();
@@ -311,18 +327,7 @@ fn a_topic_in_a_directory_that_is_lost_for_good_can_be_deleted_and_made_anew() {
     scene.format(1, 1);
     scene.cluster.start_again(1);
     scene.assert_nothing_lost(2, "the third is replaced");
-    let topic = scene.topic.clone();
-    scene.cluster.tool(&format!("kafka-topics --delete --topic {topic}")).ok();
-    let create =
-        format!("kafka-topics --create --partitions 6 --replication-factor 1 --topic {topic}");
-    let made = || {
-        let made = scene.cluster.tool(&create).run();
-        made.stdout.contains("Created topic")
-    };
-    until_true("the topic to be made anew", LIMIT, made);
-    scene.records = 0;
-    scene.produce();
-    scene.assert_nothing_lost(0, "made anew");
+    scene.make_anew();
 }
 
 #[test]
@@ -453,6 +458,10 @@ fn a_lone_node_keeps_a_partition_closed_whose_directory_has_vanished() {
     std::fs::rename(&saved, &dir).unwrap();
     scene.cluster.start_again(1);
     scene.assert_nothing_lost(0, "it is put back");
+    scene.cluster.stop(1);
+    std::fs::remove_dir_all(&dir).unwrap();
+    scene.cluster.start_again(1);
+    scene.make_anew();
 }
 
 #[test]
