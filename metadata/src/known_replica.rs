@@ -83,6 +83,12 @@ impl KnownReplica {
         }
     }
 
+    /// Whether its log may have been in a directory: in the recorded one, or in any if none is recorded or its own broker
+    /// has given it up.
+    pub fn may_lie_in(&self, directory: Uuid) -> bool {
+        self.directory == directory || directory_id::is_reserved(self.directory)
+    }
+
     /// Whether it can begin anew although its log is missed: nobody counts on it, and somebody has the records.
     pub fn can_be_fetched(&self) -> bool {
         !self.is_counted_on && self.is_led_elsewhere
@@ -183,6 +189,15 @@ mod tests {
         // Its own broker has given it up: it is missed by whoever counts on it.
         let lost = |counted| replica(directory_id::LOST, counted).is_missed(|_| false, || false);
         assert!(lost(true) && !lost(false));
+    }
+
+    #[test]
+    fn a_log_lies_in_the_recorded_directory_or_in_any_if_none_is_recorded() {
+        assert!(replica(HERE[0], true).may_lie_in(HERE[0]));
+        assert!(!replica(HERE[0], true).may_lie_in(HERE[1]));
+        for reserved in [directory_id::UNASSIGNED, directory_id::MIGRATING, directory_id::LOST] {
+            assert!(replica(reserved, true).may_lie_in(HERE[1]));
+        }
     }
 
     #[test]

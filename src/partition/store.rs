@@ -16,6 +16,7 @@ mod opening;
 mod returns;
 mod start;
 mod survey;
+mod vanished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -118,6 +119,8 @@ pub(crate) struct LogStore {
     /// What the metadata have never known, and is left where it is.
     unknown: Mutex<BTreeSet<(PlaceKey, usize)>>,
     topics: Mutex<Topics>,
+    /// Replicas whose directories are not here, by directory.
+    missed: Mutex<BTreeSet<(Uuid, String, PartitionIndex)>>,
     /// Copies that were found, with the names of their directories.
     futures: Mutex<BTreeMap<PlaceKey, Vec<(usize, String)>>>,
     /// Where a partition is to lie once it comes here; at most [`futures::MAX_PREFERENCES`].

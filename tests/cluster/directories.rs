@@ -82,11 +82,16 @@ impl Scene {
     fn assert_led_are_whole(&self, what: &str) {
         let offline = self.offline();
         let led: Vec<i32> = (0..PARTITIONS).filter(|index| !offline.contains(index)).collect();
-        let expected: BTreeMap<i32, Vec<String>> = led
+        self.assert_whole(&led, what);
+    }
+
+    #[track_caller]
+    fn assert_whole(&self, partitions: &[i32], what: &str) {
+        let expected: BTreeMap<i32, Vec<String>> = partitions
             .iter()
             .map(|index| (*index, (0..self.records).map(|n| format!("{index}-{n}")).collect()))
             .collect();
-        assert_eq!(self.read(&led), expected, "{what}");
+        assert_eq!(self.read(partitions), expected, "{what}");
     }
 
     fn read(&self, partitions: &[i32]) -> BTreeMap<i32, Vec<String>> {
@@ -123,6 +128,22 @@ impl Scene {
             2 => broker.second_data().to_path_buf(),
             _ => broker.data().with_file_name(format!("data-{number}")),
         }
+    }
+
+    /// Deletes the topic and creates it again.
+    fn make_anew(&mut self) {
+        let topic = self.topic.clone();
+        self.cluster.tool(&format!("kafka-topics --delete --topic {topic}")).ok();
+        let create =
+            format!("kafka-topics --create --partitions 6 --replication-factor 1 --topic {topic}");
+        let made = || {
+            let made = self.cluster.tool(&create).run();
+            made.stdout.contains("Created topic")
+        };
+        until_true("the topic to be made anew", LIMIT, made);
+        self.records = 0;
+        self.produce();
+        self.assert_nothing_lost(0, "made anew");
     }
 
     /// Writes `log.dirs` anew.
@@ -306,18 +327,7 @@ fn a_topic_in_a_directory_that_is_lost_for_good_can_be_deleted_and_made_anew() {
     scene.format(1, 1);
     scene.cluster.start_again(1);
     scene.assert_nothing_lost(2, "the third is replaced");
-    let topic = scene.topic.clone();
-    scene.cluster.tool(&format!("kafka-topics --delete --topic {topic}")).ok();
-    let create =
-        format!("kafka-topics --create --partitions 6 --replication-factor 1 --topic {topic}");
-    let made = || {
-        let made = scene.cluster.tool(&create).run();
-        made.stdout.contains("Created topic")
-    };
-    until_true("the topic to be made anew", LIMIT, made);
-    scene.records = 0;
-    scene.produce();
-    scene.assert_nothing_lost(0, "made anew");
+    scene.make_anew();
 }
 
 #[test]
@@ -388,6 +398,70 @@ fn three_nodes_that_lose_the_same_directory_at_once_lose_no_record() {
     scene.assert_nothing_lost(0, "they are back");
     scene.produce();
     ids.iter().for_each(|id| scene.assert_no_strays(*id, &[1, 2]));
+}
+
+#[test]
+fn three_nodes_of_which_one_comes_up_without_its_partition_directories_lose_no_record() {
+    let _machine = alone();
+    let setup = ClusterSetup::of(&[Flavour::Klamm; 3]).with_second_directories();
+    let mut scene = Scene::begin(setup.start(), &[1, 2, 3]);
+    let partitions = |scene: &Scene| -> Vec<PathBuf> {
+        let dirs = [1, 2].map(|number| scene.directory(2, number));
+        let dirs = dirs.iter().flat_map(|dir| std::fs::read_dir(dir).unwrap());
+        let paths = dirs.map(|entry| entry.unwrap().path());
+        let prefix = format!("{}-", scene.topic);
+        let is_of_topic =
+            |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix);
+        paths.filter(is_of_topic).collect()
+    };
+    // With the node alone in the ISR, which the others left with everything, and with all three in it.
+    for order in [[1, 3, 2], [2, 1, 3]] {
+        for id in order {
+            scene.cluster.stop(id);
+        }
+        let taken = partitions(&scene);
+        assert_eq!(taken.len(), usize::try_from(PARTITIONS).unwrap());
+        for path in taken {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+        for id in [2, 1, 3] {
+            scene.cluster.spawn(id);
+        }
+        [1, 2, 3].iter().for_each(|id| scene.cluster.until_unfenced(*id));
+        scene.assert_nothing_lost(0, &format!("stopped as {order:?}"));
+        // The others fill it again.
+        scene.cluster.until_whole();
+        assert_eq!(partitions(&scene).len(), usize::try_from(PARTITIONS).unwrap());
+        scene.produce();
+        scene.assert_nothing_lost(0, "and it goes on");
+    }
+}
+
+#[test]
+fn a_lone_node_keeps_a_partition_closed_whose_directory_has_vanished() {
+    let _machine = alone();
+    let mut scene = alone_with_three();
+    let name = format!("{}-1", scene.topic);
+    let dirs = [1, 2, 3].map(|number| scene.directory(1, number));
+    let dir = dirs.iter().map(|dir| dir.join(&name)).find(|dir| dir.exists()).unwrap();
+    let saved = dir.parent().unwrap().with_file_name("saved");
+    std::fs::rename(&dir, &saved).unwrap();
+    for _ in 0..2 {
+        let before = scene.cluster.node(1).broker().log().len();
+        scene.cluster.start_again(1);
+        scene.assert_whole(&[0, 2, 3, 4, 5], "one has vanished");
+        let said = format!("{} was there before, and has vanished", dir.display());
+        assert!(scene.cluster.node(1).broker().log().split_off(before).contains(&said));
+        assert!(!dir.exists(), "nothing begins in its place");
+        scene.cluster.stop(1);
+    }
+    std::fs::rename(&saved, &dir).unwrap();
+    scene.cluster.start_again(1);
+    scene.assert_nothing_lost(0, "it is put back");
+    scene.cluster.stop(1);
+    std::fs::remove_dir_all(&dir).unwrap();
+    scene.cluster.start_again(1);
+    scene.make_anew();
 }
 
 #[test]

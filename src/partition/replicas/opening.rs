@@ -36,6 +36,7 @@ impl Replicas {
         let is_open =
             |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
         let closed = changes.iter().copied().filter(|change| !is_open(change));
+        let closed = closed.filter(|change| !self.stays_closed(node, change, image));
         let (missed, wanted): (Vec<_>, Vec<_>) = closed.partition(|change| is_missed(node, change));
         report_missed(node, &missed);
         for change in missed.iter().filter(|change| is_unreported(node, change)) {
@@ -64,6 +65,29 @@ impl Replicas {
         }
     }
 
+    /// Keeps a replica closed whose log has vanished while the cluster counts on it. Others that have the records are
+    /// to lead; once nobody counts on this one, it begins anew.
+    fn stays_closed(&self, node: &Node, change: &PartitionDelta, image: &ClusterImage) -> bool {
+        let place = (change.topic.name.clone(), change.index);
+        let replica = KnownReplica::of(change.topic.id, &change.after, node.config.node_id);
+        let vanished = replica.and_then(|replica| node.store.vanished_from(&place, &replica));
+        let Some(dir) = vanished else { return false };
+        let key = (change.topic.id, change.index);
+        let (topic, index) = place;
+        let reason = format!("{} was there before, and has vanished", dir.display());
+        let unopened = Unopened { topic: topic.clone(), reason, is_worth_a_try: false };
+        if node.partitions.insert_unopened(key, unopened) {
+            error!(
+                "{topic}-{index} stays offline: {} was there before, and has vanished. If others have the records, they lead, \
+                 and it is fetched from them; otherwise stop the node, put the directory back and start again. If it is lost for \
+                 good, delete the topic, or see docs/operating.md",
+                dir.display()
+            );
+        }
+        self.leave(node, key, image);
+        true
+    }
+
     fn on_unopened(&self, node: &Node, failure: &OpenError, image: &ClusterImage) {
         let key = (failure.topic_id, failure.index);
         let is_worth_a_try = match failure.source.severity() {
@@ -86,7 +110,9 @@ impl Replicas {
         let id = node.config.node_id;
         let topic = image.topics.by_id(key.0);
         let Some(known) = topic.and_then(|topic| topic.partition(key.1)) else { return };
-        let others_have_it = known.isr.contains(&id) && known.isr.len() > 1;
+        // An eligible leader replica has all that was acknowledged, as one in sync has.
+        let mut others = known.isr.iter().chain(&known.elr).filter(|other| **other != id);
+        let others_have_it = known.isr.contains(&id) && others.next().is_some();
         if others_have_it && image.metadata_version().is_directory_assignment_supported() {
             self.assign_directory(key, directory_id::LOST);
         }
@@ -102,6 +128,10 @@ impl Replicas {
             let image = self.lock_applied();
             let Some(unopened) = node.partitions.unopened_at(key) else { continue };
             let place = node.store.place_of(&unopened.topic, key.1);
+            // What has vanished is looked at with the next image that changes it.
+            if place.is_none() && !unopened.is_worth_a_try {
+                continue;
+            }
             // One is enough to find out that the directory still lacks something.
             if still_lacking.contains(&place) {
                 continue;
@@ -138,6 +168,11 @@ fn is_unreported(node: &Node, change: &PartitionDelta) -> bool {
 fn report_missed(node: &Node, missed: &[&PartitionDelta]) {
     if missed.is_empty() {
         return;
+    }
+    for change in missed {
+        if let Some(directory) = change.after.directory(node.config.node_id) {
+            node.store.note_missed(&(change.topic.name.clone(), change.index), directory);
+        }
     }
     let directories =
         missed.iter().filter_map(|change| change.after.directory(node.config.node_id));

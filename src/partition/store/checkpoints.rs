@@ -4,12 +4,13 @@
 //! One writer at a time: an older state must not replace a newer one. A recovery point on disk is never above what is
 //! synced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use klamm_log::checkpoint::{self, PartitionOffsets};
 use klamm_log::error::LogError;
 use klamm_log::log_dir::LogDir;
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
 use tracing::error;
 
@@ -27,6 +28,9 @@ pub(super) struct Checkpoints {
     high_watermarks: PartitionOffsets,
     /// Logs that were found and not opened by this run.
     unopened: BTreeSet<(String, PartitionIndex)>,
+    /// Logs that have entries and were not found, with the topics of which a log of that name was being deleted here. Their
+    /// entries are written down again: the next start has no other evidence.
+    vanished: BTreeMap<(String, PartitionIndex), BTreeSet<Uuid>>,
 }
 
 /// The entries of one log.
@@ -45,16 +49,41 @@ impl Checkpoints {
             log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
             high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
             unopened: BTreeSet::new(),
+            vanished: BTreeMap::new(),
         })
     }
 
-    /// What lies in the directory. Entries of other logs are as old as their names.
-    pub(super) fn set_found(&mut self, found: BTreeSet<(String, PartitionIndex)>) {
-        for offsets in [&mut self.recovery_points, &mut self.log_starts, &mut self.high_watermarks]
-        {
-            offsets.retain(|key, _| found.contains(key));
-        }
+    /// What lies in the directory, and what is being deleted in it. Entries of other logs tell what has vanished.
+    pub(super) fn set_found(
+        &mut self,
+        found: BTreeSet<(String, PartitionIndex)>,
+        deleted: &BTreeMap<(String, PartitionIndex), BTreeSet<Uuid>>,
+    ) {
+        let all = [&self.recovery_points, &self.log_starts, &self.high_watermarks];
+        let vanished = all.into_iter().flat_map(BTreeMap::keys).filter(|key| !found.contains(key));
+        let of = |key: &(String, PartitionIndex)| deleted.get(key).cloned().unwrap_or_default();
+        self.vanished = vanished.map(|key| (key.clone(), of(key))).collect();
         self.unopened = found;
+    }
+
+    /// Whether the log of a topic's partition was here, is not, and was not deleted.
+    pub(super) fn has_vanished(&self, topic: &str, index: PartitionIndex, topic_id: Uuid) -> bool {
+        let deleted = self.vanished.get(&(topic.to_owned(), index));
+        deleted.is_some_and(|deleted| !deleted.contains(&topic_id))
+    }
+
+    /// A log that must have been here is not.
+    pub(super) fn set_vanished(&mut self, topic: String, index: PartitionIndex) {
+        let key = (topic, index);
+        self.recovery_points.entry(key.clone()).or_insert(0);
+        self.vanished.entry(key).or_default();
+    }
+
+    /// Drops the entries of the other logs that have vanished.
+    pub(super) fn retain_vanished(&mut self, is_kept: impl Fn(&str, PartitionIndex) -> bool) {
+        let dropped = self.vanished.extract_if(.., |(topic, index), _| !is_kept(topic, *index));
+        let dropped: Vec<_> = dropped.collect();
+        dropped.into_iter().for_each(|((topic, index), _)| self.forget(&topic, index));
     }
 
     pub(super) fn of(&self, topic: &str, index: PartitionIndex) -> Checkpointed {
@@ -70,13 +99,14 @@ impl Checkpoints {
     pub(super) fn forget(&mut self, topic: &str, index: PartitionIndex) {
         let key = (topic.to_owned(), index);
         self.unopened.remove(&key);
+        self.vanished.remove(&key);
         for offsets in [&mut self.recovery_points, &mut self.log_starts, &mut self.high_watermarks]
         {
             offsets.remove(&key);
         }
     }
 
-    /// Recovery points, high watermarks and log starts of the logs that were not opened.
+    /// Recovery points, high watermarks and log starts of the logs that were not opened, and of those that have vanished.
     pub(super) fn of_unopened(&self) -> [PartitionOffsets; 3] {
         [&self.recovery_points, &self.high_watermarks, &self.log_starts].map(Clone::clone)
     }

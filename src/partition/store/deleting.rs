@@ -42,6 +42,7 @@ impl LogStore {
 
     /// As [`Self::delete`], of a partition that could not be opened.
     pub(crate) fn delete_unopened(&self, topic: &ByteString, index: PartitionIndex) {
+        self.forget_vanished(topic, index);
         let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
         lock(&self.at(place).checkpoints).forget(topic, index);
         match self.mark(place, topic, index, DirKind::Delete) {

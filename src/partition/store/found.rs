@@ -1,7 +1,7 @@
 //! What lies in the log directories, and what becomes of it once the cluster's metadata are known.
 
-use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bytestring::ByteString;
@@ -36,6 +36,7 @@ impl LogStore {
         let path = directory.dir.path();
         let entries = directory.dir.storage().disk.list(path).map_err(LogError::from)?;
         let mut logs = BTreeSet::new();
+        let mut deleted: BTreeMap<_, BTreeSet<Uuid>> = BTreeMap::new();
         for name in entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name) {
             if name == METADATA_LOG_DIR {
                 continue;
@@ -55,11 +56,16 @@ impl LogStore {
                 DirKind::Future => {
                     lock(&self.futures).entry(key).or_default().push((place, name));
                 }
-                DirKind::Delete => lock(&self.deleted).push((0, place, name)),
+                DirKind::Delete => {
+                    let of = deleted.entry((key.0.to_string(), key.1)).or_default();
+                    of.extend(self.topic_id_at(place, &name));
+                    lock(&self.deleted).push((0, place, name));
+                }
                 DirKind::Stray => warn!("{} is left alone", path.join(name).display()),
             }
         }
-        lock(&directory.checkpoints).set_found(logs);
+        lock(&directory.checkpoints).set_found(logs, &deleted);
+        self.find_vanished(directory);
         directory.set_found();
         Ok(())
     }
@@ -88,6 +94,7 @@ impl LogStore {
             self.judge(&key, place);
         }
         self.settle_futures(known);
+        self.settle_vanished(known);
         self.report_unknown(&is_new);
         let found = self.in_use().filter(|(_, directory)| directory.is_found());
         found.for_each(|(_, directory)| directory.set_settled());

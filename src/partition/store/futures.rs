@@ -108,7 +108,8 @@ impl LogStore {
         mut copies: Vec<(usize, String)>,
     ) {
         let current = self.place_of(&key.0, key.1);
-        if current.is_none() && self.is_missed(replica) {
+        let has_vanished = || self.vanished_from(&key, replica).is_some();
+        if current.is_none() && (self.is_missed(replica) || has_vanished()) {
             // The log may come back; a copy that is not whole is none.
             lock(&self.futures).insert(key, copies);
             return;

@@ -25,6 +25,13 @@ pub(super) struct Topics {
     registered: BTreeSet<Uuid>,
 }
 
+impl Topics {
+    /// Whether the local metadata log spoke of a topic when the node started.
+    pub(super) fn knew_at_start(&self, topic_id: Uuid) -> bool {
+        self.at_start.contains(&topic_id)
+    }
+}
+
 /// Collects the topics of which a metadata log speaks.
 #[derive(Debug, Default)]
 pub(crate) struct TopicsSeen(BTreeSet<Uuid>);

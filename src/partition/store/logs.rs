@@ -86,6 +86,7 @@ impl LogStore {
         };
         self.finish_deletion(&topic, index).map_err(failed)?;
         self.promote_found(&topic, index).map_err(failed)?;
+        self.forget_vanished(&topic, index);
         let (place, mut log) = loop {
             let Some(place) = self.place_for(&topic, index) else {
                 let dir = self.left_alone(&topic, index).unwrap_or_default();

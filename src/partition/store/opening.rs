@@ -72,6 +72,7 @@ impl LogStore {
             doubles: Mutex::default(),
             unknown: Mutex::default(),
             topics: Mutex::default(),
+            missed: Mutex::default(),
             futures: Mutex::default(),
             preferred: Mutex::default(),
             cordoned: Mutex::default(),

@@ -23,6 +23,8 @@ use crate::config::BrokerConfig;
 use crate::partition::handle::{AppendOptions, BrokerStatuses};
 use crate::partition::settings::partition_config;
 
+mod vanished;
+
 const TOPIC_ID: Uuid = Uuid::from_bytes([9; 16]);
 const DIRECTORIES: [&str; 3] = ["/a", "/b", "/c"];
 const PARTITIONS: i32 = 6;
@@ -138,8 +140,12 @@ impl Node {
         settle(store, image);
         let known = |index: &PartitionIndex| KnownReplica::find(image, 1, "t", *index);
         let here = (0..PARTITIONS).filter(|index| {
-            let is_found = store.place_of(&"t".into(), *index).is_some();
-            known(index).is_some_and(|replica| is_found || !store.is_out_of_reach(&replica))
+            let key = ("t".into(), *index);
+            let is_found = store.place_of(&key.0, *index).is_some();
+            known(index).is_some_and(|replica| {
+                let vanished = store.vanished_from(&key, &replica).is_some();
+                !vanished && (is_found || !store.is_out_of_reach(&replica))
+            })
         });
         let partitions = open_all(store, here.collect());
         let end = |partition: &Arc<Partition>| partition.view().unwrap().log_end();
