@@ -3,8 +3,7 @@
 //! They are remembered with the reason (the table answers KAFKA_STORAGE_ERROR for them) and tried again, one for each log
 //! directory at a time until there is room; then each takes the role that the newest image has for it. Meanwhile the
 //! controller is told that this replica has lost its directory, where another is in sync: it moves the leadership and
-//! takes this one out of the ISR, and hears of the real directory when the log is open. It is told the same of a replica
-//! that may lie in a directory which is not here and was never reported: nothing else says that it cannot lead.
+//! takes this one out of the ISR, and hears of the real directory when the log is open.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,9 +38,6 @@ impl Replicas {
         let closed = closed.filter(|change| !self.stays_closed(node, change, image));
         let (missed, wanted): (Vec<_>, Vec<_>) = closed.partition(|change| is_missed(node, change));
         report_missed(node, &missed);
-        for change in missed.iter().filter(|change| is_unreported(node, change)) {
-            self.leave(node, (change.topic.id, change.index), image);
-        }
         let wanted = wanted.into_iter().map(|change| {
             if let Some(directory) = change.after.directory(node.config.node_id) {
                 node.store.prefer_recorded(&change.topic.name, change.index, directory);
@@ -158,11 +154,6 @@ fn is_missed(node: &Node, change: &PartitionDelta) -> bool {
     let replica = KnownReplica::of(change.topic.id, &change.after, node.config.node_id);
     node.store.place_of(&change.topic.name, change.index).is_none()
         && replica.is_some_and(|replica| node.store.is_out_of_reach(&replica))
-}
-
-/// The metadata do not name the directory that is not here, so the controller believes that this broker could lead.
-fn is_unreported(node: &Node, change: &PartitionDelta) -> bool {
-    change.after.directory(node.config.node_id).is_some_and(directory_id::is_reserved)
 }
 
 fn report_missed(node: &Node, missed: &[&PartitionDelta]) {

@@ -9,7 +9,6 @@ use crate::node::NodeTimer;
 use crate::observation::Observation;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
-use klamm_protocol::Uuid;
 
 impl Broker {
     /// Opens a replica's log, if it may be opened, and notes what the controller is to be told of its directory.
@@ -35,7 +34,7 @@ impl Broker {
                     return false;
                 }
                 Placement::Offline => {
-                    self.on_missed(id, partition, opened_in);
+                    self.misplaced.extend(opened_in.map(|directory| (id, directory)));
                     step.observe(Observation::ReplicaOffline);
                     return false;
                 }
@@ -48,24 +47,6 @@ impl Broker {
             false => drop(self.misplaced.insert(id, directory)),
         }
         true
-    }
-
-    /// A replica's directory is not there. Where the metadata do not name one, the controller is told that this replica
-    /// cannot lead.
-    fn on_missed(&mut self, id: PartitionId, partition: &Partition, opened_in: Option<Uuid>) {
-        let is_unreported = partition.directory(self.life.0).is_some_and(directory_id::is_reserved);
-        if let Some(directory) = opened_in {
-            self.misplaced.insert(id, directory);
-        } else if is_unreported {
-            self.leave(id, partition);
-        }
-    }
-
-    /// Has the controller move what this replica is counted on for to others, if there are any.
-    fn leave(&mut self, id: PartitionId, partition: &Partition) {
-        if partition.isr.contains(&self.life.0) && partition.isr.len() > 1 {
-            self.misplaced.insert(id, directory_id::LOST);
-        }
     }
 
     /// A new leader writes its epoch down before anything else.
