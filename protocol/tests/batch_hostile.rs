@@ -1,12 +1,9 @@
 //! Record batches from hostile clients: nothing panics, and nothing allocates out of proportion.
 //!
-//! The allocator counts every byte ever allocated, freed or not, so each bound here is also one on
+//! Counted is every byte that a test ever allocated, freed or not, so each bound here is also one on
 //! the peak. What zstd's C code allocates is not counted; its window is capped in the code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::alloc::System;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use klamm_protocol::batch::{
@@ -21,31 +18,17 @@ use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rul
 use klamm_protocol::record::{RecordData, RecordError};
 use klamm_protocol::varint::write_varint;
 use proptest::prelude::*;
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// Tests of one binary would run at the same time, and the allocator counts for all of them.
-static ALONE: Mutex<()> = Mutex::new(());
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const CODECS: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
-/// Every test holds this while it runs.
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs `work` and returns what it gave and how many bytes it allocated.
+/// Runs `work` and returns what it gave and how many bytes this thread allocated for it.
 fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let region = Region::new(ALLOCATOR);
-    let result = work();
-    let change = region.change();
-    let reallocated = usize::try_from(change.bytes_reallocated).unwrap_or(0);
-    (result, change.bytes_allocated + reallocated)
+    let mut result = None;
+    let allocated = allocation_counter::measure(|| result = Some(work()));
+    (result.unwrap(), usize::try_from(allocated.bytes_total).unwrap())
 }
 
 fn rules() -> Rules<'static> {
@@ -111,7 +94,6 @@ fn bomb(codec: Compression, prefix: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_batch_that_claims_two_billion_records_allocates_nothing_for_them() {
-    let _alone = alone();
     for body in [&[][..], &[0; 100]] {
         let bytes = sealed(Compression::None, i32::MAX, body);
         let batch = RecordBatch::parse(&bytes).unwrap();
@@ -126,7 +108,6 @@ fn a_batch_that_claims_two_billion_records_allocates_nothing_for_them() {
 
 #[test]
 fn a_record_that_claims_a_billion_headers_allocates_nothing_for_them() {
-    let _alone = alone();
     let mut record = vec![0, 0, 0, 1, 1];
     write_varint(&mut record, 1 << 30);
     let mut body = Vec::new();
@@ -147,7 +128,6 @@ fn a_record_that_claims_a_billion_headers_allocates_nothing_for_them() {
 
 #[test]
 fn a_bomb_stops_at_the_limit() {
-    let _alone = alone();
     for codec in CODECS {
         let body = bomb(codec, &[]);
         let limit = 8 * MIB;
@@ -159,7 +139,6 @@ fn a_bomb_stops_at_the_limit() {
 
 #[test]
 fn a_bomb_is_walked_piece_by_piece_and_refused_at_the_limit() {
-    let _alone = alone();
     for codec in CODECS {
         let body = bomb(codec, &record_start(1 << 30));
         let bytes = sealed(codec, 1, &body);
@@ -177,7 +156,6 @@ fn a_bomb_is_walked_piece_by_piece_and_refused_at_the_limit() {
 
 #[test]
 fn a_bomb_for_an_uncompressed_topic_stops_at_max_message_bytes() {
-    let _alone = alone();
     for codec in CODECS {
         let bytes = sealed(codec, 1, &bomb(codec, &record_start(1 << 30)));
         let target = Some(Codec::from(Compression::None));
@@ -199,7 +177,6 @@ fn a_bomb_for_an_uncompressed_topic_stops_at_max_message_bytes() {
 
 #[test]
 fn a_snappy_length_that_lies_allocates_nothing_for_it() {
-    let _alone = alone();
     let lie = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
     let framed = [&compress(Compression::Snappy, b"")[..], &[0, 0, 0, 6], &lie].concat();
     // As much as six times 22 bytes is believable, but not what is in the block.
@@ -217,7 +194,6 @@ fn a_snappy_length_that_lies_allocates_nothing_for_it() {
 
 #[test]
 fn an_lz4_frame_that_announces_large_blocks_allocates_by_what_it_holds() {
-    let _alone = alone();
     // Blocks of up to 4 MiB, of which there is one, of one byte.
     let mut body = compress(Compression::Lz4, b"");
     body.truncate(4);
@@ -229,7 +205,6 @@ fn an_lz4_frame_that_announces_large_blocks_allocates_by_what_it_holds() {
 
 #[test]
 fn validating_an_uncompressed_batch_allocates_nothing() {
-    let _alone = alone();
     let mut builder = BatchBuilder::new(0);
     for timestamp in 0..1_000 {
         builder.append(timestamp, Some(b"key"), Some(b"value"), &[]).unwrap();
@@ -242,7 +217,6 @@ fn validating_an_uncompressed_batch_allocates_nothing() {
 
 #[test]
 fn validating_a_compressed_batch_where_others_were_validated_before_allocates_nothing() {
-    let _alone = alone();
     let records = encoded_records(20_000);
     for codec in CODECS {
         let bytes = sealed(codec, 20_000, &compress(codec, &records));
@@ -259,7 +233,6 @@ fn validating_a_compressed_batch_where_others_were_validated_before_allocates_no
 
 #[test]
 fn a_small_body_may_decompress_to_sixteen_mebibytes_and_no_further() {
-    let _alone = alone();
     // The record's header takes a few bytes as well.
     for (value_len, fits) in [(16 * MIB - KIB, true), (16 * MIB, false)] {
         let value = vec![0; value_len];
@@ -318,7 +291,6 @@ proptest! {
     fn no_bytes_make_reading_or_validating_panic(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
     ) {
-        let _alone = alone();
         read_everything(bytes.clone().into());
         prop_assert!(validate(bytes.into(), &rules()).is_err());
     }
@@ -329,7 +301,6 @@ proptest! {
         changes in some_changes(),
         compressed in any::<bool>(),
     ) {
-        let _alone = alone();
         let codec = if compressed { codec } else { Compression::None };
         let good = sealed(codec, 5, &compress(codec, &encoded_records(5)));
         let damaged: Bytes = mutated(&good, &changes).into();
@@ -345,7 +316,6 @@ proptest! {
         changes in some_changes(),
         count in any::<i32>(),
     ) {
-        let _alone = alone();
         let body = mutated(&compress(codec, &encoded_records(5)), &changes);
         for count in [5, count] {
             let bytes = sealed(codec, count, &body);
@@ -364,7 +334,6 @@ proptest! {
         repeat in 1usize..400,
         changes in some_changes(),
     ) {
-        let _alone = alone();
         let body = mutated(&compress(codec, &data.repeat(repeat)), &changes);
         if let Ok(output) = decompress(codec, &body, MIB) {
             let bound = check_frame(codec, &body).unwrap();
@@ -378,7 +347,6 @@ proptest! {
         changes in some_changes(),
         count in 1i32..8,
     ) {
-        let _alone = alone();
         let records = mutated(&encoded_records(5), &changes);
         let plain = validate(sealed(Compression::None, count, &records), &rules());
         let walked = validate(sealed(codec, count, &compress(codec, &records)), &rules());

@@ -10,24 +10,9 @@
 #[allow(dead_code, reason = "shared by tests that each use a part of it")]
 mod fixture;
 
-use std::alloc::System;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use bytes::Bytes;
 use fixture::{Codec, Fixture};
 use klamm_protocol::decode::DecodeError;
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// Tests of one binary would run at the same time, and the allocator counts for all of them.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Every test holds this while it runs.
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const KIB: usize = 1 << 10;
 
@@ -56,13 +41,11 @@ impl Drop for Attempt<'_> {
 fn decode(codec: &Codec, version: i16, input: &Bytes) -> (Result<(), DecodeError>, usize) {
     let _attempt = Attempt { codec, version, input };
     let owned = input.clone();
-    let region = Region::new(ALLOCATOR);
-    let result = (codec.decode)(owned, version);
-    let change = region.change();
-    let reallocated = usize::try_from(change.bytes_reallocated).unwrap_or(0);
-    let allocated = change.bytes_allocated + reallocated;
+    let mut result = None;
+    let counted = allocation_counter::measure(|| result = Some((codec.decode)(owned, version)));
+    let allocated = usize::try_from(counted.bytes_total).unwrap();
     assert!(allocated <= allowed(input.len()), "{allocated} bytes from {}", input.len());
-    (result, allocated)
+    (result.unwrap(), allocated)
 }
 
 /// All frames of the fixture with their codecs.
@@ -105,7 +88,6 @@ impl Numbers {
 
 #[test]
 fn every_frame_that_ends_early_is_refused() {
-    let _alone = alone();
     for_each_frame(&Fixture::load(), |codec, version, frame| {
         for end in 0..frame.len() {
             let (result, _) = decode(codec, version, &frame.slice(..end));
@@ -116,7 +98,6 @@ fn every_frame_that_ends_early_is_refused() {
 
 #[test]
 fn a_flipped_bit_or_byte_anywhere_is_survived() {
-    let _alone = alone();
     let mut numbers = Numbers(1);
     let mut outcomes = [0_usize; 2];
     for_each_frame(&Fixture::load(), |codec, version, frame| {
@@ -150,7 +131,6 @@ const IMPOSSIBLE_LENGTHS: &[&[u8]] = &[
 
 #[test]
 fn an_impossible_length_at_any_position_is_survived() {
-    let _alone = alone();
     for_each_full_frame(&Fixture::load(), |codec, version, frame| {
         for at in 0..=frame.len() {
             for length in IMPOSSIBLE_LENGTHS {
@@ -167,7 +147,6 @@ fn an_impossible_length_at_any_position_is_survived() {
 #[test]
 fn a_flood_of_the_smallest_elements_at_any_position_stays_within_the_budget() {
     const FLOOD: usize = 24 * KIB;
-    let _alone = alone();
     let fixture = Fixture::load();
     let (mut most, mut refused) = (0, 0);
     for codec in Codec::all() {
@@ -203,7 +182,6 @@ fn varint(mut value: u32) -> Vec<u8> {
 #[test]
 fn random_bytes_are_survived_by_every_message_in_every_version() {
     const ATTEMPTS: usize = 150;
-    let _alone = alone();
     let mut numbers = Numbers(2);
     let mut outcomes = [0_usize; 2];
     for codec in Codec::all() {
@@ -234,7 +212,6 @@ fn likely_byte(numbers: &mut Numbers) -> u8 {
 /// the wire.
 #[test]
 fn short_requests_that_ask_for_gigabytes_are_refused_without_allocating() {
-    let _alone = alone();
     let codecs = Codec::all();
     let topics_12 = [&[0xff; 4][..], &[0; 17], &[0; 4], &[0xff; 4], &varint(100_000_001)].concat();
     let attacks: &[(&str, i16, &[u8])] = &[
@@ -261,7 +238,6 @@ fn short_requests_that_ask_for_gigabytes_are_refused_without_allocating() {
 
 #[test]
 fn a_gigabyte_of_tagged_fields_that_are_not_there_is_refused() {
-    let _alone = alone();
     let codecs = Codec::all();
     let header = codecs.iter().find(|codec| codec.name == "RequestHeader").unwrap();
     let header_with = |tags: &[u8]| Bytes::from([&[0_u8; 8][..], &[0xff, 0xff], tags].concat());
