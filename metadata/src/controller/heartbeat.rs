@@ -135,7 +135,8 @@ impl Controller {
             }
             BrokerControlState::Unfenced => {
                 records.push(registration_change(request, |change| change.fenced = -1));
-                self.update_partitions(BrokerEvent::Unfenced(broker), records);
+                let failed = &request.offline_log_dirs;
+                self.update_partitions(BrokerEvent::Unfenced { broker, failed }, records);
             }
             BrokerControlState::ControlledShutdown => {
                 let registered = self.image().brokers.get(broker).expect("its epoch was checked");

@@ -19,7 +19,12 @@ pub(super) enum BrokerEvent<'a> {
     /// It is unregistered: partitions where it is merely eligible are looked at too.
     Unregistered(BrokerId),
     /// It may lead again.
-    Unfenced(BrokerId),
+    Unfenced {
+        /// Who.
+        broker: BrokerId,
+        /// Its log directories that have failed, which the image may not show yet either.
+        failed: &'a [Uuid],
+    },
     /// It came back, but had not stopped cleanly: it may have lost committed records.
     UncleanShutdown(BrokerId),
     /// Log directories of it are there again.
@@ -36,7 +41,7 @@ impl BrokerEvent<'_> {
         match self {
             Self::Leaves(id)
             | Self::Unregistered(id)
-            | Self::Unfenced(id)
+            | Self::Unfenced { broker: id, .. }
             | Self::UncleanShutdown(id)
             | Self::DirectoriesReturn { broker: id, .. } => id,
         }
@@ -48,7 +53,7 @@ impl BrokerEvent<'_> {
             Self::Unregistered(id) | Self::UncleanShutdown(id) => {
                 partition.isr.contains(&id) || partition.elr.contains(&id)
             }
-            Self::Unfenced(_) => !partition.has_leader(),
+            Self::Unfenced { .. } => !partition.has_leader(),
             Self::DirectoriesReturn { broker, .. } => {
                 !partition.has_leader() && partition.replicas.contains(&broker)
             }
@@ -56,7 +61,7 @@ impl BrokerEvent<'_> {
     }
 
     fn shrinks_isr(self) -> bool {
-        !matches!(self, Self::Unfenced(_) | Self::DirectoriesReturn { .. })
+        !matches!(self, Self::Unfenced { .. } | Self::DirectoriesReturn { .. })
     }
 }
 
@@ -83,7 +88,9 @@ impl Controller {
     ) -> Option<MetadataRecord> {
         let brokers = &self.image().brokers;
         let may_lead = |id: BrokerId, directory: Uuid| match event {
-            BrokerEvent::Unfenced(broker) if id == broker => brokers.has_online_dir(id, directory),
+            BrokerEvent::Unfenced { broker, failed } if id == broker => {
+                brokers.has_online_dir(id, directory) && !failed.contains(&directory)
+            }
             BrokerEvent::DirectoriesReturn { broker, online } if id == broker => {
                 brokers.is_active(id) && directory_id::is_online(directory, online)
             }

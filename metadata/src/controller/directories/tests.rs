@@ -39,6 +39,19 @@ fn a_replica_in_a_failed_directory_stops_to_lead() {
     assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
 }
 
+/// The first heartbeat of a broker both unfences it and tells of the directory.
+#[test]
+fn a_broker_that_is_unfenced_leads_nothing_in_a_directory_that_has_failed() {
+    let (mut testbed, topic) = two_directories();
+    testbed.assign_directory(1, topic, 0, uuid(50));
+    testbed.fence(2);
+    testbed.fence(1);
+    assert_eq!(testbed.partition("t", 0).leader, -1);
+    testbed.heartbeat(1, |heartbeat| heartbeat.offline_log_dirs = vec![uuid(50)]);
+    assert!(testbed.controller.image().brokers.is_active(1));
+    assert_eq!(testbed.partition("t", 0).leader, -1);
+}
+
 #[test]
 fn a_replica_that_cannot_be_opened_leaves_and_comes_back_with_its_directory() {
     let (mut testbed, topic) = two_directories();
