@@ -1,4 +1,4 @@
-//! The reserved log directory ids of KIP-858 (Kafka's DirectoryId).
+//! The reserved log directory ids of KIP-858 (Kafka's DirectoryId), and one of Klamm's from the same range.
 
 use klamm_protocol::Uuid;
 
@@ -8,6 +8,10 @@ pub const MIGRATING: Uuid = reserved(0);
 pub const UNASSIGNED: Uuid = reserved(1);
 /// The replica's directory has failed.
 pub const LOST: Uuid = reserved(2);
+/// The replica's log could not be begun for want of room or descriptors: it is offline, and there is nothing to be found.
+///
+/// Klamm's own. To Apache Kafka's controllers and brokers it is the id of a directory that is not there.
+pub const NOT_BEGUN: Uuid = reserved(75);
 
 const fn reserved(low: u8) -> Uuid {
     Uuid::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low])
@@ -22,6 +26,11 @@ pub fn is_reserved(directory: Uuid) -> bool {
     high.iter().all(|byte| *byte == 0) && low < 100
 }
 
+/// Whether a broker has given up a replica: others are to lead, and it is out of the ISR until it is told of elsewhere.
+pub fn is_given_up(directory: Uuid) -> bool {
+    directory == LOST || directory == NOT_BEGUN
+}
+
 /// Whether a replica in `directory` can be served by a broker with these online directories.
 ///
 /// A registration from before metadata.version 17 names no directories; its broker would have
@@ -30,7 +39,7 @@ pub fn is_online(directory: Uuid, online: &[Uuid]) -> bool {
     if directory == UNASSIGNED || directory == MIGRATING {
         return true;
     }
-    if directory == LOST {
+    if is_given_up(directory) {
         return false;
     }
     online.is_empty() || online.contains(&directory)
@@ -57,6 +66,7 @@ mod tests {
         assert!(is_online(UNASSIGNED, &[id(1)]));
         assert!(is_online(MIGRATING, &[id(1)]));
         assert!(!is_online(LOST, &[LOST]));
+        assert!(is_reserved(NOT_BEGUN) && !is_online(NOT_BEGUN, &[]));
         assert!(is_online(id(1), &[id(2), id(1)]));
         assert!(!is_online(id(3), &[id(2), id(1)]));
         assert!(is_online(id(3), &[]));

@@ -76,7 +76,7 @@ impl KnownReplica {
     ) -> bool {
         match self.directory {
             directory_id::LOST => self.is_counted_on,
-            directory_id::UNASSIGNED | directory_id::MIGRATING => {
+            directory_id::UNASSIGNED | directory_id::MIGRATING | directory_id::NOT_BEGUN => {
                 self.is_counted_on && may_be_elsewhere()
             }
             directory => !is_in_use(directory),
@@ -179,7 +179,9 @@ mod tests {
     #[test]
     fn a_log_whose_directory_was_never_told_is_missed_only_if_it_is_counted_on_and_may_be_elsewhere()
      {
-        for directory in [directory_id::UNASSIGNED, directory_id::MIGRATING] {
+        let never_told =
+            [directory_id::UNASSIGNED, directory_id::MIGRATING, directory_id::NOT_BEGUN];
+        for directory in never_told {
             let is_missed = |counted, elsewhere| {
                 replica(directory, counted).is_missed(|_| unreachable!("reserved"), || elsewhere)
             };

@@ -120,7 +120,7 @@ pub(super) fn waits_for_election(known: &Registered, node: &Node) -> bool {
 /// A leader has taken a replica into the ISR again that has just told that it has lost its log: its last fetch was under
 /// way.
 fn is_still_counted_on(known: &Registered, directory: Uuid, node: &Node) -> bool {
-    directory == directory_id::LOST && known.isr.contains(&node.config.node_id)
+    directory_id::is_given_up(directory) && known.isr.contains(&node.config.node_id)
 }
 
 fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDirsRequest {

@@ -20,6 +20,7 @@ use crate::observation::Life;
 use crate::plant::Plant;
 use crate::replica::{Replica, Role};
 use crate::scenario::{HEARTBEAT_MS, LAG_MS};
+use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
@@ -135,13 +136,17 @@ impl Broker {
             };
             PARTITIONS.iter().enumerate().filter_map(is_there).collect()
         });
-        self.misplaced.clear();
+        // What a broker gives up it asks for until the controller has heard it, whoever is in sync by then.
+        self.misplaced.retain(|_, directory| directory_id::is_given_up(*directory));
         for (id, (topic, index)) in PARTITIONS.iter().enumerate() {
             let topic = image.topics.by_name(topic);
             let Some(found) = topic.and_then(|topic| topic.partition(*index)) else { continue };
             if !found.replicas.contains(&self.life.0) {
                 self.drop_replica(id, disk, step);
                 continue;
+            }
+            if found.directory(self.life.0) == self.misplaced.get(&id).copied() {
+                self.misplaced.remove(&id);
             }
             if !self.is_open(id, found, disk, step) {
                 continue;
@@ -152,7 +157,7 @@ impl Broker {
             } else if !has_room {
                 self.close_replica(id, step);
                 disk.logs.close_log(id);
-                self.on_no_room(id, found, step);
+                self.on_no_room(id, found, disk, step);
                 continue;
             }
             let registration = Registration {

@@ -59,6 +59,8 @@ impl Clock {
             last_seen_ms: None,
         };
         clock.restart(0);
+        // Formatting has written files.
+        clock.write_down(clock.wall_ms(0));
         clock
     }
 

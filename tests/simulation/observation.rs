@@ -67,8 +67,8 @@ pub(crate) enum Observation {
         offset: Offset,
         value: Value,
     },
-    /// A producer was told that its next sequence does not follow its last.
-    SequenceRefused { partition: PartitionId, value: Value },
+    /// The leader of an epoch has told a producer that its next sequence does not follow its last.
+    SequenceRefused { partition: PartitionId, epoch: LeaderEpoch, value: Value },
     /// A consumer was given a value.
     Consumed { partition: PartitionId, offset: Offset, value: Option<Value> },
     /// A consumer was told how far a partition reaches; when it asked, it knew that it did so far.

@@ -9,7 +9,7 @@ use crate::client::{ClientStep, ClientTimer, Leaders};
 use crate::message::{Address, CallId, Message, ProducedBatch};
 use crate::observation::Observation;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::Offset;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
 use std::collections::VecDeque;
 
 /// `max.in.flight.requests.per.connection`
@@ -32,8 +32,8 @@ enum Sending {
 struct Batch {
     values: Vec<Value>,
     sending: Sending,
-    /// Whether all before it were acknowledged when it was last sent.
-    was_next: bool,
+    /// The epoch of the leader that it was last sent to, if all before it were acknowledged.
+    next_in: Option<LeaderEpoch>,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Producer {
                 .map(|sequence| Value { producer, sequence })
                 .collect();
             queue.next_sequence += i32::try_from(count).expect("few");
-            queue.window.push_back(Batch { values, sending: Sending::New, was_next: false });
+            queue.window.push_back(Batch { values, sending: Sending::New, next_in: None });
         }
         self.send(partition, leaders, step);
     }
@@ -102,7 +102,7 @@ impl Producer {
             self.next_call += 1;
             let call = self.next_call;
             batch.sending = Sending::InFlight(call);
-            batch.was_next = place == 0;
+            batch.next_in = (place == 0).then(|| leaders.epoch_of(partition));
             step.after(TIMEOUT_MS, ClientTimer::ProduceTimeout { partition, call });
             let batch = ProducedBatch {
                 partition,
@@ -152,9 +152,11 @@ impl Producer {
             Err(error) => {
                 queue.window[place].sending = Sending::Again;
                 let batch = &queue.window[place];
-                if error == ErrorCode::OutOfOrderSequenceNumber && batch.was_next {
+                if error == ErrorCode::OutOfOrderSequenceNumber
+                    && let Some(epoch) = batch.next_in
+                {
                     let value = batch.values[0];
-                    step.observe(Observation::SequenceRefused { partition, value });
+                    step.observe(Observation::SequenceRefused { partition, epoch, value });
                 }
                 step.after(RETRY_BACK_OFF_MS, ClientTimer::Retry(partition));
             }

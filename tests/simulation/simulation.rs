@@ -48,10 +48,15 @@ const FRESH_SEEDS: u64 = 200;
 /// Seeds of which is counted what happens.
 const CENSUS_SEEDS: u64 = 100;
 /// A planted bug has to show within so many seeds.
-const PLANT_SEEDS: u64 = 400;
+const PLANT_SEEDS: u64 = 2_000;
 /// Beyond the fixed seeds, those under which something was wrong once, and what.
-const SEEDS_THAT_FAILED: [(u64, &str); 1] =
-    [(7_215, "a leader that had missed an epoch counted what a follower had cut off meanwhile")];
+const SEEDS_THAT_FAILED: [(u64, &str); 2] = [
+    (7_215, "a leader that had missed an epoch counted what a follower had cut off meanwhile"),
+    (
+        3_349,
+        "the heartbeat that unfenced a broker elected it into a directory that it told had failed",
+    ),
+];
 /// After so many failing seeds the others are not run.
 const MAX_FAILURES: usize = 20;
 

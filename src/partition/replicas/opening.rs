@@ -15,6 +15,7 @@ use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::ConfigResource;
 use klamm_metadata::known_replica::KnownReplica;
+use klamm_protocol::Uuid;
 use tracing::{error, info};
 
 use super::{Key, Replicas, go_on_with_move};
@@ -80,7 +81,7 @@ impl Replicas {
                 dir.display()
             );
         }
-        self.leave(node, key, image);
+        self.leave(node, key, directory_id::LOST, image);
         true
     }
 
@@ -96,13 +97,16 @@ impl Replicas {
             error!("{failure}");
         }
         if is_worth_a_try {
-            self.leave(node, key, image);
+            let is_begun = node.store.is_begun(&failure.topic, failure.index);
+            let given_up = if is_begun { directory_id::LOST } else { directory_id::NOT_BEGUN };
+            self.leave(node, key, given_up, image);
             self.unopened.notify_one();
         }
     }
 
-    /// Has the controller move what this replica is counted on for to others, if there are any.
-    fn leave(&self, node: &Node, key: Key, image: &ClusterImage) {
+    /// Has the controller move what this replica is counted on for to others, if there are any. `given_up` says whether it
+    /// has a log.
+    fn leave(&self, node: &Node, key: Key, given_up: Uuid, image: &ClusterImage) {
         let id = node.config.node_id;
         let topic = image.topics.by_id(key.0);
         let Some(known) = topic.and_then(|topic| topic.partition(key.1)) else { return };
@@ -110,7 +114,7 @@ impl Replicas {
         let mut others = known.isr.iter().chain(&known.elr).filter(|other| **other != id);
         let others_have_it = known.isr.contains(&id) && others.next().is_some();
         if others_have_it && image.metadata_version().is_directory_assignment_supported() {
-            self.assign_directory(key, directory_id::LOST);
+            self.assign_directory(key, given_up);
         }
     }
 

@@ -153,6 +153,12 @@ impl LogStore {
         Log::open(directory.dir.storage(), &path, options)
     }
 
+    /// Whether a partition has a directory, readable or not.
+    pub(crate) fn is_begun(&self, topic: &ByteString, index: PartitionIndex) -> bool {
+        let name = PartitionDirName::current(topic, index).to_string();
+        self.directory_of(topic, index).is_some_and(|dir| dir.join(name).is_dir())
+    }
+
     /// Keeps new replicas out of the directories that are cordoned now.
     pub(crate) fn cordon(&self, is_cordoned: impl Fn(&DirectoryStatus) -> bool) {
         *lock(&self.cordoned) = self.directories().iter().map(is_cordoned).collect();

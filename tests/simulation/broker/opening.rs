@@ -30,7 +30,7 @@ impl Broker {
                     return false;
                 }
                 Placement::NoRoom => {
-                    self.on_no_room(id, partition, step);
+                    self.on_no_room(id, partition, disk, step);
                     return false;
                 }
                 Placement::Offline => {
@@ -42,6 +42,7 @@ impl Broker {
         }
         let directory = disk.logs.directory_of(id).expect("it is open");
         self.opened_in.insert(id, directory);
+        self.misplaced.remove(&id);
         match partition.directory(self.life.0) == Some(directory) {
             true => disk.logs.delete_others(id),
             false => drop(self.misplaced.insert(id, directory)),
@@ -68,11 +69,14 @@ impl Broker {
         &mut self,
         id: PartitionId,
         partition: &Partition,
+        disk: &Disk,
         step: &mut NodeStep<'_>,
     ) {
         step.observe(Observation::ReplicaWithoutRoom);
         if partition.isr.iter().any(|member| *member != self.life.0) {
-            self.misplaced.insert(id, directory_id::LOST);
+            let is_begun = !disk.logs.found(id).is_empty();
+            let given_up = if is_begun { directory_id::LOST } else { directory_id::NOT_BEGUN };
+            self.misplaced.insert(id, given_up);
         }
         if !self.waits_for_room {
             self.waits_for_room = true;

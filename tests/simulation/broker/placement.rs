@@ -2,8 +2,8 @@
 //!
 //! A replica that is recorded in a directory which this broker does not have is offline: what it has acknowledged lies
 //! there. Only one that nobody counts on (neither in sync nor eligible, and another broker leads) is begun anew
-//! elsewhere, and not before the metadata have recorded it there: a log that the metadata do not know of must never
-//! come to be counted, for the next start might open the other one.
+//! elsewhere, while all directories are in use, and not before the metadata have recorded it there: a log that the
+//! metadata do not know of must never come to be counted, for the next start might open the other one.
 
 use crate::batch::PartitionId;
 use crate::log_directories::{Availability, LogDirectories};
@@ -90,7 +90,10 @@ fn wanted(
     }
     let ignores_elr = step.plant == Plant::BeginsEligibleReplicaAnew;
     let ignored = ignores_elr && !partition.isr.contains(&broker) && known.is_led_elsewhere;
-    match !is_missed || known.can_be_fetched() || ignored {
+    // While a directory is not in use it may come back, and what has failed in this life was fetched in this life: the
+    // leader may be counting on that by now.
+    let may_begin_anew = known.can_be_fetched() && logs.are_all_online();
+    match !is_missed || may_begin_anew || ignored {
         true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
         false => Placement::Offline,
     }

@@ -97,10 +97,12 @@ impl World {
         }
     }
 
-    /// A directory that has failed needs a restart of its node. That helps out where nobody else can lead; everywhere
-    /// else the cluster does without it.
+    /// A directory that has failed needs a restart of its node. Nobody does that before all that others can lead is led
+    /// by them.
     pub(super) fn restart_for_failed_directories(&mut self) {
-        if (0..PARTITIONS.len()).all(|partition| self.can_be_led(partition)) {
+        if (0..PARTITIONS.len())
+            .any(|partition| self.can_be_led(partition) && !self.is_led(partition))
+        {
             return;
         }
         for id in self.scenario.nodes.clone() {
@@ -110,6 +112,14 @@ impl World {
                 self.crash(id);
             }
         }
+    }
+
+    /// Whether a partition has a leader with its log.
+    fn is_led(&self, partition: usize) -> bool {
+        let found = self.invariants.committed().partition(partition);
+        found.is_some_and(|found| {
+            found.has_leader() && self.nodes[&found.leader].disk.logs.get(partition).is_some()
+        })
     }
 
     /// Whether a partition is led, or somebody in sync, or eligible, has the directory that it is recorded in. A leader

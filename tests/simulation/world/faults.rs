@@ -155,7 +155,8 @@ impl World {
     /// A machine starts days behind, and is set right before anything is stored.
     pub(super) fn start_clock_behind(&mut self, id: BrokerId) {
         self.nodes.get_mut(&id).expect("a node").clock.start_behind(&mut self.random);
-        let delay_ms = self.random.between(1, 400);
+        // No offset is committed so early.
+        let delay_ms = self.random.between(1, 200);
         self.schedule(delay_ms, Event::SetClockRight(id));
     }
 
