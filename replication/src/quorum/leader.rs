@@ -157,9 +157,11 @@ impl LeaderState {
     /// Notes that a voter is in contact, by Fetch or FetchSnapshot. Returns whether a majority
     /// has been since the last time, so that the check-quorum timer starts anew.
     pub(super) fn on_contact(&mut self, replica: &ReplicaKey) -> bool {
-        if self.voter(replica).is_some() {
-            self.fetched_voters.insert(replica.id);
+        // An observer proves nothing, not even together with those that were enough when there were more voters.
+        if self.voter(replica).is_none() {
+            return false;
         }
+        self.fetched_voters.insert(replica.id);
         let own_vote = usize::from(self.voters.contains_key(&self.local.id));
         if self.fetched_voters.len() < self.majority() - own_vote {
             return false;
@@ -329,6 +331,15 @@ mod tests {
         assert!(!leader.on_contact(&key(9)));
         assert!(leader.on_contact(&key(3)));
         assert!(!leader.on_contact(&key(3)));
+    }
+
+    #[test]
+    fn an_observer_does_not_restart_check_quorum_after_voters_were_removed() {
+        let mut leader = leader_with_voters(&[1, 2, 3, 4], 0);
+        assert!(!leader.on_contact(&key(2)));
+        leader.set_voters(&voters(&[1, 2, 3]));
+        assert!(!leader.on_contact(&key(4)));
+        assert!(leader.on_contact(&key(3)));
     }
 
     #[test]
