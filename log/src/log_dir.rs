@@ -122,6 +122,11 @@ impl LogDir {
         }
     }
 
+    /// Whether there is a checkpoint, readable or not.
+    pub fn has_checkpoint(&self, name: &str) -> Result<bool, LogError> {
+        self.health().observe(self.disk().exists(&self.path.join(name)).map_err(LogError::from))
+    }
+
     /// Replaces a checkpoint.
     pub fn write_checkpoint(&self, name: &str, offsets: &PartitionOffsets) -> Result<(), LogError> {
         self.health().check()?;

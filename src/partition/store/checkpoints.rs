@@ -19,6 +19,10 @@ use super::{LogStore, PlaceKey, lock};
 use crate::clock;
 use crate::partition::handle::{Cut, Partition};
 
+/// The files, in the order in which offsets are handed around here.
+const NAMES: [&str; 3] =
+    [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
+
 /// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
 /// later one of the same name: it is dropped when that log is opened, or gone. Until then it is written down again.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Checkpoints {
     /// Logs that have entries and were not found, with the topics of which a log of that name was being deleted here. Their
     /// entries are written down again: the next start has no other evidence.
     vanished: BTreeMap<(String, PartitionIndex), BTreeSet<Uuid>>,
+    /// None of the files was there, which a start writes in every directory.
+    are_missing: bool,
 }
 
 /// The entries of one log.
@@ -44,7 +50,12 @@ pub(super) struct Checkpointed {
 impl Checkpoints {
     /// A damaged one is as good as none.
     pub(super) fn read(dir: &LogDir) -> Result<Self, LogError> {
+        let mut are_missing = true;
+        for name in NAMES {
+            are_missing &= !dir.has_checkpoint(name)?;
+        }
         Ok(Self {
+            are_missing,
             recovery_points: dir.read_checkpoint_or_none(checkpoint::RECOVERY_POINT)?,
             log_starts: dir.read_checkpoint_or_none(checkpoint::LOG_START)?,
             high_watermarks: dir.read_checkpoint_or_none(checkpoint::HIGH_WATERMARK)?,
@@ -64,6 +75,16 @@ impl Checkpoints {
         let of = |key: &(String, PartitionIndex)| deleted.get(key).cloned().unwrap_or_default();
         self.vanished = vanished.map(|key| (key.clone(), of(key))).collect();
         self.unopened = found;
+    }
+
+    /// Whether the next start would take the directory for one that was emptied.
+    pub(super) fn are_missing(&self) -> bool {
+        self.are_missing
+    }
+
+    /// Whether nothing of what a start leaves in a directory is in this one: it is new, or was emptied.
+    pub(super) fn is_directory_bare(&self) -> bool {
+        self.are_missing && self.unopened.is_empty()
     }
 
     /// Whether the log of a topic's partition was here, is not, and was not deleted.
@@ -130,6 +151,19 @@ impl LogStore {
         }
     }
 
+    /// Writes the files where there are none, with what is known to have vanished.
+    pub(super) fn write_missing_checkpoints(&self) {
+        let _writing = lock(&self.checkpoints);
+        for (place, directory) in self.in_use() {
+            if lock(&directory.checkpoints).are_missing()
+                && let Err(failure) = self.write_checkpoints_of(place, &[], None)
+            {
+                let path = directory.dir.path().display();
+                error!("the checkpoints of {path} are not written: {failure}");
+            }
+        }
+    }
+
     /// Cuts the log of a replica that follows in this epoch. Blocks for the disk.
     ///
     /// The recovery point on disk is lowered first: one above what is synced would be believed after a crash,
@@ -188,8 +222,7 @@ impl Directory {
     ) -> Result<(), LogError> {
         // A log start of 0 needs no entry.
         offsets[2].retain(|_, start| *start > 0);
-        let names = [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
-        for (name, offsets) in names.into_iter().zip(&offsets) {
+        for (name, offsets) in NAMES.into_iter().zip(&offsets) {
             self.dir.write_checkpoint(name, offsets)?;
         }
         clock::on_checkpoints_written(self.dir.path());

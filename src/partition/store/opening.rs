@@ -147,13 +147,14 @@ impl LogStore {
     }
 
     /// Decides about the directories that were empty at the start, by what the local metadata log says: new ones are
-    /// formatted, and what may be a missing disk's place is left alone.
+    /// formatted, what may be a missing disk's place is left alone, and of one that was emptied the replicas have vanished.
     pub(crate) fn judge_empty(
         &self,
         seen: TopicsSeen,
         image: &ClusterImage,
     ) -> Result<(), StoreError> {
         self.expect(seen, image);
+        self.find_emptied(image);
         let missed = self.missed(image);
         for slot in self.slots.iter().filter(|slot| slot.directory.get().is_none()) {
             let looked_at = look_at(self.disk.as_ref(), &slot.path, false);
@@ -180,6 +181,7 @@ impl LogStore {
                 );
             }
         }
+        self.write_missing_checkpoints();
         Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! Logs that were in a directory and are not, although the directory is here: somebody has moved or removed a partition's
 //! directory, or restored a disk without it.
 //!
-//! The evidence is an entry in the directory's offset checkpoints, or that the replica was missed while the directory was
-//! away. Such a replica must not begin anew, empty, while the cluster counts on it: it would lead, and the others would
+//! The evidence is an entry in the directory's offset checkpoints, that the replica was missed while the directory was
+//! away, or that the metadata have replicas in a directory that is bare: every start leaves checkpoints. Such a replica must not begin anew, empty, while the cluster counts on it: it would lead, and the others would
 //! cut their logs to nothing.
 
 use std::path::PathBuf;
 
+use klamm_metadata::image::ClusterImage;
 use klamm_metadata::known_replica::KnownReplica;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::PartitionIndex;
@@ -36,6 +37,22 @@ impl LogStore {
         };
         let place = self.in_use().find(|(_, directory)| has_lost_it(directory))?.0;
         Some(self.dir_of(&(topic.clone(), *index), place))
+    }
+
+    /// The replicas that the local metadata log has in directories with nothing in them.
+    pub(super) fn find_emptied(&self, image: &ClusterImage) {
+        for (_, directory) in self.in_use().filter(|(_, one)| one.is_found()) {
+            let mut checkpoints = lock(&directory.checkpoints);
+            if !checkpoints.is_directory_bare() {
+                continue;
+            }
+            let broker_id = self.owner.broker_id;
+            for (topic, index, partition) in image.topics.replicated_on(broker_id) {
+                if partition.directory(broker_id) == Some(directory.id) {
+                    checkpoints.set_vanished(topic.name.to_string(), index);
+                }
+            }
+        }
     }
 
     /// Remembers a replica whose directory is not here, for the case that the directory comes back without its log.

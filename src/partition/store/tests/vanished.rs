@@ -1,6 +1,7 @@
 //! Partition directories that are taken out of a log directory that stays: nothing empty stands in for them.
 
 use klamm_log::checkpoint;
+use klamm_log::disk::DirEntry;
 use klamm_log::partition_dir::DirKind;
 
 use super::*;
@@ -138,6 +139,53 @@ fn a_replica_that_was_never_opened_begins() {
     let mut all = all_but_one();
     all.insert(1, 0);
     assert_eq!(started(&node, "/a,/b,/c", None).unwrap().1, all);
+}
+
+/// Takes everything out of the log directory of partition 1 but `meta.properties`.
+fn emptied(node: &Node) -> PathBuf {
+    let (_, dir) = log_dir(node);
+    let home = dir.parent().unwrap();
+    assert_ne!(home, Path::new("/a"), "the metadata directory is another");
+    node.disk.create_dir_all(Path::new("/saved")).unwrap();
+    for DirEntry { name, .. } in node.disk.list(home).unwrap() {
+        if name != "meta.properties" {
+            node.disk.rename(&home.join(&name), &Path::new("/saved").join(&name)).unwrap();
+        }
+    }
+    dir
+}
+
+#[test]
+fn what_was_in_a_directory_that_was_emptied_stays_closed_until_it_is_put_back() {
+    let node = Node::new();
+    let dir = emptied(&node);
+    for _ in 0..2 {
+        let store = settled(&node, &node.image);
+        assert_eq!(store.vanished_from(&KEY, &replica(&node)), Some(dir.clone()));
+        let home = dir.parent().unwrap();
+        assert!(node.disk.exists(&home.join(checkpoint::RECOVERY_POINT)).unwrap());
+    }
+    let elsewhere = KnownReplica { directory: directory_id::UNASSIGNED, ..replica(&node) };
+    let store = settled(&node, &node.image);
+    assert_eq!(store.vanished_from(&KEY, &elsewhere), Some(dir.clone()), "remembered by its name");
+    drop(store);
+    for DirEntry { name, .. } in node.disk.list(Path::new("/saved")).unwrap() {
+        node.disk.rename(&Path::new("/saved").join(&name), &dir.with_file_name(&name)).unwrap();
+    }
+    node.assert_whole("put back");
+}
+
+#[test]
+fn a_directory_that_is_new_has_lost_nothing_and_is_marked_as_used_by_its_first_start() {
+    let node = Node::new();
+    let dir = emptied(&node);
+    let checkpoints = dir.with_file_name(checkpoint::RECOVERY_POINT);
+    // Nothing was recorded in it when the process before began.
+    let store = settled(&node, &ClusterImage::default());
+    assert!(node.disk.exists(&checkpoints).unwrap());
+    drop(store);
+    let store = settled(&node, &node.image);
+    assert_eq!(store.vanished_from(&KEY, &replica(&node)), None, "a topic made since");
 }
 
 #[test]
