@@ -94,9 +94,15 @@ fn wanted(
     // leader may be counting on that by now.
     let may_begin_anew = known.can_be_fetched() && logs.are_all_online();
     match !is_missed || may_begin_anew || ignored {
-        true => Placement::Record(found.first().copied().unwrap_or_else(|| any_online(logs, step))),
+        true => Placement::Record(found.first().copied().unwrap_or_else(|| same_online(logs, id))),
         false => Placement::Offline,
     }
+}
+
+/// The same one each time, as long as the directories are the same: two answers must not cross.
+fn same_online(logs: &LogDirectories, id: PartitionId) -> Uuid {
+    let online: Vec<Uuid> = logs.with(Availability::Online).collect();
+    online[id % online.len()]
 }
 
 fn any_online(logs: &LogDirectories, step: &mut NodeStep<'_>) -> Uuid {
