@@ -94,10 +94,9 @@ pub(crate) fn open(
         (ends, quorum_peers(&node, runtime, &identity.listener)),
         &node.config.quorum,
     );
-    let (failed, publishing_failed) = (node.failed.clone(), node.failed.clone());
-    let publisher = Publisher::new(Arc::clone(&node))
-        .start(Arc::clone(&publications), move || publishing_failed.cancel())
-        .map_err(StartError::Thread)?;
+    let publisher = Publisher::new(Arc::clone(&node)).start(Arc::clone(&publications));
+    let publisher = publisher.map_err(StartError::Thread)?;
+    let failed = node.failed.clone();
     let metadata = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
     Ok((node, Threads { metadata, publisher, publications }))
 }

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use crate::net::connection::ConnectionLimits;
 use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas, UnknownHost};
 use crate::net::listener::{Listener, ListenerOptions, SocketOptions};
 use crate::node::Node;
+use crate::owner::OwnerGuard;
 use crate::partition::store::StoreError;
 use crate::state_dump::Inspection;
 
@@ -135,7 +137,7 @@ impl Broker {
         // The quorum needs its controllers before there is a cluster to join.
         broker.accept(controllers, &quotas);
         let follow = Arc::clone(&quotas).follow(Arc::clone(&broker.node), broker.stop.clone());
-        broker.tasks.spawn(follow);
+        broker.own("following the limits of connections", follow);
         match broker.join(&bound.controllers).await {
             Ok(()) => {
                 broker.serve(brokers, &quotas);
@@ -153,9 +155,10 @@ impl Broker {
         let roles = self.node.config.roles;
         if roles.controller {
             let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
-            self.tasks.spawn(lifecycle::register_controller(node, controllers.to_vec(), stop));
+            let registration = lifecycle::register_controller(node, controllers.to_vec(), stop);
+            self.own("registering the controller", registration);
             let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
-            self.tasks.spawn(lifelines::run(node, stop));
+            self.own("watching the processes of brokers", lifelines::run(node, stop));
         }
         if roles.broker {
             lifecycle::join(&self.node, &self.advertised).await?;
@@ -165,17 +168,27 @@ impl Broker {
 
     fn accept(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         for listener in listeners {
+            let what = format!("listener {}", listener.name());
             let (node, tasks) = (Arc::clone(&self.node), self.tasks.clone());
-            self.tasks.spawn(listener.run(node, Arc::clone(quotas), tasks, self.stop.clone()));
+            self.own(what, listener.run(node, Arc::clone(quotas), tasks, self.stop.clone()));
         }
+    }
+
+    /// Runs a task whose panic stops the node.
+    fn own(
+        &self,
+        what: impl Into<Cow<'static, str>>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.spawn(OwnerGuard::of(what, &self.node.failed).run(task));
     }
 
     fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         self.accept(listeners, quotas);
         let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
-        self.tasks.spawn(maintenance::run(Arc::clone(&node), stop.clone()));
+        self.own("maintenance of the logs", maintenance::run(Arc::clone(&node), stop.clone()));
         if node.config.roles.broker {
-            self.tasks.spawn(lifecycle::keep_contact(node, stop));
+            self.own("heartbeats", lifecycle::keep_contact(node, stop));
         }
     }
 

@@ -28,6 +28,7 @@ mod lifecycle;
 mod maintenance;
 mod net;
 mod node;
+mod owner;
 mod partition;
 mod producer_ids;
 mod random;

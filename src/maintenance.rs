@@ -45,8 +45,8 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
             _ = deleted.tick() => remove_deleted,
         };
         let node = Arc::clone(&node);
-        if tokio::task::spawn_blocking(move || work(&node)).await.is_err() {
-            error!("a background task panicked");
+        if let Err(panic) = tokio::task::spawn_blocking(move || work(&node)).await {
+            std::panic::resume_unwind(panic.into_panic());
         }
     }
 }

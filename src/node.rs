@@ -106,7 +106,6 @@ impl Node {
             cluster: Cluster::default(),
             partitions: PartitionTable::default(),
             replicas: Replicas::default(),
-            store,
             controller,
             groups: GroupCoordinators::new(&config),
             fetch_sessions: FetchSessions::new(usize::try_from(slots).unwrap_or_default()),
@@ -115,7 +114,8 @@ impl Node {
             broker_epoch: AtomicI64::new(-1),
             lease_until_ms: AtomicI64::new(i64::MAX),
             log_starts_moved: Notify::new(),
-            failed: CancellationToken::new(),
+            failed: store.node_failed().clone(),
+            store,
             config,
         }
     }

@@ -17,6 +17,7 @@ const START_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs a broker until a signal or a failure ends it.
 pub fn run(config: BrokerConfig) -> ExitStatus {
+    log_panics();
     match descriptors::raise_limit() {
         Ok(Some(limit)) => debug!("at most {limit} files can be open"),
         Ok(None) => debug!("any number of files can be open"),
@@ -34,6 +35,20 @@ pub fn run(config: BrokerConfig) -> ExitStatus {
     // Whatever hangs on the blocking pool must not keep a stopped broker alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
+}
+
+/// Panics go where everything else is logged, with the place; with `RUST_BACKTRACE` also to stderr, as usual.
+fn log_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let said = panic.payload_as_str().unwrap_or("no words");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!("thread {} panicked at {place}: {said}", thread.name().unwrap_or("without a name"));
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            usual(panic);
+        }
+    }));
 }
 
 async fn serve(config: BrokerConfig) -> ExitStatus {

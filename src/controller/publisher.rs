@@ -7,7 +7,6 @@
 //! Runs on a thread of its own: opening logs takes its time, and the quorum must not wait for it. A client
 //! that has been answered finds what it asked for done here.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -21,6 +20,7 @@ use super::handle::Completion;
 use crate::cluster::Published;
 use crate::dynamic_configs;
 use crate::node::Node;
+use crate::owner::OwnerGuard;
 use crate::partition::settings::partition_config;
 
 /// What is committed and not yet applied, with those who wait for it. Images that come while one is being applied
@@ -110,23 +110,17 @@ impl Publisher {
     pub(crate) fn start(
         mut self,
         publications: Arc<Publications>,
-        on_failure: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
+        let owner = OwnerGuard::of("applying the metadata", &self.node.failed);
         std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
-            // Nothing of the publisher is used after a panic.
-            let run = AssertUnwindSafe(move || {
-                while let Some((published, completions)) = publications.take() {
-                    if let Some(published) = published {
-                        self.publish(published);
-                    }
-                    for completion in completions {
-                        completion(Ok(()));
-                    }
+            let _owner = owner;
+            while let Some((published, completions)) = publications.take() {
+                if let Some(published) = published {
+                    self.publish(published);
                 }
-            });
-            if std::panic::catch_unwind(run).is_err() {
-                error!("applying the metadata panicked, the node stops");
-                on_failure();
+                for completion in completions {
+                    completion(Ok(()));
+                }
             }
         })
     }

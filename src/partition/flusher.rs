@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use klamm_log::error::LogError;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::handle::Partition;
+use crate::owner::OwnerGuard;
 
 /// The pause before what waits for room is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -42,14 +44,19 @@ enum Work {
 #[derive(Debug)]
 pub(crate) struct Flusher {
     dir: PathBuf,
+    node_failed: CancellationToken,
     queue: Mutex<Queue>,
     news: Condvar,
 }
 
 impl Flusher {
-    /// Starts the thread of the log directory `dir`.
-    pub(crate) fn start(dir: PathBuf) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
-        let flusher = Arc::new(Self { dir, queue: Mutex::default(), news: Condvar::new() });
+    /// Starts the thread of the log directory `dir`. A panic in it stops the node: acknowledgements would wait for ever.
+    pub(crate) fn start(
+        dir: PathBuf,
+        node_failed: CancellationToken,
+    ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
+        let queue = Mutex::default();
+        let flusher = Arc::new(Self { dir, node_failed, queue, news: Condvar::new() });
         let running = Arc::clone(&flusher);
         let thread = std::thread::Builder::new()
             .name("log-flusher".to_owned())
@@ -75,7 +82,14 @@ impl Flusher {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Cancelled when the node cannot go on.
+    pub(crate) fn node_failed(&self) -> &CancellationToken {
+        &self.node_failed
+    }
+
     fn run(&self) {
+        let what = format!("the flusher of {}", self.dir.display());
+        let _owner = OwnerGuard::of(what, &self.node_failed);
         while let Some(work) = self.next() {
             match work {
                 Work::Flush(dirty) => {

@@ -8,6 +8,7 @@ mod damage;
 mod follow;
 mod future;
 mod lacking;
+mod lock;
 mod preferred_replica;
 mod read;
 mod role;
@@ -21,7 +22,7 @@ pub(crate) use role::BrokerStatuses;
 use role::Role;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytestring::ByteString;
 use klamm_log::config::LogConfig;
@@ -33,6 +34,7 @@ use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::{LeaderConfig, LeaderState, check_leader_epoch};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::flusher::Flusher;
 use super::throttle::ThrottledReplicas;
@@ -163,6 +165,8 @@ pub(crate) struct Partition {
     /// Where the lowest damaged segment begins.
     damaged: AtomicI64,
     high_watermark: watch::Sender<Offset>,
+    /// Cancelled when the node cannot go on.
+    node_failed: CancellationToken,
 }
 
 impl Partition {
@@ -191,6 +195,7 @@ impl Partition {
             config: RwLock::new(Arc::new(config)),
             state: Mutex::new(state),
             future: Mutex::new(None),
+            node_failed: flusher.node_failed().clone(),
             flusher: RwLock::new(flusher),
             flush_queued: AtomicBool::new(false),
             last_flush_ms: AtomicI64::new(clock::now_ms()),
@@ -251,10 +256,6 @@ impl Partition {
     /// Its log directory has failed, or this replica waits to be fetched again.
     pub(crate) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn config(&self) -> Arc<PartitionConfig> {
@@ -443,6 +444,9 @@ impl Partition {
     }
 
     /// Gives the partition up: its log is returned to be closed or deleted.
+    ///
+    /// # Panics
+    /// After a panic under the lock.
     pub(crate) fn stop(&self) -> Option<Log> {
         self.leads.store(false, Ordering::Release);
         let mut state = self.lock();

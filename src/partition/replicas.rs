@@ -38,6 +38,7 @@ use crate::config::ReplicationConfig;
 use crate::controller::channel::ControllerChannel;
 use crate::net::peer::PeerAddress;
 use crate::node::Node;
+use crate::owner::OwnerGuard;
 
 /// A fetcher: its leader broker, and which of the `num.replica.fetchers` for it.
 type FetcherKey = (BrokerId, u32);
@@ -83,26 +84,51 @@ impl Replicas {
     pub(crate) fn attach(&self, node: &Arc<Node>, runtime: &Handle) {
         let attached = self.surroundings.set((Arc::downgrade(node), runtime.clone()));
         assert!(attached.is_ok(), "replicas are part of one node");
+        let (proposals, proposing) = (Arc::clone(&self.proposals), Arc::clone(node));
+        self.own(node, "AlterPartition", async move {
+            let channel = channel(&proposing, "alter-partition");
+            let broker_epoch = || proposing.broker_epoch();
+            proposals.run(proposing.config.node_id, &channel, broker_epoch).await;
+        });
+        let (directories, assigning) = (Arc::clone(&self.directories), Arc::clone(node));
+        self.own(node, "AssignReplicasToDirs", async move {
+            directories.run(&assigning, &channel(&assigning, "assign-replicas-to-dirs")).await;
+        });
+        let moves = Arc::clone(&self.moves);
+        let moving = Arc::clone(node);
+        self.own(node, "moving replicas to other log directories", async move {
+            moves.run(moving).await;
+        });
+        self.own(node, "checking the ISRs", check_isrs(Arc::clone(node)));
+        let failures = directories::watch_failures(Arc::clone(node));
+        self.own(node, "watching for log directories that fail", failures);
+        let returns = directories::watch_returns(Arc::clone(node));
+        self.own(node, "watching for log directories that return", returns);
+        self.own(node, "repairing damaged segments", repair::run(Arc::clone(node)));
+        self.own(node, "scrubbing segments", repair::scrub(Arc::clone(node)));
+        self.own(node, "opening replicas again", opening::run(Arc::clone(node)));
+    }
+
+    /// Runs a task of the replicas until all of them are stopped. A panic in it stops the node.
+    fn own(
+        &self,
+        node: &Node,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (_, runtime) = self.surroundings.get().expect("the replicas are attached");
+        self.tasks
+            .spawn_on(OwnerGuard::of(what, &node.failed).run(self.until_stopped(task)), runtime);
+    }
+
+    fn until_stopped<F: Future<Output = ()>>(&self, task: F) -> impl Future<Output = ()> + use<F> {
         let stop = self.stop.clone();
-        let (proposals, directories) = (Arc::clone(&self.proposals), Arc::clone(&self.directories));
-        let (node, moves) = (Arc::clone(node), Arc::clone(&self.moves));
-        let run = async move {
-            let proposing = channel(&node, "alter-partition");
-            let assigning = channel(&node, "assign-replicas-to-dirs");
+        async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = proposals.run(node.config.node_id, &proposing, || node.broker_epoch()) => {}
-                () = directories.run(&node, &assigning) => {}
-                () = check_isrs(Arc::clone(&node)) => {}
-                () = directories::watch_failures(Arc::clone(&node)) => {}
-                () = directories::watch_returns(Arc::clone(&node)) => {}
-                () = repair::run(Arc::clone(&node)) => {}
-                () = repair::scrub(Arc::clone(&node)) => {}
-                () = moves.run(Arc::clone(&node)) => {}
-                () = opening::run(Arc::clone(&node)) => {}
+                () = task => {}
             }
-        };
-        self.tasks.spawn_on(run, runtime);
+        }
     }
 
     /// Ends all fetching and proposing.
@@ -338,13 +364,8 @@ impl Replicas {
         };
         info!("fetcher {number} for broker {leader_id} starts");
         let fetcher = Fetcher::new(Arc::clone(node), options, assignments);
-        let stop = self.stop.clone();
-        let run = async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = fetcher.run() => {}
-            }
-        };
+        let what = format!("fetcher {number} for broker {leader_id}");
+        let run = OwnerGuard::of(what, &node.failed).run(self.until_stopped(fetcher.run()));
         self.tasks.spawn_on(run, runtime);
         sender
     }

@@ -1,5 +1,7 @@
 //! The log directories of this node and the logs in them: opening, deleting, checkpoints, closing.
 
+#[cfg(test)]
+mod broken;
 mod checkpoints;
 mod closing;
 mod deleting;
@@ -32,6 +34,7 @@ use klamm_log::open_files::OpenFiles;
 use klamm_log::partition_dir::PartitionDirName;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, Offset, PartitionIndex};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use self::deleting::Undeleted;
@@ -134,6 +137,7 @@ pub(crate) struct LogStore {
     /// Held while checkpoints are taken and written: an older one must not replace a newer.
     checkpoints: Mutex<()>,
     recovery_threads: usize,
+    node_failed: CancellationToken,
 }
 
 /// A partition by the name of its directory.
@@ -203,6 +207,11 @@ impl LogStore {
         shutdowns
             .reduce(|one, other| if one == other { one } else { LastShutdown::Unclean })
             .unwrap_or(LastShutdown::Unclean)
+    }
+
+    /// Cancelled when the node cannot go on.
+    pub(crate) fn node_failed(&self) -> &CancellationToken {
+        &self.node_failed
     }
 
     /// Whether any directory can still be used.

@@ -4,7 +4,7 @@
 //! A copy of what the replica holds, committed or not, made in the background. It counts for nothing until it is
 //! level with the replica, synced, and put in its place, all under the partition's lock. Blocks for the disk.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use klamm_log::error::{AppendError, LogError, ReadError};
 use klamm_log::log::Log;
@@ -55,10 +55,6 @@ pub(crate) struct Copied {
 }
 
 impl Partition {
-    fn lock_future(&self) -> MutexGuard<'_, Option<FutureReplica>> {
-        self.future.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Does something with the copy, if there is one.
     pub(crate) fn with_future<R>(&self, act: impl FnOnce(&mut FutureReplica) -> R) -> Option<R> {
         self.lock_future().as_mut().map(act)

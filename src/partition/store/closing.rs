@@ -77,6 +77,18 @@ impl LogStore {
                 log_start,
             }
         };
+        if partition.is_broken() {
+            error!("{topic}-{index} is not closed: a panic has left it half-changed");
+            let of = |place: usize| Closed {
+                key: (topic.to_string(), index),
+                place,
+                in_order: false,
+                recovery_point: None,
+                high_watermark: 0,
+                log_start: 0,
+            };
+            return self.in_use().map(|(place, _)| of(place)).collect();
+        }
         let log = partition.stop();
         let future = partition.take_future();
         let place = self.place_of(topic, index);

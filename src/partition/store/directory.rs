@@ -10,6 +10,7 @@ use klamm_log::log_dir::{LastShutdown, LogDir};
 use klamm_log::open_files::OpenFiles;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
+use tokio_util::sync::CancellationToken;
 
 use super::checkpoints::Checkpoints;
 use super::identity::{check_owner, format, id_of};
@@ -95,11 +96,16 @@ impl Owner {
 }
 
 impl Directory {
-    pub(super) fn open((dir, id): (LogDir, Uuid), is_new: bool) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        (dir, id): (LogDir, Uuid),
+        is_new: bool,
+        node_failed: CancellationToken,
+    ) -> Result<Self, StoreError> {
         let thread = |source| StoreError::Thread { dir: dir.path().to_path_buf(), source };
         let checkpoints = Mutex::new(Checkpoints::read(&dir)?);
         let last_shutdown = dir.take_last_shutdown()?;
-        let (flusher, flusher_thread) = Flusher::start(dir.path().to_path_buf()).map_err(thread)?;
+        let started = Flusher::start(dir.path().to_path_buf(), node_failed);
+        let (flusher, flusher_thread) = started.map_err(thread)?;
         Ok(Self {
             id,
             last_shutdown: (!is_new).then_some(last_shutdown),

@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const BOTH: [Fault; 2] = [Fault::NoSpace, Fault::OutOfFileDescriptors];
 
 /// Starts on a directory, which has a metadata log if it was in use.
-fn start(disk: &MemoryDisk) -> LogStore {
+pub(super) fn start(disk: &MemoryDisk) -> LogStore {
     if disk.exists(Path::new("/data/meta.properties")).unwrap() {
         let metadata_log = Path::new("/data").join(METADATA_LOG_DIR);
         disk.create_dir_all(&metadata_log).unwrap();
@@ -51,7 +51,7 @@ fn try_open(store: &LogStore, topic_id: Uuid) -> Result<Arc<Partition>, OpenErro
     opened.into_iter().next().expect("one was wanted")
 }
 
-fn lead(store: &LogStore) -> Arc<Partition> {
+pub(super) fn lead(store: &LogStore) -> Arc<Partition> {
     let partition = try_open(store, TOPIC_ID).unwrap();
     let registration =
         Registration { leader_epoch: 1, partition_epoch: 1, replicas: vec![1], isr: vec![1] };
@@ -59,14 +59,14 @@ fn lead(store: &LogStore) -> Arc<Partition> {
     partition
 }
 
-fn append(partition: &Arc<Partition>) -> Result<(), AppendFailure> {
+pub(super) fn append(partition: &Arc<Partition>) -> Result<(), AppendFailure> {
     let mut builder = BatchBuilder::new(0);
     builder.append(1, None, Some(&[7; 50]), &[]).unwrap();
     let records = builder.build().unwrap().bytes;
     partition.append(records, &AppendOptions::coordinator(), 0).map(drop)
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -74,7 +74,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn offsets(partition: &Arc<Partition>) -> (i64, i64, i64) {
+pub(super) fn offsets(partition: &Arc<Partition>) -> (i64, i64, i64) {
     let all = |log: &mut Log| (log.recovery_point(), log.high_watermark(), log.log_end());
     partition.with_log(all).unwrap()
 }

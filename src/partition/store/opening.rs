@@ -13,6 +13,7 @@ use klamm_log::open_files::OpenFiles;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::Uuid;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::directory::{Directory, Owner, Slot};
@@ -80,6 +81,7 @@ impl LogStore {
             undeleted: Mutex::default(),
             checkpoints: Mutex::default(),
             recovery_threads: threads.unwrap_or(1).max(1),
+            node_failed: CancellationToken::new(),
         }
     }
 
@@ -125,7 +127,7 @@ impl LogStore {
             true => self.owner.found(&self.disk, &self.files, &slot.path)?,
             false => self.owner.enter(&self.disk, &self.files, &slot.path)?,
         };
-        let directory = Directory::open(entered, is_new)?;
+        let directory = Directory::open(entered, is_new, self.node_failed.clone())?;
         let taken = slot.directory.set(directory);
         assert!(taken.is_ok(), "a path is taken into use once");
         Ok(())
