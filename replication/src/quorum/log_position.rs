@@ -41,6 +41,11 @@ impl LogPosition {
         self.epochs.latest_epoch().unwrap_or_else(snapshot_epoch)
     }
 
+    /// Whether nothing was ever in it.
+    pub fn is_empty(&self) -> bool {
+        self.end_offset == 0 && self.latest_snapshot.is_none()
+    }
+
     pub fn end(&self) -> OffsetAndEpoch {
         OffsetAndEpoch::new(self.end_offset, self.last_epoch())
     }
