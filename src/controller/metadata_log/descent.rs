@@ -69,20 +69,93 @@ fn shares_topics(own: &ClusterImage, sent: &ClusterImage) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use klamm_log::disk::{Disk, MemoryDisk};
+    use klamm_log::health::LogDirHealth;
+    use klamm_log::log::LogStorage;
+    use klamm_log::open_files::OpenFiles;
     use klamm_protocol::Uuid;
     use klamm_protocol::messages::topic_record::TopicRecord;
+    use klamm_replication::quorum::VoterSet;
 
+    use super::super::snapshot_name;
     use super::*;
+    use crate::controller::snapshot_file::Snapshot;
+
+    const HOME: &str = "/data";
+
+    fn topics(ids: &[u8]) -> Vec<MetadataRecord> {
+        let topic = |id: &u8| {
+            let name = format!("t{id}").into();
+            MetadataRecord::Topic(TopicRecord { name, topic_id: Uuid::from_bytes([*id; 16]) })
+        };
+        ids.iter().map(topic).collect()
+    }
 
     fn image(ids: &[u8]) -> ClusterImage {
         let mut image = ClusterImage::default();
-        for id in ids {
-            let name = format!("t{id}").into();
-            let topic_id = Uuid::from_bytes([*id; 16]);
-            let topic = MetadataRecord::Topic(TopicRecord { name, topic_id });
-            image.replay(&topic).unwrap();
-        }
+        topics(ids).iter().for_each(|topic| image.replay(topic).unwrap());
         image
+    }
+
+    fn open(disk: &MemoryDisk) -> MetadataLog {
+        let health = Arc::new(LogDirHealth::new(Path::new(HOME)));
+        let storage = LogStorage::new(Arc::new(disk.clone()), OpenFiles::new(10), health);
+        MetadataLog::open(&storage, Path::new(HOME), VoterSet::default(), true, 0).unwrap().log
+    }
+
+    /// Has a log given a snapshot of these topics.
+    fn receive(
+        log: &mut MetadataLog,
+        offset: Offset,
+        ids: &[u8],
+        own: &MetadataLoader,
+    ) -> Result<MetadataLoader, MetadataLogError> {
+        let id = OffsetAndEpoch { offset, epoch: 3 };
+        let records = topics(ids);
+        let snapshot = Snapshot {
+            epoch: id.epoch,
+            last_contained_log_timestamp: 0,
+            membership: Vec::new(),
+            records: &records,
+            wall_ms: 0,
+        };
+        log.write_snapshot_chunk(id, 0, &snapshot.encode(|_| 0).unwrap()).unwrap();
+        log.load_snapshot(id, own, 0).map(|(loader, _)| loader)
+    }
+
+    #[test]
+    fn a_snapshot_of_another_log_changes_nothing() {
+        let disk = MemoryDisk::default();
+        let mut log = open(&disk);
+        let own = receive(&mut log, 10, &[1, 2], &MetadataLoader::default()).unwrap();
+        let refused = receive(&mut log, 20, &[3], &own).unwrap_err();
+        let MetadataLogError::SnapshotOfAnotherLog { offset: 20, topics: 2, .. } = refused else {
+            panic!("{refused}")
+        };
+        drop(log);
+        let mut log = open(&disk);
+        assert_eq!(log.log.log_end(), 10);
+        let id = OffsetAndEpoch { offset: 20, epoch: 3 };
+        assert!(!disk.exists(&log.dir.join(snapshot_name(id))).unwrap());
+        let own = receive(&mut log, 20, &[2, 3], &own).unwrap();
+        assert_eq!((own.end_offset(), log.log.log_end()), (20, 20));
+    }
+
+    #[test]
+    fn what_is_committed_is_known_to_the_next_life_and_the_note_never_goes_back() {
+        let disk = MemoryDisk::default();
+        let mut log = open(&disk);
+        assert_eq!(log.position().committed_offset, 0);
+        log.note_committed(7).unwrap();
+        log.note_committed(5).unwrap();
+        drop(log);
+        for dir in ["/", HOME] {
+            disk.open_dir(Path::new(dir)).unwrap().sync().unwrap();
+        }
+        disk.crash(1);
+        assert_eq!(open(&disk).position().committed_offset, 7);
     }
 
     #[test]
