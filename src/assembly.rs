@@ -13,7 +13,7 @@ use klamm_metadata::controller::{Controller, ControllerSettings};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::quorum::{Address, Endpoints, Quorum, QuorumConfig, ReplicaKey, VoterSet};
 use tokio::runtime::Handle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::broker::StartError;
 use crate::config::BrokerConfig;
@@ -78,8 +78,17 @@ pub(crate) fn open(
         // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
         settings.max_idle_interval_ms = 0;
     }
-    let quorum_config = identity.quorum_config(&config, cluster_id.clone());
+    let mut quorum_config = identity.quorum_config(&config, cluster_id.clone());
+    quorum_config.must_catch_up = opened.boot.log.is_empty() && store.has_partitions();
     let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
+    if quorum.0.must_catch_up() {
+        warn!(
+            "the metadata log in {} is empty, but partitions lie in log.dirs: it was lost. This controller does not vote before it \
+             has the log of a leader. If none is elected, the other controllers have lost theirs as well: docs/operating.md says \
+             what to do",
+            metadata_dir.display()
+        );
+    }
     let (handle, ends) = driver::channel();
     let node = Arc::new(Node::new(config, cluster_id, store, handle));
     node.groups.attach(&node);

@@ -60,6 +60,8 @@ pub enum StartError {
     Join(#[from] JoinError),
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    #[error("the node failed while it started, as was said before this")]
+    Failed,
 }
 
 fn busy_hint(error: &std::io::Error) -> &'static str {
@@ -138,7 +140,11 @@ impl Broker {
         broker.accept(controllers, &quotas);
         let follow = Arc::clone(&quotas).follow(Arc::clone(&broker.node), broker.stop.clone());
         broker.own("following the limits of connections", follow);
-        match broker.join(&bound.controllers).await {
+        let joined = tokio::select! {
+            joined = broker.join(&bound.controllers) => joined,
+            () = broker.failed() => Err(StartError::Failed),
+        };
+        match joined {
             Ok(()) => {
                 broker.serve(brokers, &quotas);
                 Ok(broker)

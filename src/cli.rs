@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::config::{Advice, Environment, Loaded, Sources};
-use crate::logging::{self, LogFormat, LogLevels, LoggingError};
+use crate::logging::{self, Log, LogFormat, LogLevels, LoggingError};
 use clap::{Args, Parser, Subcommand};
 
 pub mod exit_status;
@@ -148,13 +148,13 @@ fn serve(sources: &Sources, log_format: LogFormat, console: &mut Console<'_>) ->
 
 /// Sets up logging as flags and environment say, and logs what there is to say about the
 /// configuration.
-pub fn start_logging(log_format: LogFormat, advice: &[Advice]) -> Result<(), LoggingError> {
+pub fn start_logging(log_format: LogFormat, advice: &[Advice]) -> Result<Log, LoggingError> {
     let levels = LogLevels::from_variables(|name| std::env::var(name).ok())?;
-    logging::init(log_format, &levels)?;
+    let log = logging::init(log_format, &levels)?;
     for advice in advice {
         tracing::warn!(target: "kafka.server.KafkaConfig", "{advice}");
     }
-    Ok(())
+    Ok(log)
 }
 
 /// Help and the version are answers, everything else is a mistake of the caller.

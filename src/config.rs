@@ -186,7 +186,8 @@ impl Loaded {
         providers::resolve(&mut settings, &sources.environment.variables)
             .map_err(ConfigError::Unresolved)?;
         let mut advice = advice::on_settings(&settings);
-        let unprotected = protection::unprotected(&settings);
+        let mut unprotected = protection::unprotected(&settings);
+        unprotected.extend(protection::unprotected_by_jvm(&sources.environment.variables));
         let given = Given {
             file: sources.file.is_some(),
             // KAFKA_HOME and the like are everywhere and configure nothing.

@@ -1,6 +1,7 @@
 //! The metadata quorum and the controller of this node: one thread that owns both.
 
 pub(crate) mod channel;
+mod contradictions;
 pub(crate) mod deadline;
 pub(crate) mod driver;
 pub(crate) mod handle;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -19,6 +19,9 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub(crate) mod loggers;
+mod queue;
+
+use self::queue::LogQueue;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -48,6 +51,8 @@ pub enum LoggingError {
     NotAnEntry { variable: &'static str, entry: String },
     #[error("this process has set up logging already")]
     AlreadySet,
+    #[error("the thread that writes the log cannot be started: {0}")]
+    Thread(std::io::Error),
 }
 
 const ROOT_VARIABLE: &str = "KAFKA_LOG4J_ROOT_LOGLEVEL";
@@ -101,12 +106,27 @@ fn level_of(name: &str) -> Option<LevelFilter> {
     }
 }
 
+/// How long the end of the process waits for whoever reads the log.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// The log of a process.
+#[derive(Debug)]
+pub struct Log(LogQueue);
+
+impl Log {
+    /// To be called at the end: what was logged is written, unless nobody reads it.
+    pub fn finish(self) {
+        self.0.finish(END_LIMIT);
+    }
+}
+
 /// Sends the events of this process to its standard output.
-pub fn init(format: LogFormat, levels: &LogLevels) -> Result<(), LoggingError> {
-    // A log that nobody reads any more must not end the process: complaining about it on a standard error that nobody
-    // reads either would be a panic.
-    let lines =
-        tracing_subscriber::fmt::layer().event_format(Lines { format }).log_internal_errors(false);
+pub fn init(format: LogFormat, levels: &LogLevels) -> Result<Log, LoggingError> {
+    let queue = LogQueue::default();
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(Lines { format })
+        .log_internal_errors(false)
+        .with_writer(queue.clone());
     let (filter, handle) = reload::Layer::new(levels.targets());
     tracing_subscriber::registry()
         .with(filter)
@@ -114,7 +134,26 @@ pub fn init(format: LogFormat, levels: &LogLevels) -> Result<(), LoggingError> {
         .try_init()
         .map_err(|_| LoggingError::AlreadySet)?;
     loggers::install(levels.clone(), handle);
-    Ok(())
+    queue
+        .start(std::io::stdout(), move |dropped| of_dropped(format, dropped))
+        .map_err(LoggingError::Thread)?;
+    Ok(Log(queue))
+}
+
+/// The line that tells of lines that are missing.
+fn of_dropped(format: LogFormat, dropped: u64) -> String {
+    let message = format!(
+        "{dropped} lines of the log are missing here: standard output was not read in time"
+    );
+    let fields = Fields { message, others: Vec::new() };
+    let line = Line { now_ms: now_ms(), level: Level::WARN, logger: module_path!(), fields };
+    let mut text = String::new();
+    line.write(format, &mut text).expect("a string takes any text");
+    text
+}
+
+fn now_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
 }
 
 /// Writes one event as one line.
@@ -133,15 +172,11 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let mut fields = Fields::default();
         event.record(&mut fields);
         let metadata = event.metadata();
-        let line = Line { now_ms, level: *metadata.level(), logger: metadata.target(), fields };
-        match self.format {
-            LogFormat::Text => line.write_text(&mut writer),
-            LogFormat::Json => line.write_json(&mut writer),
-        }
+        let (level, logger) = (*metadata.level(), metadata.target());
+        Line { now_ms: now_ms(), level, logger, fields }.write(self.format, &mut writer)
     }
 }
 
@@ -183,6 +218,13 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
+    fn write(&self, format: LogFormat, out: &mut dyn fmt::Write) -> fmt::Result {
+        match format {
+            LogFormat::Text => self.write_text(out),
+            LogFormat::Json => self.write_json(out),
+        }
+    }
+
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         let time = Time::from_unix_ms(self.now_ms);
         write!(

@@ -11,7 +11,11 @@ fn main() -> ExitCode {
         Execution::Done(status) => status.into(),
         Execution::Serve { loaded, log_format } => {
             match cli::start_logging(log_format, &loaded.advice) {
-                Ok(()) => klamm::server::run(loaded.config).into(),
+                Ok(log) => {
+                    let status = klamm::server::run(loaded.config);
+                    log.finish();
+                    status.into()
+                }
                 Err(error) => {
                     console.complain(error);
                     ExitStatus::Usage.into()

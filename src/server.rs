@@ -123,7 +123,7 @@ fn status_of(failure: &StartError) -> ExitStatus {
         StartError::Bind { .. } => ExitStatus::Bind,
         StartError::UnknownHost { .. } => ExitStatus::Usage,
         StartError::Store(_) => ExitStatus::DataDirectory,
-        StartError::Metadata(_) | StartError::Thread(_) => ExitStatus::Runtime,
+        StartError::Metadata(_) | StartError::Thread(_) | StartError::Failed => ExitStatus::Runtime,
         StartError::Join(JoinError::Refused { .. } | JoinError::Features { .. }) => {
             ExitStatus::Refused
         }

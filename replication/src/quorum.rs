@@ -9,7 +9,7 @@
 //! - at most one vote in an epoch, on disk before it is told;
 //! - a leader never leads the same epoch twice, across restarts as well (KAFKA-10527);
 //! - nothing is committed that a majority of the voters does not hold on disk;
-//! - the log is never cut below the high watermark.
+//! - the log is never cut below what this node knows to be committed, in this life or from the one before.
 
 mod add_voter;
 mod control_batch;
@@ -41,6 +41,8 @@ mod voter_change_error;
 mod voters;
 pub mod wire;
 
+#[cfg(test)]
+mod lost_log_tests;
 #[cfg(test)]
 mod single_voter_tests;
 #[cfg(test)]
@@ -84,6 +86,9 @@ pub struct QuorumConfig {
     pub cluster_id: ByteString,
     /// Whether this node has the controller role, and so must sync what it fetches.
     pub can_become_voter: bool,
+    /// The metadata log is empty where others of this node's files are in use: it was lost. As a voter this node neither
+    /// votes nor campaigns until it has caught up with a leader, for it may have acknowledged what its log held.
+    pub must_catch_up: bool,
     /// `controller.quorum.auto.join.enable`: an observer that can become a voter makes itself one
     /// (KIP-1186).
     pub auto_join: bool,
@@ -117,6 +122,7 @@ impl QuorumConfig {
             listener,
             cluster_id,
             can_become_voter: true,
+            must_catch_up: false,
             auto_join: false,
             bootstrap_servers: Vec::new(),
             election_timeout_ms: 1_000,
@@ -161,6 +167,8 @@ pub struct Quorum {
     membership: Membership,
     log: LogPosition,
     high_watermark: Option<Offset>,
+    /// See [`QuorumConfig::must_catch_up`]. The only voter has nobody to catch up with.
+    must_catch_up: bool,
     flush_in_flight: Option<FlushTicket>,
     /// `LoadSnapshot` has been said; nothing may happen before it has been done.
     loading_snapshot: Option<OffsetAndEpoch>,
@@ -180,7 +188,9 @@ impl Quorum {
         let kraft_version = *boot.membership.kraft_version.latest();
         let nothing_stored = StoredElection::new(Election::NEVER, kraft_version, voters);
         let persisted = boot.election.unwrap_or(nothing_stored);
+        let must_catch_up = config.must_catch_up && !voters.is_only_voter(&config.local);
         let mut quorum = Self {
+            must_catch_up,
             requests: Requests::new(
                 config.request_timeout_ms.into(),
                 config.retry_backoff_ms.into(),
@@ -274,6 +284,11 @@ impl Quorum {
         self.high_watermark
     }
 
+    /// Whether this node, a voter, waits for a leader before it votes.
+    pub fn must_catch_up(&self) -> bool {
+        self.must_catch_up && self.is_voter()
+    }
+
     pub fn log(&self) -> &LogPosition {
         &self.log
     }
@@ -307,7 +322,7 @@ impl Quorum {
         let in_snapshot = self.log.latest_snapshot.map(|snapshot| snapshot.offset);
         let uncommitted = voters.latest_offset() >= self.high_watermark.max(in_snapshot);
         let was_voter = voters.previous().is_some_and(|former| former.is_voter(&self.config.local));
-        self.is_voter() || (uncommitted && was_voter)
+        !self.must_catch_up && (self.is_voter() || (uncommitted && was_voter))
     }
 
     /// Roles and log offsets that change while the log is being replaced would contradict it.
@@ -346,6 +361,7 @@ impl Quorum {
             return;
         }
         self.high_watermark = Some(high_watermark);
+        self.log.committed_offset = self.log.committed_offset.max(high_watermark);
         self.effects.push(Effect::CommitTo { high_watermark });
     }
 

@@ -7,6 +7,7 @@
 use klamm_metadata::config_def::synonyms::strip_listener_prefix;
 use klamm_metadata::config_def::{ConfigDef, ConfigValue, parse_value};
 
+use super::environment::Variables;
 use super::settings::{Origin, Settings};
 
 /// What a key asks for and does not get.
@@ -137,6 +138,7 @@ pub struct Unprotected {
 fn remedy(origin: &Origin, key: &str, demand: Demand) -> String {
     let without = match origin {
         Origin::File { .. } => "take the line out",
+        Origin::Environment { .. } if key == LOGIN_CONFIG => "take it out of the variable",
         Origin::Environment { .. } => "unset the variable",
         Origin::Flag | Origin::Klamm(_) => "leave the flag out",
     };
@@ -145,6 +147,38 @@ fn remedy(origin: &Origin, key: &str, demand: Demand) -> String {
         (Policy, _) => format!("{without} to run without it"),
         _ => format!("{without} to run without it, or leave this node to Apache Kafka until then"),
     }
+}
+
+/// How a JVM is told where the users of SASL are, if the configuration does not say it (`sasl.jaas.config`).
+const LOGIN_CONFIG: &str = "java.security.auth.login.config";
+
+/// Variables in which options for the JVM are given: Kafka's start script passes the first ones on, a JVM reads the last ones.
+const OPTIONS_OF_THE_JVM: &[&str] = &[
+    "KAFKA_OPTS",
+    "KAFKA_HEAP_OPTS",
+    "KAFKA_JVM_PERFORMANCE_OPTS",
+    "KAFKA_GC_LOG_OPTS",
+    "KAFKA_JMX_OPTS",
+    "KAFKA_LOG4J_OPTS",
+    "KAFKA_LOG4J_CMD_OPTS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "_JAVA_OPTIONS",
+];
+
+/// Options of the JVM that ask for what is not there.
+pub(super) fn unprotected_by_jvm(variables: &Variables) -> Vec<Unprotected> {
+    let option = format!("-D{LOGIN_CONFIG}=");
+    let asks = |variable: &&&str| {
+        variables.get(variable).is_some_and(|value| value.to_string_lossy().contains(&option))
+    };
+    let asking = OPTIONS_OF_THE_JVM.iter().filter(asks);
+    let unprotected = asking.map(|variable| Unprotected {
+        key: LOGIN_CONFIG.to_owned(),
+        origin: Origin::Environment { variable: (*variable).to_owned() },
+        demand: Authentication,
+    });
+    unprotected.collect()
 }
 
 /// Everything that is set and asks for what is not there.

@@ -21,11 +21,14 @@ use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::OffsetAndEpoch;
 use klamm_replication::quorum::message::{FetchReplyBody, Inbound, Reply};
-use klamm_replication::quorum::{Effect, KRaftUpgradeError, Quorum, RequestId, membership_records};
+use klamm_replication::quorum::{
+    Anomaly, Effect, KRaftUpgradeError, Quorum, RequestId, membership_records,
+};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::channel::QuorumLeader;
+use super::contradictions::{Contradictions, peer};
 use super::handle::{
     Command, Completion, ControllerError, ControllerHandle, Decided, DecisionContext,
     MAX_QUEUED_DECISIONS, QuorumAnswer, Settled,
@@ -42,6 +45,8 @@ use crate::net::peer::PeerAddress;
 
 /// Commands that are taken together before the log is synced.
 const MAX_COMMANDS_PER_SYNC: usize = 256;
+/// How far what is noted of the high watermark may be behind (Kafka: `replica.high.watermark.checkpoint.interval.ms`).
+const NOTE_INTERVAL_MS: i64 = 5_000;
 /// Records in one batch of a decision that may be spread: a batch must stay below 8 MiB.
 const MAX_RECORDS_PER_BATCH: usize = 1000;
 
@@ -68,6 +73,9 @@ pub(crate) struct Driver {
     max_retention_bytes: u64,
     /// Decisions that are not committed yet, by the offset at which they will be.
     uncommitted: VecDeque<(Offset, Settled, Completion)>,
+    contradictions: Contradictions,
+    /// When it is next noted beside the log what is committed.
+    next_note_ms: i64,
 }
 
 /// The driver's ends of its queues.
@@ -119,6 +127,8 @@ impl Driver {
             leader: ends.leader,
             effects: effects.into(),
             uncommitted: VecDeque::new(),
+            contradictions: Contradictions::default(),
+            next_note_ms: i64::MIN,
         }
     }
 
@@ -130,9 +140,14 @@ impl Driver {
     ) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("metadata".to_owned()).spawn(move || {
             // Nothing of the driver is used after a panic but the way out.
-            let run = AssertUnwindSafe(move || self.run().and_then(|()| self.log.close()));
+            let room = Arc::clone(&self.room);
+            let run = AssertUnwindSafe(move || self.run().and_then(|()| self.close()));
             match std::panic::catch_unwind(run) {
                 Ok(Ok(())) => return,
+                Ok(Err(lacking)) if lacking.passes() && room.is_stopping() => {
+                    warn!("the metadata log is left as after a crash, the next start verifies it: {lacking}");
+                    return;
+                }
                 Ok(Err(failure)) => {
                     error!("the metadata log failed, the node stops: {failure}");
                 }
@@ -158,6 +173,13 @@ impl Driver {
             }
             self.on_tick()?;
         }
+    }
+
+    /// Leaves the log in order, with a note of what is committed.
+    fn close(mut self) -> Result<(), MetadataLogError> {
+        self.next_note_ms = i64::MIN;
+        self.note_committed(self.loader.end_offset())?;
+        self.log.close()
     }
 
     /// How long nothing has to be done if nobody asks.
@@ -368,10 +390,7 @@ impl Driver {
                 self.on_leader(epoch, leader_id);
                 Ok(())
             }
-            Effect::Anomaly(anomaly) => {
-                warn!("a peer of the metadata quorum contradicts itself: {anomaly:?}");
-                Ok(())
-            }
+            Effect::Anomaly(anomaly) => self.on_anomaly(&anomaly),
             Effect::Send { correlation_id, to, request } => {
                 self.peers.send(correlation_id, to, request);
                 Ok(())
@@ -391,6 +410,32 @@ impl Driver {
     ) -> Result<T, MetadataLogError> {
         let (room, log) = (&self.room, &mut self.log);
         room.wait_for(|| attempt(log))
+    }
+
+    /// What a peer says is not taken in. A leader without what is committed here cannot be followed at all.
+    fn on_anomaly(&mut self, anomaly: &Anomaly) -> Result<(), MetadataLogError> {
+        let peer = peer(anomaly, self.quorum.leader_id());
+        if let Anomaly::TruncationBelowHighWatermark { end_offset, high_watermark } = *anomaly {
+            return Err(MetadataLogError::LeaderLacksCommitted {
+                leader: peer.expect("only a leader's log is followed"),
+                epoch: self.quorum.epoch(),
+                dir: self.log.dir().to_path_buf(),
+                end_offset,
+                high_watermark,
+            });
+        }
+        let name = peer.map_or_else(|| "a peer".to_owned(), |id| format!("node {id}"));
+        match self.contradictions.on_anomaly(clock::now_ms(), anomaly, peer) {
+            None => {}
+            Some(0) => {
+                warn!("{name} contradicts what is known of the metadata quorum: {anomaly:?}")
+            }
+            Some(untold) => warn!(
+                "{name} contradicts what is known of the metadata quorum, as {untold} times since this was last said: \
+                 {anomaly:?}"
+            ),
+        }
+        Ok(())
     }
 
     fn resign(&mut self) {
@@ -444,7 +489,8 @@ impl Driver {
 
     /// Begins anew with a snapshot that a leader has sent.
     fn load_snapshot(&mut self, id: OffsetAndEpoch) -> Result<(), MetadataLogError> {
-        let (loader, membership) = self.with_room(|log| log.load_snapshot(id, clock::now_ms()))?;
+        let (room, log, own) = (&self.room, &mut self.log, &self.loader);
+        let (loader, membership) = room.wait_for(|| log.load_snapshot(id, own, clock::now_ms()))?;
         self.loader = loader;
         self.effects.extend(self.quorum.on_snapshot_loaded(clock::now_ms(), id, membership));
         self.snapshots.on_taken(self.log.size(), clock::now_ms());
@@ -465,6 +511,7 @@ impl Driver {
             }
         }
         self.publish(completions);
+        self.note_committed(high_watermark)?;
         match self.maybe_snapshot() {
             // The log has everything: the snapshot can wait until it is due again.
             Err(lacking) if lacking.passes() => {
@@ -472,6 +519,19 @@ impl Driver {
                 self.snapshots.on_taken(self.log.size(), clock::now_ms());
                 Ok(())
             }
+            outcome => outcome,
+        }
+    }
+
+    /// Notes now and then what is committed; the note may be behind.
+    fn note_committed(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
+        let now_ms = clock::now_ms();
+        if now_ms < self.next_note_ms {
+            return Ok(());
+        }
+        self.next_note_ms = now_ms + NOTE_INTERVAL_MS;
+        match self.log.note_committed(high_watermark) {
+            Err(lacking) if lacking.passes() => Ok(()),
             outcome => outcome,
         }
     }

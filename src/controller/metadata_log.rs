@@ -2,6 +2,8 @@
 //!
 //! The log is an ordinary log. What is read from it and not understood stops the node.
 
+mod descent;
+
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use klamm_metadata::loader::MetadataLoader;
 use klamm_protocol::batch::{BatchError, BatchHeader, Batches, RecordBatch};
 use klamm_protocol::batch_builder::BuildError;
 use klamm_protocol::control_record::ControlRecordError;
-use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_protocol::record::RecordError;
 use klamm_protocol::time::Now;
@@ -77,6 +79,29 @@ pub(crate) enum MetadataLogError {
     ControlBatch(#[from] ControlBatchError),
     #[error("a metadata snapshot cannot be written: {0}")]
     Snapshot(#[from] SnapshotError),
+    #[error(
+        "the leader of the metadata quorum, node {leader} in epoch {epoch}, does not have what the quorum had committed: its log \
+         leaves the one in {} at offset {end_offset}, and everything below offset {high_watermark} is committed. A majority of \
+         the controllers has begun an empty metadata log, or one from a backup. Nothing was changed here: this log may be the \
+         only one that knows the topics. To keep it, stop those controllers, put a copy of {} (without quorum-state) in the place \
+         of theirs, and start them (docs/operating.md). To go by theirs, move the directory away",
+        .dir.display(), .dir.display()
+    )]
+    LeaderLacksCommitted {
+        leader: BrokerId,
+        epoch: LeaderEpoch,
+        dir: PathBuf,
+        end_offset: Offset,
+        high_watermark: Offset,
+    },
+    #[error(
+        "the metadata snapshot at offset {offset} that the leader sends has none of the {topics} topics that the metadata log in {} \
+         has: it belongs to another metadata log, or all of them were deleted while this node was away. Nothing was changed here. If \
+         the controllers have begun an empty metadata log, see docs/operating.md; if they are right, move the directory away: the \
+         node then takes their log",
+        .dir.display()
+    )]
+    SnapshotOfAnotherLog { dir: PathBuf, offset: Offset, topics: usize },
     #[error("{}: {source}", path.display())]
     QuorumState { path: PathBuf, source: VoteStoreError },
 }
@@ -98,6 +123,8 @@ impl MetadataLogError {
             | Self::Control(_)
             | Self::ControlBatch(_)
             | Self::Snapshot(_)
+            | Self::LeaderLacksCommitted { .. }
+            | Self::SnapshotOfAnotherLog { .. }
             | Self::QuorumState { .. } => false,
         }
     }
@@ -113,6 +140,8 @@ pub(crate) struct MetadataLog {
     snapshots: Vec<OffsetAndEpoch>,
     /// What holds of the quorum before the first record.
     configured: Membership,
+    /// Below it everything is committed, as is written down beside the log.
+    noted: Offset,
 }
 
 /// What is found on disk when the node starts.
@@ -157,14 +186,16 @@ impl MetadataLog {
         let mut membership = configured.clone();
         let mut loader = MetadataLoader::default();
         for id in &snapshots {
-            let records = read_snapshot(disk.as_ref(), &dir, *id, &mut membership)?;
+            let path = dir.join(snapshot_name(*id));
+            let records = read_snapshot(disk.as_ref(), &path, *id, &mut membership)?;
             if Some(*id) == latest {
                 info!("loading the metadata snapshot at offset {}", id.offset);
                 loader = MetadataLoader::from_snapshot(&records, id.offset)?;
             }
         }
         let snapshots = snapshots.into_iter().filter(|id| id.offset > 0).collect();
-        let this = Self { disk, dir, log, snapshots, configured };
+        let noted = descent::noted(disk.as_ref(), &dir)?;
+        let this = Self { disk, dir, log, snapshots, configured, noted };
         this.for_each_batch(this.log.log_start(), this.log.log_end(), |batch| {
             Ok(membership.apply_batch(batch)?)
         })?;
@@ -180,6 +211,7 @@ impl MetadataLog {
             start_offset: self.log.log_start(),
             end_offset: self.log.log_end(),
             flushed_offset: self.log.flushed_offset(),
+            committed_offset: self.noted,
             epochs: EpochHistory::from_entries(epochs),
             earliest_snapshot: self.snapshots.first().copied(),
             latest_snapshot: self.snapshots.last().copied(),
@@ -312,22 +344,26 @@ impl MetadataLog {
         Ok(())
     }
 
-    /// Takes a received snapshot into place and starts the log anew at its end. To be called again after an error that
-    /// passes.
+    /// Takes a received snapshot into place, unless it is of another log than what is here (`committed` with what follows it),
+    /// and starts the log anew at its end. To be called again after an error that passes.
     pub(super) fn load_snapshot(
         &mut self,
         id: OffsetAndEpoch,
+        committed: &MetadataLoader,
         now_ms: i64,
     ) -> Result<(MetadataLoader, Membership), MetadataLogError> {
         let (part, path) = (self.dir.join(part_name(id)), self.dir.join(snapshot_name(id)));
         let dir = self.disk.open_dir(&self.dir)?;
         if self.disk.exists(&part)? {
+            let records =
+                read_snapshot(self.disk.as_ref(), &part, id, &mut self.configured.clone())?;
+            self.check_descent(id, &records, committed)?;
             self.disk.open(&part, OpenMode::Write)?.sync_data()?;
             self.disk.rename(&part, &path)?;
             dir.sync()?;
         }
         let mut membership = self.configured.clone();
-        let records = read_snapshot(self.disk.as_ref(), &self.dir, id, &mut membership)?;
+        let records = read_snapshot(self.disk.as_ref(), &path, id, &mut membership)?;
         let loader = MetadataLoader::from_snapshot(&records, id.offset)?;
         self.log.truncate_fully_and_start_at(id.offset, now_ms)?;
         for older in self.snapshots.iter().filter(|older| **older != id) {
@@ -336,6 +372,11 @@ impl MetadataLog {
         self.snapshots = vec![id];
         info!("metadata snapshot at offset {} of the leader is loaded", id.offset);
         Ok((loader, membership))
+    }
+
+    /// Where the log and its snapshots lie.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Bytes of the log.
@@ -496,13 +537,12 @@ fn snapshot_name(id: OffsetAndEpoch) -> String {
 /// The metadata records of a snapshot; its control records go to `membership`.
 fn read_snapshot(
     disk: &dyn Disk,
-    dir: &Path,
+    path: &Path,
     id: OffsetAndEpoch,
     membership: &mut Membership,
 ) -> Result<Vec<MetadataRecord>, MetadataLogError> {
-    let path = dir.join(snapshot_name(id));
     let mut records = Vec::new();
-    for batch in Batches::new(disk.read(&path)?.into()) {
+    for batch in Batches::new(disk.read(path)?.into()) {
         let batch = batch?;
         batch.check_crc()?;
         if batch.header.is_control() {

@@ -27,6 +27,11 @@ impl Room {
         self.news.notify_all();
     }
 
+    /// Whether the thread is to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tries until it succeeds or fails for another reason than a lack that passes.
     pub(super) fn wait_for<T>(
         &self,

@@ -165,6 +165,11 @@ impl LogStore {
         self.slots.iter().any(|slot| slot.directory.get().is_none())
     }
 
+    /// Whether a partition lies in one of the directories.
+    pub(crate) fn has_partitions(&self) -> bool {
+        !lock(&self.places).is_empty()
+    }
+
     /// The segment files that are open, of which idle ones may be closed.
     pub(crate) fn open_files(&self) -> &OpenFiles {
         &self.files

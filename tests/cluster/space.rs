@@ -31,6 +31,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long others may take to lead what one node cannot open.
 const TAKE_OVER: Duration = Duration::from_secs(10);
 const TIMEOUT_MS: i32 = 1500;
+const WAITS: &str = "the metadata log waits for room";
 
 /// What is free of a file system is taken, down to less than a block.
 fn fill(disk: &Path) {
@@ -182,7 +183,7 @@ fn a_full_disk_that_gets_space_again_leaves_nothing_dead() {
     }
     let _machine = alone();
     let disk = Disk::new();
-    let cluster = one_node().on_disk(1, disk.directory()).start();
+    let mut cluster = one_node().on_disk(1, disk.directory()).start();
     let address = client(&cluster, 1);
     assert_eq!(create(&address, "rolls", &[vec![1]]).unwrap(), 0);
     let large = vec![7; 200_000];
@@ -204,6 +205,22 @@ fn a_full_disk_that_gets_space_again_leaves_nothing_dead() {
     }
     well("a coordinator", &|| find_coordinator(&address, "group"));
     well("a commit", &|| commit(&address, "group", "rolls"));
+    // The metadata log waits for room when the node is stopped.
+    let said = || cluster.node(1).broker().log();
+    let waited = said().matches(WAITS).count();
+    fill(disk.path());
+    let mut number = 0;
+    let waits = || {
+        number += 1;
+        drop(create(&address, &format!("unborn-{number}"), &[vec![1]]));
+        said().matches(WAITS).count() > waited
+    };
+    until_true("the metadata log to be full", LIMIT, waits);
+    let ended = cluster.stop(1);
+    let log = cluster.node(1).broker().log();
+    assert_eq!(ended.code(), Some(0), "{log}");
+    assert!(log.contains("the metadata log is left as after a crash"), "{log}");
+    assert!(!log.contains("the metadata log failed"), "{log}");
 }
 
 #[test]

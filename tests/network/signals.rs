@@ -45,6 +45,9 @@ impl Node {
     }
 }
 
+/// What a pipe of Linux takes.
+const PIPE_BYTES: usize = 64 * 1024;
+
 const DEFAULT_HUP: &str = "--default-signal=HUP";
 
 #[test]
@@ -182,4 +185,27 @@ fn a_log_that_nobody_reads_ends_nothing() {
     let status = until("its end", Duration::from_secs(30), || unread.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     assert!(node.is_clean());
+}
+
+/// The pipe is full from the beginning: whoever has the reading end never reads.
+#[test]
+fn a_full_pipe_that_nobody_empties_stops_nothing() {
+    let node = Node::new();
+    let (unread_end, mut full) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut full, &[b' '; PIPE_BYTES]).unwrap();
+    let mut command = node.command(DEFAULT_HUP);
+    command.current_dir::<&Path>(node.directory.path());
+    command.stdin(Stdio::null()).stdout(full).stderr(Stdio::null());
+    let mut unread = Unread(command.spawn().unwrap());
+    until_true("the first answer", LIMIT, || {
+        assert!(unread.0.try_wait().unwrap().is_none(), "it has ended");
+        std::net::TcpStream::connect(("127.0.0.1", node.port)).is_ok()
+    });
+    node.prove();
+    let id = unread.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let status = until("its end", Duration::from_secs(30), || unread.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert!(node.is_clean());
+    drop(unread_end);
 }

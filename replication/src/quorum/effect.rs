@@ -86,7 +86,8 @@ pub struct Destination {
 pub enum Anomaly {
     /// Two leaders are claimed for one epoch.
     ConflictingLeader { epoch: LeaderEpoch, known: Option<BrokerId>, claimed: BrokerId },
-    /// A leader asks for truncation of committed records.
+    /// A leader asks for truncation of committed records, or has a snapshot that ends before them: its log does not
+    /// descend from what the quorum had committed.
     TruncationBelowHighWatermark { end_offset: Offset, high_watermark: Offset },
     /// A snapshot piece is not the one that was asked for.
     UnexpectedSnapshotChunk { snapshot_id: OffsetAndEpoch, position: i64 },

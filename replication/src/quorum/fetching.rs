@@ -27,10 +27,22 @@ impl Quorum {
             FetchBody::Diverging(end) => self.truncate_to_divergence(end),
             FetchBody::Snapshot(id) => self.start_fetching_snapshot(id),
         };
-        if taken {
-            self.on_contact_with_leader(now_ms);
+        if !taken {
+            self.leave_leader_alone(now_ms);
+            return false;
         }
-        taken
+        let caught_up = |end: Offset| self.log.end_offset >= end;
+        if response.high_watermark.is_some_and(caught_up) {
+            self.must_catch_up = false;
+        }
+        self.on_contact_with_leader(now_ms);
+        true
+    }
+
+    /// The leader has contradicted what is known: what it says next will hardly be better.
+    pub(super) fn leave_leader_alone(&mut self, now_ms: i64) {
+        let leader_id = self.election.leader_id.expect("a follower has a leader");
+        self.requests.leave_alone(leader_id, now_ms);
     }
 
     pub(super) fn on_contact_with_leader(&mut self, now_ms: i64) {
@@ -78,11 +90,11 @@ impl Quorum {
     }
 
     /// Cuts what the leader does not have. It can never have the right to cut what is committed:
-    /// such an answer is refused.
+    /// such an answer is refused, also by a node that has learnt in an earlier life what is committed.
     fn truncate_to_divergence(&mut self, diverging: OffsetAndEpoch) -> bool {
         let end_offset =
             divergence::truncation_offset(&self.log.epochs, self.log.end_offset, diverging);
-        let high_watermark = self.high_watermark.unwrap_or(self.log.start_offset);
+        let high_watermark = self.log.known_committed();
         if end_offset < high_watermark {
             let anomaly = Anomaly::TruncationBelowHighWatermark { end_offset, high_watermark };
             self.effects.push(Effect::Anomaly(anomaly));

@@ -134,7 +134,7 @@ impl Quorum {
     /// has not been reached in this epoch at all, or not for so long that a voter would campaign: an
     /// observer may be a voter by a record that it has not got yet.
     fn can_grant_vote(&self, now_ms: i64, vote: &VoteRequest) -> bool {
-        if vote.replica.id == self.config.local.id {
+        if vote.replica.id == self.config.local.id || self.must_catch_up {
             return false;
         }
         let log_up_to_date = vote.log_end >= self.log_end();

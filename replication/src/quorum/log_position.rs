@@ -24,6 +24,8 @@ pub struct LogPosition {
     /// Everything below is on disk. At boot: `end_offset` if the shell has synced the recovered
     /// log, and `start_offset` if it has not.
     pub flushed_offset: Offset,
+    /// Everything below is known to be committed. At boot: what the process before has noted, which may be behind.
+    pub committed_offset: Offset,
     pub epochs: EpochHistory,
     /// The oldest and the newest snapshot, without the bootstrap snapshot 0-0.
     pub earliest_snapshot: Option<OffsetAndEpoch>,
@@ -39,8 +41,22 @@ impl LogPosition {
         self.epochs.latest_epoch().unwrap_or_else(snapshot_epoch)
     }
 
+    /// Whether nothing was ever in it.
+    pub fn is_empty(&self) -> bool {
+        self.end_offset == 0 && self.latest_snapshot.is_none()
+    }
+
     pub fn end(&self) -> OffsetAndEpoch {
         OffsetAndEpoch::new(self.end_offset, self.last_epoch())
+    }
+
+    /// Where committed records end as far as this node knows: below it the log is never cut. A snapshot holds only what is
+    /// committed, and only what is committed is deleted at the start of the log.
+    pub(super) fn known_committed(&self) -> Offset {
+        let in_snapshot = self.latest_snapshot.map_or(0, |snapshot| snapshot.offset);
+        let known = self.committed_offset.max(in_snapshot).max(self.start_offset);
+        // What a power failure took from the end was not synced here, so nobody had counted on it.
+        known.min(self.end_offset)
     }
 
     pub(super) fn append(&mut self, epoch: LeaderEpoch, next_offset: Offset) {
@@ -63,6 +79,7 @@ impl LogPosition {
             start_offset: id.offset,
             end_offset: id.offset,
             flushed_offset: id.offset,
+            committed_offset: id.offset,
             epochs: EpochHistory::default(),
             earliest_snapshot: Some(id),
             latest_snapshot: Some(id),

@@ -7,10 +7,22 @@ use super::effect::CorrelationId;
 use klamm_protocol::ids::BrokerId;
 use std::collections::BTreeMap;
 
+/// The pause after an answer that contradicts what is known.
+const CONTRADICTION_BACKOFF_MS: i64 = 1_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Connection {
-    AwaitingResponse { correlation_id: CorrelationId, deadline_ms: i64 },
-    BackingOff { until_ms: i64 },
+    AwaitingResponse {
+        correlation_id: CorrelationId,
+        deadline_ms: i64,
+    },
+    BackingOff {
+        until_ms: i64,
+    },
+    /// It has contradicted what is known; it is not to be looked for elsewhere either.
+    LeftAlone {
+        until_ms: i64,
+    },
 }
 
 /// Requests by destination.
@@ -41,7 +53,9 @@ impl Requests {
                 timed_out.push(*id);
                 false
             }
-            Connection::BackingOff { until_ms } => until_ms > now_ms,
+            Connection::BackingOff { until_ms } | Connection::LeftAlone { until_ms } => {
+                until_ms > now_ms
+            }
             Connection::AwaitingResponse { .. } => true,
         });
         timed_out
@@ -89,6 +103,16 @@ impl Requests {
         self.connections.insert(id, Connection::BackingOff { until_ms });
     }
 
+    /// After an answer that contradicts what is known.
+    pub(super) fn leave_alone(&mut self, id: BrokerId, now_ms: i64) {
+        let until_ms = now_ms.saturating_add(CONTRADICTION_BACKOFF_MS);
+        self.connections.insert(id, Connection::LeftAlone { until_ms });
+    }
+
+    pub(super) fn is_left_alone(&self, id: BrokerId) -> bool {
+        matches!(self.connections.get(&id), Some(Connection::LeftAlone { .. }))
+    }
+
     pub(super) fn reset_all(&mut self) {
         self.connections.clear();
     }
@@ -99,7 +123,9 @@ impl Requests {
             .values()
             .map(|connection| match *connection {
                 Connection::AwaitingResponse { deadline_ms, .. } => deadline_ms,
-                Connection::BackingOff { until_ms } => until_ms,
+                Connection::BackingOff { until_ms } | Connection::LeftAlone { until_ms } => {
+                    until_ms
+                }
             })
             .min()
     }
@@ -134,5 +160,7 @@ mod tests {
         assert_eq!(requests.next_deadline_ms(), Some(120));
         requests.expire(120);
         assert!(requests.is_ready(1));
+        requests.leave_alone(1, 200);
+        assert_eq!(requests.next_deadline_ms(), Some(1_200));
     }
 }

@@ -117,6 +117,9 @@ impl Quorum {
         let is_voter_request = voter_request.is_some();
         let Some(request) = voter_request.or_else(|| self.next_fetch()) else { return };
         let leader_id = self.election.leader_id.expect("a follower has a leader");
+        if self.requests.is_left_alone(leader_id) {
+            return;
+        }
         if self.requests.is_backing_off(leader_id) {
             self.send_fetch_to_bootstrap(now_ms);
             return;

@@ -75,6 +75,13 @@ impl Quorum {
     }
 
     pub(super) fn start_fetching_snapshot(&mut self, id: OffsetAndEpoch) -> bool {
+        let high_watermark = self.log.known_committed();
+        if id.offset < high_watermark {
+            let end_offset = id.offset;
+            let anomaly = Anomaly::TruncationBelowHighWatermark { end_offset, high_watermark };
+            self.effects.push(Effect::Anomaly(anomaly));
+            return false;
+        }
         let behind = Some(id.offset) <= self.high_watermark || id.epoch > self.election.epoch;
         if behind || id.epoch < 0 {
             let anomaly = Anomaly::UnexpectedSnapshotChunk { snapshot_id: id, position: 0 };
@@ -115,6 +122,7 @@ impl Quorum {
             let (snapshot_id, position) = (response.snapshot_id, response.position);
             let anomaly = Anomaly::UnexpectedSnapshotChunk { snapshot_id, position };
             self.effects.push(Effect::Anomaly(anomaly));
+            self.leave_leader_alone(now_ms);
             return false;
         }
         let (snapshot_id, position) = (fetching.id, fetching.position);

@@ -649,6 +649,7 @@ impl Cluster {
             }
         }
         node.applied = node.applied.max(high_watermark);
+        node.disk.committed = node.disk.committed.max(high_watermark);
         if self.committed.len() > before {
             self.check_durable(id, high_watermark);
         }

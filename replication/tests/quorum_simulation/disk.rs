@@ -41,6 +41,8 @@ pub(crate) struct Disk {
     stored: Option<StoredElection>,
     stored_before: Option<StoredElection>,
     pub(crate) snapshot: Option<Snapshot>,
+    /// The high watermark that the node has noted.
+    pub(crate) committed: Offset,
     initial: Membership,
 }
 
@@ -55,6 +57,7 @@ impl Disk {
             stored: None,
             stored_before: None,
             snapshot: None,
+            committed: 0,
             initial,
         }
     }
@@ -176,6 +179,7 @@ impl Disk {
                 start_offset: self.log.start,
                 end_offset: self.end(),
                 flushed_offset: self.synced.end().min(self.end()),
+                committed_offset: self.committed,
                 epochs: EpochHistory::from_entries(starts),
                 earliest_snapshot: snapshot,
                 latest_snapshot: snapshot,

@@ -238,3 +238,37 @@ fn what_is_refused_can_still_be_looked_at() {
     let looked_at = Loaded::to_look_at(&sources).unwrap();
     assert_eq!(looked_at.unprotected.len(), 1);
 }
+
+#[test]
+fn a_login_configuration_for_the_jvm_asks_for_sasl() {
+    let with = |variable: &str, value: &str| {
+        let variables = [(variable.into(), value.into())];
+        let environment = Environment::from_variables(variables);
+        Loaded::from_sources(&Sources { environment, ..Sources::default() })
+    };
+    for variable in OPTIONS_OF_THE_JVM {
+        let options = "-Xmx1g -Djava.security.auth.login.config=/etc/kafka/jaas.conf -Da=b";
+        let refused = with(variable, options).unwrap_err().to_string();
+        let expected = format!(
+            "environment {variable}: 'java.security.auth.login.config' asks for SASL, which this version of Klamm does not \
+             speak yet: nobody would have to say who they are; take it out of the variable to run without it, or leave this \
+             node to Apache Kafka until then"
+        );
+        assert_eq!(refused, expected);
+        assert!(with(variable, "-Xmx1g -Djava.net.preferIPv4Stack=true").is_ok(), "{variable}");
+    }
+    assert!(with("OTHER_OPTS", "-Djava.security.auth.login.config=/jaas.conf").is_ok());
+}
+
+/// As in Apache Kafka, whose `ConfigDef` looks keys up as they are written: the other spelling is an unknown key.
+#[test]
+fn a_key_in_the_wrong_case_is_another_key() {
+    let loaded = |key: &str| {
+        let overrides = vec![(key.to_owned(), "a.B".to_owned())];
+        Loaded::from_sources(&Sources { overrides, ..Sources::default() })
+    };
+    assert!(loaded("authorizer.class.name").is_err());
+    let advice = loaded("Authorizer.Class.Name").unwrap().advice;
+    let advice: Vec<String> = advice.iter().map(ToString::to_string).collect();
+    assert!(advice.iter().any(|said| said.contains("Authorizer.Class.Name")), "{advice:?}");
+}

@@ -5,7 +5,8 @@
 //! controller is told that this replica has lost its directory, where another is in sync: it moves the leadership and
 //! takes this one out of the ISR, and hears of the real directory when the log is open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,6 @@ use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::ConfigResource;
 use klamm_metadata::known_replica::KnownReplica;
-use klamm_protocol::Uuid;
 use tracing::{error, info};
 
 use super::{Key, Replicas, go_on_with_move};
@@ -26,7 +26,7 @@ use crate::partition::table::Unopened;
 
 /// The pause before what could not be opened is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How many replicas that are missed a line of the log names.
+/// How many replicas a line of the log names.
 const MAX_NAMED: usize = 5;
 
 impl Replicas {
@@ -36,8 +36,10 @@ impl Replicas {
         let is_open =
             |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
         let closed = changes.iter().copied().filter(|change| !is_open(change));
-        let closed = closed.filter(|change| !self.stays_closed(node, change, image));
+        let mut vanished = Vanished::default();
+        let closed = closed.filter(|change| !self.stays_closed(node, change, image, &mut vanished));
         let (missed, wanted): (Vec<_>, Vec<_>) = closed.partition(|change| is_missed(node, change));
+        vanished.report();
         report_missed(node, &missed);
         let wanted = wanted.into_iter().map(|change| {
             if let Some(directory) = change.after.directory(node.config.node_id) {
@@ -63,25 +65,25 @@ impl Replicas {
     }
 
     /// Keeps a replica closed whose log has vanished while the cluster counts on it. Others that have the records are
-    /// to lead; once nobody counts on this one, it begins anew.
-    fn stays_closed(&self, node: &Node, change: &PartitionDelta, image: &ClusterImage) -> bool {
+    /// to lead, and nobody if there are none; once nobody counts on this one, it begins anew.
+    fn stays_closed(
+        &self,
+        node: &Node,
+        change: &PartitionDelta,
+        image: &ClusterImage,
+        told: &mut Vanished,
+    ) -> bool {
         let place = (change.topic.name.clone(), change.index);
         let replica = KnownReplica::of(change.topic.id, &change.after, node.config.node_id);
         let vanished = replica.and_then(|replica| node.store.vanished_from(&place, &replica));
         let Some(dir) = vanished else { return false };
         let key = (change.topic.id, change.index);
-        let (topic, index) = place;
         let reason = format!("{} was there before, and has vanished", dir.display());
-        let unopened = Unopened { topic: topic.clone(), reason, is_worth_a_try: false };
+        let unopened = Unopened { topic: place.0, reason, is_worth_a_try: false };
         if node.partitions.insert_unopened(key, unopened) {
-            error!(
-                "{topic}-{index} stays offline: {} was there before, and has vanished. If others have the records, they lead, \
-                 and it is fetched from them; otherwise stop the node, put the directory back and start again. If it is lost for \
-                 good, delete the topic, or see docs/operating.md",
-                dir.display()
-            );
+            told.note(&dir);
         }
-        self.leave(node, key, directory_id::LOST, image);
+        self.leave(node, key, Leaves::Vanished, image);
         true
     }
 
@@ -98,22 +100,26 @@ impl Replicas {
         }
         if is_worth_a_try {
             let is_begun = node.store.is_begun(&failure.topic, failure.index);
-            let given_up = if is_begun { directory_id::LOST } else { directory_id::NOT_BEGUN };
-            self.leave(node, key, given_up, image);
+            self.leave(node, key, Leaves::Unopened { is_begun }, image);
             self.unopened.notify_one();
         }
     }
 
-    /// Has the controller move what this replica is counted on for to others, if there are any. `given_up` says whether it
-    /// has a log.
-    fn leave(&self, node: &Node, key: Key, given_up: Uuid, image: &ClusterImage) {
+    /// Has the controller move what this replica is counted on for to others.
+    fn leave(&self, node: &Node, key: Key, leaves: Leaves, image: &ClusterImage) {
         let id = node.config.node_id;
         let topic = image.topics.by_id(key.0);
         let Some(known) = topic.and_then(|topic| topic.partition(key.1)) else { return };
         // An eligible leader replica has all that was acknowledged, as one in sync has.
         let mut others = known.isr.iter().chain(&known.elr).filter(|other| **other != id);
-        let others_have_it = known.isr.contains(&id) && others.next().is_some();
-        if others_have_it && image.metadata_version().is_directory_assignment_supported() {
+        let others_have_it = others.next().is_some();
+        let given_up = match leaves {
+            Leaves::Unopened { .. } if !others_have_it => return,
+            Leaves::Unopened { is_begun: false } => directory_id::NOT_BEGUN,
+            Leaves::Unopened { is_begun: true } | Leaves::Vanished => directory_id::LOST,
+        };
+        let is_supported = image.metadata_version().is_directory_assignment_supported();
+        if known.isr.contains(&id) && is_supported {
             self.assign_directory(key, given_up);
         }
     }
@@ -149,6 +155,46 @@ impl Replicas {
             info!("{}-{} is open: {} has passed", unopened.topic, key.1, unopened.reason);
             // Under the lock: no newer image may be applied in between.
             node.groups.on_published(&delta, &image);
+        }
+    }
+}
+
+/// Why a replica gives up what it is counted on for.
+#[derive(Clone, Copy)]
+enum Leaves {
+    /// Its log is gone: nobody leads if nobody else can.
+    Vanished,
+    /// Its log will likely be open in a moment: it leaves if others can lead.
+    Unopened {
+        /// There is a log.
+        is_begun: bool,
+    },
+}
+
+/// Partition directories that have vanished, by the log directory that they were in.
+#[derive(Default)]
+struct Vanished(BTreeMap<PathBuf, Vec<String>>);
+
+impl Vanished {
+    fn note(&mut self, dir: &Path) {
+        let (parent, name) = (dir.parent(), dir.file_name());
+        let (parent, name) =
+            parent.zip(name).expect("a partition's directory is in a log directory");
+        let names = self.0.entry(parent.to_path_buf()).or_default();
+        names.push(name.to_string_lossy().into_owned());
+    }
+
+    fn report(&self) {
+        for (directory, names) in &self.0 {
+            let more = if names.len() > MAX_NAMED { " and others" } else { "" };
+            error!(
+                "{} partitions stay offline: their directories were in {} before, and have vanished: {}{more}. If others have the \
+                 records, they lead, and these are fetched from them; otherwise stop the node, put the directories back and start \
+                 again. If they are lost for good, delete the topics, or see docs/operating.md",
+                names.len(),
+                directory.display(),
+                names.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ")
+            );
         }
     }
 }

@@ -86,11 +86,12 @@ impl LogStore {
 
     /// Whether the log of a replica, which is in none of the directories, must be in one that is not here.
     pub(super) fn is_missed(&self, replica: &KnownReplica) -> bool {
-        // If all directories are here, what was never reported was never opened.
+        // If all directories are here, what was never reported was never opened. A path of log.dirs that is not in use may be
+        // that of a directory which the last registration did not have either.
         let may_be_elsewhere = || {
             let topics = lock(&self.topics);
             let lacks = topics.registered.iter().any(|id| self.found().all(|found| found != *id));
-            lacks && topics.at_start.contains(&replica.topic_id)
+            (lacks || self.has_idle()) && topics.at_start.contains(&replica.topic_id)
         };
         replica.is_missed(|id| self.found().any(|found| found == id), may_be_elsewhere)
     }

@@ -215,3 +215,16 @@ fn a_directory_that_comes_back_without_a_log_that_was_missed_has_lost_it() {
     node.put_back(&home);
     node.assert_whole("all of it is put back");
 }
+
+/// The last registration may have been without the directory as well.
+#[test]
+fn a_replica_that_was_never_reported_is_missed_while_a_path_waits_for_its_disk() {
+    let node = Node::new();
+    let unreported = KnownReplica { directory: directory_id::UNASSIGNED, ..replica(&node) };
+    let store = settled(&node, &node.image);
+    assert!(!store.is_out_of_reach(&unreported));
+    drop(store);
+    node.suffers("/b", Fate::Absent);
+    let store = settled(&node, &node.image);
+    assert!(store.is_out_of_reach(&unreported));
+}
