@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use klamm_testbed::{Directory, Flavour, Program, compiled_against, fetched, jvm_with, target_dir};
+use klamm_testbed::{
+    Directory, Flavour, Program, compiled_against, fetched, jvm_with, made_once, require,
+    target_dir,
+};
 
 use crate::report::Report;
 use crate::suites::{KAFKA_VERSION, Scope};
@@ -90,10 +93,11 @@ fn runner(scope: Scope, home: &Path, number: usize, limit_s: u32) -> Program {
         compiled_against(&jars, &format!("kafka-suites-{name}"), &java_files(&here.join(name)))
     };
     let (kit, runner) = (compiled("kit"), compiled("runner"));
+    let resources = resources(&jars);
     let classes: &[&Path] = match Flavour::under_test() {
-        Flavour::Klamm => &[&kit, &runner],
+        Flavour::Klamm => &[&kit, &runner, &resources],
         // The oracle run: Kafka's own kit starts Kafka's brokers.
-        Flavour::Kafka => &[&runner],
+        Flavour::Kafka => &[&runner, &resources],
     };
     let temporary = home.join(format!("tmp-{number}"));
     std::fs::create_dir(&temporary).expect("the directory is ours");
@@ -117,6 +121,16 @@ fn runner(scope: Scope, home: &Path, number: usize, limit_s: u32) -> Program {
         .arg(format!("{limit_s}s"));
     java.current_dir(&temporary);
     Program::from(java)
+}
+
+/// What tests read as files, which is not possible in a jar: the sources of Connect's test plugins, which they compile.
+fn resources(jars: &Path) -> PathBuf {
+    made_once("kafka-suites-resources", KAFKA_VERSION, |directory| {
+        require("jar", "default-jdk-headless");
+        let jar = jars.join(format!("connect-runtime-{KAFKA_VERSION}-test.jar"));
+        let jar = jar.display().to_string();
+        Program::new("jar").args(["xf", &jar, "test-plugins"]).in_dir(directory).run().ok();
+    })
 }
 
 /// All Java sources below a directory, in order.
