@@ -5,6 +5,7 @@ import java.io.PrintStream;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashSet;
@@ -32,7 +33,7 @@ import org.junit.platform.launcher.core.LauncherFactory;
  *       there is any such line, for each that is to be run ({@code +} before it);
  *   <li>CLAIMS is a directory that several runners share: each takes a class, or a part of the chosen methods of one, that no
  *       other has taken;
- *   <li>LIMIT is how long a method may take, as JUnit writes it ({@code 60s}).
+ *   <li>LIMIT is how many seconds a method may take.
  * </ul>
  *
  * What happens is told on the standard output, see {@link Report}.
@@ -43,11 +44,13 @@ public final class Runner {
 
     private final Set<String> leftOut = new HashSet<>();
     private final Set<String> chosen = new HashSet<>();
-    private final String limit;
+    private final Duration limit;
     private final Report report;
+    private final Watchdog watchdog;
 
-    private Runner(Path methods, String limit, Report report) throws IOException {
+    private Runner(Path methods, Duration limit, Report report) throws IOException {
         this.limit = limit;
+        this.watchdog = new Watchdog(limit);
         this.report = report;
         for (String line : Files.readAllLines(methods)) {
             (line.startsWith("+") ? chosen : leftOut).add(line.substring(1));
@@ -60,14 +63,15 @@ public final class Runner {
         System.setOut(System.err);
         List<String> jars = Arrays.asList(arguments[0].split(":"));
         Path claims = Path.of(arguments[3]);
-        Runner runner = new Runner(Path.of(arguments[2]), arguments[4], new Report(out));
+        Duration limit = Duration.ofSeconds(Long.parseLong(arguments[4]));
+        Runner runner = new Runner(Path.of(arguments[2]), limit, new Report(out));
         NoExit guard = NoExit.begin();
         Launcher launcher = LauncherFactory.create();
         for (String name : Suites.in(jars, Pattern.compile(arguments[1]))) {
             int number = 0;
             for (Predicate<String> part : runner.parts(name)) {
                 if (claim(claims.resolve(name + "." + number++))) {
-                    launcher.execute(runner.request(name, part), runner.report);
+                    launcher.execute(runner.request(name, part), runner.report, runner.watchdog);
                 }
             }
         }
@@ -104,7 +108,7 @@ public final class Runner {
             .filters(methods)
             // Kafka's cluster tests find their extension this way.
             .configurationParameter("junit.jupiter.extensions.autodetection.enabled", "true")
-            .configurationParameter("junit.jupiter.execution.timeout.default", limit)
+            .configurationParameter("junit.jupiter.execution.timeout.default", limit.toSeconds() + "s")
             .build();
     }
 
