@@ -42,14 +42,15 @@ public final class Runner {
     /** How many chosen methods of a class one runner takes at once: those that are known to fail may all wait in vain. */
     private static final int CHOSEN_AT_ONCE = 8;
 
+    /** How long it may take to make a class ready, the cluster of all its tests for instance. */
+    private static final String CLASS_LIMIT = "240s";
+
     private final Set<String> leftOut = new HashSet<>();
     private final Set<String> chosen = new HashSet<>();
-    private final Duration limit;
     private final Report report;
     private final Watchdog watchdog;
 
     private Runner(Path methods, Duration limit, Report report) throws IOException {
-        this.limit = limit;
         this.watchdog = new Watchdog(limit);
         this.report = report;
         for (String line : Files.readAllLines(methods)) {
@@ -108,7 +109,7 @@ public final class Runner {
             .filters(methods)
             // Kafka's cluster tests find their extension this way.
             .configurationParameter("junit.jupiter.extensions.autodetection.enabled", "true")
-            .configurationParameter("junit.jupiter.execution.timeout.default", limit.toSeconds() + "s")
+            .configurationParameter("junit.jupiter.execution.timeout.lifecycle.method.default", CLASS_LIMIT)
             .build();
     }
 

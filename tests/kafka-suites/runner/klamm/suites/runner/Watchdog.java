@@ -11,8 +11,8 @@ import org.junit.platform.launcher.TestExecutionListener;
 import org.junit.platform.launcher.TestIdentifier;
 
 /**
- * Interrupts a test, and what it does before and after, whenever it has taken so long again. JUnit's own limit gives way to what a class
- * says of itself, and those of Kafka Streams say ten minutes.
+ * Interrupts a test, and what is done before and after it, whenever it has taken so long again. JUnit's own limit gives way to what a
+ * class says of itself, and those of Kafka Streams say ten minutes.
  */
 final class Watchdog implements TestExecutionListener {
     private final Duration limit;
