@@ -1,5 +1,6 @@
 //! DescribeCluster (key 60): the brokers, as reached on the client's listener (KIP-700, KIP-1073).
 
+use klamm_metadata::metadata_version::MetadataVersion;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 use klamm_protocol::messages::describe_cluster_response::{
@@ -22,15 +23,17 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
     let body: DescribeClusterRequest = request.decode()?;
     let image = context.node.cluster.image();
     let node = &context.node;
-    let mut answer = match (context.kind, body.endpoint_type) {
-        (ListenerKind::Broker, BROKERS) => {
-            describe(&image, &body, &context.listener, node.config.node_id)
-        }
-        (ListenerKind::Controller, CONTROLLERS) => {
+    let metadata_version = image.metadata_version();
+    let refused = refusal(context.kind, metadata_version, body.endpoint_type, request.version);
+    if let Some(refused) = refused {
+        return request.respond(&refused);
+    }
+    let mut answer = match context.kind {
+        ListenerKind::Broker => describe(&image, &body, &context.listener, node.config.node_id),
+        ListenerKind::Controller => {
             let leader_id = node.controller.leader().borrow().id;
             describe_controllers(&image, &body, &context.listener, leader_id)
         }
-        (kind, other) => return request.respond(&refused(kind, other, request.version)),
     };
     answer.cluster_id = node.cluster_id.clone();
     request.respond(&answer)
@@ -96,15 +99,27 @@ fn authorized_operations(body: &DescribeClusterRequest) -> i32 {
     if body.include_cluster_authorized_operations { ALL_OF_CLUSTER } else { NOT_ASKED_FOR }
 }
 
-/// The other kind of nodes is told of elsewhere. Version 0 asks for brokers, and knows none of the codes for this.
-/// The texts are Kafka's.
-fn refused(kind: ListenerKind, endpoint_type: i8, version: i16) -> DescribeClusterResponse {
+/// Why the question is not answered here, if it is not. The texts are Kafka's.
+fn refusal(
+    kind: ListenerKind,
+    metadata_version: MetadataVersion,
+    endpoint_type: i8,
+    version: i16,
+) -> Option<DescribeClusterResponse> {
+    let is_controller = kind == ListenerKind::Controller;
+    // Where no controller can register, an admin client would look for the active one for ever.
+    if is_controller && !metadata_version.is_controller_registration_supported() {
+        let text =
+            "Direct-to-controller communication is not supported with the current MetadataVersion.";
+        return Some(refused(ErrorCode::UnsupportedVersion, text.to_owned()));
+    }
+    let (here, wanted, served) = match kind {
+        ListenerKind::Broker => ("BROKER", "CONTROLLER", BROKERS),
+        ListenerKind::Controller => ("CONTROLLER", "BROKER", CONTROLLERS),
+    };
     let (code, text) = match endpoint_type {
+        asked if asked == served => return None,
         BROKERS | CONTROLLERS => {
-            let (here, wanted) = match kind {
-                ListenerKind::Broker => ("BROKER", "CONTROLLER"),
-                ListenerKind::Controller => ("CONTROLLER", "BROKER"),
-            };
             let text = format!(
                 "The request was sent to an endpoint of type {here}, but we wanted an endpoint of type {wanted}"
             );
@@ -115,7 +130,12 @@ fn refused(kind: ListenerKind, endpoint_type: i8, version: i16) -> DescribeClust
             (ErrorCode::UnsupportedEndpointType, text)
         }
     };
+    // Version 0 asks for brokers, and knows neither of these codes.
     let code = if version < FIRST_WITH_ENDPOINT_TYPES { ErrorCode::InvalidRequest } else { code };
+    Some(refused(code, text))
+}
+
+fn refused(code: ErrorCode, text: String) -> DescribeClusterResponse {
     DescribeClusterResponse {
         error_code: code.code(),
         error_message: Some(text.into()),
@@ -152,25 +172,52 @@ mod tests {
         assert_eq!(describe(&image, &body, "OTHER", 1).controller_id, -1);
     }
 
+    fn refused_with(
+        kind: ListenerKind,
+        level: i16,
+        endpoint_type: i8,
+        version: i16,
+    ) -> Option<(ErrorCode, String)> {
+        let metadata_version = MetadataVersion::from_level(level).unwrap();
+        let refused = refusal(kind, metadata_version, endpoint_type, version)?;
+        let code = ErrorCode::from_code(refused.error_code).unwrap();
+        Some((code, refused.error_message.unwrap().to_string()))
+    }
+
     #[test]
     fn the_other_kind_of_nodes_is_described_elsewhere() {
+        let newest = MetadataVersion::LATEST.level();
         let answer = |kind, endpoint_type, version| {
-            let refused = refused(kind, endpoint_type, version);
-            let code = ErrorCode::from_code(refused.error_code).unwrap();
-            (code, refused.error_message.unwrap().to_string())
+            refused_with(kind, newest, endpoint_type, version).unwrap()
         };
         let mismatched = ErrorCode::MismatchedEndpointType;
         let at_broker = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER";
         assert_eq!(answer(ListenerKind::Broker, 2, 1), (mismatched, at_broker.to_owned()));
         let at_controller = "The request was sent to an endpoint of type CONTROLLER, but we wanted an endpoint of type BROKER";
         assert_eq!(answer(ListenerKind::Controller, 1, 1), (mismatched, at_controller.to_owned()));
-        for kind in [ListenerKind::Broker, ListenerKind::Controller] {
+        for (kind, own) in [(ListenerKind::Broker, 1), (ListenerKind::Controller, 2)] {
             let unknown =
                 (ErrorCode::UnsupportedEndpointType, "Unsupported endpoint type -7".to_owned());
             assert_eq!(answer(kind, -7, 2), unknown);
+            assert_eq!(refused_with(kind, newest, own, 1), None);
         }
         let oldest = (ErrorCode::InvalidRequest, at_controller.to_owned());
         assert_eq!(answer(ListenerKind::Controller, 1, 0), oldest);
+    }
+
+    #[test]
+    fn controllers_are_described_from_metadata_version_3_7_on() {
+        // 3.6-IV2 and 3.7-IV0.
+        let (before, first) = (14, 15);
+        let text =
+            "Direct-to-controller communication is not supported with the current MetadataVersion.";
+        let unsupported = Some((ErrorCode::UnsupportedVersion, text.to_owned()));
+        for (endpoint_type, version) in [(2, 1), (2, 2), (1, 0), (1, 1), (-7, 2)] {
+            let refused = refused_with(ListenerKind::Controller, before, endpoint_type, version);
+            assert_eq!(refused, unsupported);
+        }
+        assert_eq!(refused_with(ListenerKind::Controller, first, 2, 1), None);
+        assert_eq!(refused_with(ListenerKind::Broker, before, 1, 1), None);
     }
 
     #[test]
@@ -189,7 +236,7 @@ mod tests {
         };
         for version in DescribeClusterResponse::VERSIONS {
             describe(&image, &body, LISTENER, 1).encoded(version).unwrap();
-            refused(ListenerKind::Broker, 2, version).encoded(version).unwrap();
+            refused(ErrorCode::InvalidRequest, "x".to_owned()).encoded(version).unwrap();
         }
     }
 }

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use klamm_testbed::{Directory, Flavour, Program, compiled_against, fetched, jvm_with, target_dir};
+use klamm_testbed::{
+    Directory, Flavour, Program, compiled_against, fetched, jvm_with, made_once, require,
+    target_dir,
+};
 
 use crate::report::Report;
 use crate::suites::{KAFKA_VERSION, Scope};
 
-/// How long a method may take: a whole scenario of Kafka Streams on a busy machine.
-pub(crate) const LIMIT_S: u32 = 120;
+/// How long a method may take: a whole scenario of Kafka Connect on a busy machine.
+pub(crate) const LIMIT_S: u32 = 240;
 /// How long one may take of which it is known that it fails: many wait in vain.
 pub(crate) const RED_LIMIT_S: u32 = 20;
 /// Tests mostly wait; more would get into one another's way on two cores.
@@ -90,10 +93,11 @@ fn runner(scope: Scope, home: &Path, number: usize, limit_s: u32) -> Program {
         compiled_against(&jars, &format!("kafka-suites-{name}"), &java_files(&here.join(name)))
     };
     let (kit, runner) = (compiled("kit"), compiled("runner"));
+    let resources = resources(&jars);
     let classes: &[&Path] = match Flavour::under_test() {
-        Flavour::Klamm => &[&kit, &runner],
+        Flavour::Klamm => &[&kit, &runner, &resources],
         // The oracle run: Kafka's own kit starts Kafka's brokers.
-        Flavour::Kafka => &[&runner],
+        Flavour::Kafka => &[&runner, &resources],
     };
     let temporary = home.join(format!("tmp-{number}"));
     std::fs::create_dir(&temporary).expect("the directory is ours");
@@ -108,15 +112,25 @@ fn runner(scope: Scope, home: &Path, number: usize, limit_s: u32) -> Program {
     java.arg("-Djava.security.manager=allow")
         .arg(format!("-Djava.io.tmpdir={}", temporary.display()))
         .arg(format!("-Dklamm.binary={binary}"))
-        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
+        .arg(format!("-Dlog4j2.configurationFile={}", here.join("log4j2.xml").display()))
         .arg("klamm.suites.runner.Runner")
         .arg(suites.join(":"))
         .arg(scope.classes())
         .arg(home.join("methods"))
         .arg(home.join("claims"))
-        .arg(format!("{limit_s}s"));
+        .arg(limit_s.to_string());
     java.current_dir(&temporary);
     Program::from(java)
+}
+
+/// What tests read as files, which is not possible in a jar: the sources of Connect's test plugins, which they compile.
+fn resources(jars: &Path) -> PathBuf {
+    made_once("kafka-suites-resources", KAFKA_VERSION, |directory| {
+        require("jar", "default-jdk-headless");
+        let jar = jars.join(format!("connect-runtime-{KAFKA_VERSION}-test.jar"));
+        let jar = jar.display().to_string();
+        Program::new("jar").args(["xf", &jar, "test-plugins"]).in_dir(directory).run().ok();
+    })
 }
 
 /// All Java sources below a directory, in order.

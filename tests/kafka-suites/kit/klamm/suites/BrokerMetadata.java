@@ -9,8 +9,10 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.stream.Collectors;
 
+import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.Uuid;
+import org.apache.kafka.common.network.ListenerName;
 import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.requests.MetadataRequest;
 import org.apache.kafka.common.requests.MetadataResponse;
@@ -25,10 +27,13 @@ import org.apache.kafka.server.common.KRaftVersion;
 /** What one broker knows of its cluster, by its answers to Metadata requests. */
 final class BrokerMetadata extends KRaftMetadataCache {
     private final int port;
+    private final ListenerName listener;
 
-    BrokerMetadata(int id, int port) {
+    /** @param port the port of {@code listener}, which is that of the clients */
+    BrokerMetadata(int id, int port, ListenerName listener) {
         super(id, () -> KRaftVersion.KRAFT_VERSION_0);
         this.port = port;
+        this.listener = listener;
     }
 
     private MetadataResponse ask(MetadataRequest.Builder question) {
@@ -51,8 +56,21 @@ final class BrokerMetadata extends KRaftMetadataCache {
             .findFirst();
     }
 
+    private MetadataResponse brokersOnly() {
+        return ask(new MetadataRequest.Builder(List.of(), false));
+    }
+
     Set<Integer> unfenced() {
-        return ask(new MetadataRequest.Builder(List.of(), false)).brokersById().keySet();
+        return brokersOnly().brokersById().keySet();
+    }
+
+    /** As the clients' listener names them: none other is asked. */
+    @Override
+    public List<Node> getAliveBrokerNodes(ListenerName name) {
+        if (!name.equals(listener)) {
+            throw Internals.ask("metadataCache.getAliveBrokerNodes of " + name.value());
+        }
+        return List.copyOf(brokersOnly().brokers());
     }
 
     @Override

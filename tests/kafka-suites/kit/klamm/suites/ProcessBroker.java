@@ -52,7 +52,7 @@ public final class ProcessBroker extends BrokerServer {
         this.controller = controller;
         this.ports = ports;
         this.port = ports.get(listener.value());
-        this.metadata = new BrokerMetadata(config().nodeId(), port);
+        this.metadata = new BrokerMetadata(config().nodeId(), port, listener);
         this.replicas = new Replicas(config(), metadata);
     }
 
