@@ -185,7 +185,15 @@ public final class ProcessBroker extends BrokerServer {
 
     /** Whether the broker serves an API. */
     public boolean serves(ApiKeys api) throws IOException {
-        ApiVersionsResponse answer = (ApiVersionsResponse) Wire.ask(port, new ApiVersionsRequest.Builder().build());
-        return answer.apiVersion(api.id) != null;
+        return apiVersions().apiVersion(api.id) != null;
+    }
+
+    /** The end of what the broker has applied of the metadata log. */
+    public long appliedEnd() throws IOException {
+        return apiVersions().data().finalizedFeaturesEpoch() + 1;
+    }
+
+    private ApiVersionsResponse apiVersions() throws IOException {
+        return (ApiVersionsResponse) Wire.ask(port, new ApiVersionsRequest.Builder().build());
     }
 }

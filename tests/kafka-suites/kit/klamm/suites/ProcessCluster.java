@@ -243,10 +243,25 @@ public final class ProcessCluster implements ClusterInstance {
             .noneMatch(name -> name.equals(topic + "-0") || name.startsWith(topic + "-0.") && name.endsWith("-delete")));
     }
 
-    /** Waits until all brokers name the same topics, and one another. */
+    /** Waits until all brokers have applied what is committed by now, and name the same topics. */
     @Override
     public void ensureConsistentMetadata(Collection<KafkaBroker> brokers, Collection<ControllerServer> controllers)
         throws InterruptedException {
+        long[] committed = {0};
+        Wait.until("an active controller", LIMIT_MS, () -> {
+            for (ControllerServer controller : controllers) {
+                committed[0] = Math.max(committed[0], ((ProcessController) controller).committedEnd());
+            }
+            return committed[0] > 0;
+        });
+        Wait.until("what is committed at every broker", LIMIT_MS, () -> {
+            for (KafkaBroker broker : brokers) {
+                if (((ProcessBroker) broker).appliedEnd() < committed[0]) {
+                    return false;
+                }
+            }
+            return true;
+        });
         Wait.until("the same metadata at every broker", LIMIT_MS, () -> brokers.stream()
             .map(broker -> broker.metadataCache().topicNamesToIds()).distinct().count() <= 1);
     }

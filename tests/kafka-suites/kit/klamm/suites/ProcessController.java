@@ -55,6 +55,11 @@ public final class ProcessController extends ControllerServer {
         return Quorum.leader(port).isLeader(config().nodeId());
     }
 
+    /** The end of the committed metadata log, if this is the active controller; 0 where it is not, or does not run. */
+    public long committedEnd() throws IOException {
+        return process.isRunning() ? Quorum.committedEnd(port) : 0;
+    }
+
     public void spawn() {
         process.spawn();
     }

@@ -4,11 +4,13 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.util.Map;
 import java.util.OptionalInt;
+import java.util.stream.Stream;
 
 import kafka.raft.KafkaRaftManager;
 
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.internals.Topic;
+import org.apache.kafka.common.message.DescribeQuorumResponseData.PartitionData;
 import org.apache.kafka.common.requests.DescribeQuorumRequest;
 import org.apache.kafka.common.requests.DescribeQuorumResponse;
 import org.apache.kafka.raft.KafkaRaftClient;
@@ -26,14 +28,24 @@ final class Quorum {
 
     /** The active controller, where there is one. */
     static LeaderAndEpoch leader(int port) throws IOException {
+        return told(port)
+            .filter(partition -> partition.leaderId() >= 0)
+            .map(partition -> new LeaderAndEpoch(OptionalInt.of(partition.leaderId()), partition.leaderEpoch()))
+            .findFirst().orElse(LeaderAndEpoch.UNKNOWN);
+    }
+
+    /** The end of what is committed, as the active controller says; 0 from any other node. */
+    static long committedEnd(int port) throws IOException {
+        return told(port).mapToLong(PartitionData::highWatermark).findFirst().orElse(0);
+    }
+
+    private static Stream<PartitionData> told(int port) throws IOException {
         DescribeQuorumRequest question =
             new DescribeQuorumRequest.Builder(DescribeQuorumRequest.singletonRequest(METADATA_LOG)).build();
         DescribeQuorumResponse answer = (DescribeQuorumResponse) Wire.ask(port, question);
         return answer.data().topics().stream()
             .flatMap(topic -> topic.partitions().stream())
-            .filter(partition -> partition.errorCode() == 0 && partition.leaderId() >= 0)
-            .map(partition -> new LeaderAndEpoch(OptionalInt.of(partition.leaderId()), partition.leaderEpoch()))
-            .findFirst().orElse(LeaderAndEpoch.UNKNOWN);
+            .filter(partition -> partition.errorCode() == 0);
     }
 
     /**
