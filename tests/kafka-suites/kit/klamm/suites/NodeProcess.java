@@ -8,6 +8,8 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 
 /**
@@ -23,6 +25,8 @@ public final class NodeProcess {
     private static final int LOG_LINES_SHOWN = 25;
     /** Blocks on a pipe that only this JVM holds, and ends the node when that closes. */
     private static final String GUARD = "trap '' HUP INT TERM; read -r _; kill -9 \"$1\"";
+
+    private static final Set<NodeProcess> RUNNING = ConcurrentHashMap.newKeySet();
 
     private final int id;
     private final Path home;
@@ -74,6 +78,7 @@ public final class NodeProcess {
                 .redirectOutput(ProcessBuilder.Redirect.appendTo(log))
                 .start();
             guard = new ProcessBuilder("sh", "-c", GUARD, "guard", Long.toString(process.pid())).start();
+            RUNNING.add(this);
         } catch (IOException error) {
             throw new IllegalStateException("node " + id + " cannot be started as " + BINARY, error);
         }
@@ -125,6 +130,12 @@ public final class NodeProcess {
         process.destroyForcibly();
         process = null;
         guard = null;
+        RUNNING.remove(this);
+    }
+
+    /** Ends what tests have left running that were interrupted. */
+    public static void killAll() {
+        RUNNING.forEach(NodeProcess::kill);
     }
 
     /** Why it ended, or had to be ended, though nobody wanted it; null when all is well. */

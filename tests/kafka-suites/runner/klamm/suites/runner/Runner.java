@@ -58,7 +58,7 @@ public final class Runner {
         }
     }
 
-    public static void main(String[] arguments) throws IOException {
+    public static void main(String[] arguments) throws IOException, ReflectiveOperationException {
         PrintStream out = System.out;
         // Tests print; only the report belongs to the standard output.
         System.setOut(System.err);
@@ -73,10 +73,20 @@ public final class Runner {
             for (Predicate<String> part : runner.parts(name)) {
                 if (claim(claims.resolve(name + "." + number++))) {
                     launcher.execute(runner.request(name, part), runner.report, runner.watchdog);
+                    killNodes();
                 }
             }
         }
         guard.exit();
+    }
+
+    /** Ends the nodes of tests that were interrupted before they did. Kafka's own kit has none. */
+    private static void killNodes() throws ReflectiveOperationException {
+        try {
+            Class.forName("klamm.suites.NodeProcess").getMethod("killAll").invoke(null);
+        } catch (ClassNotFoundException oracle) {
+            // Its brokers are threads.
+        }
     }
 
     /** The methods of a class that are to be run, in parts that are claimed one by one. */
