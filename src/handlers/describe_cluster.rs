@@ -23,7 +23,8 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
     let body: DescribeClusterRequest = request.decode()?;
     let image = context.node.cluster.image();
     let node = &context.node;
-    let metadata_version = image.metadata_version();
+    // A controller that has just started knows none yet.
+    let metadata_version = image.features.metadata_version();
     let refused = refusal(context.kind, metadata_version, body.endpoint_type, request.version);
     if let Some(refused) = refused {
         return request.respond(&refused);
@@ -102,13 +103,13 @@ fn authorized_operations(body: &DescribeClusterRequest) -> i32 {
 /// Why the question is not answered here, if it is not. The texts are Kafka's.
 fn refusal(
     kind: ListenerKind,
-    metadata_version: MetadataVersion,
+    metadata_version: Option<MetadataVersion>,
     endpoint_type: i8,
     version: i16,
 ) -> Option<DescribeClusterResponse> {
-    let is_controller = kind == ListenerKind::Controller;
+    let is_too_old = metadata_version.is_some_and(|at| !at.is_controller_registration_supported());
     // Where no controller can register, an admin client would look for the active one for ever.
-    if is_controller && !metadata_version.is_controller_registration_supported() {
+    if kind == ListenerKind::Controller && is_too_old {
         let text =
             "Direct-to-controller communication is not supported with the current MetadataVersion.";
         return Some(refused(ErrorCode::UnsupportedVersion, text.to_owned()));
@@ -178,7 +179,7 @@ mod tests {
         endpoint_type: i8,
         version: i16,
     ) -> Option<(ErrorCode, String)> {
-        let metadata_version = MetadataVersion::from_level(level).unwrap();
+        let metadata_version = MetadataVersion::from_level(level);
         let refused = refusal(kind, metadata_version, endpoint_type, version)?;
         let code = ErrorCode::from_code(refused.error_code).unwrap();
         Some((code, refused.error_message.unwrap().to_string()))
@@ -218,6 +219,7 @@ mod tests {
         }
         assert_eq!(refused_with(ListenerKind::Controller, first, 2, 1), None);
         assert_eq!(refused_with(ListenerKind::Broker, before, 1, 1), None);
+        assert!(refusal(ListenerKind::Controller, None, 2, 1).is_none(), "it has just started");
     }
 
     #[test]

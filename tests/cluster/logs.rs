@@ -28,7 +28,11 @@ pub(crate) fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
 pub(crate) fn batches(directory: &Path) -> Batches {
     let mut batches = Batches::new();
     for segment in files(directory, "log") {
-        let bytes = std::fs::read(&segment).unwrap();
+        let bytes = match std::fs::read(&segment) {
+            // Deleted or set aside meanwhile, by a repair for instance.
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => continue,
+            read => read.unwrap(),
+        };
         let mut rest = &bytes[..];
         while rest.len() >= BATCH_PREFIX_LEN {
             let base_offset = i64::from_be_bytes(rest[..LENGTH_AT].try_into().unwrap());
