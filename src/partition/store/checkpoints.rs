@@ -77,7 +77,7 @@ impl Checkpoints {
         self.unopened = found;
     }
 
-    /// Whether the next start would take the directory for one that was emptied.
+    /// Whether none of the files was there when the node started.
     pub(super) fn are_missing(&self) -> bool {
         self.are_missing
     }
@@ -142,22 +142,22 @@ impl LogStore {
     /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
     /// has little to verify.
     pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
-        let _writing = lock(&self.checkpoints);
-        for (place, directory) in self.in_use() {
-            if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
-                let path = directory.dir.path().display();
-                error!("the checkpoints of {path} are not written: {failure}");
-            }
-        }
+        self.write_checkpoints_in(|_| true, partitions);
     }
 
     /// Writes the files where there are none, with what is known to have vanished.
     pub(super) fn write_missing_checkpoints(&self) {
+        self.write_checkpoints_in(|directory| lock(&directory.checkpoints).are_missing(), &[]);
+    }
+
+    fn write_checkpoints_in(
+        &self,
+        is_wanted: impl Fn(&Directory) -> bool,
+        partitions: &[Arc<Partition>],
+    ) {
         let _writing = lock(&self.checkpoints);
-        for (place, directory) in self.in_use() {
-            if lock(&directory.checkpoints).are_missing()
-                && let Err(failure) = self.write_checkpoints_of(place, &[], None)
-            {
+        for (place, directory) in self.in_use().filter(|(_, directory)| is_wanted(directory)) {
+            if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
                 let path = directory.dir.path().display();
                 error!("the checkpoints of {path} are not written: {failure}");
             }

@@ -2,8 +2,9 @@
 //! directory, or restored a disk without it.
 //!
 //! The evidence is an entry in the directory's offset checkpoints, that the replica was missed while the directory was
-//! away, or that the metadata have replicas in a directory that is bare: every start leaves checkpoints. Such a replica must not begin anew, empty, while the cluster counts on it: it would lead, and the others would
-//! cut their logs to nothing.
+//! away, or that the metadata have replicas in a directory that is bare: every start leaves checkpoints. Such a replica
+//! must not begin anew, empty, while the cluster counts on it: it would lead, and the others would cut their logs to
+//! nothing.
 
 use std::path::PathBuf;
 
