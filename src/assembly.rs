@@ -1,6 +1,7 @@
 //! Puts a node together: opens its directories, starts the quorum and, with it, everything that the
 //! metadata log says; and takes it apart again.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use klamm_metadata::controller::{Controller, ControllerSettings};
 use klamm_protocol::metadata_record::MetadataRecord;
 use klamm_replication::quorum::{Address, Endpoints, Quorum, QuorumConfig, ReplicaKey, VoterSet};
 use tokio::runtime::Handle;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::broker::StartError;
 use crate::config::BrokerConfig;
@@ -81,14 +82,7 @@ pub(crate) fn open(
     let mut quorum_config = identity.quorum_config(&config, cluster_id.clone());
     quorum_config.must_catch_up = opened.boot.log.is_empty() && store.has_partitions();
     let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
-    if quorum.0.must_catch_up() {
-        warn!(
-            "the metadata log in {} is empty, but partitions lie in log.dirs: it was lost. This controller does not vote before it \
-             has the log of a leader. If none is elected, the other controllers have lost theirs as well: docs/operating.md says \
-             what to do",
-            metadata_dir.display()
-        );
-    }
+    tell_of_lost_log(&quorum.0, &metadata_dir);
     let (handle, ends) = driver::channel();
     let node = Arc::new(Node::new(config, cluster_id, store, handle));
     node.groups.attach(&node);
@@ -105,22 +99,28 @@ pub(crate) fn open(
     );
     let publisher = Publisher::new(Arc::clone(&node)).start(Arc::clone(&publications));
     let publisher = publisher.map_err(StartError::Thread)?;
-    let failed = node.failed.clone();
-    let metadata = driver.start(move || failed.cancel()).map_err(StartError::Thread)?;
+    let metadata = driver.start(node.failed.clone()).map_err(StartError::Thread)?;
     Ok((node, Threads { metadata, publisher, publications }))
 }
 
-/// Ends the threads, and closes the logs.
+fn tell_of_lost_log(quorum: &Quorum, metadata_dir: &Path) {
+    if quorum.must_catch_up() {
+        warn!(
+            "the metadata log in {} is empty, but partitions lie in log.dirs: it was lost. This controller does not vote before it \
+             has the log of a leader. If none is elected, the other controllers have lost theirs as well: docs/operating.md says \
+             what to do",
+            metadata_dir.display()
+        );
+    }
+}
+
+/// Ends the threads, and closes the logs. A panic of a thread was told when it happened.
 pub(crate) fn close(node: &Node, threads: Threads) {
     node.groups.shut_down();
     node.controller.stop();
-    if threads.metadata.join().is_err() {
-        error!("the metadata thread panicked");
-    }
+    drop(threads.metadata.join());
     threads.publications.stop();
-    if threads.publisher.join().is_err() {
-        error!("the publisher panicked");
-    }
+    drop(threads.publisher.join());
     node.store.close(&node.partitions.all(), node.broker_epoch());
 }
 

@@ -5,7 +5,6 @@
 //! replay it stops the node: it would no longer agree with the others.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -25,6 +24,7 @@ use klamm_replication::quorum::{
     Anomaly, Effect, KRaftUpgradeError, Quorum, RequestId, membership_records,
 };
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::channel::QuorumLeader;
@@ -42,6 +42,7 @@ use crate::clock;
 use crate::cluster::Published;
 use crate::config::QuorumConfig;
 use crate::net::peer::PeerAddress;
+use crate::owner::OwnerGuard;
 
 /// Commands that are taken together before the log is synced.
 const MAX_COMMANDS_PER_SYNC: usize = 256;
@@ -132,28 +133,26 @@ impl Driver {
         }
     }
 
-    /// Runs until a command ends it. `on_failure` is called when the metadata log can no longer be
+    /// Runs until a command ends it. `node_failed` is cancelled when the metadata log can no longer be
     /// trusted.
     pub(crate) fn start(
         mut self,
-        on_failure: impl FnOnce() + Send + 'static,
+        node_failed: CancellationToken,
     ) -> std::io::Result<JoinHandle<()>> {
+        let owner = OwnerGuard::of("the metadata log", &node_failed);
         std::thread::Builder::new().name("metadata".to_owned()).spawn(move || {
-            // Nothing of the driver is used after a panic but the way out.
+            let _owner = owner;
             let room = Arc::clone(&self.room);
-            let run = AssertUnwindSafe(move || self.run().and_then(|()| self.close()));
-            match std::panic::catch_unwind(run) {
-                Ok(Ok(())) => return,
-                Ok(Err(lacking)) if lacking.passes() && room.is_stopping() => {
+            match self.run().and_then(|()| self.close()) {
+                Ok(()) => {}
+                Err(lacking) if lacking.passes() && room.is_stopping() => {
                     warn!("the metadata log is left as after a crash, the next start verifies it: {lacking}");
-                    return;
                 }
-                Ok(Err(failure)) => {
+                Err(failure) => {
                     error!("the metadata log failed, the node stops: {failure}");
+                    node_failed.cancel();
                 }
-                Err(_) => error!("a rule of the metadata log is broken, the node stops"),
             }
-            on_failure();
         })
     }
 
