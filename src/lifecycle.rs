@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use klamm_log::log_dir::LastShutdown;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::LeaderEpoch;
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_heartbeat_response::BrokerHeartbeatResponse;
 use klamm_protocol::messages::broker_registration_request::{
@@ -31,6 +32,10 @@ const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before a controller registers again that was refused.
 const REGISTRATION_PAUSE: Duration = Duration::from_secs(5);
+/// How many heartbeats follow the first one to a controller, and how soon: as many as tell Klamm's controller that this broker is heard
+/// from often (`BrokerHeartbeats`). One of Apache Kafka takes no notice.
+const INTRODUCTION_HEARTBEATS: u32 = 3;
+const INTRODUCTION_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the controller is asked whether the broker has caught up.
 const CATCH_UP_RETRY: Duration = Duration::from_millis(100);
 /// How long a stop waits for the controller's leave, and how often it asks.
@@ -315,14 +320,58 @@ pub(crate) async fn keep_contact(node: Arc<Node>, stop: CancellationToken) {
     let interval = u64::try_from(interval_ms).unwrap_or_default();
     let mut ticks = tokio::time::interval(Duration::from_millis(interval.max(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut introduction = Introduction::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
             () = node.heartbeat_due.notified() => {}
+            () = tokio::time::sleep(INTRODUCTION_INTERVAL), if introduction.is_under_way() => {}
         }
-        if let Err(error) = heartbeat(&node, false).await {
-            warn!("no contact with the controller: {error}");
+        let controller_epoch = node.controller.leader().borrow().epoch;
+        match heartbeat(&node, false).await {
+            Ok(_) => introduction.on_heartbeat(controller_epoch),
+            Err(error) => warn!("no contact with the controller: {error}"),
+        }
+    }
+}
+
+/// A controller that does not know yet how often it hears from this broker would wait for a whole session before it misses
+/// it, so the first heartbeats to each follow one another quickly.
+#[derive(Debug, Default)]
+struct Introduction {
+    controller_epoch: Option<LeaderEpoch>,
+    remaining: u32,
+}
+
+impl Introduction {
+    fn is_under_way(&self) -> bool {
+        self.remaining > 0
+    }
+
+    /// The controller of this epoch has answered a heartbeat.
+    fn on_heartbeat(&mut self, controller_epoch: LeaderEpoch) {
+        self.remaining = match self.controller_epoch.replace(controller_epoch) {
+            Some(known) if known == controller_epoch => self.remaining.saturating_sub(1),
+            _ => INTRODUCTION_HEARTBEATS,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_introduces_itself_once_to_each_controller() {
+        let mut introduction = Introduction::default();
+        for controller_epoch in [4, 7] {
+            introduction.on_heartbeat(controller_epoch);
+            for _ in 0..INTRODUCTION_HEARTBEATS {
+                assert!(introduction.is_under_way());
+                introduction.on_heartbeat(controller_epoch);
+            }
+            assert!(!introduction.is_under_way());
         }
     }
 }

@@ -13,8 +13,8 @@ const CALM_MS: i64 = 120_000;
 const FORGIVEN_FALSE_ALARMS: u32 = 3;
 /// Doubled that often, any silence reaches the session's timeout.
 const MAX_FALSE_ALARMS: u32 = 8;
-/// So many quick heartbeats on end make a broker one whose silence tells soon. A broker of Apache Kafka sends one every two seconds,
-/// but one or two at once when it is ready to be unfenced, and when a log directory fails.
+/// After so many quick heartbeats on end, the silence of a broker tells soon; after as many late ones it does not any more. A broker of
+/// Apache Kafka sends one every two seconds, but one or two at once when it is ready to be unfenced, and when a log directory fails.
 const QUICK_GAPS: u32 = 3;
 
 /// What is known of the sessions of brokers that have sent heartbeats.
@@ -40,14 +40,7 @@ impl SessionTimeouts {
     fn patience_ms(&self, session: &Session) -> i64 {
         let doublings = session.false_alarms.saturating_sub(FORGIVEN_FALSE_ALARMS);
         let patience_ms = self.silence_ms.saturating_mul(1 << doublings);
-        if session.is_quick() { patience_ms.min(self.session_ms) } else { self.session_ms }
-    }
-}
-
-impl Session {
-    /// Its heartbeats come so quickly that their absence tells soon.
-    fn is_quick(&self) -> bool {
-        self.quick_gaps == QUICK_GAPS
+        if session.is_quick { patience_ms.min(self.session_ms) } else { self.session_ms }
     }
 }
 
@@ -56,8 +49,11 @@ impl Session {
 struct Session {
     epoch: i64,
     last_contact_ms: i64,
-    /// How many of its last heartbeats came quickly after the one before, up to `QUICK_GAPS`.
+    /// How many more of its last heartbeats came quickly after the one before than came late, from 0 to `QUICK_GAPS`.
     quick_gaps: u32,
+    /// Its heartbeats come so quickly that their absence tells soon: from `QUICK_GAPS` until the count is 0 again. A broker that stops right
+    /// after a late heartbeat is missed as soon as any other.
+    is_quick: bool,
     /// When nobody was found to listen at its address, unless it was heard from since.
     gone_since_ms: Option<i64>,
     /// It was heard from although nobody seemed to listen at its address: that proves nothing about this broker.
@@ -82,6 +78,7 @@ impl BrokerHeartbeats {
             epoch,
             last_contact_ms: now_ms,
             quick_gaps: 0,
+            is_quick: false,
             gone_since_ms: None,
             is_falsely_gone: false,
             false_alarms: 0,
@@ -94,7 +91,7 @@ impl BrokerHeartbeats {
             *session = fresh;
         }
         let gap_ms = now_ms.saturating_sub(session.last_contact_ms);
-        if session.is_quick() && gap_ms >= self.timeouts.patience_ms(session) {
+        if session.is_quick && gap_ms >= self.timeouts.patience_ms(session) {
             session.false_alarms = (session.false_alarms + 1).min(MAX_FALSE_ALARMS);
             session.last_false_alarm_ms = now_ms;
         } else if now_ms.saturating_sub(session.last_false_alarm_ms) >= CALM_MS {
@@ -106,6 +103,11 @@ impl BrokerHeartbeats {
         session.quick_gaps = match is_quick {
             true => (session.quick_gaps + 1).min(QUICK_GAPS),
             false => session.quick_gaps.saturating_sub(1),
+        };
+        session.is_quick = match session.quick_gaps {
+            0 => false,
+            QUICK_GAPS => true,
+            _ => session.is_quick,
         };
         session.is_falsely_gone |= session.gone_since_ms.take().is_some();
         session.last_contact_ms = now_ms;
@@ -138,6 +140,7 @@ impl BrokerHeartbeats {
     pub fn on_unfenced(&mut self, broker: BrokerId) {
         if let Some(session) = self.sessions.get_mut(&broker) {
             session.quick_gaps = 0;
+            session.is_quick = false;
         }
     }
 
@@ -248,14 +251,27 @@ mod tests {
     }
 
     #[test]
-    fn one_late_heartbeat_lends_a_quick_broker_the_length_of_a_session_until_the_next() {
+    fn a_quick_broker_that_stops_after_a_late_heartbeat_is_missed_soon() {
         let mut heartbeats = heartbeats(9_000);
         for now_ms in [0, 200, 400, 600, 1_200] {
             heartbeats.on_contact(1, 5, now_ms);
         }
-        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(10_200));
-        heartbeats.on_contact(1, 5, 1_400);
-        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(2_600));
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(2_400));
+    }
+
+    #[test]
+    fn three_late_heartbeats_make_a_broker_one_that_may_be_silent_for_its_session() {
+        let mut heartbeats = heartbeats(9_000);
+        for now_ms in [0, 200, 400, 600, 1_200, 1_800, 2_400] {
+            heartbeats.on_contact(1, 5, now_ms);
+        }
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(11_400));
+        for now_ms in [2_600, 2_800] {
+            heartbeats.on_contact(1, 5, now_ms);
+            assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(now_ms + 9_000));
+        }
+        heartbeats.on_contact(1, 5, 3_000);
+        assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(4_200));
     }
 
     #[test]
