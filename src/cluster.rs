@@ -1,61 +1,8 @@
-//! The cluster as this broker sees it: the newest published image.
+//! This broker as a member of its cluster: its registration, the features it supports, the topics and producer ids that it
+//! gets from the controller.
 
-use std::ops::Deref;
-use std::sync::Arc;
-
-use klamm_metadata::image::ClusterImage;
-use klamm_protocol::ids::Offset;
-use tokio::sync::watch;
-
-#[cfg(test)]
-pub(crate) mod testing;
-
-/// An image with its place in the metadata log.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Published {
-    pub(crate) image: ClusterImage,
-    /// Everything below this offset is in the image.
-    pub(crate) end_offset: Offset,
-    /// The level of the feature kraft.version.
-    pub(crate) kraft_version: i16,
-}
-
-impl Deref for Published {
-    type Target = ClusterImage;
-
-    fn deref(&self) -> &ClusterImage {
-        &self.image
-    }
-}
-
-/// Where the publisher puts images and everyone else takes them from.
-#[derive(Debug, Default)]
-pub(crate) struct Cluster {
-    published: watch::Sender<Arc<Published>>,
-}
-
-impl Cluster {
-    /// The newest image. It never changes under its holder.
-    pub(crate) fn image(&self) -> Arc<Published> {
-        Arc::clone(&self.published.borrow())
-    }
-
-    /// The newest image, to be watched.
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Published>> {
-        self.published.subscribe()
-    }
-
-    pub(crate) fn publish(&self, published: Arc<Published>) {
-        self.published.send_replace(published);
-    }
-
-    /// Waits until an image satisfies `condition`, and returns it.
-    pub(crate) async fn wait_for(
-        &self,
-        condition: impl FnMut(&Arc<Published>) -> bool,
-    ) -> Arc<Published> {
-        let mut published = self.published.subscribe();
-        let image = published.wait_for(condition).await;
-        Arc::clone(&image.expect("the sender is this value's own"))
-    }
-}
+pub(crate) mod auto_topics;
+pub(crate) mod features;
+pub(crate) mod internal_topics;
+pub(crate) mod producer_ids;
+pub(crate) mod registration;

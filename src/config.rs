@@ -14,6 +14,7 @@ pub mod advice;
 pub mod check;
 pub mod coordinators;
 pub mod defaults;
+pub(crate) mod dynamic;
 pub mod environment;
 pub mod listeners;
 pub mod parts;

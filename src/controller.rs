@@ -7,7 +7,7 @@ pub(crate) mod driver;
 pub(crate) mod handle;
 pub(crate) mod lifelines;
 pub(crate) mod metadata_log;
-pub(crate) mod publisher;
+pub(crate) mod publications;
 pub(crate) mod quorum_peers;
 pub(crate) mod requests;
 mod room;

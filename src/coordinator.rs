@@ -24,8 +24,8 @@ use tracing::error;
 
 pub(crate) use self::answer::Pending;
 use self::shard::Coordinator;
+use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::config::{BrokerConfig, GroupsConfig};
-use crate::internal_topics::CONSUMER_OFFSETS;
 use crate::node::Node;
 
 /// What every coordinator is started with.

@@ -1,41 +1,29 @@
 //! Klamm: a Kafka-compatible broker. Sockets, tasks, timers, configuration and wiring.
 //!
 //! The binary is a thin shell around [`Broker`], which tests and other programs can start as well.
+//!
+//! The modules are rooms, and arrows between them point down this list only: `server`, `cli`, `api`, `coordinator`, `cluster`,
+//! `replica`, `controller`, `metadata_cache`, `net`, `logging`, `config`, and what all may use (`clock`, `owner`, `random`).
+//! `tests/tidy.rs` holds the tree to it.
 
-pub mod broker;
+mod api;
 pub mod cli;
-pub mod compatibility;
-pub mod config;
-pub mod logging;
-pub mod server;
-
-mod assembly;
-mod authorized_operations;
-mod auto_topics;
 mod clock;
 mod cluster;
+pub mod config;
 mod controller;
 mod coordinator;
-mod dispatch;
-mod dynamic_configs;
-mod features;
-mod fetch_session;
-mod forwarding;
-
-mod handlers;
-mod internal_topics;
-mod lifecycle;
-mod maintenance;
+pub mod logging;
+mod metadata_cache;
 mod net;
 mod node;
 mod owner;
-mod partition;
-mod producer_ids;
 mod random;
-mod signals;
-mod state_dump;
+mod replica;
+pub mod server;
 
-pub use broker::{Broker, StartError};
+pub use api::compatibility;
+pub use cluster::registration::JoinError;
 pub use controller::snapshot_file::SnapshotError;
-pub use lifecycle::JoinError;
-pub use partition::store::{LayoutError, StoreError};
+pub use replica::log_manager::{LayoutError, StoreError};
+pub use server::broker::{Broker, StartError};

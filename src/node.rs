@@ -11,21 +11,21 @@ use klamm_protocol::{ErrorCode, Uuid};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::fetch_session::FetchSessions;
 use crate::clock;
-use crate::cluster::{Cluster, Published};
+use crate::cluster::producer_ids::ProducerIds;
+use crate::cluster::registration::AdvertisedListener;
 use crate::config::BrokerConfig;
+use crate::config::dynamic;
 use crate::controller::channel::ControllerChannel;
 use crate::controller::handle::ControllerHandle;
 use crate::coordinator::GroupCoordinators;
-use crate::dynamic_configs;
-use crate::fetch_session::FetchSessions;
-use crate::lifecycle::AdvertisedListener;
-use crate::partition::handle::Partition;
-use crate::partition::replicas::Replicas;
-use crate::partition::store::{DirectoryStatus, LogStore};
-use crate::partition::table::{LookupError, PartitionTable};
-use crate::producer_ids::ProducerIds;
+use crate::metadata_cache::{MetadataCache, PublishedImage};
 use crate::random;
+use crate::replica::log_manager::{DirectoryStatus, LogManager};
+use crate::replica::partition::Partition;
+use crate::replica::replica_manager::ReplicaManager;
+use crate::replica::table::{LookupError, PartitionTable};
 
 /// The ways to the active controller, apart where one must not wait for the other.
 pub(crate) struct Channels {
@@ -68,10 +68,10 @@ pub(crate) struct Node {
     pub(crate) incarnation_id: Uuid,
     /// What clients and brokers are told, from the first registration on.
     advertised: OnceLock<Vec<AdvertisedListener>>,
-    pub(crate) cluster: Cluster,
+    pub(crate) metadata_cache: MetadataCache,
     pub(crate) partitions: PartitionTable,
-    pub(crate) replicas: Replicas,
-    pub(crate) store: LogStore,
+    pub(crate) replicas: ReplicaManager,
+    pub(crate) store: LogManager,
     pub(crate) controller: ControllerHandle,
     pub(crate) groups: GroupCoordinators,
     pub(crate) fetch_sessions: FetchSessions,
@@ -91,7 +91,7 @@ impl Node {
     pub(crate) fn new(
         config: BrokerConfig,
         cluster_id: ByteString,
-        store: LogStore,
+        store: LogManager,
         controller: ControllerHandle,
     ) -> Self {
         let channels = Channels::new(&config, &controller);
@@ -103,9 +103,9 @@ impl Node {
             cluster_id,
             incarnation_id: random::uuid(),
             advertised: OnceLock::new(),
-            cluster: Cluster::default(),
+            metadata_cache: MetadataCache::default(),
             partitions: PartitionTable::default(),
-            replicas: Replicas::default(),
+            replicas: ReplicaManager::default(),
             controller,
             groups: GroupCoordinators::new(&config),
             fetch_sessions: FetchSessions::new(usize::try_from(slots).unwrap_or_default()),
@@ -182,26 +182,26 @@ impl Node {
 
     /// Whether a log directory takes no new replicas (KIP-1066).
     pub(crate) fn is_cordoned(&self, directory: &DirectoryStatus) -> bool {
-        self.cluster.image().metadata_version().is_cordoned_log_dirs_supported()
-            && dynamic_configs::is_cordoned(&self.configs(), &directory.path)
+        self.metadata_cache.image().metadata_version().is_cordoned_log_dirs_supported()
+            && dynamic::is_cordoned(&self.configs(), &directory.path)
     }
 
     /// What a heartbeat says of cordoned directories once `image` is applied here. Nothing before the broker knows of its
     /// own registration: until then it may not know its dynamic configuration either.
-    pub(crate) fn cordoned_directory_ids(&self, image: &Published) -> Option<Vec<Uuid>> {
+    pub(crate) fn cordoned_directory_ids(&self, image: &PublishedImage) -> Option<Vec<Uuid>> {
         let own = image.brokers.get(self.config.node_id)?;
         let knows_configs = own.incarnation_id == self.incarnation_id;
         if !knows_configs || !image.metadata_version().is_cordoned_log_dirs_supported() {
             return None;
         }
         let configs = self.configs();
-        Some(self.store.directory_ids_where(|path| dynamic_configs::is_cordoned(&configs, path)))
+        Some(self.store.directory_ids_where(|path| dynamic::is_cordoned(&configs, path)))
     }
 
     /// The partition of a topic that a request names, if this broker has a replica of it.
     pub(crate) fn replica(
         &self,
-        image: &Published,
+        image: &PublishedImage,
         topic: &str,
         index: PartitionIndex,
     ) -> Result<Arc<Partition>, ErrorCode> {
@@ -211,7 +211,7 @@ impl Node {
     /// The partition of a topic that a request names, if this broker leads it.
     pub(crate) fn leader(
         &self,
-        image: &Published,
+        image: &PublishedImage,
         topic: &str,
         index: PartitionIndex,
     ) -> Result<Arc<Partition>, ErrorCode> {
@@ -220,7 +220,7 @@ impl Node {
 }
 
 /// The id of a topic that has such a partition.
-fn topic_id(image: &Published, topic: &str, index: PartitionIndex) -> Result<Uuid, ErrorCode> {
+fn topic_id(image: &PublishedImage, topic: &str, index: PartitionIndex) -> Result<Uuid, ErrorCode> {
     let topic = image.topics.by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     Ok(topic.id)

@@ -88,7 +88,7 @@ fn the_pure_crates_touch_no_file_and_no_clock() {
 #[test]
 fn every_api_of_the_table_has_its_handler_file_and_every_file_its_api() {
     let table: BTreeSet<String> = klamm::compatibility::handler_modules().into_iter().collect();
-    let files: BTreeSet<String> = fs::read_dir(root().join("src/handlers"))
+    let files: BTreeSet<String> = fs::read_dir(root().join("src/api/handlers"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))

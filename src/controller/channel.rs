@@ -17,7 +17,7 @@ use klamm_protocol::{ApiMessage, EncodeError, ErrorCode, Message};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::handle::{ControllerError, ControllerHandle, DecisionContext, Settled};
+use super::handle::{ControllerError, ControllerHandle, DecisionContext, HeldUntil};
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 
 /// How long a connection to a controller may take to come about.
@@ -51,7 +51,7 @@ pub(crate) trait ControllerRequest: ApiMessage + Clone + Send + Sync + 'static {
 
     /// When it is answered. Other nodes must not wait for what this one does with a decision; a client that asked this
     /// node finds here what it asked for.
-    const SETTLED: Settled = Settled::Committed;
+    const HELD_UNTIL: HeldUntil = HeldUntil::Committed;
 
     /// Decides it, as a request of this version.
     fn decide(
@@ -168,7 +168,7 @@ impl ControllerChannel {
                 let decide = move |controller: &mut Controller, context: &DecisionContext| {
                     request.decide(version, controller, context)
                 };
-                Ok(self.controller.decide_and(Q::SETTLED, decide).await?)
+                Ok(self.controller.decide_held(Q::HELD_UNTIL, decide).await?)
             }
         }
     }

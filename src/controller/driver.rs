@@ -30,17 +30,17 @@ use tracing::{debug, error, info, warn};
 use super::channel::QuorumLeader;
 use super::contradictions::{Contradictions, peer};
 use super::handle::{
-    Command, Completion, ControllerError, ControllerHandle, Decided, DecisionContext,
-    MAX_QUEUED_DECISIONS, QuorumAnswer, Settled,
+    Command, Completion, ControllerError, ControllerHandle, Decided, DecisionContext, HeldUntil,
+    MAX_QUEUED_DECISIONS, QuorumAnswer,
 };
 use super::metadata_log::{MetadataLog, MetadataLogError};
-use super::publisher::Publications;
+use super::publications::Publications;
 use super::quorum_peers::QuorumPeers;
 use super::room::Room;
 use super::snapshot_file::{Snapshot, SnapshotSchedule};
 use crate::clock;
-use crate::cluster::Published;
 use crate::config::QuorumConfig;
+use crate::metadata_cache::PublishedImage;
 use crate::net::peer::PeerAddress;
 use crate::owner::OwnerGuard;
 
@@ -73,7 +73,7 @@ pub(crate) struct Driver {
     /// `metadata.max.retention.bytes`, of the log and its snapshots together.
     max_retention_bytes: u64,
     /// Decisions that are not committed yet, by the offset at which they will be.
-    uncommitted: VecDeque<(Offset, Settled, Completion)>,
+    uncommitted: VecDeque<(Offset, HeldUntil, Completion)>,
     contradictions: Contradictions,
     /// When it is next noted beside the log what is committed.
     next_note_ms: i64,
@@ -285,13 +285,13 @@ impl Driver {
     fn append_outcome(&mut self, outcome: Outcome<()>) -> Result<(), MetadataLogError> {
         let Outcome { records, atomic, response: () } = outcome;
         let completion = Box::new(|_| ());
-        self.on_decided(Decided { records, atomic, settled: Settled::Committed, completion })
+        self.on_decided(Decided { records, atomic, held_until: HeldUntil::Committed, completion })
     }
 
     /// Appends what was decided. The answer waits for all that was decided before it as well: it
     /// may rest on that.
     fn on_decided(&mut self, decided: Decided) -> Result<(), MetadataLogError> {
-        let Decided { records, atomic, settled, completion } = decided;
+        let Decided { records, atomic, held_until, completion } = decided;
         let per_batch = if atomic { records.len().max(1) } else { MAX_RECORDS_PER_BATCH };
         for batch in records.chunks(per_batch) {
             if !self.append(batch)? {
@@ -299,10 +299,10 @@ impl Driver {
                 return Ok(());
             }
         }
-        let held_until = self.quorum.log().end_offset;
-        if self.loader.end_offset() < held_until {
-            self.uncommitted.push_back((held_until, settled, completion));
-        } else if settled == Settled::Published {
+        let log_end = self.quorum.log().end_offset;
+        if self.loader.end_offset() < log_end {
+            self.uncommitted.push_back((log_end, held_until, completion));
+        } else if held_until == HeldUntil::Published {
             self.publications.complete([completion]);
         } else {
             completion(Ok(()));
@@ -504,8 +504,8 @@ impl Driver {
         let mut completions = Vec::new();
         while self.uncommitted.front().is_some_and(|(offset, ..)| *offset <= high_watermark) {
             match self.uncommitted.pop_front() {
-                Some((_, Settled::Published, completion)) => completions.push(completion),
-                Some((_, Settled::Committed, completion)) => completion(Ok(())),
+                Some((_, HeldUntil::Published, completion)) => completions.push(completion),
+                Some((_, HeldUntil::Committed, completion)) => completion(Ok(())),
                 None => unreachable!("there was a first one"),
             }
         }
@@ -543,7 +543,7 @@ impl Driver {
     }
 
     fn publish(&self, completions: Vec<Completion>) {
-        let published = Published {
+        let published = PublishedImage {
             image: self.loader.stable().clone(),
             end_offset: self.loader.end_offset(),
             kraft_version: *self.quorum.membership().kraft_version.latest(),

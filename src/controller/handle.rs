@@ -64,13 +64,13 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<(), ControllerError>) + Send>
 pub(crate) struct Decided {
     pub(crate) records: Vec<MetadataRecord>,
     pub(crate) atomic: bool,
-    pub(crate) settled: Settled,
+    pub(crate) held_until: HeldUntil,
     pub(crate) completion: Completion,
 }
 
 /// When a decision is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settled {
+pub(crate) enum HeldUntil {
     /// As soon as its records are committed.
     Committed,
     /// When this node has applied them as well: a client finds here what it asked for.
@@ -163,13 +163,13 @@ impl ControllerHandle {
         &self,
         decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
     ) -> Result<R, ControllerError> {
-        self.decide_and(Settled::Published, decision).await
+        self.decide_held(HeldUntil::Published, decision).await
     }
 
     /// Has the controller decide, and waits as long as `settled` says.
-    pub(crate) async fn decide_and<R: Send + 'static>(
+    pub(crate) async fn decide_held<R: Send + 'static>(
         &self,
-        settled: Settled,
+        held_until: HeldUntil,
         decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
     ) -> Result<R, ControllerError> {
         let (answer, answered) = oneshot::channel::<Result<R, ControllerError>>();
@@ -186,7 +186,7 @@ impl ControllerHandle {
             let completion: Completion = Box::new(move |held| {
                 drop(answer.send(held.map(|()| response)));
             });
-            Some(Decided { records, atomic, settled, completion })
+            Some(Decided { records, atomic, held_until, completion })
         }));
         self.send(command)?;
         answered.await.unwrap_or(Err(ControllerError::Stopping))

@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
-use super::handle::Settled;
-use crate::cluster::Published;
+use super::handle::HeldUntil;
+use crate::metadata_cache::PublishedImage;
 use crate::net::peer::PeerAddress;
 use crate::node::Node;
 
@@ -39,7 +39,7 @@ struct Registered {
 /// Keeps the lifelines while this node is the active controller, until `stop`.
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut leader = node.controller.leader();
-    let mut images = node.cluster.watch();
+    let mut images = node.metadata_cache.watch();
     let mut lines: HashMap<Registered, DropGuard> = HashMap::new();
     let mut was_active = false;
     loop {
@@ -69,7 +69,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 }
 
 /// The other brokers that are not fenced.
-fn brokers(image: &Published, node: &Node) -> Vec<Registered> {
+fn brokers(image: &PublishedImage, node: &Node) -> Vec<Registered> {
     let listener = &node.config.listeners.inter_broker_listener_name;
     let others = image.brokers.iter().filter(|broker| !broker.fenced);
     others
@@ -122,7 +122,7 @@ async fn hold_for_ever(node: &Arc<Node>, broker: &Registered, mut is_seen_open: 
 
 async fn tell(node: &Arc<Node>, broker: &Registered) {
     let (id, epoch) = (broker.id, broker.epoch);
-    let told = node.controller.decide_and(Settled::Committed, move |controller, context| {
+    let told = node.controller.decide_held(HeldUntil::Committed, move |controller, context| {
         controller.on_process_gone(id, epoch, context.now_ms)
     });
     if let Err(error) = told.await {

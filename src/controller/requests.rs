@@ -32,7 +32,7 @@ use tracing::{debug, info, warn};
 
 use super::channel::ControllerRequest;
 use super::deadline;
-use super::handle::{DecisionContext, Settled};
+use super::handle::{DecisionContext, HeldUntil};
 use crate::random;
 
 /// The first version of BrokerRegistration that says whether the broker had stopped cleanly (KIP-966).
@@ -209,7 +209,7 @@ impl ControllerRequest for AssignReplicasToDirsRequest {
 impl ControllerRequest for CreateTopicsRequest {
     type Response = CreateTopicsResponse;
 
-    const SETTLED: Settled = Settled::Published;
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
 
     fn decide(
         &self,
@@ -239,7 +239,7 @@ impl ControllerRequest for CreateTopicsRequest {
 impl ControllerRequest for IncrementalAlterConfigsRequest {
     type Response = IncrementalAlterConfigsResponse;
 
-    const SETTLED: Settled = Settled::Published;
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
 
     fn decide(
         &self,
@@ -270,7 +270,7 @@ impl ControllerRequest for IncrementalAlterConfigsRequest {
 impl ControllerRequest for AlterConfigsRequest {
     type Response = AlterConfigsResponse;
 
-    const SETTLED: Settled = Settled::Published;
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
 
     fn decide(
         &self,

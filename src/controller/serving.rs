@@ -40,7 +40,7 @@ pub(crate) async fn decide<Q: ControllerRequest>(
     version: i16,
 ) -> Q::Response {
     let asked = body.clone();
-    let decided = context.node.controller.decide_and(Q::SETTLED, move |controller, context| {
+    let decided = context.node.controller.decide_held(Q::HELD_UNTIL, move |controller, context| {
         asked.decide(version, controller, context)
     });
     decided.await.unwrap_or_else(|error| body.refused(error.code()))

@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 use super::Settings;
 use super::loader::{self, Loaded};
 use crate::clock;
-use crate::partition::handle::{AppendOptions, Partition};
+use crate::replica::partition::{AppendOptions, Partition};
 
 /// The pause before a partition is loaded again for which something was lacking.
 const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -363,12 +363,12 @@ mod tests {
     use klamm_replication::partition::{FetchedPartition, Registration};
 
     use super::*;
+    use crate::cluster::internal_topics::CONSUMER_OFFSETS;
     use crate::config::BrokerConfig;
     use crate::coordinator::Pending;
-    use crate::internal_topics::CONSUMER_OFFSETS;
-    use crate::partition::handle::BrokerStatuses;
-    use crate::partition::settings::partition_config;
-    use crate::partition::store::LogStore;
+    use crate::replica::log_manager::LogManager;
+    use crate::replica::partition::BrokerStatuses;
+    use crate::replica::settings::partition_config;
 
     const TOPIC_ID: Uuid = Uuid::from_bytes([7; 16]);
 
@@ -383,7 +383,7 @@ mod tests {
     fn partition_on(disk: &MemoryDisk) -> Arc<Partition> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let config = BrokerConfig::from_pairs([("log.dirs", "/data")]).unwrap();
-        let store = LogStore::open(&disk, &config).unwrap();
+        let store = LogManager::open(&disk, &config).unwrap();
         let configs = BrokerConfigs::new(Configs::new()).unwrap();
         let config = partition_config(&configs, CONSUMER_OFFSETS, &Configs::new());
         let id = Uuid::from_bytes([3; 16]);

@@ -27,19 +27,18 @@ use super::{LogLevels, level_of};
 const ROOT: &str = "root";
 /// Loggers that exist without having been named: those of Klamm's crates and of its parts, and with
 /// them every module in them, and the ones with Kafka's names. Kafka's tools set only what is listed.
-const BUILT_IN: [&str; 17] = [
+const BUILT_IN: [&str; 16] = [
     "kafka.server.BrokerLifecycleManager",
     "kafka.server.BrokerServer",
     "kafka.server.KafkaConfig",
     "klamm",
-    "klamm::broker",
+    "klamm::api",
+    "klamm::cluster",
     "klamm::controller",
     "klamm::coordinator",
-    "klamm::handlers",
-    "klamm::lifecycle",
-    "klamm::maintenance",
     "klamm::net",
-    "klamm::partition",
+    "klamm::replica",
+    "klamm::server",
     "klamm_coordinator",
     "klamm_log",
     "klamm_metadata",
@@ -266,7 +265,7 @@ mod tests {
     fn a_logger_takes_the_level_of_the_longest_name_that_its_own_begins_with() {
         let changed = levels().altered(&[config("klamm", 0, Some("WARN"))]).unwrap();
         assert_eq!(changed.level_for("klamm::net::connection"), LevelFilter::TRACE);
-        assert_eq!(changed.level_for("klamm::handlers"), LevelFilter::WARN);
+        assert_eq!(changed.level_for("klamm::api::handlers"), LevelFilter::WARN);
         assert_eq!(changed.level_for("kafka.server.BrokerServer"), LevelFilter::INFO);
         assert_eq!(changed.all()["root"], "INFO");
         assert_eq!(changed.all()["klamm_log"], "WARN");
@@ -299,11 +298,12 @@ mod tests {
 
     #[test]
     fn modules_have_names_that_kafkas_tools_accept() {
-        let changed = levels().altered(&[config("klamm.handlers.fetch", 0, Some("WARN"))]).unwrap();
-        assert_eq!(changed.level_for("klamm::handlers::fetch"), LevelFilter::WARN);
-        assert_eq!(changed.all()["klamm.handlers.fetch"], "WARN");
-        let changed = changed.altered(&[config("klamm::handlers::fetch", 1, None)]).unwrap();
-        assert!(!changed.all().contains_key("klamm.handlers.fetch"));
+        let changed =
+            levels().altered(&[config("klamm.api.handlers.fetch", 0, Some("WARN"))]).unwrap();
+        assert_eq!(changed.level_for("klamm::api::handlers::fetch"), LevelFilter::WARN);
+        assert_eq!(changed.all()["klamm.api.handlers.fetch"], "WARN");
+        let changed = changed.altered(&[config("klamm::api::handlers::fetch", 1, None)]).unwrap();
+        assert!(!changed.all().contains_key("klamm.api.handlers.fetch"));
     }
 
     #[test]

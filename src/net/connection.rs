@@ -24,7 +24,7 @@ use super::lookout::Lookout;
 use super::request::{ConnectionError, Request};
 use super::response::Response;
 use super::write::WriteQueue;
-use crate::dispatch::{self, FutureAnswer, Handled, ListenerKind};
+use crate::api::table::{self, FutureAnswer, Handled, ListenerKind};
 use crate::node::Node;
 
 /// What a handler knows about the connection of its request.
@@ -266,8 +266,8 @@ impl Connection {
         self.last_active = now;
         let request_bytes = frame.len();
         let request = Request::parse(frame, self.context.kind)?;
-        let exclusive = dispatch::is_exclusive(self.context.kind, request.api_key);
-        let answer = match dispatch::handle(&self.context, request)? {
+        let exclusive = table::is_exclusive(self.context.kind, request.api_key);
+        let answer = match table::handle(&self.context, request)? {
             Handled::Unanswered => None,
             Handled::Answered(response) if self.pending.is_empty() => {
                 self.out.push(response);

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::connection::{self, ConnectionLimits, Context};
 use super::connection_quotas::{ConnectionQuotas, Slot};
 use super::descriptors;
-use crate::dispatch::ListenerKind;
+use crate::api::table::ListenerKind;
 use crate::node::Node;
 
 /// Connections that the kernel holds until they are accepted, unless `socket.listen.backlog.size` is set.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::dispatch::API_VERSIONS;
+use crate::api::table::API_VERSIONS;
 
 /// The largest answer that is read: above what a fetch may ask for, and far below what would hurt.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;

@@ -6,7 +6,7 @@ use klamm_protocol::decode::{DecodeError, Decoder};
 use klamm_protocol::{EncodeError, Message};
 
 use super::response::Response;
-use crate::dispatch::{self, ListenerKind};
+use crate::api::table::{self, ListenerKind};
 
 /// Why a connection is closed without an answer. Logged once, where it is closed.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ impl Request {
         let api_key = decoder.i16()?;
         let version = decoder.i16()?;
         let correlation_id = decoder.i32()?;
-        let api = dispatch::api(kind, api_key).ok_or(ConnectionError::UnknownApi(api_key))?;
+        let api = table::api(kind, api_key).ok_or(ConnectionError::UnknownApi(api_key))?;
         let client_id = decoder.nullable_string(false)?;
         if version >= api.schema.request_flexible_from {
             decoder.skip_tagged_fields()?;
@@ -62,7 +62,7 @@ impl Request {
             correlation_id,
             client_id,
             flexible_response: version >= api.schema.response_flexible_from
-                && api_key != dispatch::API_VERSIONS,
+                && api_key != table::API_VERSIONS,
             frame,
             body: decoder,
         })

@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use klamm_metadata::controller::activation::FeatureLevels;
 use klamm_metadata::metadata_version::MetadataVersion;
 
-use crate::features;
+use crate::cluster::features;
 
 const KRAFT_VERSION: &str = "kraft.version";
 

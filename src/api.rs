@@ -1,0 +1,8 @@
+//! The APIs: the table of what is served, a file for each, and how a request reaches the node that answers it.
+
+pub(crate) mod authorized_operations;
+pub mod compatibility;
+pub(crate) mod fetch_session;
+pub(crate) mod forwarding;
+pub(crate) mod handlers;
+pub(crate) mod table;

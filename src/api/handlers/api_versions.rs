@@ -1,0 +1,97 @@
+//! ApiVersions (key 18): what this broker speaks, and the features of the cluster (KIP-35, KIP-584).
+
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
+use klamm_protocol::messages::api_versions_response::{
+    ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
+
+use crate::api::table::{API_VERSIONS, Row, TABLE, table};
+use crate::cluster::features::{self, KRAFT_VERSION};
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+
+/// The first version in which a client names its software.
+const FIRST_WITH_SOFTWARE: i16 = 3;
+/// The first version that may tell of features whose lowest level is 0 (KIP-1022).
+const FIRST_WITH_LEVEL_ZERO: i16 = 4;
+
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+    let body: ApiVersionsRequest = request.decode()?;
+    if request.version >= FIRST_WITH_SOFTWARE
+        && !(is_software(&body.client_software_name) && is_software(&body.client_software_version))
+    {
+        let error_code = ErrorCode::InvalidRequest.code();
+        return request.respond(&ApiVersionsResponse { error_code, ..Default::default() });
+    }
+    let image = context.node.metadata_cache.image();
+    let supported = features::SUPPORTED
+        .iter()
+        .filter(|feature| feature.min > 0 || request.version >= FIRST_WITH_LEVEL_ZERO)
+        .map(|feature| SupportedFeatureKey {
+            name: feature.name.into(),
+            min_version: feature.min,
+            max_version: feature.max,
+        });
+    let quorum = (image.kraft_version > 0).then_some((KRAFT_VERSION, image.kraft_version));
+    let finalized =
+        image.features.finalized().chain(quorum).map(|(name, level)| FinalizedFeatureKey {
+            name: name.into(),
+            max_version_level: level,
+            min_version_level: level,
+        });
+    request.respond(&ApiVersionsResponse {
+        api_keys: table(context.kind).iter().map(advertised).collect(),
+        supported_features: supported.collect(),
+        finalized_features_epoch: image.end_offset - 1,
+        finalized_features: finalized.collect(),
+        ..Default::default()
+    })
+}
+
+/// The answer to a version that is not served, in version 0: the client learns from it which ones are.
+pub(crate) fn unsupported(request: &Request) -> Result<Response, ConnectionError> {
+    let response = ApiVersionsResponse {
+        error_code: ErrorCode::UnsupportedVersion.code(),
+        api_keys: TABLE
+            .iter()
+            .filter(|row| row.schema.key == API_VERSIONS)
+            .map(advertised)
+            .collect(),
+        ..Default::default()
+    };
+    request.respond_in(&response, 0)
+}
+
+fn advertised(row: &Row) -> ApiVersion {
+    ApiVersion {
+        api_key: row.schema.key,
+        min_version: row.advertised_from,
+        max_version: *row.served.end(),
+    }
+}
+
+/// Letters, digits, dots and dashes, beginning and ending with a letter or digit (KIP-511).
+fn is_software(name: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'.';
+    let bytes = name.as_bytes();
+    bytes.iter().copied().all(inner)
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_are_those_that_kafka_takes() {
+        for name in ["a", "librdkafka", "apache-kafka-java", "4.3.1", "a.b-c"] {
+            assert!(is_software(name), "{name}");
+        }
+        for name in ["", " ", "a b", "a/b", "-a", "a.", "é"] {
+            assert!(!is_software(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! Fetch (key 1): records from partitions, now or when there are enough of them.
+//!
+//! A fetch that cannot be answered yet registers with its partitions and reads again when one of
+//! them moves, or when its time is over. What it reads are ranges of log files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use indexmap::IndexMap;
+use klamm_metadata::image::ClusterImage;
+use klamm_protocol::ids::BrokerId;
+use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
+use klamm_protocol::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
+    NodeEndpoint, PartitionData,
+};
+use klamm_protocol::{ErrorCode, Uuid, fetch_response};
+use tokio::time::Instant;
+
+use crate::api::fetch_session::{
+    FetchContext, FetchKey, FetchTarget, Fetched, SessionRequest, TopicKey,
+};
+use crate::api::table::Handled;
+use crate::clock;
+use crate::metadata_cache::PublishedImage;
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::{Part, Response};
+use crate::replica::delayed::FetchWaiter;
+use crate::replica::partition::{Partition, ReadOptions, ReadOutcome, Reader};
+
+/// The first version with fetch sessions (KIP-227).
+const FIRST_WITH_SESSIONS: i16 = 7;
+/// The first version whose sender says where it is, and can be sent to another replica (KIP-392).
+const FIRST_WITH_RACKS: i16 = 11;
+/// The value of `replica.selector.class` with which it is.
+const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+/// The first version that names topics by id (KIP-516).
+const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// Versions up to this one do not know KAFKA_STORAGE_ERROR.
+const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
+/// The first version whose answers say where the leader is (KIP-951).
+const FIRST_WITH_LEADER_HINTS: i16 = 16;
+
+/// How long a follower that has all records waits for the next ones before it is told that the high
+/// watermark has moved. Records take the watermark along, so that a busy partition never needs an answer
+/// without any; where nothing comes, consumers at followers read this much later than those at the leader.
+const WATERMARK_LINGER: Duration = Duration::from_millis(10);
+
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, ConnectionError> {
+    let body: FetchRequest = request.decode()?;
+    if !matches!(body.isolation_level, 0 | 1) {
+        return unknown_isolation_level(request, body).map(Handled::Answered);
+    }
+    let node = &context.node;
+    let from_followers = request.version >= FIRST_WITH_RACKS;
+    let max_bytes = node.config.replication.consumer_fetch_max_bytes;
+    let options = Options::of(&body, max_bytes, from_followers);
+    let rack = near_rack(context, &body, &options);
+    let image = node.metadata_cache.image();
+    let name_of = |id| image.topics.by_id(id).map(|topic| topic.name.clone());
+    let asked = session_request(request, body);
+    let session = match node.fetch_sessions.begin(asked, name_of, clock::now_ms()) {
+        Ok(session) => session,
+        Err(code) => {
+            let response = FetchResponse { error_code: code.code(), ..Default::default() };
+            return request.respond(&response).map(Handled::Answered);
+        }
+    };
+    let mut fetch =
+        Fetch { context: context.clone(), request: request.head(), options, rack, session };
+    let round = fetch.read(None);
+    if round.is_enough(&fetch.options) {
+        return fetch.respond(round).map(Handled::Answered);
+    }
+    // Outside of a session, the high watermark is news from what it was when the fetch came.
+    for ((_, target), (data, _)) in fetch.session.targets.iter_mut().zip(&round.reads) {
+        target.told_high_watermark.get_or_insert(data.high_watermark);
+    }
+    Ok(Handled::Waiting(Box::pin(fetch.wait())))
+}
+
+/// What holds for the request as a whole.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    reader: Reader,
+    min_bytes: usize,
+    max_bytes: usize,
+    negative_max_bytes: bool,
+    deadline: Option<Instant>,
+}
+
+impl Options {
+    fn of(body: &FetchRequest, broker_max_bytes: i32, from_followers: bool) -> Self {
+        let count = |bytes: i32| usize::try_from(bytes).unwrap_or_default();
+        let max_bytes = count(body.max_bytes.min(broker_max_bytes));
+        let wait = Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or_default());
+        let sender = match body.replica_id {
+            -1 => (body.replica_state.replica_id, body.replica_state.replica_epoch),
+            id => (id, -1),
+        };
+        Self {
+            reader: Reader::of(sender, body.isolation_level == 1, from_followers),
+            min_bytes: count(body.min_bytes).min(max_bytes),
+            max_bytes,
+            negative_max_bytes: body.max_bytes < 0,
+            deadline: (!wait.is_zero()).then(|| Instant::now() + wait),
+        }
+    }
+}
+
+/// The rack of a consumer that is to be sent to a replica near to it.
+fn near_rack(context: &Context, body: &FetchRequest, options: &Options) -> Option<ByteString> {
+    if body.rack_id.is_empty() || !matches!(options.reader, Reader::Consumer { .. }) {
+        return None;
+    }
+    let selector = context.node.configs().string("replica.selector.class");
+    // The rack outlives the frame of the request.
+    (selector.as_deref() == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
+}
+
+fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
+    let uses_topic_ids = request.version >= FIRST_WITH_TOPIC_IDS;
+    let key = |topic: &ByteString, id: Uuid| {
+        // A session outlives the request: a name that is a slice of its frame would keep all of it.
+        if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Name(ByteString::from(&**topic)) }
+    };
+    let mut targets = IndexMap::new();
+    for topic in &body.topics {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        for partition in &topic.partitions {
+            let key = FetchKey { topic: topic_key.clone(), partition: partition.partition };
+            targets.insert(key, target(partition));
+        }
+    }
+    let forgotten = body.forgotten_topics_data.iter().flat_map(|topic| {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        topic
+            .partitions
+            .iter()
+            .map(move |partition| FetchKey { topic: topic_key.clone(), partition: *partition })
+    });
+    let sessions = request.version >= FIRST_WITH_SESSIONS;
+    SessionRequest {
+        session_id: if sessions { body.session_id } else { 0 },
+        session_epoch: if sessions { body.session_epoch } else { -1 },
+        uses_topic_ids,
+        is_follower: body.replica_id >= 0 || body.replica_state.replica_id >= 0,
+        forgotten: forgotten.collect(),
+        targets,
+    }
+}
+
+fn target(partition: &FetchPartition) -> FetchTarget {
+    FetchTarget {
+        fetch_offset: partition.fetch_offset,
+        log_start_offset: partition.log_start_offset,
+        max_bytes: partition.partition_max_bytes,
+        // Every negative epoch means none.
+        current_leader_epoch: partition.current_leader_epoch.max(-1),
+        last_fetched_epoch: partition.last_fetched_epoch.max(-1),
+        resolved_name: None,
+        told_high_watermark: None,
+    }
+}
+
+/// Kafka fails such a request as a whole, each of its partitions included.
+fn unknown_isolation_level(
+    request: &Request,
+    body: FetchRequest,
+) -> Result<Response, ConnectionError> {
+    let code = ErrorCode::UnknownServerError;
+    let responses = body.topics.into_iter().map(|topic| FetchableTopicResponse {
+        partitions: topic.partitions.iter().map(|p| refusal(p.partition, code)).collect(),
+        topic: topic.topic,
+        topic_id: topic.topic_id,
+    });
+    request.respond(&FetchResponse {
+        error_code: if request.version >= FIRST_WITH_SESSIONS { code.code() } else { 0 },
+        responses: responses.collect(),
+        ..Default::default()
+    })
+}
+
+/// The answer for a partition whose log was not asked.
+fn refusal(index: i32, code: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: index,
+        error_code: code.code(),
+        high_watermark: -1,
+        records: Some(bytes::Bytes::new()),
+        ..Default::default()
+    }
+}
+
+/// The topic to read, if the cluster knows it by the name under which it was asked for.
+fn known_topic(
+    image: &ClusterImage,
+    key: &FetchKey,
+    target: &FetchTarget,
+) -> Result<Uuid, ErrorCode> {
+    let name = match &key.topic {
+        TopicKey::Name(name) => name,
+        TopicKey::Id(_) => target.resolved_name.as_ref().ok_or(ErrorCode::UnknownTopicId)?,
+    };
+    let topic = image.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok(topic.id)
+}
+
+/// A fetch under way.
+struct Fetch {
+    context: Context,
+    request: Request,
+    options: Options,
+    /// Where a consumer is that may be sent to a replica near to it.
+    rack: Option<ByteString>,
+    session: FetchContext,
+}
+
+/// One reading of all partitions.
+struct Round {
+    image: Arc<PublishedImage>,
+    reads: Vec<(PartitionData, Vec<Part>)>,
+    bytes: usize,
+    /// Those of partitions that are throttled (KIP-73), if there are any.
+    throttled_bytes: Option<usize>,
+    /// A partition has news that must not wait: an error of its log or a diverging epoch.
+    urgent: bool,
+    /// A follower was last told another high watermark than a partition has.
+    watermark_moved: bool,
+    /// Partitions whose logs were asked: without any there is nothing to wait for.
+    logs: usize,
+    /// Whether the fetch is one that waits.
+    waits: bool,
+}
+
+impl Round {
+    fn is_enough(&self, options: &Options) -> bool {
+        options.deadline.is_none_or(|deadline| deadline <= Instant::now())
+            || self.logs == 0
+            || self.urgent
+            || self.bytes >= options.min_bytes
+    }
+}
+
+impl Fetch {
+    async fn wait(self) -> Result<Response, ConnectionError> {
+        let deadline = self.options.deadline.expect("a fetch without time is answered at once");
+        let waiter = FetchWaiter::new();
+        let mut until = deadline;
+        loop {
+            // Registered before it reads, a fetch cannot miss what comes after.
+            let round = self.read(Some(&waiter));
+            if round.is_enough(&self.options) {
+                return self.respond(round);
+            }
+            if round.watermark_moved {
+                until = until.min(Instant::now() + WATERMARK_LINGER);
+            }
+            let is_consumer = !self.options.reader.is_follower();
+            tokio::select! {
+                moved = tokio::time::timeout_at(until, waiter.moved()) => {
+                    if moved.is_err() {
+                        return self.respond(round);
+                    }
+                }
+                () = waiter.watermark_moved(), if until == deadline && !is_consumer => {}
+            }
+        }
+    }
+
+    fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
+        let mut round = Round {
+            image: self.context.node.metadata_cache.image(),
+            reads: Vec::with_capacity(self.session.targets.len()),
+            bytes: 0,
+            throttled_bytes: None,
+            urgent: false,
+            watermark_moved: false,
+            logs: 0,
+            waits: waiter.is_some(),
+        };
+        for (key, target) in &self.session.targets {
+            let read = match known_topic(&round.image, key, target) {
+                Ok(topic) => self.read_topic(&mut round, topic, (key, target), waiter),
+                Err(code) => (refusal(key.partition, code), Vec::new()),
+            };
+            round.reads.push(read);
+        }
+        round
+    }
+
+    fn read_topic(
+        &self,
+        round: &mut Round,
+        topic_id: Uuid,
+        (key, target): (&FetchKey, &FetchTarget),
+        waiter: Option<&Arc<FetchWaiter>>,
+    ) -> (PartitionData, Vec<Part>) {
+        round.logs += 1;
+        if matches!(key.topic, TopicKey::Id(wanted) if wanted != topic_id) {
+            return self.failure(round, topic_id, key.partition, ErrorCode::InconsistentTopicId);
+        }
+        let partitions = &self.context.node.partitions;
+        match partitions.replica(topic_id, key.partition) {
+            Ok(partition) => self.read_partition(round, &partition, target, waiter),
+            Err(error) => self.failure(round, topic_id, key.partition, error.code()),
+        }
+    }
+
+    fn read_partition(
+        &self,
+        round: &mut Round,
+        partition: &Arc<Partition>,
+        target: &FetchTarget,
+        waiter: Option<&Arc<FetchWaiter>>,
+    ) -> (PartitionData, Vec<Part>) {
+        let left = self.options.max_bytes - round.bytes.min(self.options.max_bytes);
+        let options = ReadOptions {
+            fetch_offset: target.fetch_offset,
+            max_bytes: usize::try_from(target.max_bytes).unwrap_or_default().min(left),
+            // The first batch of an answer is sent whole, or a large one could never be read.
+            min_one_batch: round.bytes == 0,
+            reader: self.options.reader,
+            log_start_offset: target.log_start_offset,
+            current_leader_epoch: target.current_leader_epoch,
+            last_fetched_epoch: target.last_fetched_epoch,
+        };
+        let index = partition.index();
+        let near = self.preferred_replica(&round.image, partition, target);
+        let is_throttled = options.reader.is_follower() && partition.is_leader_throttled();
+        let options = match near.is_some() || (is_throttled && self.must_wait(partition)) {
+            true => ReadOptions { max_bytes: 0, min_one_batch: false, ..options },
+            false => options,
+        };
+        match partition.read(&options, waiter) {
+            // Kafka's log refuses to read a negative number of bytes, once there is something to read.
+            Ok(read)
+                if self.wants_less_than_nothing(target)
+                    && read.high_watermark > target.fetch_offset =>
+            {
+                self.failure(round, partition.topic_id(), index, ErrorCode::UnknownServerError)
+            }
+            Ok(read) => {
+                round.bytes += read.len();
+                round.urgent |= read.diverging_epoch.is_some() || near.is_some();
+                let told = target.told_high_watermark.unwrap_or(read.high_watermark);
+                round.watermark_moved |=
+                    options.reader.is_follower() && told != read.high_watermark;
+                let data = PartitionData {
+                    preferred_read_replica: near.unwrap_or(-1),
+                    ..answer(index, &read)
+                };
+                if is_throttled {
+                    *round.throttled_bytes.get_or_insert_default() += read.len();
+                }
+                if let Some(proposal) = read.proposal {
+                    self.context.node.replicas.propose(partition, proposal);
+                }
+                (data, read.parts)
+            }
+            Err(code) => self.failure(round, partition.topic_id(), index, code),
+        }
+    }
+
+    /// Whether a throttled replica that is behind gets nothing for now (KIP-73).
+    fn must_wait(&self, partition: &Partition) -> bool {
+        let Reader::Follower { id, .. } = self.options.reader else { return false };
+        let node = &self.context.node;
+        !partition.is_in_sync(id) && {
+            let rate = node.configs().long("leader.replication.throttled.rate");
+            node.replicas.leader_quota.is_exceeded(rate, clock::now_ms())
+        }
+    }
+
+    /// Where a consumer had better read this partition.
+    fn preferred_replica(
+        &self,
+        image: &ClusterImage,
+        partition: &Partition,
+        target: &FetchTarget,
+    ) -> Option<BrokerId> {
+        let rack_of = |id| image.brokers.get(id)?.rack.as_deref();
+        partition.preferred_read_replica(self.rack.as_deref()?, target.fetch_offset, rack_of)
+    }
+
+    fn wants_less_than_nothing(&self, target: &FetchTarget) -> bool {
+        target.max_bytes < 0 || self.options.negative_max_bytes
+    }
+
+    /// The answer for a partition whose log was asked in vain: nobody has to wait for the others.
+    fn failure(
+        &self,
+        round: &mut Round,
+        topic_id: Uuid,
+        index: i32,
+        code: ErrorCode,
+    ) -> (PartitionData, Vec<Part>) {
+        round.urgent = true;
+        let gone = || self.context.node.partitions.get(topic_id, index).is_none();
+        let code = match code {
+            // A fetch that waited is woken by a deletion before the image shows it.
+            ErrorCode::NotLeaderOrFollower if round.waits && gone() => {
+                ErrorCode::UnknownTopicOrPartition
+            }
+            ErrorCode::KafkaStorageError if self.request.version <= LAST_WITHOUT_STORAGE_ERROR => {
+                ErrorCode::NotLeaderOrFollower
+            }
+            code => code,
+        };
+        let current_leader = self.leader_hint(&round.image, topic_id, index, code);
+        let refusal = refusal(index, code);
+        (PartitionData { aborted_transactions: None, current_leader, ..refusal }, Vec::new())
+    }
+
+    fn leader_hint(
+        &self,
+        image: &ClusterImage,
+        topic_id: Uuid,
+        index: i32,
+        code: ErrorCode,
+    ) -> LeaderIdAndEpoch {
+        let wanted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+        if self.request.version < FIRST_WITH_LEADER_HINTS || !wanted {
+            return LeaderIdAndEpoch::default();
+        }
+        match image.topics.by_id(topic_id).and_then(|topic| topic.partition(index)) {
+            Some(known) => {
+                LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
+            }
+            None => LeaderIdAndEpoch::default(),
+        }
+    }
+
+    fn respond(self, round: Round) -> Result<Response, ConnectionError> {
+        let Self { context, request, session, options, .. } = self;
+        // Only consumers are told addresses: a follower knows the brokers.
+        let is_follower = options.reader.is_follower();
+        if let Some(bytes) = round.throttled_bytes {
+            context.node.replicas.leader_quota.record(bytes, clock::now_ms());
+        }
+        let mut parts = IndexMap::with_capacity(round.reads.len());
+        let mut fetched = Vec::with_capacity(round.reads.len());
+        let keys = session.targets.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+        for (key, (data, records)) in keys.into_iter().zip(round.reads) {
+            let records_len = records.iter().map(Part::len).sum();
+            fetched.push(Fetched { key: key.clone(), data, records_len });
+            parts.insert(key, records);
+        }
+        let answer = context.node.fetch_sessions.answer(session, fetched, clock::now_ms());
+        let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+        let mut lens = Vec::with_capacity(answer.fetched.len());
+        let mut records = Vec::new();
+        let mut last_topic = None;
+        let mut leaders = Vec::new();
+        for Fetched { key, data, records_len } in answer.fetched {
+            lens.push(records_len);
+            if !is_follower {
+                leaders.push(data.current_leader.leader_id);
+            }
+            if records_len > 0 {
+                records.push(parts.swap_remove(&key).expect("every target was read once"));
+            }
+            // Partitions of one topic that stand together share its entry.
+            if last_topic.as_ref() != Some(&key.topic) {
+                let (topic, topic_id) = match &key.topic {
+                    TopicKey::Name(name) => (name.clone(), Uuid::ZERO),
+                    TopicKey::Id(id) => (ByteString::new(), *id),
+                };
+                last_topic = Some(key.topic);
+                responses.push(FetchableTopicResponse { topic, topic_id, ..Default::default() });
+            }
+            responses.last_mut().expect("an entry was just made").partitions.push(data);
+        }
+        let endpoints = round.image.brokers.on(&context.listener);
+        let endpoints = endpoints.filter(|(broker, _)| leaders.contains(&broker.id));
+        let response = FetchResponse {
+            error_code: answer.error.code(),
+            session_id: answer.session_id,
+            responses,
+            node_endpoints: endpoints
+                .map(|(broker, endpoint)| NodeEndpoint {
+                    node_id: broker.id,
+                    host: endpoint.host.clone(),
+                    port: i32::from(endpoint.port),
+                    rack: broker.rack.clone(),
+                })
+                .collect(),
+            ..Default::default()
+        };
+        assemble(&request, &response, &lens, records)
+    }
+}
+
+/// Puts the record sets between the chunks of the response.
+fn assemble(
+    request: &Request,
+    response: &FetchResponse,
+    lens: &[usize],
+    records: Vec<Vec<Part>>,
+) -> Result<Response, ConnectionError> {
+    let head = request.response_header();
+    let chunks = fetch_response::lay_out(response, request.version, head, lens)?;
+    let mut parts = Vec::with_capacity(chunks.len() + 2 * records.len());
+    let mut records = records.into_iter();
+    for chunk in chunks {
+        parts.push(Part::Memory(chunk));
+        parts.extend(records.next().into_iter().flatten());
+    }
+    Ok(Response::parts(parts))
+}
+
+fn answer(index: i32, read: &ReadOutcome) -> PartitionData {
+    let aborted = read.aborted_transactions.as_ref().map(|aborted| {
+        let aborted = aborted.iter().map(|transaction| AbortedTransaction {
+            producer_id: transaction.producer_id,
+            first_offset: transaction.first_offset,
+        });
+        aborted.collect()
+    });
+    let diverging_epoch = read.diverging_epoch.map_or_else(EpochEndOffset::default, |diverging| {
+        EpochEndOffset { epoch: diverging.epoch, end_offset: diverging.offset }
+    });
+    PartitionData {
+        partition_index: index,
+        high_watermark: read.high_watermark,
+        last_stable_offset: read.last_stable_offset,
+        log_start_offset: read.log_start_offset,
+        diverging_epoch,
+        aborted_transactions: aborted,
+        records: Some(bytes::Bytes::new()),
+        ..Default::default()
+    }
+}

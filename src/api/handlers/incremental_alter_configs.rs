@@ -1,0 +1,188 @@
+//! IncrementalAlterConfigs (key 44): sets, deletes, appends to and subtracts from values (KIP-339).
+
+use bytestring::ByteString;
+use klamm_metadata::alter_configs::{
+    Checked, check_incremental, forwarded_incremental, join_incremental, proposed_values,
+};
+use klamm_metadata::image::configs::{ConfigResourceType, ConfigsImage};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::BrokerId;
+use klamm_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, IncrementalAlterConfigsRequest,
+};
+use klamm_protocol::messages::incremental_alter_configs_response::{
+    AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
+};
+
+use crate::api::forwarding;
+use crate::config::dynamic::check_change;
+use crate::controller::channel::{ChannelError, ControllerRequest};
+use crate::logging::loggers;
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+use crate::node::Node;
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body: IncrementalAlterConfigsRequest = request.decode()?;
+    let node = &context.node;
+    let image = node.metadata_cache.image();
+    let mut checked = check_incremental(&body, node.config.node_id, &image.configs);
+    let refused = answer_here(node, &image.configs, &body, &mut checked);
+    let decided = decide(&context, &request, forwarded_incremental(&body, &checked)).await;
+    let mut response = join_incremental(&body, &checked, &decided);
+    for (index, (error, message)) in refused {
+        response.responses[index].error_code = error.code();
+        response.responses[index].error_message = message;
+    }
+    request.respond(&response)
+}
+
+/// As a controller answers it on its own listener: everything is decided there, but log levels, which are its own.
+pub(crate) async fn handle_on_controller(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let mut body: IncrementalAlterConfigsRequest = request.decode()?;
+    let is_logger =
+        |r: &AlterConfigsResource| r.resource_type == ConfigResourceType::BrokerLogger.id();
+    let (loggers, decided) = body.resources.into_iter().partition(is_logger);
+    body.resources = decided;
+    let (node_id, validate_only) = (context.node.config.node_id, body.validate_only);
+    let (asked, is_forwarded) = (body.clone(), context.is_forwarded);
+    let decided = context
+        .node
+        .controller
+        .decide_held(IncrementalAlterConfigsRequest::HELD_UNTIL, move |controller, _| {
+            controller.on_incremental_alter_configs(&asked, is_forwarded)
+        });
+    let mut response = decided.await.unwrap_or_else(|error| body.refused(error.code()));
+    let set = loggers.iter().map(|resource| log_levels_set(resource, node_id, validate_only));
+    response.responses.extend(set);
+    request.respond(&response)
+}
+
+fn log_levels_set(
+    resource: &AlterConfigsResource,
+    node_id: BrokerId,
+    validate_only: bool,
+) -> AlterConfigsResourceResponse {
+    let (error, error_message) = match loggers::alter(resource, node_id, validate_only) {
+        Ok(()) => (ErrorCode::None, None),
+        Err(refusal) => (refusal.code(), refusal.message()),
+    };
+    AlterConfigsResourceResponse {
+        error_code: error.code(),
+        error_message,
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+    }
+}
+
+/// A resource's place in the request, and why it is refused.
+type Refused = (usize, (ErrorCode, Option<ByteString>));
+
+/// Does what this broker does by itself: sets its log levels, and looks whether it could live with a
+/// change of its configuration. Returns what it refuses.
+fn answer_here(
+    node: &Node,
+    configs: &ConfigsImage,
+    body: &IncrementalAlterConfigsRequest,
+    checked: &mut [Checked],
+) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    for (index, (resource, checked)) in body.resources.iter().zip(checked).enumerate() {
+        let is_broker = resource.resource_type == ConfigResourceType::Broker.id();
+        let refusal = match checked {
+            Checked::Here => loggers::alter(resource, node.config.node_id, body.validate_only)
+                .err()
+                .map(|refusal| (refusal.code(), refusal.message())),
+            Checked::Forward if is_broker => check_broker(node, configs, resource).err(),
+            Checked::Forward | Checked::Refused(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            *checked = Checked::Here;
+            refused.push((index, refusal));
+        }
+    }
+    refused
+}
+
+fn check_broker(
+    node: &Node,
+    configs: &ConfigsImage,
+    resource: &AlterConfigsResource,
+) -> Result<(), (ErrorCode, Option<ByteString>)> {
+    let proposed = proposed_values(resource, configs)
+        .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))?;
+    check_change(&node.configs(), &proposed, !resource.resource_name.is_empty())
+        .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))
+}
+
+async fn decide(
+    context: &Context,
+    request: &Request,
+    forwarded: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    if forwarded.resources.is_empty() {
+        return IncrementalAlterConfigsResponse::default();
+    }
+    let decided = forwarding::forward_rest(context, request, forwarded.clone()).await;
+    decided.unwrap_or_else(|error| refused(&forwarded, &error))
+}
+
+/// The controller could not be asked: nothing has changed, and every resource is told why.
+fn refused(
+    forwarded: &IncrementalAlterConfigsRequest,
+    error: &ChannelError,
+) -> IncrementalAlterConfigsResponse {
+    let responses = forwarded.resources.iter().map(|resource| AlterConfigsResourceResponse {
+        error_code: error.code().code(),
+        error_message: Some(error.to_string().into()),
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+    });
+    IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+
+    use super::*;
+
+    #[test]
+    fn log_levels_of_another_node_are_refused_with_its_name() {
+        let resource = AlterConfigsResource {
+            resource_type: ConfigResourceType::BrokerLogger.id(),
+            resource_name: "2".into(),
+            ..Default::default()
+        };
+        let refused = log_levels_set(&resource, 1, false);
+        assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+        assert_eq!((refused.resource_type, &*refused.resource_name), (8, "2"));
+        assert_eq!(log_levels_set(&resource, 2, false).error_code, ErrorCode::None.code());
+    }
+
+    #[test]
+    fn every_resource_learns_that_the_controller_is_not_there() {
+        let resource = |name: &str| AlterConfigsResource {
+            resource_type: 2,
+            resource_name: name.into(),
+            ..Default::default()
+        };
+        let resources = vec![resource("a"), resource("b")];
+        let body = IncrementalAlterConfigsRequest { resources, validate_only: false };
+        let response = refused(&body, &ChannelError::NoController);
+        let names: Vec<_> = response.responses.iter().map(|r| &*r.resource_name).collect();
+        assert_eq!(names, ["a", "b"]);
+        let code = ChannelError::NoController.code().code();
+        assert!(response.responses.iter().all(|r| r.error_code == code));
+        for version in IncrementalAlterConfigsResponse::VERSIONS {
+            response.encoded(version).unwrap();
+        }
+    }
+}

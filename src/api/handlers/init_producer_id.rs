@@ -1,0 +1,117 @@
+//! InitProducerId (key 22): ids for idempotent producers (KIP-98).
+//!
+//! Transactional producers are not served yet. They are told so for good, as UNSUPPORTED_VERSION:
+//! anything that clients may retry would have them wait for a coordinator that never comes.
+
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{ProducerEpoch, ProducerId};
+use klamm_protocol::messages::init_producer_id_request::InitProducerIdRequest;
+use klamm_protocol::messages::init_producer_id_response::InitProducerIdResponse;
+
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+use crate::node::Node;
+
+const NO_PRODUCER_ID: ProducerId = -1;
+const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body: InitProducerIdRequest = request.decode()?;
+    let max_timeout_ms = context.node.config.transactions.max_timeout_ms;
+    let given = match check(&body, max_timeout_ms) {
+        Ok(()) => next_id(&context.node).await,
+        Err(code) => Err(code),
+    };
+    request.respond(&answer(given))
+}
+
+/// Refuses in Kafka's order (KafkaApis, then TransactionCoordinator.handleInitProducerId).
+fn check(body: &InitProducerIdRequest, max_timeout_ms: i32) -> Result<(), ErrorCode> {
+    let has_id = body.producer_id != NO_PRODUCER_ID;
+    let has_epoch = body.producer_epoch != NO_PRODUCER_EPOCH;
+    if has_id != has_epoch {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let Some(transactional_id) = &body.transactional_id else { return Ok(()) };
+    if transactional_id.is_empty() {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    if !(1..=max_timeout_ms).contains(&body.transaction_timeout_ms) {
+        return Err(ErrorCode::InvalidTransactionTimeout);
+    }
+    Err(ErrorCode::UnsupportedVersion)
+}
+
+async fn next_id(node: &Node) -> Result<ProducerId, ErrorCode> {
+    let id = node.config.node_id;
+    let image = node.metadata_cache.image();
+    let epoch = image.brokers.get(id).ok_or(ErrorCode::BrokerIdNotRegistered)?.epoch;
+    let limit = node.request_timeout();
+    node.producer_ids.next(&node.channels.forwarding, limit, id, epoch).await
+}
+
+fn answer(given: Result<ProducerId, ErrorCode>) -> InitProducerIdResponse {
+    match given {
+        Ok(producer_id) => {
+            InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() }
+        }
+        Err(code) => InitProducerIdResponse {
+            error_code: code.code(),
+            producer_id: NO_PRODUCER_ID,
+            producer_epoch: NO_PRODUCER_EPOCH,
+            ..Default::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+
+    use super::*;
+
+    fn asks(transactional_id: Option<&str>, timeout_ms: i32) -> InitProducerIdRequest {
+        InitProducerIdRequest {
+            transactional_id: transactional_id.map(Into::into),
+            transaction_timeout_ms: timeout_ms,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_idempotent_producer_gets_an_id_whatever_timeout_it_names() {
+        assert_eq!(check(&asks(None, -7), 1000), Ok(()));
+        let known = InitProducerIdRequest { producer_id: 5, producer_epoch: 2, ..asks(None, 0) };
+        assert_eq!(check(&known, 1000), Ok(()));
+    }
+
+    #[test]
+    fn an_id_without_an_epoch_is_refused_and_the_other_way_round() {
+        let id = InitProducerIdRequest { producer_id: 5, ..asks(None, 0) };
+        let epoch = InitProducerIdRequest { producer_epoch: 5, ..asks(None, 0) };
+        assert_eq!(check(&id, 1000), Err(ErrorCode::InvalidRequest));
+        assert_eq!(check(&epoch, 1000), Err(ErrorCode::InvalidRequest));
+    }
+
+    #[test]
+    fn transactional_producers_are_told_what_is_wrong() {
+        assert_eq!(check(&asks(Some(""), 10), 1000), Err(ErrorCode::InvalidRequest));
+        for timeout_ms in [0, -1, 1001] {
+            let code = check(&asks(Some("x"), timeout_ms), 1000);
+            assert_eq!(code, Err(ErrorCode::InvalidTransactionTimeout));
+        }
+        assert_eq!(check(&asks(Some("x"), 1000), 1000), Err(ErrorCode::UnsupportedVersion));
+    }
+
+    #[test]
+    fn every_version_carries_the_answer() {
+        for version in InitProducerIdResponse::VERSIONS {
+            answer(Ok(7)).encoded(version).unwrap();
+            answer(Err(ErrorCode::InvalidRequest)).encoded(version).unwrap();
+        }
+    }
+}

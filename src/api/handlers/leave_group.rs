@@ -1,0 +1,75 @@
+//! LeaveGroup (key 13): members leave their group, or an administrator removes them.
+
+use klamm_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
+use klamm_protocol::messages::leave_group_response::LeaveGroupResponse;
+
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+
+/// The first version with several members (KIP-345).
+const FIRST_WITH_MEMBERS: i16 = 3;
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body = raise(request.decode()?, request.version);
+    let image = context.node.metadata_cache.image();
+    let asked = context.node.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
+        shard.on_leave_group(token, &body, now)
+    });
+    let response = asked.answer().await.unwrap_or_else(|error| LeaveGroupResponse {
+        error_code: error.code(),
+        ..Default::default()
+    });
+    request.respond(&lower(response, request.version))
+}
+
+/// Before version 3 the one member stands in a field of its own.
+fn raise(mut body: LeaveGroupRequest, version: i16) -> LeaveGroupRequest {
+    if version < FIRST_WITH_MEMBERS {
+        let member_id = std::mem::take(&mut body.member_id);
+        body.members = vec![MemberIdentity { member_id, ..Default::default() }];
+    }
+    body
+}
+
+/// Before version 3 the one member's error is that of the whole.
+fn lower(mut response: LeaveGroupResponse, version: i16) -> LeaveGroupResponse {
+    if version < FIRST_WITH_MEMBERS {
+        let members = std::mem::take(&mut response.members);
+        if response.error_code == 0 {
+            response.error_code = members.first().map_or(0, |member| member.error_code);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::messages::leave_group_response::MemberResponse;
+    use klamm_protocol::{ErrorCode, Message};
+
+    use super::*;
+
+    #[test]
+    fn old_requests_name_their_member_in_a_field_of_its_own() {
+        let body = LeaveGroupRequest { member_id: "m".into(), ..Default::default() };
+        let raised = raise(body, 2);
+        assert_eq!((&*raised.member_id, raised.members.len()), ("", 1));
+        assert_eq!(raised.members[0].member_id, "m");
+    }
+
+    #[test]
+    fn old_answers_have_the_error_of_their_member() {
+        let unknown = ErrorCode::UnknownMemberId.code();
+        let member = MemberResponse { error_code: unknown, ..Default::default() };
+        let response = LeaveGroupResponse { members: vec![member], ..Default::default() };
+        for version in LeaveGroupResponse::VERSIONS {
+            let lowered = lower(response.clone(), version);
+            assert_eq!(lowered.error_code, if version < 3 { unknown } else { 0 });
+            assert!(lowered.encoded(version).is_ok(), "{version}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! ListOffsets (key 2): the ends of partitions, and offsets by time.
+//!
+//! A search by time may read from the disk, so it runs on the blocking pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use klamm_log::log::OffsetTarget;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest};
+use klamm_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
+};
+use tracing::debug;
+
+use crate::metadata_cache::PublishedImage;
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+use crate::node::Node;
+use crate::replica::partition::ListIsolation;
+
+const CONSUMER: BrokerId = -1;
+/// Asks any replica for what it has (`DEBUGGING_REPLICA_ID`).
+const DEBUGGING: BrokerId = -2;
+/// What does not depend on where the log ends: the earliest offset, here and at all.
+const BEGINNINGS: [i64; 2] = [-2, -4];
+/// Longest wait for syncs that are under way.
+const MAX_SYNC_WAIT: Duration = Duration::from_secs(5);
+/// The first version whose answers name leader epochs, and those that may say that offsets are not
+/// available yet instead of that there is no leader (KIP-207).
+const FIRST_WITH_EPOCHS: i16 = 4;
+const FIRST_WITH_NOT_AVAILABLE: i16 = 5;
+/// Special timestamps below -2 and the first version that has them.
+const GATED: [(i64, i16); 4] = [(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body: ListOffsetsRequest = request.decode()?;
+    let version = request.version;
+    let node = context.node;
+    // What a failing disk never syncs is not waited for longer than a moment.
+    if tokio::time::timeout(MAX_SYNC_WAIT, synced(&node, &body)).await.is_err() {
+        debug!("offsets are listed before the logs are synced");
+    }
+    let listed = tokio::task::spawn_blocking(move || list(&node, &body, version));
+    let topics = match listed.await {
+        Ok(topics) => topics,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    };
+    request.respond(&ListOffsetsResponse { topics, ..Default::default() })
+}
+
+/// Waits until consumers may see what was acknowledged to producers before this request.
+async fn synced(node: &Node, body: &ListOffsetsRequest) {
+    if body.replica_id != CONSUMER {
+        return;
+    }
+    let image = node.metadata_cache.image();
+    for topic in &body.topics {
+        let by_end =
+            topic.partitions.iter().filter(|wanted| !BEGINNINGS.contains(&wanted.timestamp));
+        for wanted in by_end {
+            if let Ok(partition) = node.leader(&image, &topic.name, wanted.partition_index) {
+                partition.synced().await;
+            }
+        }
+    }
+}
+
+fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsetsTopicResponse> {
+    let image = node.metadata_cache.image();
+    let repeated = repeated_partitions(body);
+    let reader = reader(body.replica_id, body.isolation_level);
+    let mut answers: BTreeMap<&ByteString, BTreeMap<PartitionIndex, _>> = BTreeMap::new();
+    for topic in &body.topics {
+        for wanted in &topic.partitions {
+            let index = wanted.partition_index;
+            let found = if repeated.contains(&(&*topic.name, index)) {
+                Err(ErrorCode::InvalidRequest)
+            } else if !is_supported(wanted.timestamp, version) {
+                Err(ErrorCode::UnsupportedVersion)
+            } else {
+                reader.and_then(|reader| find(node, &image, &topic.name, wanted, reader))
+            };
+            // A repeated partition is answered once.
+            answers.entry(&topic.name).or_default().insert(index, answer(index, found, version));
+        }
+    }
+    let topics = answers.into_iter().map(|(name, partitions)| ListOffsetsTopicResponse {
+        name: name.clone(),
+        partitions: partitions.into_values().collect(),
+    });
+    topics.collect()
+}
+
+/// How far the one who asks may see, and whether a follower may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ListReader {
+    isolation: ListIsolation,
+    leader_only: bool,
+}
+
+/// Kafka has no code for a level that does not exist.
+fn reader(replica_id: BrokerId, level: i8) -> Result<ListReader, ErrorCode> {
+    let isolation = match (replica_id, level) {
+        (CONSUMER, 0) => ListIsolation::ReadUncommitted,
+        (CONSUMER, 1) => ListIsolation::ReadCommitted,
+        (_, 0 | 1) => ListIsolation::None,
+        _ => return Err(ErrorCode::UnknownServerError),
+    };
+    Ok(ListReader { isolation, leader_only: replica_id != DEBUGGING })
+}
+
+fn repeated_partitions(body: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
+    let mut seen = BTreeSet::new();
+    let mut repeated = BTreeSet::new();
+    for topic in &body.topics {
+        for partition in &topic.partitions {
+            let key = (&*topic.name, partition.partition_index);
+            if !seen.insert(key) {
+                repeated.insert(key);
+            }
+        }
+    }
+    repeated
+}
+
+fn is_supported(timestamp: i64, version: i16) -> bool {
+    timestamp >= -2 || GATED.iter().any(|(gated, first)| *gated == timestamp && version >= *first)
+}
+
+/// Timestamp, offset and leader epoch; `None` where no record qualifies.
+type Found = Option<(i64, Offset, Option<LeaderEpoch>)>;
+
+fn find(
+    node: &Node,
+    image: &PublishedImage,
+    topic: &str,
+    wanted: &ListOffsetsPartition,
+    reader: ListReader,
+) -> Result<Found, ErrorCode> {
+    let partition = node.replica(image, topic, wanted.partition_index)?;
+    let epoch = partition.check_epoch(wanted.current_leader_epoch, reader.leader_only)?;
+    let latest = || match reader.leader_only {
+        true => partition.latest_offset(reader.isolation),
+        false => {
+            let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
+            Ok((view.log_end(), epoch))
+        }
+    };
+    let target = OffsetTarget::from_wire(wanted.timestamp);
+    if target == OffsetTarget::Latest {
+        let (offset, epoch) = latest()?;
+        return Ok(Some((-1, offset, Some(epoch))));
+    }
+    let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let found = view.offset_for(target).map_err(|error| error.code())?;
+    let found = found.map(|found| (found.timestamp, found.offset, found.leader_epoch));
+    match target {
+        OffsetTarget::MaxTimestamp | OffsetTarget::Timestamp(_) => {
+            // What is found beyond the end that the reader may see does not exist for it.
+            let (end, _) = match found {
+                Some((_, offset, _)) if offset < view.last_stable_offset() => return Ok(found),
+                _ => latest()?,
+            };
+            Ok(found.filter(|(_, offset, _)| *offset < end))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn answer(
+    index: i32,
+    found: Result<Found, ErrorCode>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
+    let mut response =
+        ListOffsetsPartitionResponse { partition_index: index, ..Default::default() };
+    match found {
+        Ok(None) => {}
+        Ok(Some((timestamp, offset, epoch))) => {
+            response.timestamp = timestamp;
+            response.offset = offset;
+            if version >= FIRST_WITH_EPOCHS {
+                response.leader_epoch = epoch.unwrap_or(-1);
+            }
+        }
+        Err(ErrorCode::OffsetNotAvailable) if version < FIRST_WITH_NOT_AVAILABLE => {
+            response.error_code = ErrorCode::LeaderNotAvailable.code();
+        }
+        Err(code) => response.error_code = code.code(),
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+
+    use super::*;
+
+    #[test]
+    fn special_timestamps_exist_from_their_versions_on() {
+        assert!(is_supported(-2, 1) && is_supported(0, 1));
+        assert!(!is_supported(-3, 6) && is_supported(-3, 7));
+        assert!(!is_supported(-6, 10) && is_supported(-6, 11));
+        assert!(!is_supported(-7, 11));
+    }
+
+    #[test]
+    fn only_consumers_have_an_isolation_and_it_has_two_levels() {
+        let seen = |replica_id, level| reader(replica_id, level).map(|reader| reader.isolation);
+        assert_eq!(seen(-1, 0), Ok(ListIsolation::ReadUncommitted));
+        assert_eq!(seen(-1, 1), Ok(ListIsolation::ReadCommitted));
+        assert_eq!(seen(7, 1), Ok(ListIsolation::None));
+        assert_eq!(seen(-1, 2), Err(ErrorCode::UnknownServerError));
+        let asks_leader = |replica_id| reader(replica_id, 0).map(|reader| reader.leader_only);
+        assert_eq!([-1, 7, -2].map(asks_leader), [Ok(true), Ok(true), Ok(false)]);
+    }
+
+    #[test]
+    fn an_answer_can_be_written_in_every_version() {
+        for version in ListOffsetsResponse::VERSIONS {
+            for found in [Ok(None), Ok(Some((5, 6, Some(7)))), Err(ErrorCode::OffsetNotAvailable)] {
+                let partitions = vec![answer(0, found, version)];
+                let topic = ListOffsetsTopicResponse { name: "t".into(), partitions };
+                let response = ListOffsetsResponse { topics: vec![topic], ..Default::default() };
+                response.encoded(version).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! ListPartitionReassignments (key 46): the moves of partitions that are under way (KIP-455).
+
+use klamm_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsRequest;
+
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+    let body: ListPartitionReassignmentsRequest = request.decode()?;
+    request.respond(&context.node.metadata_cache.image().list_partition_reassignments(&body))
+}

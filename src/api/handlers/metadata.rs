@@ -1,0 +1,232 @@
+//! Metadata (key 3): brokers, topics and who leads their partitions, as reached on the client's listener.
+//!
+//! A topic that is named, allowed to be created and not there is created, and answered as unknown for
+//! this once: clients ask again, as they have to with Kafka.
+
+use std::collections::BTreeSet;
+
+use bytestring::ByteString;
+use klamm_metadata::image::partition_query::PartitionView;
+use klamm_metadata::image::topics::Topic;
+use klamm_metadata::topic_name;
+use klamm_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use klamm_protocol::messages::metadata_response::{
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use klamm_protocol::{ErrorCode, Uuid};
+
+use crate::api::authorized_operations::{ALL_OF_CLUSTER, ALL_OF_TOPIC};
+use crate::cluster::auto_topics;
+use crate::cluster::internal_topics::is_internal;
+use crate::metadata_cache::PublishedImage;
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+
+/// The first version in which an empty list asks for nothing; before, it asks for everything.
+const FIRST_WITH_NONE: i16 = 1;
+/// The first version in which a replica that cannot be reached is no error of its partition.
+const FIRST_WITH_OFFLINE_REPLICAS: i16 = 1;
+/// The first version that tells a leader without the client's listener from no leader.
+const FIRST_WITH_LISTENER_NOT_FOUND: i16 = 6;
+/// The first version that can ask by id. Versions 10 and 11 have the field, and no server reads it.
+const FIRST_BY_ID: i16 = 12;
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let body: MetadataRequest = request.decode()?;
+    let image = context.node.metadata_cache.image();
+    let wanted = match Wanted::read(&body, request.version) {
+        Ok(wanted) => wanted,
+        Err(code) => return request.respond(&refused(&body, code)),
+    };
+    if body.allow_auto_topic_creation && context.node.config.topics.auto_create_enable {
+        let missing = wanted.creatable(&image);
+        if !missing.is_empty() {
+            auto_topics::create_named(&context.node, &missing).await;
+        }
+    }
+    let mut answer = Answer { image: &image, listener: &context.listener }.respond(
+        &wanted,
+        context.node.config.node_id,
+        context.node.cluster_id.clone(),
+    );
+    if body.include_cluster_authorized_operations {
+        answer.cluster_authorized_operations = ALL_OF_CLUSTER;
+    }
+    if body.include_topic_authorized_operations {
+        let named = answer.topics.iter_mut().filter(|topic| topic.name.is_some());
+        named.for_each(|topic| topic.topic_authorized_operations = ALL_OF_TOPIC);
+    }
+    lower(&mut answer, request.version, &image, &context.listener);
+    request.respond(&answer)
+}
+
+/// What a request asks for, each once.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    Named(BTreeSet<ByteString>),
+    ById(BTreeSet<Uuid>),
+}
+
+impl Wanted {
+    fn read(body: &MetadataRequest, version: i16) -> Result<Self, ErrorCode> {
+        let Some(topics) = &body.topics else { return Ok(Self::All) };
+        if topics.is_empty() && version < FIRST_WITH_NONE {
+            return Ok(Self::All);
+        }
+        let by_id = topics.iter().any(|topic| topic.topic_id != Uuid::ZERO);
+        if by_id && version < FIRST_BY_ID {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        if by_id {
+            // As in Kafka, one id makes all names of the request count for nothing.
+            let ids = topics.iter().map(|topic| topic.topic_id);
+            return Ok(Self::ById(ids.filter(|id| *id != Uuid::ZERO).collect()));
+        }
+        let names: Option<_> = topics.iter().map(|topic| topic.name.clone()).collect();
+        names.map(Self::Named).ok_or(match version {
+            ..FIRST_BY_ID => ErrorCode::InvalidRequest,
+            // Neither a name nor an id: Kafka looks the missing name up all the same, and fails.
+            _ => ErrorCode::UnknownServerError,
+        })
+    }
+
+    /// The topics that are not there and could be.
+    fn creatable(&self, image: &PublishedImage) -> Vec<ByteString> {
+        let Self::Named(names) = self else { return Vec::new() };
+        let missing = names.iter().filter(|name| image.topics.by_name(name).is_none());
+        missing.filter(|name| topic_name::validate(name).is_ok()).cloned().collect()
+    }
+}
+
+/// An answer in the making, of no version.
+struct Answer<'a> {
+    image: &'a PublishedImage,
+    listener: &'a str,
+}
+
+impl Answer<'_> {
+    fn respond(&self, wanted: &Wanted, node_id: i32, cluster_id: ByteString) -> MetadataResponse {
+        let alive = self.image.brokers.alive_on(self.listener);
+        let brokers = alive.map(|(broker, endpoint)| MetadataResponseBroker {
+            node_id: broker.id,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.clone(),
+        });
+        let topics = match wanted {
+            Wanted::All => self.image.topics.iter().map(|topic| self.topic(topic)).collect(),
+            Wanted::Named(names) => names.iter().map(|name| self.named(name)).collect(),
+            Wanted::ById(ids) => ids.iter().map(|id| self.by_id(*id)).collect(),
+        };
+        MetadataResponse {
+            brokers: brokers.collect(),
+            cluster_id: Some(cluster_id),
+            // Not the controller: any broker passes on what is for it, and this one is at hand.
+            controller_id: if self.image.brokers.is_alive(node_id) { node_id } else { -1 },
+            topics,
+            ..Default::default()
+        }
+    }
+
+    fn named(&self, name: &ByteString) -> MetadataResponseTopic {
+        if let Some(topic) = self.image.topics.by_name(name) {
+            return self.topic(topic);
+        }
+        let code = match topic_name::validate(name) {
+            Ok(()) => ErrorCode::UnknownTopicOrPartition,
+            Err(_) => ErrorCode::InvalidTopicException,
+        };
+        MetadataResponseTopic {
+            error_code: code.code(),
+            name: Some(name.clone()),
+            is_internal: is_internal(name),
+            ..Default::default()
+        }
+    }
+
+    fn by_id(&self, id: Uuid) -> MetadataResponseTopic {
+        let unknown = || MetadataResponseTopic {
+            error_code: ErrorCode::UnknownTopicId.code(),
+            name: None,
+            topic_id: id,
+            ..Default::default()
+        };
+        self.image.topics.by_id(id).map_or_else(unknown, |topic| self.topic(topic))
+    }
+
+    fn topic(&self, topic: &Topic) -> MetadataResponseTopic {
+        MetadataResponseTopic {
+            error_code: ErrorCode::None.code(),
+            name: Some(topic.name.clone()),
+            topic_id: topic.id,
+            is_internal: is_internal(&topic.name),
+            partitions: self.image.views(topic, self.listener).map(partition).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+fn partition(view: PartitionView<'_>) -> MetadataResponsePartition {
+    MetadataResponsePartition {
+        error_code: view.error.code(),
+        partition_index: view.index,
+        leader_id: view.leader,
+        leader_epoch: view.partition.leader_epoch,
+        replica_nodes: view.partition.replicas.clone(),
+        isr_nodes: view.partition.isr.clone(),
+        offline_replicas: view.offline_replicas,
+    }
+}
+
+/// Says it in the words that the version has.
+fn lower(answer: &mut MetadataResponse, version: i16, image: &PublishedImage, listener: &str) {
+    let partitions = answer.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    for partition in partitions {
+        if version < FIRST_WITH_LISTENER_NOT_FOUND
+            && partition.error_code == ErrorCode::ListenerNotFound.code()
+        {
+            partition.error_code = ErrorCode::LeaderNotAvailable.code();
+        }
+        if version < FIRST_WITH_OFFLINE_REPLICAS {
+            hide_unreachable(partition, image, listener);
+        }
+    }
+}
+
+/// ReplicaManager that cannot be reached are left out, and the partition has an error for it.
+fn hide_unreachable(
+    partition: &mut MetadataResponsePartition,
+    image: &PublishedImage,
+    listener: &str,
+) {
+    let before = partition.replica_nodes.len() + partition.isr_nodes.len();
+    partition.replica_nodes.retain(|id| image.brokers.is_reachable(*id, listener));
+    partition.isr_nodes.retain(|id| image.brokers.is_reachable(*id, listener));
+    let hidden = partition.replica_nodes.len() + partition.isr_nodes.len() < before;
+    if hidden && partition.error_code == ErrorCode::None.code() {
+        partition.error_code = ErrorCode::ReplicaNotAvailable.code();
+    }
+}
+
+/// The answer to a request that cannot be understood. No version before 12 may leave a name out.
+fn refused(body: &MetadataRequest, code: ErrorCode) -> MetadataResponse {
+    let topic = |topic: &MetadataRequestTopic| MetadataResponseTopic {
+        error_code: code.code(),
+        name: Some(topic.name.clone().unwrap_or_default()),
+        topic_id: topic.topic_id,
+        ..Default::default()
+    };
+    MetadataResponse {
+        topics: body.topics.iter().flatten().map(topic).collect(),
+        error_code: code.code(),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

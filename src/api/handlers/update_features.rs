@@ -1,0 +1,104 @@
+//! UpdateFeatures (key 57): feature levels of the cluster go up and, with permission, down (KIP-584).
+//! Kafka has never looked at the request's timeout.
+
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::update_features_request::UpdateFeaturesRequest;
+use klamm_protocol::messages::update_features_response::{
+    UpdatableFeatureResult, UpdateFeaturesResponse,
+};
+
+use crate::cluster::features::KRAFT_VERSION;
+use crate::controller::handle::ControllerError;
+use crate::net::connection::Context;
+use crate::net::request::{ConnectionError, Request};
+use crate::net::response::Response;
+
+/// `FeatureUpdate.UpgradeType.UPGRADE`
+const UPGRADE: i8 = 1;
+
+pub(crate) async fn handle(
+    context: Context,
+    request: Request,
+) -> Result<Response, ConnectionError> {
+    let mut body: UpdateFeaturesRequest = request.decode()?;
+    let controller = &context.node.controller;
+    let raised = take_kraft_upgrade(&mut body, context.node.metadata_cache.image().kraft_version);
+    if let Some((_, to)) = raised
+        && let Some(refusal) = upgrade(&context, to, true).await
+    {
+        return request.respond(&refusal);
+    }
+    let validate_only = body.validate_only;
+    let updated = controller.decide(move |controller, _| controller.on_update_features(&body));
+    let mut response = updated.await.unwrap_or_else(refused);
+    if let Some((position, to)) = raised
+        && response.error_code == ErrorCode::None.code()
+    {
+        if let Some(refusal) = upgrade(&context, to, validate_only).await {
+            return request.respond(&refusal);
+        }
+        let result = UpdatableFeatureResult {
+            feature: KRAFT_VERSION.into(),
+            error_code: ErrorCode::None.code(),
+            error_message: Some("NONE".into()),
+        };
+        response.results.insert(position, result);
+    }
+    request.respond(&response)
+}
+
+/// Takes an upgrade of kraft.version out of the request: its place there, and the level. The quorum decides it, the
+/// controller all the rest.
+fn take_kraft_upgrade(body: &mut UpdateFeaturesRequest, current: i16) -> Option<(usize, i16)> {
+    let position = body.feature_updates.iter().position(|update| {
+        update.feature == KRAFT_VERSION
+            && update.upgrade_type == UPGRADE
+            && update.max_version_level > current
+    })?;
+    Some((position, body.feature_updates.remove(position).max_version_level))
+}
+
+/// Has the quorum raise kraft.version, or look whether it could; the answer if it does not.
+async fn upgrade(
+    context: &Context,
+    to: i16,
+    validate_only: bool,
+) -> Option<UpdateFeaturesResponse> {
+    let upgraded = context.node.controller.upgrade_kraft_version(to, validate_only).await;
+    let (code, reason) = match upgraded {
+        Ok(Ok(())) => return None,
+        Ok(Err(refusal)) => (refusal.code(), refusal.to_string()),
+        Err(error) => return Some(refused(error)),
+    };
+    let text = format!(
+        "The update failed for all features since the following feature had an error: {reason}"
+    );
+    let error_code = code.code();
+    let error_message = Some(text.into());
+    Some(UpdateFeaturesResponse { error_code, error_message, ..Default::default() })
+}
+
+fn refused(error: ControllerError) -> UpdateFeaturesResponse {
+    UpdateFeaturesResponse {
+        error_code: error.code().code(),
+        error_message: Some(error.to_string().into()),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::Message;
+
+    use super::*;
+
+    #[test]
+    fn every_version_carries_the_answer() {
+        let mut answer = refused(ControllerError::NotController);
+        let result = UpdatableFeatureResult { feature: "f".into(), ..Default::default() };
+        answer.results.push(result);
+        for version in UpdateFeaturesResponse::VERSIONS {
+            answer.encoded(version).unwrap();
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What leaders of this broker ask the controller for: changes of in-sync replicas (AlterPartition, KIP-497;
+//! Kafka's `DefaultAlterPartitionManager`).
+//!
+//! One request is under way at a time and carries everything that was proposed since the last one. A
+//! request without an answer is never taken for one that failed: the same proposal is sent again until the
+//! controller has answered it or the metadata has overtaken it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::messages::alter_partition_request::{
+    AlterPartitionRequest, BrokerState, PartitionData, TopicData,
+};
+use klamm_protocol::messages::alter_partition_response::{self, AlterPartitionResponse};
+use klamm_protocol::{ErrorCode, Uuid};
+use klamm_replication::partition::{CommittedIsr, IsrProposal, ProposalOutcome};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::partition::Partition;
+use crate::controller::channel::{ChannelError, ControllerChannel};
+
+/// The pause before the controller is asked again (`DefaultAlterPartitionManager`).
+const RETRY_BACKOFF: Duration = Duration::from_millis(50);
+/// An election of a controller takes a few attempts, which are nobody's business.
+const FAILURES_UNTIL_TOLD: u64 = 100;
+
+type Key = (Uuid, PartitionIndex);
+
+/// A partition and what its leader proposes.
+type Proposed = (Arc<Partition>, IsrProposal);
+
+/// The proposals that wait to be sent: the newest one of each partition that this broker leads.
+#[derive(Debug, Default)]
+pub(crate) struct AlterPartitions {
+    waiting: Mutex<BTreeMap<Key, Proposed>>,
+    news: Notify,
+}
+
+impl AlterPartitions {
+    /// Has the controller asked soon.
+    pub(crate) fn propose(&self, partition: Arc<Partition>, proposal: IsrProposal) {
+        let key = (partition.topic_id(), partition.index());
+        self.lock().insert(key, (partition, proposal));
+        self.news.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Proposed>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that waits and that the metadata has not overtaken.
+    fn take(&self) -> BTreeMap<Key, Proposed> {
+        let mut taken = std::mem::take(&mut *self.lock());
+        taken.retain(|_, (partition, proposal)| partition.is_proposing(proposal));
+        taken
+    }
+
+    /// Puts proposals back that have no answer, unless there are newer ones.
+    fn put_back(&self, unanswered: BTreeMap<Key, Proposed>) {
+        let mut waiting = self.lock();
+        for (key, proposed) in unanswered {
+            waiting.entry(key).or_insert(proposed);
+        }
+    }
+
+    /// Sends what is proposed, for as long as it is polled. `epoch` gives this broker's epoch.
+    pub(crate) async fn run(
+        &self,
+        broker_id: BrokerId,
+        channel: &ControllerChannel,
+        epoch: impl Fn() -> i64,
+    ) {
+        let mut failures = 0_u64;
+        loop {
+            let proposed = self.take();
+            if proposed.is_empty() {
+                self.news.notified().await;
+                continue;
+            }
+            let request = request(broker_id, epoch(), &proposed);
+            let answered = channel.ask(&request).await;
+            failures = match &answered {
+                Ok(_) => 0,
+                Err(error) => {
+                    if failures == FAILURES_UNTIL_TOLD {
+                        warn!("changes of in-sync replicas have no answer: {error}");
+                    }
+                    failures + 1
+                }
+            };
+            let unanswered = on_answered(proposed, answered);
+            if !unanswered.is_empty() {
+                self.put_back(unanswered);
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+        }
+    }
+}
+
+fn request(
+    broker_id: BrokerId,
+    broker_epoch: i64,
+    proposed: &BTreeMap<Key, Proposed>,
+) -> AlterPartitionRequest {
+    let mut topics: Vec<TopicData> = Vec::new();
+    for ((topic_id, index), (_, proposal)) in proposed {
+        let isr = proposal.new_isr.iter();
+        let partition = PartitionData {
+            partition_index: *index,
+            leader_epoch: proposal.leader_epoch,
+            new_isr_with_epochs: isr
+                .map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch })
+                .collect(),
+            partition_epoch: proposal.partition_epoch,
+            ..Default::default()
+        };
+        match topics.last_mut().filter(|topic| topic.topic_id == *topic_id) {
+            Some(topic) => topic.partitions.push(partition),
+            None => topics.push(TopicData { topic_id: *topic_id, partitions: vec![partition] }),
+        }
+    }
+    AlterPartitionRequest { broker_id, broker_epoch, topics }
+}
+
+/// Tells the partitions what became of their proposals; returns those that are to be sent again.
+fn on_answered(
+    mut proposed: BTreeMap<Key, Proposed>,
+    answered: Result<AlterPartitionResponse, ChannelError>,
+) -> BTreeMap<Key, Proposed> {
+    let response = match answered {
+        Ok(response) if response.error_code == ErrorCode::None.code() => response,
+        Ok(response) => {
+            warn!("the controller refuses AlterPartition: {}", error_of(response.error_code));
+            return proposed;
+        }
+        Err(_) => return proposed,
+    };
+    let mut again = BTreeMap::new();
+    for topic in response.topics {
+        for data in topic.partitions {
+            let key = (topic.topic_id, data.partition_index);
+            let Some((partition, proposal)) = proposed.remove(&key) else { continue };
+            if tell(&partition, &proposal, data) == ProposalOutcome::Retry {
+                again.insert(key, (partition, proposal));
+            }
+        }
+    }
+    // What the answer passes over has not been answered.
+    again.extend(proposed);
+    again
+}
+
+fn tell(
+    partition: &Partition,
+    proposal: &IsrProposal,
+    data: alter_partition_response::PartitionData,
+) -> ProposalOutcome {
+    let (topic, index) = (partition.topic(), partition.index());
+    let answer = match error_of(data.error_code) {
+        ErrorCode::None => Ok(CommittedIsr {
+            leader_epoch: data.leader_epoch,
+            partition_epoch: data.partition_epoch,
+            isr: data.isr.into_iter().collect(),
+        }),
+        error => Err(error),
+    };
+    match &answer {
+        Ok(committed) => info!("{topic}-{index}: the ISR is {:?}", committed.isr),
+        Err(error) => info!("{topic}-{index}: {:?} is refused: {error}", proposal.change),
+    }
+    partition.on_proposal_answered(proposal, answer)
+}
+
+fn error_of(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
+}

@@ -1,0 +1,276 @@
+//! What the cluster is told of this broker's log directories (KIP-858): in which one each replica lies, and, by
+//! heartbeats, which have failed.
+//!
+//! One AssignReplicasToDirs is under way at a time. A replica is reported until the controller has taken note or
+//! the replica is no longer here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use klamm_metadata::directory_id;
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::partition::Partition as Registered;
+use klamm_protocol::messages::assign_replicas_to_dirs_request::{
+    AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
+};
+use klamm_protocol::messages::assign_replicas_to_dirs_response::AssignReplicasToDirsResponse;
+use klamm_protocol::{ErrorCode, Uuid};
+use tokio::sync::Notify;
+use tracing::{debug, error, info, warn};
+
+use super::fetcher::Key;
+use crate::cluster::registration;
+use crate::controller::channel::ControllerChannel;
+use crate::node::Node;
+
+/// The pause before the controller is asked again.
+const RETRY_BACKOFF: Duration = Duration::from_millis(100);
+/// The most replicas that one request names (`AssignReplicasToDirsRequest.MAX_ASSIGNMENTS_PER_REQUEST`).
+const MAX_ASSIGNMENTS: usize = 2250;
+/// How often paths are looked at whose disk is not there.
+const RETURN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the directories are looked at.
+const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// ReplicaManager whose directory the cluster has to be told of.
+#[derive(Debug, Default)]
+pub(crate) struct DirectoryAssignments {
+    waiting: Mutex<BTreeMap<Key, Uuid>>,
+    news: Notify,
+}
+
+impl DirectoryAssignments {
+    /// Has the controller told that a replica lies in a directory.
+    pub(super) fn assign(&self, key: Key, directory: Uuid) {
+        self.lock().insert(key, directory);
+        self.news.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Uuid>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits and is still news, up to what one request can name.
+    fn next(&self, node: &Node) -> BTreeMap<Key, Uuid> {
+        let image = node.metadata_cache.image();
+        let mut waiting = self.lock();
+        // What the image does not have at all may be about to be published.
+        waiting.retain(|key, directory| {
+            recorded(&image, *key, node) != Some(*directory)
+                || replica(&image, *key).is_some_and(|known| {
+                    waits_for_election(known, node) || is_still_counted_on(known, *directory, node)
+                })
+        });
+        waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, directory)| (*key, *directory)).collect()
+    }
+
+    /// The controller needs no other word about a replica, unless it has moved meanwhile.
+    fn settle(&self, key: Key, directory: Uuid) {
+        let mut waiting = self.lock();
+        if waiting.get(&key) == Some(&directory) {
+            waiting.remove(&key);
+        }
+    }
+
+    /// Tells the controller, for as long as it is polled.
+    pub(super) async fn run(&self, node: &Node, channel: &ControllerChannel) {
+        loop {
+            let assignments = self.next(node);
+            if assignments.is_empty() {
+                self.news.notified().await;
+                continue;
+            }
+            let request = request(node, &assignments);
+            let settled = match channel.ask(&request).await {
+                Ok(response) => settled(&response),
+                Err(failure) => {
+                    debug!("directories of replicas are not assigned: {failure}");
+                    Vec::new()
+                }
+            };
+            let progress = !settled.is_empty();
+            for (key, directory) in settled {
+                self.settle(key, directory);
+            }
+            if !progress {
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// The directory that the metadata has for this broker's replica; `None` when it has none here.
+pub(super) fn recorded(image: &ClusterImage, key: Key, node: &Node) -> Option<Uuid> {
+    replica(image, key)?.directory(node.config.node_id)
+}
+
+fn replica(image: &ClusterImage, (topic, index): Key) -> Option<&Registered> {
+    image.topics.by_id(topic)?.partition(index)
+}
+
+/// Nobody leads a partition that this broker could lead. A controller that is told of a directory elects by the one that
+/// it knew before; told once more of the same, it elects by that (`PartitionChangeBuilder`).
+pub(super) fn waits_for_election(known: &Registered, node: &Node) -> bool {
+    let could_lead = [&known.isr, &known.elr, &known.last_known_elr];
+    known.leader < 0 && could_lead.iter().any(|ids| ids.contains(&node.config.node_id))
+}
+
+/// A leader has taken a replica into the ISR again that has just told that it has lost its log: its last fetch was under
+/// way.
+fn is_still_counted_on(known: &Registered, directory: Uuid, node: &Node) -> bool {
+    directory_id::is_given_up(directory) && known.isr.contains(&node.config.node_id)
+}
+
+fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDirsRequest {
+    let mut directories: BTreeMap<Uuid, BTreeMap<Uuid, Vec<PartitionData>>> = BTreeMap::new();
+    for ((topic_id, partition_index), directory) in assignments {
+        let topics = directories.entry(*directory).or_default();
+        let partition = PartitionData { partition_index: *partition_index };
+        topics.entry(*topic_id).or_default().push(partition);
+    }
+    let directories = directories.into_iter().map(|(id, topics)| DirectoryData {
+        id,
+        topics: topics
+            .into_iter()
+            .map(|(topic_id, partitions)| TopicData { topic_id, partitions })
+            .collect(),
+    });
+    AssignReplicasToDirsRequest {
+        broker_id: node.config.node_id,
+        broker_epoch: node.broker_epoch(),
+        directories: directories.collect(),
+    }
+}
+
+/// The replicas about which nothing more is to be said.
+fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(Key, Uuid)> {
+    if response.error_code != ErrorCode::None.code() {
+        debug!("AssignReplicasToDirs is refused with error {}", response.error_code);
+        return Vec::new();
+    }
+    let mut settled = Vec::new();
+    for directory in &response.directories {
+        for topic in &directory.topics {
+            for partition in &topic.partitions {
+                // The replica is there, or there is no such replica any more.
+                let done = matches!(
+                    ErrorCode::from_code(partition.error_code),
+                    Some(
+                        ErrorCode::None
+                            | ErrorCode::UnknownTopicId
+                            | ErrorCode::UnknownTopicOrPartition
+                            | ErrorCode::NotLeaderOrFollower
+                    )
+                );
+                if done {
+                    settled.push(((topic.topic_id, partition.partition_index), directory.id));
+                }
+            }
+        }
+    }
+    settled
+}
+
+/// Takes replicas out of use whose directory has failed: their leaderships move as soon as a heartbeat has said so.
+pub(super) async fn watch_failures(node: Arc<Node>) {
+    let mut known: Vec<PathBuf> = Vec::new();
+    let mut ticks = tokio::time::interval(FAILURE_CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let failed = node.store.failed_directories();
+        if failed == known {
+            continue;
+        }
+        known = failed.iter().map(PathBuf::from).collect();
+        for partition in node.partitions.all() {
+            let directory = node.store.directory_of(partition.topic(), partition.index());
+            if directory.is_some_and(|directory| failed.contains(&directory)) {
+                partition.fail();
+            }
+        }
+        match failed.is_empty() {
+            true => info!("all log directories are in use again"),
+            false => error!("log directories out of use: {}", node.store.why_failed().join("; ")),
+        }
+    }
+}
+
+/// Takes directories into use whose disk comes back, and has the controller register them: it elects leaders for what lies
+/// in them.
+pub(super) async fn watch_returns(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(RETURN_CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let is_registered = node.broker_epoch() >= 0;
+        if is_registered && node.store.has_idle() {
+            let looking = Arc::clone(&node);
+            let looked = tokio::task::spawn_blocking(move || looking.store.look_again()).await;
+            if let Err(panic) = looked {
+                std::panic::resume_unwind(panic.into_panic());
+            }
+        }
+        if is_registered
+            && lacks_directories(&node)
+            && let Err(failure) = registration::register_again(&node).await
+        {
+            warn!("the directory that is back is not registered yet: {failure}");
+        }
+    }
+}
+
+/// Whether the cluster does not know of a directory that is in use.
+fn lacks_directories(node: &Node) -> bool {
+    let image = node.metadata_cache.image();
+    let Some(own) = image.brokers.get(node.config.node_id) else { return false };
+    let is_current = own.epoch == node.broker_epoch();
+    let ids = node.store.directory_ids();
+    is_current
+        && image.metadata_version().is_directory_assignment_supported()
+        && ids.iter().any(|id| !own.directories.contains(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::messages::assign_replicas_to_dirs_response as answer;
+
+    use super::*;
+
+    const DIRECTORY: Uuid = Uuid::from_bytes([1; 16]);
+    const TOPIC: Uuid = Uuid::from_bytes([2; 16]);
+
+    fn response(codes: &[ErrorCode]) -> AssignReplicasToDirsResponse {
+        let partitions = codes.iter().zip(0..).map(|(code, partition_index)| {
+            answer::PartitionData { partition_index, error_code: code.code() }
+        });
+        let topic = answer::TopicData { topic_id: TOPIC, partitions: partitions.collect() };
+        let directories = vec![answer::DirectoryData { id: DIRECTORY, topics: vec![topic] }];
+        AssignReplicasToDirsResponse { directories, ..Default::default() }
+    }
+
+    #[test]
+    fn a_replica_is_reported_until_the_controller_knows_or_there_is_none() {
+        let codes = [ErrorCode::None, ErrorCode::NotController, ErrorCode::UnknownTopicId];
+        let settled = settled(&response(&codes));
+        assert_eq!(settled, [((TOPIC, 0), DIRECTORY), ((TOPIC, 2), DIRECTORY)]);
+        let refused = AssignReplicasToDirsResponse {
+            error_code: ErrorCode::StaleBrokerEpoch.code(),
+            ..response(&codes)
+        };
+        assert_eq!(super::settled(&refused), []);
+    }
+
+    #[test]
+    fn a_replica_that_has_moved_meanwhile_is_reported_again() {
+        let assignments = DirectoryAssignments::default();
+        assignments.assign((TOPIC, 0), DIRECTORY);
+        assignments.assign((TOPIC, 0), TOPIC);
+        assignments.settle((TOPIC, 0), DIRECTORY);
+        assert_eq!(assignments.lock().len(), 1);
+        assignments.settle((TOPIC, 0), TOPIC);
+        assert!(assignments.lock().is_empty());
+    }
+}

@@ -1,0 +1,520 @@
+//! One fetcher: keeps the replicas of this broker that have the same leader broker up with it (Kafka's
+//! `AbstractFetcherThread`, `ReplicaFetcherThread`).
+//!
+//! Fetch, append, sync, fetch on: the next fetch acknowledges what is before its offset. A partition that
+//! cannot go on is left out, the others go on. What is to be fetched comes as an [`Assignment`]; a
+//! change of it does not wait for the leader's answer for long.
+
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use klamm_log::error::Severity;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::messages::fetch_request::{FetchRequest, ReplicaState};
+use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
+use klamm_protocol::messages::list_offsets_request::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use klamm_protocol::messages::list_offsets_response::ListOffsetsResponse;
+use klamm_protocol::{ErrorCode, Uuid};
+use klamm_replication::OffsetAndEpoch;
+use klamm_replication::partition::{FetchedPartition, NextFetch};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, error, info};
+
+use self::session::{Session, Wanted};
+use super::delayed::Countdown;
+use super::partition::{Cut, Partition, Progress};
+use crate::clock;
+use crate::config::ReplicationConfig;
+use crate::net::peer::{Peer, PeerAddress, PeerError};
+use crate::node::Node;
+
+/// The first version that names topics by id (KIP-516): what every broker of a KRaft cluster speaks.
+const FIRST_WITH_TOPIC_IDS: i16 = 13;
+/// The first version whose sender says which life of its broker it is (KIP-903).
+const FIRST_WITH_REPLICA_STATE: i16 = 15;
+/// How long a fetch that the leader holds back may go on when there is something else to fetch.
+const CHANGE_GRACE: Duration = Duration::from_millis(20);
+/// How often a throttled replica is looked at again.
+const THROTTLE_PAUSE: Duration = Duration::from_millis(100);
+/// The first pause after a failure; it doubles up to `replica.fetch.backoff.ms`. Right after an election
+/// leader and follower know of it at different times, and a second would be a second of waiting producers.
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+/// How long a connection to the leader may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `ListOffsetsRequest.LATEST_TIMESTAMP` and `EARLIEST_TIMESTAMP`.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// A partition by its topic's id.
+pub(crate) type Key = (Uuid, PartitionIndex);
+
+/// What a fetcher fetches.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Assignment {
+    /// Where the leader is; `None` while it is not known.
+    pub(super) address: Option<PeerAddress>,
+    /// The replicas, each with the leader epoch that it follows.
+    pub(super) partitions: BTreeMap<Key, (Arc<Partition>, LeaderEpoch)>,
+}
+
+/// What a fetcher is started with.
+pub(super) struct FetcherOptions {
+    pub(super) leader_id: BrokerId,
+    pub(super) client_id: ByteString,
+    pub(super) config: ReplicationConfig,
+    /// `replica.socket.timeout.ms`
+    pub(super) request_timeout: Duration,
+}
+
+/// A pause that doubles with every failure in a row.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    until: Instant,
+    length: Duration,
+}
+
+impl Pause {
+    fn after(previous: Option<Self>, longest: Duration) -> Self {
+        let length = previous.map_or(FIRST_BACKOFF, |pause| pause.length * 2);
+        let length = length.clamp(FIRST_BACKOFF, longest);
+        Self { until: Instant::now() + length, length }
+    }
+}
+
+/// Why a replica is not fetched for.
+#[derive(Debug, Clone, Copy)]
+enum LeftOut {
+    Paused(Pause),
+    /// Until the metadata has another leader epoch.
+    Stuck(LeaderEpoch),
+}
+
+/// One replica in a fetch under way.
+struct Due {
+    partition: Arc<Partition>,
+    fetch: NextFetch,
+}
+
+/// See the module.
+pub(super) struct Fetcher {
+    node: Arc<Node>,
+    options: FetcherOptions,
+    assignments: watch::Receiver<Arc<Assignment>>,
+    assigned: Arc<Assignment>,
+    connection: Option<Peer>,
+    session: Session,
+    left_out: BTreeMap<Key, LeftOut>,
+    /// When it was last looked for what is due.
+    looked: Instant,
+    /// Since the leader could not be reached.
+    unreachable: Option<Pause>,
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        node: Arc<Node>,
+        options: FetcherOptions,
+        assignments: watch::Receiver<Arc<Assignment>>,
+    ) -> Self {
+        Self {
+            node,
+            options,
+            assignments,
+            assigned: Arc::default(),
+            connection: None,
+            session: Session::default(),
+            left_out: BTreeMap::new(),
+            looked: Instant::now(),
+            unreachable: None,
+        }
+    }
+
+    /// Fetches until nothing is assigned any more and the other end of the assignments is gone.
+    pub(super) async fn run(mut self) {
+        loop {
+            self.take_assignment();
+            self.sync().await;
+            let due = self.due();
+            if due.is_empty() || self.assigned.address.is_none() {
+                if !self.idle(None).await {
+                    return;
+                }
+                continue;
+            }
+            match self.fetch(&due).await {
+                Ok(Some(response)) => {
+                    self.unreachable = None;
+                    self.on_response(due, response).await;
+                }
+                // Something else is to be fetched now.
+                Ok(None) => {}
+                Err(failure) => {
+                    if !self.on_unreachable(&failure).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_assignment(&mut self) {
+        let assigned = Arc::clone(&self.assignments.borrow_and_update());
+        if assigned.address != self.assigned.address {
+            self.connection = None;
+            self.session.reset();
+        }
+        self.left_out.retain(|key, left_out| {
+            let epoch = assigned.partitions.get(key).map(|(_, epoch)| *epoch);
+            match left_out {
+                LeftOut::Paused(_) => epoch.is_some(),
+                LeftOut::Stuck(stuck) => epoch == Some(*stuck),
+            }
+        });
+        self.assigned = assigned;
+    }
+
+    /// Waits until everything that has been appended is on disk, where the topic wants that.
+    async fn sync(&self) {
+        let countdown = Countdown::new();
+        for (partition, _) in self.assigned.partitions.values() {
+            partition.sync_before_fetch(&countdown);
+        }
+        countdown.seal();
+        countdown.over().await;
+    }
+
+    /// The replicas that can be fetched for now.
+    fn due(&mut self) -> BTreeMap<Key, (Due, Wanted)> {
+        self.hold_back_throttled();
+        let now = Instant::now();
+        self.looked = now;
+        let max_bytes = self.options.config.fetch_max_bytes;
+        let ready =
+            self.assigned.partitions.iter().filter(|(key, _)| match self.left_out.get(key) {
+                None => true,
+                Some(LeftOut::Paused(pause)) => pause.until <= now,
+                Some(LeftOut::Stuck(_)) => false,
+            });
+        let due = ready.filter_map(|(key, (partition, _))| {
+            let (fetch, log_start_offset) = partition.next_fetch()?;
+            let wanted = Wanted {
+                fetch_offset: fetch.fetch_offset,
+                log_start_offset,
+                current_leader_epoch: fetch.current_leader_epoch,
+                last_fetched_epoch: fetch.last_fetched_epoch,
+                max_bytes,
+            };
+            Some((*key, (Due { partition: Arc::clone(partition), fetch }, wanted)))
+        });
+        due.collect()
+    }
+
+    /// ReplicaManager that are behind and have had more than they may for now (KIP-73).
+    fn hold_back_throttled(&mut self) {
+        let now = Instant::now();
+        let waits = |key: &Key| match self.left_out.get(key) {
+            None => false,
+            Some(LeftOut::Paused(pause)) => pause.until > now,
+            Some(LeftOut::Stuck(_)) => true,
+        };
+        let throttled = self
+            .assigned
+            .partitions
+            .iter()
+            .filter(|(key, (partition, _))| partition.is_follower_throttled() && !waits(key));
+        let mut throttled = throttled.map(|(key, _)| *key).peekable();
+        if throttled.peek().is_none() {
+            return;
+        }
+        let node = &self.node;
+        let rate = node.configs().long("follower.replication.throttled.rate");
+        if !node.replicas.follower_quota.is_exceeded(rate, clock::now_ms()) {
+            return;
+        }
+        let image = node.metadata_cache.image();
+        let is_behind = |(topic, index): &Key| {
+            let known = image.topics.by_id(*topic).and_then(|topic| topic.partition(*index));
+            known.is_none_or(|known| !known.isr.contains(&node.config.node_id))
+        };
+        let pause = Pause { until: now + THROTTLE_PAUSE, length: Duration::ZERO };
+        let pause = LeftOut::Paused(pause);
+        let held: Vec<Key> = throttled.filter(is_behind).collect();
+        self.left_out.extend(held.into_iter().map(|key| (key, pause)));
+    }
+
+    /// Waits for another assignment, or for the end of a pause, or until `limit`. False at the end of the
+    /// fetcher.
+    async fn idle(&mut self, limit: Option<Instant>) -> bool {
+        // A pause that was over by then has had its turn.
+        let pauses = self.left_out.values().filter_map(|left_out| match left_out {
+            LeftOut::Paused(pause) => Some(pause.until).filter(|until| *until > self.looked),
+            LeftOut::Stuck(_) => None,
+        });
+        let until = match limit {
+            Some(limit) => Some(limit),
+            None => pauses.min(),
+        };
+        tokio::select! {
+            changed = self.assignments.changed() => changed.is_ok(),
+            () = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            } => true,
+        }
+    }
+
+    async fn on_unreachable(&mut self, failure: &PeerError) -> bool {
+        self.connection = None;
+        self.session.reset();
+        let leader = self.options.leader_id;
+        match self.unreachable {
+            None => info!("the leaders on broker {leader} cannot be reached: {failure}"),
+            Some(_) => debug!("the leaders on broker {leader} cannot be reached: {failure}"),
+        }
+        let pause = Pause::after(self.unreachable, self.longest_pause());
+        self.unreachable = Some(pause);
+        self.idle(Some(pause.until)).await
+    }
+
+    fn longest_pause(&self) -> Duration {
+        let ms = self.options.config.fetch_backoff_ms;
+        Duration::from_millis(u64::try_from(ms).unwrap_or_default()).max(FIRST_BACKOFF)
+    }
+
+    /// Asks the leader; `None` when the assignment has changed before it answered.
+    async fn fetch(
+        &mut self,
+        due: &BTreeMap<Key, (Due, Wanted)>,
+    ) -> Result<Option<FetchResponse>, PeerError> {
+        let mut peer = self.connected().await?;
+        let version = peer.version::<FetchRequest>()?;
+        if version < FIRST_WITH_TOPIC_IDS {
+            return Err(PeerError::UnsupportedVersion { api: "Fetch" });
+        }
+        let wanted = due.iter().map(|(key, (_, wanted))| (*key, *wanted)).collect();
+        let request = self.request(version, wanted);
+        let answered = {
+            let sending = peer.send_in(&request, version, self.options.request_timeout);
+            tokio::pin!(sending);
+            tokio::select! {
+                answered = &mut sending => Some(answered?),
+                changed = self.assignments.changed() => match changed {
+                    Ok(()) => timeout(CHANGE_GRACE, sending).await.ok().transpose()?,
+                    Err(_) => None,
+                },
+            }
+        };
+        match &answered {
+            Some(_) => self.connection = Some(peer),
+            // The answer may still come, so the connection is of no use.
+            None => self.session.reset(),
+        }
+        Ok(answered)
+    }
+
+    async fn connected(&mut self) -> Result<Peer, PeerError> {
+        if let Some(peer) = self.connection.take() {
+            return Ok(peer);
+        }
+        let address = self.assigned.address.clone();
+        let address = address.expect("only an assignment with an address is fetched for");
+        let limit = CONNECT_TIMEOUT.min(self.options.request_timeout);
+        Peer::connect(&address, self.options.client_id.clone(), limit).await
+    }
+
+    fn request(&mut self, version: i16, wanted: BTreeMap<Key, Wanted>) -> FetchRequest {
+        let config = &self.options.config;
+        let id = self.node.config.node_id;
+        let named_in_state = version >= FIRST_WITH_REPLICA_STATE;
+        let epoch = self.node.broker_epoch();
+        let in_session = self.session.request(wanted);
+        FetchRequest {
+            replica_id: if named_in_state { -1 } else { id },
+            replica_state: if named_in_state {
+                ReplicaState { replica_id: id, replica_epoch: epoch }
+            } else {
+                ReplicaState::default()
+            },
+            max_wait_ms: config.fetch_wait_max_ms,
+            min_bytes: config.fetch_min_bytes,
+            max_bytes: config.fetch_response_max_bytes,
+            session_id: in_session.id,
+            session_epoch: in_session.epoch,
+            topics: in_session.topics,
+            forgotten_topics_data: in_session.forgotten,
+            ..Default::default()
+        }
+    }
+
+    async fn on_response(
+        &mut self,
+        mut due: BTreeMap<Key, (Due, Wanted)>,
+        response: FetchResponse,
+    ) {
+        let error = error_of(response.error_code);
+        self.session.on_answer(error, response.session_id);
+        if error != ErrorCode::None {
+            debug!("broker {} refuses a fetch: {error}", self.options.leader_id);
+            if !Session::is_about_session(error) {
+                let pause = Pause::after(None, self.longest_pause());
+                self.idle(Some(pause.until)).await;
+            }
+            return;
+        }
+        for topic in response.responses {
+            for data in topic.partitions {
+                let key = (topic.topic_id, data.partition_index);
+                let Some((due, _)) = due.remove(&key) else { continue };
+                self.on_partition(key, &due, data).await;
+            }
+        }
+    }
+
+    async fn on_partition(&mut self, key: Key, due: &Due, data: PartitionData) {
+        let diverging = data.diverging_epoch;
+        let diverging = (diverging.epoch >= 0 || diverging.end_offset >= 0)
+            .then(|| OffsetAndEpoch::new(diverging.end_offset, diverging.epoch));
+        let answer = FetchedPartition {
+            error: error_of(data.error_code),
+            number: due.fetch.number,
+            current_leader_epoch: due.fetch.current_leader_epoch,
+            fetch_offset: due.fetch.fetch_offset,
+            diverging,
+            high_watermark: data.high_watermark,
+            log_start_offset: data.log_start_offset,
+        };
+        let partition = &due.partition;
+        if answer.error != ErrorCode::None {
+            let (topic, index) = (partition.topic(), partition.index());
+            debug!("{topic}-{index} of broker {}: {}", self.options.leader_id, answer.error);
+        }
+        let records = data.records.unwrap_or_default();
+        if partition.is_follower_throttled() {
+            self.node.replicas.follower_quota.record(records.len(), clock::now_ms());
+        }
+        let mut progress = partition.on_fetched(&answer, records);
+        if progress == Progress::FindLeaderRange {
+            progress = match self.leader_range(partition, &due.fetch).await {
+                Ok(range) => partition.on_leader_range(due.fetch.current_leader_epoch, range),
+                Err(()) => Progress::BackOff,
+            };
+        }
+        if let Progress::Cut(cut) = progress {
+            progress = self.cut(partition, due.fetch.current_leader_epoch, cut).await;
+        }
+        self.on_progress(key, due.fetch.current_leader_epoch, progress);
+    }
+
+    fn on_progress(&mut self, key: Key, epoch: LeaderEpoch, progress: Progress) {
+        let previous = match self.left_out.remove(&key) {
+            Some(LeftOut::Paused(pause)) => Some(pause),
+            Some(LeftOut::Stuck(_)) | None => None,
+        };
+        let left_out = match progress {
+            Progress::Again => return,
+            Progress::Stuck => LeftOut::Stuck(epoch),
+            Progress::BackOff | Progress::FindLeaderRange | Progress::Cut(_) => {
+                LeftOut::Paused(Pause::after(previous, self.longest_pause()))
+            }
+        };
+        self.left_out.insert(key, left_out);
+    }
+
+    async fn cut(&self, partition: &Arc<Partition>, epoch: LeaderEpoch, cut: Cut) -> Progress {
+        let (node, partition) = (Arc::clone(&self.node), Arc::clone(partition));
+        let blocking = tokio::task::spawn_blocking(move || {
+            let done = node.store.cut(&node.partitions.all(), &partition, epoch, cut);
+            let Err(failure) = done else { return Progress::Again };
+            let (topic, index) = (partition.topic(), partition.index());
+            error!("{topic}-{index} cannot be cut: {failure}");
+            match failure.severity() {
+                Severity::Directory => {
+                    partition.fail();
+                    Progress::Stuck
+                }
+                // What has been begun is finished by whatever comes next, a flush at the latest.
+                Severity::Passes => {
+                    partition.request_flush();
+                    Progress::BackOff
+                }
+                Severity::Partition | Severity::Node => Progress::BackOff,
+            }
+        });
+        match blocking.await {
+            Ok(progress) => progress,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// Where the leader's log starts and ends.
+    async fn leader_range(
+        &mut self,
+        partition: &Partition,
+        fetch: &NextFetch,
+    ) -> Result<(Offset, Offset), ()> {
+        let mut found = [0; 2];
+        for (found, timestamp) in found.iter_mut().zip([EARLIEST, LATEST]) {
+            *found = self.list_offset(partition, fetch, timestamp).await.map_err(|failure| {
+                let (topic, index) = (partition.topic(), partition.index());
+                debug!("where the leader's log of {topic}-{index} lies is not known: {failure}");
+            })?;
+        }
+        let [start, end] = found;
+        Ok((start, end))
+    }
+
+    async fn list_offset(
+        &mut self,
+        partition: &Partition,
+        fetch: &NextFetch,
+        timestamp: i64,
+    ) -> Result<Offset, ListOffsetError> {
+        let wanted = ListOffsetsPartition {
+            partition_index: partition.index(),
+            current_leader_epoch: fetch.current_leader_epoch,
+            timestamp,
+        };
+        let request = ListOffsetsRequest {
+            replica_id: self.node.config.node_id,
+            topics: vec![ListOffsetsTopic {
+                name: partition.topic().clone(),
+                partitions: vec![wanted],
+            }],
+            ..Default::default()
+        };
+        let mut peer = self.connected().await?;
+        let response: ListOffsetsResponse =
+            peer.send(&request, self.options.request_timeout).await?;
+        self.connection = Some(peer);
+        let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
+        let answer = partitions.next().ok_or(ListOffsetError::Empty)?;
+        match error_of(answer.error_code) {
+            ErrorCode::None => Ok(answer.offset),
+            error => Err(ListOffsetError::Refused(error)),
+        }
+    }
+}
+
+/// Why an offset of the leader is not known.
+#[derive(Debug, thiserror::Error)]
+enum ListOffsetError {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error("the leader says {0}")]
+    Refused(ErrorCode),
+    #[error("the leader's answer is empty")]
+    Empty,
+}
+
+fn error_of(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
+}

@@ -1,0 +1,99 @@
+//! Directories that come back while the node runs: a disk is mounted where there was none, or an operator has formatted a
+//! new one. What was in use and has failed does not come back in this life: a failed sync is never tried again.
+
+use std::sync::Arc;
+
+use klamm_log::partition_dir::{DirKind, PartitionDirName};
+use klamm_protocol::Uuid;
+use tracing::{error, info, warn};
+
+use super::directory::Slot;
+use super::start::Contents;
+use super::survey::look_at;
+use super::{LogManager, PlaceKey, lock};
+use crate::replica::partition::Partition;
+
+impl LogManager {
+    /// Looks at the paths that are not in use, and takes those into use whose directory is there now. What lies in them
+    /// counts from [`Self::settle`] on. Blocks for the disk, and costs little when nothing has changed.
+    pub(crate) fn look_again(&self) {
+        for slot in self.slots.iter().filter(|slot| slot.directory.get().is_none()) {
+            if self.is_back(slot) {
+                self.take_back(slot);
+            }
+        }
+    }
+
+    /// Whether a path has a directory of this node now. What stands against it is said once.
+    fn is_back(&self, slot: &Slot) -> bool {
+        let Ok((contents, has_metadata_log, Some(properties))) =
+            look_at(self.disk.as_ref(), &slot.path, false)
+        else {
+            return false;
+        };
+        let is_formatted = matches!(contents, Contents::Formatted | Contents::Used);
+        let obstacle = if has_metadata_log {
+            Some("there is a metadata log in it, and this node has one already")
+        } else if properties.directory_id.is_some_and(|id| self.has(id)) {
+            Some("it is a copy of another directory in log.dirs: their directory.id is the same")
+        } else {
+            None
+        };
+        match obstacle {
+            Some(obstacle) => {
+                if slot.is_news(obstacle) {
+                    error!("{} is not used: {obstacle}", slot.path.display());
+                }
+                false
+            }
+            None => is_formatted,
+        }
+    }
+
+    fn take_back(&self, slot: &Slot) {
+        let path = slot.path.display();
+        match self.take_into_use(slot, false) {
+            Ok(()) => {
+                let directory = slot.directory.get().expect("it was taken into use");
+                info!("{path} is back, as directory {}", directory.id);
+            }
+            Err(failure) => {
+                if slot.is_news(&failure.to_string()) {
+                    error!("{path} cannot be used: {failure}");
+                }
+            }
+        }
+    }
+
+    /// The directories that have come back and whose logs are not in use yet.
+    pub(crate) fn unsettled_ids(&self) -> Vec<Uuid> {
+        self.in_use().filter(|(_, one)| !one.is_settled()).map(|(_, one)| one.id).collect()
+    }
+
+    /// Finds what lies in directories that have come back, of these.
+    pub(crate) fn find_returned(&self, ids: &[Uuid]) {
+        let returned = self.in_use().filter(|(_, one)| !one.is_found() && ids.contains(&one.id));
+        for (place, directory) in returned {
+            if let Err(failure) = self.find_in(place, directory) {
+                error!("{} cannot be read: {failure}", directory.dir.path().display());
+            }
+        }
+    }
+
+    /// Closes the log of a partition for one that was found elsewhere, and keeps it as `-stray`.
+    pub(crate) fn displace(&self, partition: &Arc<Partition>, key: PlaceKey, place: usize) {
+        let stopped = partition.stop();
+        if let Some(future) = partition.take_future() {
+            self.discard_future(partition, future);
+        }
+        let (topic, index) = (partition.topic(), partition.index());
+        let from = lock(&self.places).insert(key, place);
+        let (Some(mut log), Some(from)) = (stopped, from) else { return };
+        let unique = crate::random::uuid();
+        let marked = PartitionDirName::marked(topic, index, DirKind::Stray, unique);
+        match log.rename_dir(&self.path_at(from).join(&marked)) {
+            Ok(()) => warn!("{topic}-{index} is kept as {marked}: a log with its records is back"),
+            Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Logs that were in a directory and are not, although the directory is here: somebody has moved or removed a partition's
+//! directory, or restored a disk without it.
+//!
+//! The evidence is an entry in the directory's offset checkpoints, that the replica was missed while the directory was
+//! away, or that the metadata have replicas in a directory that is bare: every start leaves checkpoints. Such a replica
+//! must not begin anew, empty, while the cluster counts on it: it would lead, and the others would cut their logs to
+//! nothing.
+
+use std::path::PathBuf;
+
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::known_replica::KnownReplica;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::PartitionIndex;
+
+use super::directory::Directory;
+use super::found::Known;
+use super::{LogManager, PlaceKey, lock};
+
+/// The most missed replicas that are remembered for the return of their directories.
+const MAX_MISSED: usize = 1_000_000;
+
+impl LogManager {
+    /// Where the log of a replica that is in none of the directories has vanished from, if it must not begin anew: the
+    /// cluster counts on it, or there is nobody from whom it could be fetched.
+    pub(crate) fn vanished_from(
+        &self,
+        (topic, index): &PlaceKey,
+        replica: &KnownReplica,
+    ) -> Option<PathBuf> {
+        let is_known = || lock(&self.topics).knew_at_start(replica.topic_id);
+        if replica.can_be_fetched() || self.place_of(topic, *index).is_some() || !is_known() {
+            return None;
+        }
+        let has_lost_it = |directory: &Directory| {
+            replica.may_lie_in(directory.id)
+                && lock(&directory.checkpoints).has_vanished(topic, *index, replica.topic_id)
+        };
+        let place = self.in_use().find(|(_, directory)| has_lost_it(directory))?.0;
+        Some(self.dir_of(&(topic.clone(), *index), place))
+    }
+
+    /// The replicas that the local metadata log has in directories with nothing in them.
+    pub(super) fn find_emptied(&self, image: &ClusterImage) {
+        for (_, directory) in self.in_use().filter(|(_, one)| one.is_found()) {
+            let mut checkpoints = lock(&directory.checkpoints);
+            if !checkpoints.is_directory_bare() {
+                continue;
+            }
+            let broker_id = self.owner.broker_id;
+            for (topic, index, partition) in image.topics.replicated_on(broker_id) {
+                if partition.directory(broker_id) == Some(directory.id) {
+                    checkpoints.set_vanished(topic.name.to_string(), index);
+                }
+            }
+        }
+    }
+
+    /// Remembers a replica whose directory is not here, for the case that the directory comes back without its log.
+    pub(crate) fn note_missed(&self, (topic, index): &PlaceKey, directory: Uuid) {
+        let mut missed = lock(&self.missed);
+        if missed.len() < MAX_MISSED {
+            missed.insert((directory, topic.to_string(), *index));
+        }
+    }
+
+    /// ReplicaManager that were missed and are not in their directory now that it is back.
+    pub(super) fn find_vanished(&self, directory: &Directory) {
+        let mut missed = lock(&self.missed);
+        let here = missed.extract_if(.., |(id, ..)| *id == directory.id);
+        for (_, topic, index) in here {
+            let is_here = lock(&self.places).contains_key(&(topic.as_str().into(), index));
+            if !is_here {
+                lock(&directory.checkpoints).set_vanished(topic, index);
+            }
+        }
+    }
+
+    /// What the cluster does not have here, or is in another directory, has not vanished.
+    pub(super) fn settle_vanished(&self, known: Known<'_>) {
+        for (_, directory) in self.in_use().filter(|(_, one)| one.is_found()) {
+            lock(&directory.checkpoints).retain_vanished(|topic, index| {
+                known(topic, index).is_some() && self.place_of(&topic.into(), index).is_none()
+            });
+        }
+    }
+
+    /// The replica begins anew, or is gone: the log that has vanished is of no more concern.
+    pub(super) fn forget_vanished(&self, topic: &str, index: PartitionIndex) {
+        for (_, directory) in self.in_use() {
+            lock(&directory.checkpoints).retain_vanished(|name, at| name != topic || at != index);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Appending to a partition that this broker leads.
+//!
+//! The records are validated before the lock is taken; the lock is held for one append.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use klamm_log::error::AppendError;
+use klamm_log::log::LeaderAppend;
+use klamm_log::producer_state::AppendOrigin as LogOrigin;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::compression::Workspace;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
+use klamm_replication::partition::{AcksState, NotEnoughReplicas};
+
+use super::lacking::Attempt;
+use super::{Partition, PartitionConfig};
+use crate::clock;
+use crate::replica::delayed::Countdown;
+
+/// The most bytes a compressed batch of this topic may decompress to where it has to be decompressed,
+/// as a multiple of `max.message.bytes`.
+const MAX_DECOMPRESSION_RATIO: usize = 100;
+
+thread_local! {
+    /// What decompressing needs, a few hundred KiB: for each thread, so that idle connections have none of it.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// Who appends, and who waits for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AppendOptions<'a> {
+    origin: AppendOrigin,
+    /// acks=all: refused while there are too few replicas.
+    acks_all: bool,
+    /// To be told when the high watermark has passed the records.
+    countdown: Option<&'a Arc<Countdown>>,
+}
+
+impl<'a> AppendOptions<'a> {
+    /// A Produce request of this version.
+    pub(crate) fn client(acks: i16, version: i16, countdown: Option<&'a Arc<Countdown>>) -> Self {
+        Self { origin: AppendOrigin::Client { version }, acks_all: acks == -1, countdown }
+    }
+}
+
+impl AppendOptions<'static> {
+    /// A coordinator of this broker, which watches the high watermark by itself.
+    pub(crate) fn coordinator() -> Self {
+        Self { origin: AppendOrigin::Coordinator, acks_all: true, countdown: None }
+    }
+}
+
+/// Where records went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appended {
+    pub(crate) base_offset: Offset,
+    /// -1 unless the topic has LogAppendTime, or the batch is a repetition.
+    pub(crate) log_append_time_ms: i64,
+    pub(crate) log_start_offset: Offset,
+    /// What the countdown will be told of: without it, every replica that has to has the records already.
+    pub(crate) awaited: Option<Awaited>,
+}
+
+/// Records that have to be replicated before acks=all holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    /// The offset that the high watermark has to reach.
+    required: Offset,
+    /// The epoch of the records, by which they are told from others that have taken their place.
+    epoch: Option<LeaderEpoch>,
+}
+
+/// A record that was refused, by its place in the batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RecordFailure {
+    pub(crate) batch_index: i32,
+    pub(crate) message: Option<String>,
+}
+
+/// Why nothing was appended, as the producer is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AppendFailure {
+    pub(crate) code: ErrorCode,
+    /// -1 when the records were refused before the log was looked at.
+    pub(crate) log_start_offset: Offset,
+    pub(crate) message: Option<String>,
+    pub(crate) record_errors: Vec<RecordFailure>,
+}
+
+impl AppendFailure {
+    fn new(code: ErrorCode, log_start_offset: Offset) -> Self {
+        Self { code, log_start_offset, message: None, record_errors: Vec::new() }
+    }
+
+    fn invalid(invalid: &InvalidRecords, log_start: Offset) -> Self {
+        let log_start_offset = if invalid.answers_log_start_offset() { log_start } else { -1 };
+        let mut failure = Self::new(invalid.code(), log_start_offset);
+        failure.message = invalid.client_message();
+        if let Some(rejected) = invalid.rejected_records() {
+            failure.record_errors = rejected
+                .record_errors()
+                .map(|(batch_index, message)| RecordFailure { batch_index, message: Some(message) })
+                .collect();
+        }
+        failure
+    }
+
+    fn not_enough_replicas(error: &NotEnoughReplicas, log_start: Offset) -> Self {
+        Self::new(error.code(), log_start)
+    }
+
+    /// Kafka leaves the log start offset out where the log itself failed, or the batch did not fit
+    /// (`ReplicaManager.appendRecordsToLeader`).
+    fn refused(error: &AppendError, log_start: Offset) -> Self {
+        let log_start_offset = match error {
+            AppendError::Storage(_)
+            | AppendError::LargerThanSegment { .. }
+            | AppendError::CorruptBatch { .. } => -1,
+            AppendError::OutOfOrderSequence { .. }
+            | AppendError::InvalidProducerEpoch { .. }
+            | AppendError::TransactionCoordinatorFenced { .. }
+            | AppendError::ExpectedTransactional { .. }
+            | AppendError::NotInTransaction { .. }
+            | AppendError::UnexpectedOffset { .. }
+            | AppendError::OutOfOrderOffsets { .. }
+            | AppendError::WrongLeaderEpoch { .. } => log_start,
+        };
+        Self::new(error.code(), log_start_offset)
+    }
+}
+
+impl Partition {
+    /// Appends one partition's records of a request, or a coordinator's, received at `wall_ms`.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        records: Bytes,
+        options: &AppendOptions<'_>,
+        wall_ms: i64,
+    ) -> Result<Appended, AppendFailure> {
+        let config = self.config();
+        let rules = self.rules(&config, options, wall_ms);
+        let validated = WORKSPACE
+            .with_borrow_mut(|workspace| produce_validation::validate(records, &rules, workspace))
+            .map_err(|invalid| {
+                AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
+            })?;
+        self.append_validated(&config, validated, options)
+    }
+
+    fn rules<'a>(
+        &'a self,
+        config: &PartitionConfig,
+        options: &AppendOptions<'_>,
+        wall_ms: i64,
+    ) -> Rules<'a> {
+        let max_message_size =
+            usize::try_from(config.log.max_message_bytes).expect("a usize has at least 32 bits");
+        Rules {
+            topic: &self.topic,
+            partition: self.index,
+            max_message_size,
+            compacted: config.log.cleanup_policy.compact,
+            timestamp_type: config.log.message_timestamp_type,
+            timestamp_before_max_ms: config.log.message_timestamp_before_max_ms,
+            timestamp_after_max_ms: config.log.message_timestamp_after_max_ms,
+            now_ms: wall_ms,
+            target: config.compression,
+            origin: options.origin,
+            validate_compressed: config.validate_compressed,
+            max_decompressed_size: max_message_size.saturating_mul(MAX_DECOMPRESSION_RATIO),
+        }
+    }
+
+    fn append_validated(
+        self: &Arc<Self>,
+        config: &PartitionConfig,
+        validated: Validated,
+        options: &AppendOptions<'_>,
+    ) -> Result<Appended, AppendFailure> {
+        let now_ms = clock::now_ms();
+        let mut state = self.lock();
+        let (log, leader) = state.log_and_leader().map_err(|code| AppendFailure::new(code, -1))?;
+        if options.acks_all {
+            leader
+                .check_min_isr()
+                .map_err(|error| AppendFailure::not_enough_replicas(&error, log.log_start()))?;
+        }
+        let segments = log.segment_count();
+        let how = LeaderAppend {
+            leader_epoch: leader.leader_epoch(),
+            origin: match options.origin {
+                AppendOrigin::Client { .. } => LogOrigin::Client,
+                AppendOrigin::Coordinator => LogOrigin::Coordinator,
+            },
+            guard: None,
+            transaction_version: -1,
+        };
+        let info = match log.append_as_leader(std::slice::from_ref(&validated), how, now_ms) {
+            Ok(info) => info,
+            Err(error) => {
+                let log_start = log.log_start();
+                drop(state);
+                return Err(self.append_error(&error, log_start));
+            }
+        };
+        self.on_room(Attempt::Write);
+        let flushes = config.flushes_before_ack()
+            || log.segment_count() != segments
+            || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
+        let moved = leader.on_appended(log.log_end(), now_ms);
+        let required_offset = info.last_offset + 1;
+        // Of a repetition, that of the records that were there before.
+        let epoch = log.leader_epochs().epoch_of(info.last_offset);
+        let waits = moved.unwrap_or(leader.high_watermark()) < required_offset;
+        let moved = state.on_high_watermark(moved);
+        state.followers.wake();
+        let awaited = options.countdown.filter(|_| waits).map(|countdown| {
+            state.producers.add(required_offset, countdown);
+            Awaited { required: required_offset, epoch }
+        });
+        drop(state);
+        self.announce(moved);
+        if flushes {
+            self.request_flush();
+        }
+        Ok(Appended {
+            base_offset: info.first_offset,
+            log_append_time_ms: info.log_append_time_ms,
+            log_start_offset: info.log_start,
+            awaited,
+        })
+    }
+
+    fn append_error(&self, error: &AppendError, log_start: Offset) -> AppendFailure {
+        if let AppendError::Storage(storage) = error {
+            self.on_storage_error(Attempt::Write, storage);
+        }
+        AppendFailure::refused(error, log_start)
+    }
+
+    /// Whether the records are acknowledged by every replica that has to.
+    pub(crate) fn acknowledged(&self, awaited: &Awaited) -> Result<bool, ErrorCode> {
+        if self.is_offline() {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let mut state = self.lock();
+        let (log, leader) = state.log_and_leader()?;
+        // The leadership may have been lost and come back, and the records gone with it.
+        let epoch = log.leader_epochs().epoch_of(awaited.required - 1);
+        if epoch.is_some() && epoch != awaited.epoch {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        match leader.acks_state(awaited.required) {
+            AcksState::Waiting => Ok(false),
+            AcksState::Replicated => Ok(true),
+            AcksState::NotEnoughReplicas => Err(ErrorCode::NotEnoughReplicasAfterAppend),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The copy of a replica in another log directory of this broker, on its way to take the replica's place (KIP-113;
+//! Kafka's future replica).
+//!
+//! A copy of what the replica holds, committed or not, made in the background. It counts for nothing until it is
+//! level with the replica, synced, and put in its place, all under the partition's lock. Blocks for the disk.
+
+use std::sync::{Arc, PoisonError};
+
+use klamm_log::error::{AppendError, LogError, ReadError};
+use klamm_log::log::Log;
+use klamm_log::log_reader::{FetchSpec, LogView};
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+
+use super::Partition;
+use crate::clock;
+use crate::replica::flusher::Flusher;
+
+/// What is read at once.
+const COPY_BYTES: u64 = 1024 * 1024;
+/// What is copied before it is synced: a sync of much more would take the disk from others for long.
+const UNSYNCED_BYTES: u64 = 16 * 1024 * 1024;
+/// Reads under the partition's lock, for what has come since the copy was level. More than that is for another time.
+const FINAL_READS: usize = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct FutureReplica {
+    pub(crate) log: Log,
+    /// Which log directory it is in, as the store counts them.
+    pub(crate) place: usize,
+    pub(crate) directory_id: Uuid,
+    pub(crate) flusher: Arc<Flusher>,
+    /// Copied since the last sync.
+    pub(crate) unsynced_bytes: u64,
+}
+
+/// Why a copy does not go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MoveError {
+    #[error("the replica cannot be read: {0}")]
+    Read(#[from] ReadError),
+    #[error("the copy cannot be written: {0}")]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// What copying has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) bytes: u64,
+    /// The copy ends where the replica ended just now, and is synced.
+    pub(crate) is_level: bool,
+}
+
+impl Partition {
+    /// Does something with the copy, if there is one.
+    pub(crate) fn with_future<R>(&self, act: impl FnOnce(&mut FutureReplica) -> R) -> Option<R> {
+        self.lock_future().as_mut().map(act)
+    }
+
+    /// In which directory of the store the copy is.
+    pub(crate) fn future_place(&self) -> Option<usize> {
+        self.with_future(|future| future.place)
+    }
+
+    /// How many offsets the copy lacks.
+    pub(crate) fn future_lag(&self) -> Option<Offset> {
+        let end = self.with_future(|future| future.log.log_end())?;
+        Some(self.view()?.log_end() - end)
+    }
+
+    /// Begins to move to another directory. Gives the copy back when there is one already or the log is closed.
+    pub(crate) fn begin_move(&self, future: FutureReplica) -> Result<(), Box<FutureReplica>> {
+        let mut guard = self.lock_future();
+        if guard.is_some() || self.view().is_none() {
+            return Err(Box::new(future));
+        }
+        *guard = Some(future);
+        Ok(())
+    }
+
+    /// Gives the copy up.
+    pub(crate) fn take_future(&self) -> Option<FutureReplica> {
+        self.lock_future().take()
+    }
+
+    /// Copies the next records; `None` when there is nothing to move.
+    pub(crate) fn copy_to_future(&self) -> Result<Option<Copied>, MoveError> {
+        let mut guard = self.lock_future();
+        let (Some(future), Some(view)) = (&mut *guard, self.view()) else { return Ok(None) };
+        align(&mut future.log, &view)?;
+        let bytes = copy(&mut future.log, &view)?;
+        future.unsynced_bytes += bytes;
+        let is_level = future.log.log_end() == view.log_end();
+        if is_level || future.unsynced_bytes >= UNSYNCED_BYTES {
+            future.log.flush()?;
+            future.unsynced_bytes = 0;
+        }
+        Ok(Some(Copied { bytes, is_level }))
+    }
+
+    /// Puts the copy in the log's place once it is level; returns the old log then. `exchange` renames the
+    /// directories of the log and of the copy.
+    pub(crate) fn replace_with_future(
+        &self,
+        exchange: impl FnOnce(&mut Log, &mut FutureReplica) -> Result<(), LogError>,
+    ) -> Result<Option<Log>, MoveError> {
+        let mut guard = self.lock_future();
+        let mut state = self.lock();
+        let (Some(future), Some(log)) = (&mut *guard, &mut state.log) else { return Ok(None) };
+        let view = log.view();
+        align(&mut future.log, &view)?;
+        for _ in 0..FINAL_READS {
+            copy(&mut future.log, &view)?;
+        }
+        if future.log.log_end() != log.log_end() {
+            return Ok(None);
+        }
+        if let Some(epoch) =
+            log.latest_epoch().filter(|epoch| future.log.latest_epoch() != Some(*epoch))
+        {
+            // A leader has noted it and not appended since.
+            future.log.assign_epoch(epoch);
+        }
+        // What the log has synced is counted on.
+        future.log.flush()?;
+        exchange(log, future)?;
+        let future = guard.take().expect("it was just looked at");
+        let flushed = future.log.flushed_offset();
+        let replaced = std::mem::replace(log, future.log);
+        *self.flusher.write().unwrap_or_else(PoisonError::into_inner) = future.flusher;
+        let now_ms = clock::now_ms();
+        let moved = state.leader_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
+        let moved = state.on_high_watermark(moved);
+        state.flushes.on_reached(flushed);
+        // They have views of the old log.
+        state.wake_fetches();
+        drop(state);
+        self.announce(moved);
+        Ok(Some(replaced))
+    }
+}
+
+/// Cuts from the copy what the replica does not have, or no longer: it may have been cut since, and before a
+/// restart by other processes.
+fn align(copy: &mut Log, replica: &LogView) -> Result<(), LogError> {
+    let now_ms = clock::now_ms();
+    while let Some(latest) = copy.leader_epochs().latest() {
+        let epochs = replica.leader_epochs();
+        let Some(known) = epochs.latest() else { break };
+        let asked = latest.epoch.min(known.epoch);
+        let Some(end) = epochs.end_offset_for(asked, replica.log_end()) else { break };
+        if end.epoch == latest.epoch {
+            copy.truncate_to(end.offset, now_ms)?;
+            break;
+        }
+        let own = copy.leader_epochs().end_offset_for(end.epoch, copy.log_end());
+        copy.truncate_to(own.map_or(end.offset, |own| own.offset.min(end.offset)), now_ms)?;
+    }
+    if !(replica.log_start()..=replica.log_end()).contains(&copy.log_end()) {
+        copy.truncate_fully_and_start_at(replica.log_start(), now_ms)?;
+    }
+    Ok(())
+}
+
+/// Copies at most one read, and what the replica says of its begin and of what is committed. Returns the bytes.
+fn copy(copy: &mut Log, replica: &LogView) -> Result<u64, MoveError> {
+    let spec = FetchSpec {
+        offset: copy.log_end(),
+        max_bytes: COPY_BYTES,
+        min_one_message: true,
+        upper_bound: replica.log_end(),
+    };
+    let mut bytes = 0;
+    if let Some(records) = replica.read(spec)?.records {
+        copy.append_as_follower(records.read()?, LeaderEpoch::MAX, clock::now_ms())?;
+        bytes = records.length;
+    }
+    copy.set_high_watermark(replica.high_watermark());
+    if replica.log_start() <= copy.high_watermark() {
+        copy.delete_records(replica.log_start())?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,159 @@
+//! Mends replicas whose disk has damaged records below what was synced: they are set aside and fetched again from a
+//! peer, never served, never silently dropped.
+//!
+//! A replica that lacks records must not be counted on. So the cluster is first told that this one has lost its
+//! directory: the controller takes it out of the ISR and moves the leadership. Only when the metadata no
+//! longer counts on it is the log cut in front of the damage; then it follows like any other. A replica that is alone
+//! in the ISR stays as it is: what is intact is served, and the rest is refused.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_log::error::{LogError, ReadError};
+use klamm_metadata::directory_id;
+use tracing::{error, info, warn};
+
+use super::fetcher::Key;
+use super::partition::{Cut, Partition};
+use crate::node::Node;
+
+/// How often replicas are looked at whose damage is known.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Mends what is found damaged, for as long as it is polled.
+pub(super) async fn run(node: Arc<Node>) {
+    let mut told = BTreeSet::new();
+    let mut ticks = tokio::time::interval(REPAIR_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for partition in node.partitions.all() {
+            let Some(segment) = partition.damaged_segment() else { continue };
+            match next_step(&node, &partition) {
+                Step::None => {}
+                Step::Alone => {
+                    if told.insert((partition.topic_id(), partition.index())) {
+                        let (topic, index) = (partition.topic(), partition.index());
+                        error!(
+                            "{topic}-{index}: no other replica is in sync, the damaged records at \
+                             {segment} cannot be fetched again: restore them from a backup, or wait \
+                             for another replica"
+                        );
+                    }
+                }
+                Step::Leave => leave(&node, &partition),
+                Step::Cut => cut(&node, partition, segment).await,
+            }
+        }
+    }
+}
+
+/// What can be done for a damaged replica.
+enum Step {
+    None,
+    /// Nobody else has the records.
+    Alone,
+    /// The cluster has to stop counting on this replica.
+    Leave,
+    /// Nobody counts on it.
+    Cut,
+}
+
+fn next_step(node: &Node, partition: &Partition) -> Step {
+    let id = node.config.node_id;
+    let image = node.metadata_cache.image();
+    let topic = image.topics.by_id(partition.topic_id());
+    let Some(known) = topic.and_then(|topic| topic.partition(partition.index())) else {
+        return Step::None;
+    };
+    let directory = node.store.directory_of(partition.topic(), partition.index());
+    if directory.is_none_or(|directory| node.store.failed_directories().contains(&directory)) {
+        return Step::None;
+    }
+    if known.isr == [id] {
+        return Step::Alone;
+    }
+    let counted_on = known.isr.contains(&id) || known.elr.contains(&id) || known.leader == id;
+    match counted_on {
+        true => Step::Leave,
+        // Somebody has to be there to fetch from.
+        false if known.leader >= 0 => Step::Cut,
+        false => Step::None,
+    }
+}
+
+fn leave(node: &Node, partition: &Partition) {
+    let (topic, index) = (partition.topic(), partition.index());
+    if !partition.is_offline() {
+        warn!("{topic}-{index} is damaged: this replica leaves, to be fetched again from a peer");
+        partition.fail();
+    }
+    node.replicas.assign_directory((partition.topic_id(), index), directory_id::LOST);
+}
+
+async fn cut(node: &Arc<Node>, partition: Arc<Partition>, segment: i64) {
+    let key: Key = (partition.topic_id(), partition.index());
+    let (at, damaged) = (Arc::clone(node), Arc::clone(&partition));
+    let cut = tokio::task::spawn_blocking(move || cut_before(&at, &damaged, segment)).await;
+    let (topic, index) = (partition.topic(), partition.index());
+    match cut {
+        Ok(Ok(true)) => info!("{topic}-{index} is fetched again from before offset {segment}"),
+        Ok(Ok(false)) => return,
+        Ok(Err(failure)) => return error!("{topic}-{index} cannot be repaired: {failure}"),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+    if let Some(directory) = node.store.directory_id_for(topic, index) {
+        node.replicas.assign_directory(key, directory);
+    }
+    node.replicas.wake_fetcher(key);
+}
+
+/// Sets the damaged segment aside and ends the log in front of it; false if this broker does not follow yet.
+fn cut_before(node: &Node, partition: &Partition, segment: i64) -> Result<bool, LogError> {
+    let Some(epoch) = partition.following_epoch() else { return Ok(false) };
+    let Some(log_start) = partition.view().map(|view| view.log_start()) else { return Ok(false) };
+    node.store.keep_damaged(partition, segment);
+    let cut = if segment > log_start { Cut::To(segment) } else { Cut::FullyAndStartAt(log_start) };
+    node.store.cut(&node.partitions.all(), partition, epoch, cut)?;
+    partition.on_repaired();
+    Ok(true)
+}
+
+/// Reads all sealed segments again and again, for as long as it is polled: damage is to be found while a peer
+/// still has the records. Slowly, so that nobody else feels it (`log.scrub.interval.ms`,
+/// `log.scrub.io.max.bytes.per.second`).
+pub(super) async fn scrub(node: Arc<Node>) {
+    loop {
+        let interval_ms = node.configs().long("log.scrub.interval.ms");
+        tokio::time::sleep(Duration::from_millis(interval_ms.unsigned_abs())).await;
+        for partition in node.partitions.all() {
+            scrub_one(&node, &partition).await;
+        }
+    }
+}
+
+async fn scrub_one(node: &Node, partition: &Partition) {
+    let Some(view) = partition.view().filter(|_| !partition.is_offline()) else { return };
+    for sealed in 0..view.sealed_segments() {
+        let rate = node.configs().long("log.scrub.io.max.bytes.per.second").unsigned_abs();
+        if rate == 0 {
+            return;
+        }
+        let looked_at = view.clone();
+        let verified = tokio::task::spawn_blocking(move || looked_at.verify(sealed)).await;
+        match verified {
+            Ok(Ok(bytes)) => {
+                let pause_ms = bytes.saturating_mul(1000) / rate;
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            }
+            Ok(Err(ReadError::Corrupt { segment, .. })) => {
+                partition.on_corrupt(segment);
+                return;
+            }
+            // Deleted or cut meanwhile, or the directory has failed: others see to it.
+            Ok(Err(_)) => return,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}

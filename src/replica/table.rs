@@ -1,0 +1,135 @@
+//! Which partitions this broker holds, by topic id, and which it should hold but cannot open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytestring::ByteString;
+use klamm_protocol::ids::PartitionIndex;
+use klamm_protocol::{ErrorCode, Uuid};
+
+use super::partition::Partition;
+
+/// Why a partition that the cluster knows cannot be used here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LookupError {
+    /// Another broker leads it, or none.
+    NotLeader,
+    /// Its log directory is offline, or its log cannot be opened for now.
+    Offline,
+}
+
+impl LookupError {
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::NotLeader => ErrorCode::NotLeaderOrFollower,
+            Self::Offline => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+type Partitions = HashMap<(Uuid, PartitionIndex), Arc<Partition>>;
+
+/// A partition whose log could not be opened, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unopened {
+    pub(crate) topic: ByteString,
+    pub(crate) reason: String,
+    /// Trying again may succeed as things are; otherwise the directory has to come back first.
+    pub(crate) is_worth_a_try: bool,
+}
+
+/// The partitions of this broker. Locked for as long as a look-up or a change of one entry takes.
+#[derive(Debug, Default)]
+pub(crate) struct PartitionTable {
+    partitions: RwLock<Partitions>,
+    /// Those that the cluster has here and that are not in `partitions`.
+    unopened: Mutex<BTreeMap<(Uuid, PartitionIndex), Unopened>>,
+}
+
+impl PartitionTable {
+    fn read(&self) -> RwLockReadGuard<'_, Partitions> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Partitions> {
+        self.partitions.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The partition, if this broker holds a replica of it.
+    pub(crate) fn get(&self, topic_id: Uuid, index: PartitionIndex) -> Option<Arc<Partition>> {
+        self.read().get(&(topic_id, index)).map(Arc::clone)
+    }
+
+    /// The partition, if this broker leads it and can reach its log.
+    pub(crate) fn leader(
+        &self,
+        topic_id: Uuid,
+        index: PartitionIndex,
+    ) -> Result<Arc<Partition>, LookupError> {
+        let partition = self.replica(topic_id, index)?;
+        if !partition.is_leader() {
+            return Err(LookupError::NotLeader);
+        }
+        Ok(partition)
+    }
+
+    /// The partition, if this broker has a replica of it, leading or not, and can reach its log.
+    pub(crate) fn replica(
+        &self,
+        topic_id: Uuid,
+        index: PartitionIndex,
+    ) -> Result<Arc<Partition>, LookupError> {
+        let partition = self.get(topic_id, index).ok_or_else(|| {
+            match self.unopened().contains_key(&(topic_id, index)) {
+                true => LookupError::Offline,
+                false => LookupError::NotLeader,
+            }
+        })?;
+        if partition.is_offline() { Err(LookupError::Offline) } else { Ok(partition) }
+    }
+
+    pub(crate) fn insert(&self, partition: Arc<Partition>) {
+        let key = (partition.topic_id(), partition.index());
+        self.write().insert(key, partition);
+        self.unopened().remove(&key);
+    }
+
+    /// Notes that a partition cannot be opened; says whether that, or the reason, is news.
+    pub(crate) fn insert_unopened(&self, key: (Uuid, PartitionIndex), why: Unopened) -> bool {
+        let known = self.unopened().insert(key, why.clone());
+        known.as_ref() != Some(&why)
+    }
+
+    /// The partition is not to be opened here any more.
+    pub(crate) fn remove_unopened(&self, key: (Uuid, PartitionIndex)) -> Option<Unopened> {
+        self.unopened().remove(&key)
+    }
+
+    /// Whether any of them may be opened as things are.
+    pub(crate) fn is_any_worth_a_try(&self) -> bool {
+        self.unopened().values().any(|unopened| unopened.is_worth_a_try)
+    }
+
+    /// Why the partition is not open, if it should be.
+    pub(crate) fn unopened_at(&self, key: (Uuid, PartitionIndex)) -> Option<Unopened> {
+        self.unopened().get(&key).cloned()
+    }
+
+    /// The partitions that could not be opened.
+    pub(crate) fn all_unopened(&self) -> Vec<(Uuid, PartitionIndex)> {
+        self.unopened().keys().copied().collect()
+    }
+
+    fn unopened(&self) -> MutexGuard<'_, BTreeMap<(Uuid, PartitionIndex), Unopened>> {
+        self.unopened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn remove(&self, topic_id: Uuid, index: PartitionIndex) -> Option<Arc<Partition>> {
+        self.write().remove(&(topic_id, index))
+    }
+
+    /// All partitions, in no particular order.
+    pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
+        self.read().values().map(Arc::clone).collect()
+    }
+}

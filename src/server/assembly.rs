@@ -1,0 +1,242 @@
+//! Puts a node together: opens its directories, starts the quorum and, with it, everything that the
+//! metadata log says; and takes it apart again.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use klamm_log::disk::{Disk, RealDisk};
+use klamm_log::log_dir::LastShutdown;
+use klamm_metadata::config_def::host_port::HostPort;
+use klamm_metadata::controller::{Controller, ControllerSettings};
+use klamm_protocol::metadata_record::MetadataRecord;
+use klamm_replication::quorum::{Address, Endpoints, Quorum, QuorumConfig, ReplicaKey, VoterSet};
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::cluster::features;
+use crate::cluster::registration::AdvertisedListener;
+use crate::config::BrokerConfig;
+use crate::controller::driver::{self, Driver};
+use crate::controller::metadata_log::{self, MetadataLog, MetadataLogError};
+use crate::controller::publications::Publications;
+use crate::controller::quorum_peers::{QuorumClient, QuorumPeers};
+use crate::node::Node;
+use crate::random;
+use crate::replica::log_manager::{LogManager, TopicsSeen};
+use crate::server::broker::StartError;
+use crate::server::publisher::Publisher;
+
+/// What runs outside the runtime.
+pub(crate) struct Threads {
+    metadata: JoinHandle<()>,
+    publisher: JoinHandle<()>,
+    publications: Arc<Publications>,
+}
+
+/// Opens a node. `controllers` are its own controller listeners, as others reach them.
+pub(crate) fn open(
+    config: BrokerConfig,
+    controllers: Vec<AdvertisedListener>,
+    runtime: Handle,
+) -> Result<(Arc<Node>, Threads), StartError> {
+    // Opening the logs writes to the files by which the time of the last run is known.
+    clock::resume(&config.storage.log_dirs);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let store = LogManager::open(&disk, &config)?;
+    let metadata_dir = config.storage.metadata_log_dir.clone();
+    let cluster_id = store.cluster_id().clone();
+    let local = ReplicaKey::new(config.node_id, store.metadata_directory_id());
+    let identity = Identity { local, listener: controller_listener(&config), controllers };
+    let clean = store.last_shutdown() != LastShutdown::Unclean;
+    let storage = store.metadata_storage();
+    let voters = identity.configured_voters(&config);
+    let opened = MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
+    let mut log = opened.log;
+    let mut newest = opened.loader.clone();
+    let mut seen = TopicsSeen::default();
+    seen.in_image(newest.newest());
+    log.replay_all(&mut newest, &mut |record| seen.in_record(record))?;
+    store.judge_empty(seen, newest.newest())?;
+    let bootstrap = bootstrap_records(disk.as_ref(), &config, &store, newest.is_empty())?;
+    // What the first records of an empty log will finalize counts as well.
+    let mut known = newest.newest().clone();
+    if known.features.metadata_version().is_none() {
+        for record in &bootstrap {
+            known.replay(record).map_err(MetadataLogError::from)?;
+        }
+    }
+    let mut settings = ControllerSettings::single_node(
+        config.node_id,
+        cluster_id.clone(),
+        features::registered(&known, config.is_alone()),
+        bootstrap,
+        config.configs.clone(),
+    );
+    settings.kraft_version = *opened.boot.membership.kraft_version.latest();
+    settings.quorum_voters = opened.boot.membership.voters.latest().ids().collect();
+    if config.is_alone() {
+        // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
+        settings.max_idle_interval_ms = 0;
+    }
+    let mut quorum_config = identity.quorum_config(&config, cluster_id.clone());
+    quorum_config.must_catch_up = opened.boot.log.is_empty() && store.has_partitions();
+    let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
+    tell_of_lost_log(&quorum.0, &metadata_dir);
+    let (handle, ends) = driver::channel();
+    let node = Arc::new(Node::new(config, cluster_id, store, handle));
+    node.groups.attach(&node);
+    node.replicas.attach(&node, &runtime);
+    let publications = Arc::new(Publications::default());
+    let driver = Driver::new(
+        quorum,
+        log,
+        Controller::new(settings, newest),
+        opened.loader,
+        Arc::clone(&publications),
+        (ends, quorum_peers(&node, runtime, &identity.listener)),
+        &node.config.quorum,
+    );
+    let publisher = Publisher::new(Arc::clone(&node)).start(Arc::clone(&publications));
+    let publisher = publisher.map_err(StartError::Thread)?;
+    let metadata = driver.start(node.failed.clone()).map_err(StartError::Thread)?;
+    Ok((node, Threads { metadata, publisher, publications }))
+}
+
+fn tell_of_lost_log(quorum: &Quorum, metadata_dir: &Path) {
+    if quorum.must_catch_up() {
+        warn!(
+            "the metadata log in {} is empty, but partitions lie in log.dirs: it was lost. This controller does not vote before it \
+             has the log of a leader. If none is elected, the other controllers have lost theirs as well: docs/operating.md says \
+             what to do",
+            metadata_dir.display()
+        );
+    }
+}
+
+/// Ends the threads, and closes the logs. A panic of a thread was told when it happened.
+pub(crate) fn close(node: &Node, threads: Threads) {
+    node.groups.shut_down();
+    node.controller.stop();
+    drop(threads.metadata.join());
+    threads.publications.stop();
+    drop(threads.publisher.join());
+    node.store.close(&node.partitions.all(), node.broker_epoch());
+}
+
+/// The records that a new cluster begins with: those that formatting has left, or Klamm's own. Of the features that
+/// formatting asks for, a cluster gets only those with which brokers of this build can join, now or later.
+fn bootstrap_records(
+    disk: &dyn Disk,
+    config: &BrokerConfig,
+    store: &LogManager,
+    is_new: bool,
+) -> Result<Vec<MetadataRecord>, MetadataLogError> {
+    let formatted = metadata_log::read_bootstrap(disk, &config.storage.metadata_log_dir)?;
+    if let Some(mut records) = formatted {
+        let left_out = features::leave_out_unserved(&mut records);
+        if is_new && config.roles.controller && !left_out.is_empty() {
+            info!(
+                "a new cluster begins without {}, which bootstrap.checkpoint asks for: Klamm does not serve them yet",
+                left_out.join(" and ")
+            );
+        }
+        return Ok(records);
+    }
+    let records = features::initial().bootstrap_records();
+    if is_new && config.roles.controller {
+        let dirs = store.formatted_paths();
+        metadata_log::write_bootstrap(disk, &dirs, &records, clock::wall_ms())?;
+    }
+    Ok(records)
+}
+
+/// The node in the quorum.
+struct Identity {
+    local: ReplicaKey,
+    /// The listener over which controllers talk.
+    listener: ByteString,
+    controllers: Vec<AdvertisedListener>,
+}
+
+impl Identity {
+    fn endpoints(&self) -> Endpoints {
+        Endpoints::new(
+            self.controllers.iter().map(|told| {
+                (told.name.clone(), Address { host: told.host.clone(), port: told.port })
+            }),
+        )
+    }
+
+    /// The voters where the metadata log names none: those of `controller.quorum.voters`; none where others are to
+    /// be asked; or this node, which is a cluster of its own.
+    fn configured_voters(&self, config: &BrokerConfig) -> VoterSet {
+        let members = &config.quorum_members;
+        if !members.voters.is_empty() {
+            let voters = members.voters.iter().map(|(id, at)| (*id, address(at)));
+            return VoterSet::from_static(&self.listener, voters);
+        }
+        let own = self.endpoints().address(&self.listener).cloned();
+        match own.filter(|_| config.is_alone()) {
+            Some(own) => VoterSet::from_static(&self.listener, [(config.node_id, own)]),
+            None => VoterSet::default(),
+        }
+    }
+
+    fn quorum_config(&self, config: &BrokerConfig, cluster_id: ByteString) -> QuorumConfig {
+        let ms = |value: i32| u32::try_from(value).unwrap_or_default();
+        let quorum = &config.quorum;
+        let silence_ms = config.configs.int("failover.quorum.silence.ms");
+        QuorumConfig {
+            local_endpoints: self.endpoints(),
+            can_become_voter: config.roles.controller,
+            auto_join: config.configs.boolean("controller.quorum.auto.join.enable"),
+            bootstrap_servers: self.bootstrap_servers(config),
+            election_timeout_ms: ms(quorum.election_timeout_ms),
+            fetch_timeout_ms: ms(quorum.fetch_timeout_ms.min(silence_ms)),
+            election_backoff_max_ms: ms(quorum.election_backoff_max_ms),
+            request_timeout_ms: ms(quorum.request_timeout_ms),
+            retry_backoff_ms: ms(quorum.retry_backoff_ms),
+            fetch_max_bytes: quorum.fetch_max_bytes,
+            fetch_snapshot_max_bytes: quorum.fetch_snapshot_max_bytes,
+            seed: u64::from_be_bytes(random::bytes()),
+            ..QuorumConfig::with_defaults(self.local, self.listener.clone(), cluster_id)
+        }
+    }
+
+    /// The others that can tell who leads.
+    fn bootstrap_servers(&self, config: &BrokerConfig) -> Vec<Address> {
+        let members = &config.quorum_members;
+        let own = self.endpoints();
+        let voters = members.voters.iter().filter(|(id, _)| **id != config.node_id);
+        let mut servers: Vec<Address> = voters.map(|(_, at)| address(at)).collect();
+        servers.extend(members.bootstrap_servers.iter().map(address));
+        servers.retain(|server| own.iter().all(|(_, at)| at != server));
+        servers
+    }
+}
+
+fn address(at: &HostPort) -> Address {
+    Address { host: at.host.clone().into(), port: at.port }
+}
+
+fn quorum_peers(node: &Node, runtime: Handle, listener: &ByteString) -> QuorumPeers {
+    let config = &node.config;
+    let timeout_ms = u64::try_from(config.quorum.request_timeout_ms).unwrap_or_default();
+    let client = QuorumClient {
+        controller: node.controller.clone(),
+        client_id: format!("raft-client-{}", config.node_id).into(),
+        cluster_id: node.cluster_id.clone(),
+        listener: listener.clone(),
+        request_timeout: Duration::from_millis(timeout_ms),
+    };
+    QuorumPeers::new(runtime, client)
+}
+
+fn controller_listener(config: &BrokerConfig) -> ByteString {
+    let names = &config.listeners.controller_listener_names;
+    names.first().map_or_else(|| ByteString::from_static("CONTROLLER"), |name| name.clone().into())
+}

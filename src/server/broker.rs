@@ -1,0 +1,350 @@
+//! A running broker, as a library: start, ask for its addresses, shut down.
+//!
+//! ```no_run
+//! use klamm::Broker;
+//! use klamm::config::BrokerConfig;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = std::env::temp_dir().join("my-test-broker");
+//! let config = BrokerConfig::from_pairs([
+//!     ("listeners", "PLAINTEXT://localhost:0"),
+//!     ("log.dirs", directory.to_str().expect("a temporary directory has a readable name")),
+//! ])?;
+//! let broker = Broker::start(config).await?;
+//! println!("bootstrap.servers={}", broker.bootstrap_servers());
+//! broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_protocol::ids::BrokerId;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use crate::api::table::ListenerKind;
+use crate::cluster::registration::{self, AdvertisedListener, JoinError};
+use crate::config::{BrokerConfig, Endpoint};
+use crate::controller::lifelines;
+use crate::controller::metadata_log::MetadataLogError;
+use crate::net::connection::ConnectionLimits;
+use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas, UnknownHost};
+use crate::net::listener::{Listener, ListenerOptions, SocketOptions};
+use crate::node::Node;
+use crate::owner::OwnerGuard;
+use crate::replica::log_manager::StoreError;
+use crate::server::assembly::{self, Threads};
+use crate::server::maintenance;
+use crate::server::state_dump::Inspection;
+
+/// How long connections get to end by themselves on shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {listener}://{host}:{port}: {source}{}", busy_hint(.source))]
+    Bind { listener: String, host: String, port: u16, source: std::io::Error },
+    #[error("max.connections.per.ip.overrides: the host {host} is not known: {source}")]
+    UnknownHost { host: String, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the metadata log cannot be used: {0}")]
+    Metadata(String),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    #[error("the node failed while it started, as was said before this")]
+    Failed,
+}
+
+fn busy_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another process uses the port: stop it, or set another port in listeners"
+        }
+        _ => "",
+    }
+}
+
+impl From<MetadataLogError> for StartError {
+    fn from(error: MetadataLogError) -> Self {
+        Self::Metadata(error.to_string())
+    }
+}
+
+/// A running broker. Dropping it without [`Broker::shutdown`] leaves its directories as after a crash.
+pub struct Broker {
+    pub(crate) node: Arc<Node>,
+    addresses: Vec<(String, SocketAddr)>,
+    advertised: Vec<AdvertisedListener>,
+    /// Ends what serves clients.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    threads: Threads,
+    quotas: Arc<ConnectionQuotas>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("node_id", &self.node.config.node_id)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Starts a broker; returns when clients can use it. A port of 0 takes a free one.
+    ///
+    /// # Errors
+    /// A port or a data directory that cannot be used; nothing runs then.
+    pub async fn start(config: BrokerConfig) -> Result<Self, StartError> {
+        let limits = ConnectionQuotaLimits::resolve(&config.network).await;
+        let limits = limits
+            .map_err(|UnknownHost { host, source }| StartError::UnknownHost { host, source })?;
+        let quotas = Arc::new(ConnectionQuotas::new(limits));
+        let bound = Bound::bind(&config).await?;
+        let addresses = bound.listeners.iter().map(|listener| {
+            let address = listener.local_addr().expect("a bound socket has an address");
+            (listener.name().to_string(), address)
+        });
+        let addresses = addresses.collect();
+        let (runtime, controllers) = (Handle::current(), bound.controllers.clone());
+        let opened =
+            tokio::task::spawn_blocking(move || assembly::open(config, controllers, runtime));
+        let (node, threads) = match opened.await {
+            Ok(opened) => opened?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        let (brokers, controllers): (Vec<_>, Vec<_>) = bound
+            .listeners
+            .into_iter()
+            .partition(|listener| listener.kind() == ListenerKind::Broker);
+        let broker = Self {
+            node,
+            addresses,
+            advertised: bound.advertised,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            threads,
+            quotas: Arc::clone(&quotas),
+        };
+        // The quorum needs its controllers before there is a cluster to join.
+        broker.accept(controllers, &quotas);
+        let follow = Arc::clone(&quotas).follow(Arc::clone(&broker.node), broker.stop.clone());
+        broker.own("following the limits of connections", follow);
+        let joined = tokio::select! {
+            joined = broker.join(&bound.controllers) => joined,
+            () = broker.failed() => Err(StartError::Failed),
+        };
+        match joined {
+            Ok(()) => {
+                broker.serve(brokers, &quotas);
+                Ok(broker)
+            }
+            Err(failure) => {
+                broker.end().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Makes the node a member of its cluster.
+    async fn join(&self, controllers: &[AdvertisedListener]) -> Result<(), StartError> {
+        let roles = self.node.config.roles;
+        if roles.controller {
+            let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
+            let registration = registration::register_controller(node, controllers.to_vec(), stop);
+            self.own("registering the controller", registration);
+            let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
+            self.own("watching the processes of brokers", lifelines::run(node, stop));
+        }
+        if roles.broker {
+            registration::join(&self.node, &self.advertised).await?;
+        }
+        Ok(())
+    }
+
+    fn accept(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
+        for listener in listeners {
+            let what = format!("listener {}", listener.name());
+            let (node, tasks) = (Arc::clone(&self.node), self.tasks.clone());
+            self.own(what, listener.run(node, Arc::clone(quotas), tasks, self.stop.clone()));
+        }
+    }
+
+    /// Runs a task whose panic stops the node.
+    fn own(
+        &self,
+        what: impl Into<Cow<'static, str>>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.spawn(OwnerGuard::of(what, &self.node.failed).run(task));
+    }
+
+    fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
+        self.accept(listeners, quotas);
+        let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
+        self.own("maintenance of the logs", maintenance::run(Arc::clone(&node), stop.clone()));
+        if node.config.roles.broker {
+            self.own("heartbeats", registration::keep_contact(node, stop));
+        }
+    }
+
+    /// The listeners' names and the addresses that they are bound to.
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// What clients use as `bootstrap.servers`: the first listener, as advertised. Empty on a node that is a
+    /// controller only.
+    pub fn bootstrap_servers(&self) -> String {
+        self.advertised
+            .first()
+            .map_or_else(String::new, |first| format!("{}:{}", first.host, first.port))
+    }
+
+    pub fn node_id(&self) -> BrokerId {
+        self.node.config.node_id
+    }
+
+    pub fn cluster_id(&self) -> &str {
+        &self.node.cluster_id
+    }
+
+    /// What can be asked about the node while it runs. It does not keep the node alive.
+    pub(crate) fn inspection(&self) -> Inspection {
+        Inspection::new(&self.node, &self.quotas)
+    }
+
+    /// Waits until the broker can no longer go on: all log directories or the metadata log have
+    /// failed. What to do then is [`Broker::shutdown`].
+    pub async fn failed(&self) {
+        self.node.failed.cancelled().await;
+    }
+
+    /// Stops serving, syncs and closes everything, and leaves the directories in order.
+    pub async fn shutdown(self) {
+        let config = &self.node.config;
+        if config.roles.broker && config.lifecycle.controlled_shutdown_enable {
+            registration::leave(&self.node).await;
+        }
+        self.end().await;
+        info!("the broker is stopped");
+    }
+
+    /// Ends everything that runs and closes the logs.
+    async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
+        }
+        self.node.replicas.stop().await;
+        let (node, threads) = (self.node, self.threads);
+        let closed = tokio::task::spawn_blocking(move || assembly::close(&node, threads));
+        if closed.await.is_err() {
+            error!("closing the logs panicked: the next start verifies them");
+        }
+    }
+}
+
+/// The sockets of a node, and what others are told of them.
+struct Bound {
+    listeners: Vec<Listener>,
+    /// What clients and brokers are told.
+    advertised: Vec<AdvertisedListener>,
+    /// What other controllers, and brokers that look for one, are told.
+    controllers: Vec<AdvertisedListener>,
+}
+
+impl Bound {
+    /// Binds all listeners, so that a port of 0 is known before it is advertised.
+    async fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
+        let mut bound =
+            Self { listeners: Vec::new(), advertised: Vec::new(), controllers: Vec::new() };
+        let told = &config.listeners;
+        for endpoint in &told.broker {
+            let at = bound.listen(config, endpoint, ListenerKind::Broker).await?;
+            bound.advertised.extend(advertised(&told.advertised_broker, endpoint, at));
+        }
+        for endpoint in &told.controller {
+            let at = bound.listen(config, endpoint, ListenerKind::Controller).await?;
+            bound.controllers.extend(advertised(&told.advertised_controller, endpoint, at));
+        }
+        Ok(bound)
+    }
+
+    /// Binds one listener and says at which port.
+    async fn listen(
+        &mut self,
+        config: &BrokerConfig,
+        endpoint: &Endpoint,
+        kind: ListenerKind,
+    ) -> Result<u16, StartError> {
+        let host = endpoint.host.clone().unwrap_or_default();
+        let options = listener_options(config, endpoint, kind);
+        let listener = Listener::bind(&host, endpoint.port, options).await.map_err(|source| {
+            let listener = endpoint.listener.clone();
+            StartError::Bind { listener, host: host.clone(), port: endpoint.port, source }
+        })?;
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        self.listeners.push(listener);
+        Ok(port)
+    }
+}
+
+/// What is told of a listener that is bound to `port`.
+fn advertised(
+    told: &[Endpoint],
+    endpoint: &Endpoint,
+    port: u16,
+) -> impl Iterator<Item = AdvertisedListener> {
+    let told = told.iter().filter(|told| told.listener == endpoint.listener);
+    told.map(move |told| AdvertisedListener {
+        name: told.listener.clone().into(),
+        host: told.host.clone().unwrap_or_else(host_name).into(),
+        port: if told.port == 0 { port } else { told.port },
+        security_protocol: told.security_protocol.id(),
+    })
+}
+
+fn listener_options(
+    config: &BrokerConfig,
+    endpoint: &Endpoint,
+    kind: ListenerKind,
+) -> ListenerOptions {
+    let network = &config.network;
+    let idle_ms = u64::try_from(network.connections_max_idle_ms);
+    ListenerOptions {
+        name: endpoint.listener.as_str().into(),
+        kind,
+        socket: SocketOptions {
+            backlog: network.socket_listen_backlog_size,
+            send_buffer_bytes: network.socket_send_buffer_bytes,
+            receive_buffer_bytes: network.socket_receive_buffer_bytes,
+        },
+        connection: ConnectionLimits {
+            max_frame_bytes: count(network.socket_request_max_bytes),
+            max_idle: idle_ms
+                .map_or(Duration::from_secs(u64::from(u32::MAX)), Duration::from_millis),
+        },
+    }
+}
+
+/// A number of things. The table of configurations refuses negative ones.
+fn count(value: i32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// The machine's own name, for clients where nothing is advertised.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

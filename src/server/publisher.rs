@@ -1,0 +1,154 @@
+//! Applies committed metadata to this node, in this order: dynamic configuration, partitions, the
+//! image that everyone reads, coordinators.
+//!
+//! Partitions wait until the image holds the broker's own registration; the dynamic configuration does not, because
+//! a controller has one too.
+//!
+//! Runs on a thread of its own: opening logs takes its time, and the quorum must not wait for it. A client
+//! that has been answered finds what it asked for done here.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use klamm_metadata::config_def::{BrokerConfigs, Configs};
+use klamm_metadata::delta::ImageDelta;
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::configs::{ConfigResource, ConfigResourceType};
+use tracing::{error, warn};
+
+use crate::config::dynamic;
+use crate::controller::publications::Publications;
+use crate::metadata_cache::PublishedImage;
+use crate::node::Node;
+use crate::owner::OwnerGuard;
+use crate::replica::settings::partition_config;
+
+/// Applies images to a node.
+pub(crate) struct Publisher {
+    node: Arc<Node>,
+    applied: Arc<PublishedImage>,
+    /// The dynamic configuration that is in force: of all brokers, and of this node.
+    dynamic_configs: (Configs, Configs),
+    /// The images are as new as this process.
+    caught_up: bool,
+    /// It has been said that the cluster's client quotas are not enforced here.
+    quotas_told: bool,
+}
+
+impl Publisher {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self {
+            node,
+            applied: Arc::default(),
+            dynamic_configs: Default::default(),
+            caught_up: false,
+            quotas_told: false,
+        }
+    }
+
+    /// Applies what comes until [`Publications::stop`]. A panic stops the node: what it serves would no longer
+    /// be what the cluster has agreed on.
+    pub(crate) fn start(
+        mut self,
+        publications: Arc<Publications>,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let owner = OwnerGuard::of("applying the metadata", &self.node.failed);
+        std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+            let _owner = owner;
+            while let Some((published, completions)) = publications.take() {
+                if let Some(published) = published {
+                    self.publish(published);
+                }
+                for completion in completions {
+                    completion(Ok(()));
+                }
+            }
+        })
+    }
+
+    fn publish(&mut self, published: PublishedImage) {
+        let published = Arc::new(published);
+        if !self.caught_up {
+            // Older states name partitions that are long gone: their logs must not be taken for those of
+            // today. What holds this broker's own registration is as new as its start.
+            let own = published.image.brokers.get(self.node.config.node_id);
+            self.caught_up = own.is_some_and(|own| own.incarnation_id == self.node.incarnation_id);
+            if !self.caught_up {
+                self.apply_broker_configs(&published.image);
+                self.node.metadata_cache.publish(published);
+                return;
+            }
+            self.node.replicas.settle(&self.node, &published.image);
+        }
+        self.tell_of_quotas(&published.image);
+        let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
+        let delta = ImageDelta::between(&before.image, &published.image);
+        if delta.is_empty() {
+            self.node.metadata_cache.publish(published);
+            return;
+        }
+        self.apply_configs(&delta, &published.image);
+        self.node.replicas.on_published(&self.node, &delta, &published.image);
+        self.node.metadata_cache.publish(Arc::clone(&published));
+        self.node.groups.on_published(&delta, &published.image);
+    }
+
+    /// Apache Kafka would slow clients down where the metadata log says so.
+    fn tell_of_quotas(&mut self, image: &ClusterImage) {
+        let has_quotas = image.client_quotas.iter().next().is_some();
+        if has_quotas && !std::mem::replace(&mut self.quotas_told, true) {
+            error!(
+                "the metadata log has client quotas, which this version of Klamm does not enforce yet: \
+                 no client is slowed down by this broker"
+            );
+        }
+    }
+
+    fn apply_configs(&mut self, delta: &ImageDelta, image: &ClusterImage) {
+        let of_brokers = delta
+            .changed_configs
+            .iter()
+            .any(|resource| resource.type_ == ConfigResourceType::Broker);
+        if of_brokers {
+            self.apply_broker_configs(image);
+            for partition in self.node.partitions.all() {
+                let overrides = image.configs.of(&ConfigResource::topic(partition.topic().clone()));
+                let configs = self.node.configs();
+                partition.set_config(partition_config(&configs, partition.topic(), overrides));
+            }
+        }
+        for resource in &delta.changed_configs {
+            if resource.type_ != ConfigResourceType::Topic {
+                continue;
+            }
+            let Some(topic) = image.topics.by_name(&resource.name) else { continue };
+            let overrides = image.configs.of(resource);
+            let configs = self.node.configs();
+            for (index, _) in topic.partitions() {
+                if let Some(partition) = self.node.partitions.get(topic.id, index) {
+                    partition.set_config(partition_config(&configs, &topic.name, overrides));
+                }
+            }
+        }
+    }
+
+    /// Applies the dynamic configuration of this node unless it is in force.
+    fn apply_broker_configs(&mut self, image: &ClusterImage) {
+        let of_all = image.configs.of(&ConfigResource::all_brokers());
+        let of_this = image.configs.of(&ConfigResource::broker(self.node.config.node_id));
+        if (of_all, of_this) == (&self.dynamic_configs.0, &self.dynamic_configs.1) {
+            return;
+        }
+        self.dynamic_configs = (of_all.clone(), of_this.clone());
+        let mut configs = BrokerConfigs::clone(&self.node.configs());
+        let mut ignored = configs.set_dynamic_default(of_all.clone());
+        ignored.extend(configs.set_dynamic_broker(of_this.clone()));
+        if !ignored.is_empty() {
+            warn!("dynamic broker configurations without effect here: {}", ignored.join(", "));
+        }
+        for refusal in dynamic::without_effect(&configs) {
+            error!("a dynamic configuration of this broker has no effect: {refusal}");
+        }
+        self.node.set_configs(configs);
+    }
+}
