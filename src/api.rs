@@ -2,7 +2,11 @@
 
 pub(crate) mod authorized_operations;
 pub mod compatibility;
+pub(crate) mod context;
 pub(crate) mod fetch_session;
 pub(crate) mod forwarding;
 pub(crate) mod handlers;
+pub(crate) mod request;
+pub(crate) mod services;
+pub(crate) mod serving;
 pub(crate) mod table;

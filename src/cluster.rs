@@ -2,7 +2,9 @@
 //! gets from the controller.
 
 pub(crate) mod auto_topics;
+pub(crate) mod broker_lifecycle;
+pub(crate) mod controller_registration;
 pub(crate) mod features;
 pub(crate) mod internal_topics;
 pub(crate) mod producer_ids;
-pub(crate) mod registration;
+mod returned_directories;

@@ -5,6 +5,7 @@
 //! an error says where the value was set; nothing here opens a socket or writes a file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use klamm_metadata::config_def::host_port::HostPort;
 use klamm_metadata::config_def::{BrokerConfigs, ConfigDef, ConfigValueError, parse_value};
@@ -231,6 +232,12 @@ impl BrokerConfig {
         let overrides = pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         let sources = Sources { overrides, ..Sources::default() };
         Loaded::from_sources(&sources).map(|loaded| loaded.config)
+    }
+
+    /// `request.timeout.ms`: how long another node may take to answer.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        let ms = self.configs.int("request.timeout.ms");
+        Duration::from_millis(u64::try_from(ms).unwrap_or_default())
     }
 
     /// Whether the configuration knows of no other node: an empty directory is then a new cluster of one.

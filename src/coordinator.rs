@@ -8,7 +8,7 @@ mod loader;
 mod shard;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use klamm_coordinator::group::{DeletedTopic, GroupConfig, GroupShard, ListFilter, partition_for};
 use klamm_coordinator::outcome::{Outcome, RequestToken};
@@ -26,7 +26,7 @@ pub(crate) use self::answer::Pending;
 use self::shard::Coordinator;
 use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::config::{BrokerConfig, GroupsConfig};
-use crate::node::Node;
+use crate::replica::replica_manager::ReplicaManager;
 
 /// What every coordinator is started with.
 #[derive(Debug, Clone)]
@@ -63,61 +63,55 @@ impl Settings {
 }
 
 /// The coordinators, by their partition.
-#[derive(Debug)]
 pub(crate) struct GroupCoordinators {
     broker_id: BrokerId,
     settings: Settings,
-    /// The node and the runtime, once both are there.
-    surroundings: OnceLock<(Weak<Node>, Handle)>,
+    replicas: Arc<ReplicaManager>,
+    runtime: Handle,
     coordinators: RwLock<BTreeMap<PartitionIndex, Arc<Coordinator>>>,
 }
 
 impl GroupCoordinators {
-    pub(crate) fn new(config: &BrokerConfig) -> Self {
+    /// The coordinators of partitions that `replicas` leads.
+    pub(crate) fn new(
+        config: &BrokerConfig,
+        replicas: Arc<ReplicaManager>,
+        runtime: Handle,
+    ) -> Self {
         Self {
             broker_id: config.node_id,
             settings: Settings::new(&config.groups),
-            surroundings: OnceLock::new(),
+            replicas,
+            runtime,
             coordinators: RwLock::default(),
         }
-    }
-
-    /// Tells the coordinators of the node that they are part of, before anything is published to it.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime, or when called again.
-    pub(crate) fn attach(&self, node: &Arc<Node>) {
-        let attached = self.surroundings.set((Arc::downgrade(node), Handle::current()));
-        assert!(attached.is_ok(), "coordinators are part of one node");
     }
 
     /// Begins to coordinate, and stops, as the partitions of `__consumer_offsets` move. Loading goes on
     /// in the background. The partitions have already taken their roles.
     pub(crate) fn on_published(&self, delta: &ImageDelta, _image: &ClusterImage) {
-        let Some((node, runtime)) = self.surroundings.get() else { return };
-        let Some(node) = node.upgrade() else { return };
         if delta.deleted_topics.iter().any(|topic| topic.name == CONSUMER_OFFSETS) {
             self.end_all();
         }
-        self.forget_topics(delta, runtime);
+        self.forget_topics(delta);
         let moved = delta.changed_partitions.iter();
         for change in moved.filter(|change| change.topic.name == CONSUMER_OFFSETS) {
             if change.is_newly_led_by(self.broker_id) {
                 self.end(change.index);
-                self.begin(change, &node, runtime);
+                self.begin(change);
             } else if change.after.leader != self.broker_id {
                 self.end(change.index);
             }
         }
     }
 
-    fn begin(&self, change: &PartitionDelta, node: &Node, runtime: &Handle) {
-        let Some(partition) = node.partitions.get(change.topic.id, change.index) else {
+    fn begin(&self, change: &PartitionDelta) {
+        let Some(partition) = self.replicas.partitions.get(change.topic.id, change.index) else {
             // The reason has been said. Once it is open it comes here again.
             error!("{CONSUMER_OFFSETS}-{} is not open: its groups are not served", change.index);
             return;
         };
-        let coordinator = Coordinator::start(partition, self.settings.clone(), runtime);
+        let coordinator = Coordinator::start(partition, self.settings.clone(), &self.runtime);
         let other = self.write().insert(change.index, coordinator);
         if let Some(other) = other {
             other.end();
@@ -137,7 +131,7 @@ impl GroupCoordinators {
     }
 
     /// Deletes the offsets of deleted topics, off the metadata thread.
-    fn forget_topics(&self, delta: &ImageDelta, runtime: &Handle) {
+    fn forget_topics(&self, delta: &ImageDelta) {
         let deleted = delta.deleted_topics.iter();
         let deleted: Arc<[DeletedTopic]> = deleted
             .map(|topic| DeletedTopic { topic_id: topic.id, name: topic.name.clone() })
@@ -147,7 +141,7 @@ impl GroupCoordinators {
         }
         for coordinator in self.all() {
             let deleted = Arc::clone(&deleted);
-            runtime.spawn_blocking(move || coordinator.on_topics_deleted(&deleted));
+            self.runtime.spawn_blocking(move || coordinator.on_topics_deleted(&deleted));
         }
     }
 

@@ -3,10 +3,12 @@
 //! The binary is a thin shell around [`Broker`], which tests and other programs can start as well.
 //!
 //! The modules are rooms, and arrows between them point down this list only: `server`, `cli`, `api`, `coordinator`, `cluster`,
-//! `replica`, `controller`, `metadata_cache`, `net`, `logging`, `config`, and what all may use (`clock`, `owner`, `random`).
-//! `tests/tidy.rs` holds the tree to it.
+//! `replica`, `controller`, `metadata_cache`, `net`, `broker_session`, `logging`, `config`, `owner`, `blocking`, and what all may use
+//! (`clock`, `random`). `tests/tidy.rs` holds the tree to it.
 
 mod api;
+mod blocking;
+mod broker_session;
 pub mod cli;
 mod clock;
 mod cluster;
@@ -16,14 +18,13 @@ mod coordinator;
 pub mod logging;
 mod metadata_cache;
 mod net;
-mod node;
 mod owner;
 mod random;
 mod replica;
 pub mod server;
 
 pub use api::compatibility;
-pub use cluster::registration::JoinError;
+pub use cluster::broker_lifecycle::JoinError;
 pub use controller::snapshot_file::SnapshotError;
 pub use replica::log_manager::{LayoutError, StoreError};
 pub use server::broker::{Broker, StartError};

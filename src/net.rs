@@ -11,7 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lookout;
 pub(crate) mod peer;
-pub(crate) mod request;
 pub(crate) mod response;
 mod sendfile;
+pub(crate) mod service;
 mod write;

@@ -85,6 +85,71 @@ fn the_pure_crates_touch_no_file_and_no_clock() {
     }
 }
 
+/// The rooms of `src/`, from the top down. What each needs is below it; arrows up or in a circle grow into a knot.
+const ROOMS: [&str; 14] = [
+    "server",
+    "cli",
+    "api",
+    "coordinator",
+    "cluster",
+    "replica",
+    "controller",
+    "metadata_cache",
+    "net",
+    "broker_session",
+    "logging",
+    "config",
+    "owner",
+    "blocking",
+];
+/// What every room may name: they name no room.
+const GROUND: [&str; 2] = ["clock", "random"];
+
+/// The rooms that a file names by `crate::`, with the line.
+fn rooms_named(source: &str) -> Vec<(String, String)> {
+    let mut named = Vec::new();
+    for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for after in line.split("crate::").skip(1) {
+            let names: Vec<&str> = match after.strip_prefix('{') {
+                // One level is enough: rustfmt groups no deeper here.
+                Some(group) => group.split(['}', ',']).collect(),
+                None => vec![after],
+            };
+            let first = |name: &str| -> String {
+                name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+            };
+            named.extend(names.into_iter().map(first).map(|room| (room, line.trim().to_owned())));
+        }
+    }
+    named
+}
+
+#[test]
+fn arrows_between_the_rooms_of_src_point_down() {
+    let src = root().join("src");
+    let known = |room: &str| ROOMS.contains(&room) || GROUND.contains(&room);
+    let mut wrong = Vec::new();
+    for path in rust_files(&src) {
+        let inside = path.strip_prefix(&src).unwrap();
+        let room = inside.iter().next().unwrap().to_string_lossy().replace(".rs", "");
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        assert!(known(&room), "{room} has no place in ROOMS: which rooms may it name?");
+        let floor = |room: &str| ROOMS.iter().position(|other| *other == room);
+        for (named, line) in rooms_named(&read(&path)) {
+            // A capital is a public name of the crate itself.
+            let is_up = known(&named)
+                && floor(&named) < floor(&room).or(Some(ROOMS.len()))
+                && floor(&named).is_some();
+            if is_up || named.starts_with(char::is_uppercase) && room != "server" && room != "cli" {
+                wrong.push(format!("{}: {line}", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that point up: {wrong:#?}");
+}
+
 #[test]
 fn every_api_of_the_table_has_its_handler_file_and_every_file_its_api() {
     let table: BTreeSet<String> = klamm::compatibility::handler_modules().into_iter().collect();

@@ -17,22 +17,20 @@ use klamm_protocol::messages::request_header::RequestHeader;
 use klamm_protocol::messages::response_header::ResponseHeader;
 use tracing::debug;
 
-use crate::api::table::{self, Handled, ListenerKind};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::table::{self, Handled};
 use crate::controller::channel::{ChannelError, ControllerRequest, Passed};
 use crate::controller::handle::DecisionContext;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
+use crate::net::service::ListenerKind;
 
 /// Whom requests come from while there is no authentication.
 const ANONYMOUS: (&str, &str) = ("User", "ANONYMOUS");
 
 /// Has the active controller answer a client's request, be it this node or another.
-pub(crate) async fn forward(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
-    let limit = context.node.request_timeout();
+pub(crate) async fn forward(context: Context, request: Request) -> Result<Response, RequestError> {
+    let limit = context.services.config.request_timeout();
     match pass_on(&context, request.frame().clone(), limit).await {
         Ok(Passed::Answered(answer)) => {
             match (ErrorCode::from_code(answer.error_code), answer.response_data) {
@@ -55,12 +53,12 @@ pub(crate) async fn forward_rest<Q: ControllerRequest>(
 ) -> Result<Q::Response, ChannelError> {
     let version = request.version;
     let frame = frame(request, &rest)?;
-    match pass_on(context, frame, context.node.request_timeout()).await? {
+    match pass_on(context, frame, context.services.config.request_timeout()).await? {
         Passed::Here => {
             let decide = move |controller: &mut Controller, context: &DecisionContext| {
                 rest.decide(version, controller, context)
             };
-            Ok(context.node.controller.decide_held(Q::HELD_UNTIL, decide).await?)
+            Ok(context.services.controller.decide_held(Q::HELD_UNTIL, decide).await?)
         }
         Passed::Answered(answer) => match ErrorCode::from_code(answer.error_code) {
             Some(ErrorCode::None) => {
@@ -99,8 +97,7 @@ async fn pass_on(
         client_host_address: address(context.peer.ip()),
     };
     context
-        .node
-        .channels
+        .services
         .forwarding
         .pass_on(&envelope, limit, |response: &EnvelopeResponse| {
             response.error_code == ErrorCode::NotController.code()
@@ -108,7 +105,7 @@ async fn pass_on(
         .await
 }
 
-async fn answer_here(context: &Context, request: Request) -> Result<Response, ConnectionError> {
+async fn answer_here(context: &Context, request: Request) -> Result<Response, RequestError> {
     let row = table::api(context.kind, request.api_key).expect("its row said to pass it on");
     match table::begin(row, context, request)? {
         Handled::Answered(response) => Ok(response),
@@ -152,7 +149,7 @@ fn address(ip: IpAddr) -> Bytes {
 pub(crate) async fn on_envelope(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let envelope: EnvelopeRequest = request.decode()?;
     request.respond(&match open(&context, envelope).await {
         Ok(data) => EnvelopeResponse { response_data: Some(data), ..Default::default() },
@@ -162,14 +159,14 @@ pub(crate) async fn on_envelope(
 
 async fn open(context: &Context, envelope: EnvelopeRequest) -> Result<Bytes, ErrorCode> {
     check_principal(envelope.request_principal.unwrap_or_default())?;
-    if !context.node.is_active_controller() {
+    if !context.services.controller.is_active() {
         return Err(ErrorCode::NotController);
     }
     let mut client = context.clone();
     client.is_forwarded = true;
     client.peer.set_ip(client_ip(&envelope.client_host_address).ok_or(ErrorCode::InvalidRequest)?);
     // What is inside is a request like any other: it may be malformed, and must not be an envelope again.
-    let invalid = |_: ConnectionError| ErrorCode::InvalidRequest;
+    let invalid = |_: RequestError| ErrorCode::InvalidRequest;
     let request =
         Request::parse(envelope.request_data, ListenerKind::Controller).map_err(invalid)?;
     let row = table::api(ListenerKind::Controller, request.api_key)

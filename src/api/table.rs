@@ -17,26 +17,18 @@ use klamm_protocol::messages::broker_registration_request::BrokerRegistrationReq
 use klamm_protocol::messages::controller_registration_request::ControllerRegistrationRequest;
 use klamm_protocol::messages::{self, Api};
 
+use crate::api::context::Context;
 use crate::api::forwarding;
 use crate::api::handlers;
-use crate::controller::serving;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::request::{Request, RequestError};
+use crate::api::serving;
 use crate::net::response::Response;
-
-/// What a listener is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListenerKind {
-    /// Clients and other brokers.
-    Broker,
-    /// Controllers, and brokers that talk to the active one.
-    Controller,
-}
+use crate::net::service::{Begun, ListenerKind};
 
 pub(crate) const PRODUCE: i16 = 0;
 pub(crate) const API_VERSIONS: i16 = 18;
 
-type Answer = Result<Response, ConnectionError>;
+type Answer = Result<Response, RequestError>;
 pub(crate) type FutureAnswer = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What became of a request after its first phase.
@@ -54,7 +46,7 @@ pub(crate) enum Handler {
     /// At once, on the connection's task.
     Now(fn(&Context, &Request) -> Answer),
     /// Begun at once, in the order of the requests; answered when its condition holds.
-    Pipelined(fn(&Context, &Request) -> Result<Handled, ConnectionError>),
+    Pipelined(fn(&Context, &Request) -> Result<Handled, RequestError>),
     /// Carried through before the connection's next request is looked at.
     Exclusive(fn(Context, Request) -> FutureAnswer),
 }
@@ -88,6 +80,11 @@ impl Row {
 
     fn forwarded(self) -> Self {
         Self { forwarded: true, ..self }
+    }
+
+    /// Whether the next request of a connection has to wait for the answer to this one.
+    fn is_exclusive(&self) -> bool {
+        self.forwarded || matches!(self.handler, Handler::Exclusive(_))
     }
 }
 
@@ -227,22 +224,31 @@ pub(crate) fn api(kind: ListenerKind, key: i16) -> Option<&'static Row> {
 }
 
 /// Finds out who answers a request, and begins to.
-pub(crate) fn handle(context: &Context, request: Request) -> Result<Handled, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: Request) -> Result<Begun, RequestError> {
     let row =
         api(context.kind, request.api_key).expect("a parsed request names an API of the table");
     if !row.served.contains(&request.version) {
         // A client of the future asks ApiVersions first and must learn what it can fall back to.
         if request.api_key == API_VERSIONS {
-            return handlers::api_versions::unsupported(&request).map(Handled::Answered);
+            return handlers::api_versions::unsupported(&request).map(Begun::Answered);
         }
         let (api, version) = (row.schema.name, request.version);
-        return Err(ConnectionError::UnsupportedVersion { api, version });
+        return Err(RequestError::UnsupportedVersion { api, version });
     }
-    if row.forwarded && context.kind == ListenerKind::Broker && !context.node.is_active_controller()
-    {
-        return Ok(Handled::Waiting(Box::pin(forwarding::forward(context.clone(), request))));
-    }
-    begin(row, context, request)
+    let is_broker = context.kind == ListenerKind::Broker;
+    let handled = if row.forwarded && is_broker && !context.services.controller.is_active() {
+        Handled::Waiting(Box::pin(forwarding::forward(context.clone(), request)))
+    } else {
+        begin(row, context, request)?
+    };
+    Ok(match handled {
+        Handled::Answered(response) => Begun::Answered(response),
+        Handled::Unanswered => Begun::Unanswered,
+        Handled::Waiting(answer) => Begun::Waiting {
+            response: Box::pin(async { Ok(answer.await?) }),
+            holds_up: row.is_exclusive(),
+        },
+    })
 }
 
 /// Begins to answer a request here, whoever is the controller.
@@ -250,16 +256,10 @@ pub(crate) fn begin(
     row: &Row,
     context: &Context,
     request: Request,
-) -> Result<Handled, ConnectionError> {
+) -> Result<Handled, RequestError> {
     match row.handler {
         Handler::Now(handle) => handle(context, &request).map(Handled::Answered),
         Handler::Pipelined(handle) => handle(context, &request),
         Handler::Exclusive(handle) => Ok(Handled::Waiting(handle(context.clone(), request))),
     }
-}
-
-/// Whether the next request of a connection has to wait for the answer to this one.
-pub(crate) fn is_exclusive(kind: ListenerKind, api_key: i16) -> bool {
-    api(kind, api_key)
-        .is_some_and(|row| row.forwarded || matches!(row.handler, Handler::Exclusive(_)))
 }

@@ -14,57 +14,72 @@ use tracing::{info, warn};
 
 use crate::cluster::internal_topics;
 use crate::config::BrokerConfig;
-use crate::controller::channel::ChannelError;
-use crate::metadata_cache::PublishedImage;
-use crate::node::Node;
+use crate::config::dynamic::DynamicBrokerConfig;
+use crate::controller::channel::{ChannelError, ControllerChannel};
+use crate::metadata_cache::{MetadataCache, PublishedImage};
 
-/// Makes sure that an internal topic is there. When this returns, the image has it, and the
-/// partitions that this node leads have been opened.
-///
-/// # Errors
-/// What the controller refused the topic for. FindCoordinator answers COORDINATOR_NOT_AVAILABLE then.
-///
-/// # Panics
-/// If the topic is not internal.
-pub(crate) async fn ensure_internal_topic(node: &Arc<Node>, name: &str) -> Result<(), ErrorCode> {
-    assert!(internal_topics::is_internal(name), "{name} is not an internal topic");
-    if node.metadata_cache.image().topics.by_name(name).is_some() {
-        return Ok(());
-    }
-    let topic = creatable(node, &ByteString::from(name));
-    let results = create(node, vec![topic]).await.map_err(|error| error.code())?;
-    match results.iter().find_map(failure) {
-        None => Ok(()),
-        Some(code) => Err(code),
-    }
+/// Creates topics with the active controller, wherever that is.
+pub(crate) struct AutoTopicCreation {
+    pub(crate) config: Arc<DynamicBrokerConfig>,
+    pub(crate) metadata_cache: Arc<MetadataCache>,
+    pub(crate) channel: Arc<ControllerChannel>,
 }
 
-/// Creates topics that a client has named and that are not there. A topic that cannot be created is
-/// only logged: the client learns no more than that it does not exist.
-pub(crate) async fn create_named(node: &Arc<Node>, names: &[ByteString]) {
-    let topics = names.iter().map(|name| creatable(node, name)).collect();
-    if let Err(error) = create(node, topics).await {
-        warn!("topics were not created automatically: {error}");
-    }
-}
-
-async fn create(
-    node: &Arc<Node>,
-    topics: Vec<CreatableTopic>,
-) -> Result<Vec<CreatableTopicResult>, ChannelError> {
-    let request = CreateTopicsRequest { topics, ..Default::default() };
-    let channel = &node.channels.forwarding;
-    let results = channel.ask_within(&request, node.request_timeout()).await?.topics;
-    for result in &results {
-        match failure(result) {
-            None => info!("created topic {} automatically", result.name),
-            Some(code) => {
-                let reason = result.error_message.as_deref().unwrap_or_default();
-                warn!("topic {} was not created automatically: {code}: {reason}", result.name);
-            }
+impl AutoTopicCreation {
+    /// Makes sure that an internal topic is there. When this returns, the image has it, and the
+    /// partitions that this node leads have been opened.
+    ///
+    /// # Errors
+    /// What the controller refused the topic for. FindCoordinator answers COORDINATOR_NOT_AVAILABLE then.
+    ///
+    /// # Panics
+    /// If the topic is not internal.
+    pub(crate) async fn ensure_internal_topic(&self, name: &str) -> Result<(), ErrorCode> {
+        assert!(internal_topics::is_internal(name), "{name} is not an internal topic");
+        if self.metadata_cache.image().topics.by_name(name).is_some() {
+            return Ok(());
+        }
+        let topic = self.creatable(&ByteString::from(name));
+        let results = self.create(vec![topic]).await.map_err(|error| error.code())?;
+        match results.iter().find_map(failure) {
+            None => Ok(()),
+            Some(code) => Err(code),
         }
     }
-    Ok(results)
+
+    /// Creates topics that a client has named and that are not there. A topic that cannot be created is
+    /// only logged: the client learns no more than that it does not exist.
+    pub(crate) async fn create_named(&self, names: &[ByteString]) {
+        let topics = names.iter().map(|name| self.creatable(name)).collect();
+        if let Err(error) = self.create(topics).await {
+            warn!("topics were not created automatically: {error}");
+        }
+    }
+
+    async fn create(
+        &self,
+        topics: Vec<CreatableTopic>,
+    ) -> Result<Vec<CreatableTopicResult>, ChannelError> {
+        let request = CreateTopicsRequest { topics, ..Default::default() };
+        let results =
+            self.channel.ask_within(&request, self.config.request_timeout()).await?.topics;
+        for result in &results {
+            match failure(result) {
+                None => info!("created topic {} automatically", result.name),
+                Some(code) => {
+                    let reason = result.error_message.as_deref().unwrap_or_default();
+                    warn!("topic {} was not created automatically: {code}: {reason}", result.name);
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    fn creatable(&self, name: &ByteString) -> CreatableTopic {
+        let brokers = usable_brokers(&self.metadata_cache.image());
+        internal_topics::creatable(&self.config, name, brokers)
+            .unwrap_or_else(|| ordinary(&self.config, name))
+    }
 }
 
 /// Why a topic is not there; a topic that somebody else has just created is.
@@ -74,12 +89,6 @@ fn failure(result: &CreatableTopicResult) -> Option<ErrorCode> {
         Some(code) => Some(code),
         None => Some(ErrorCode::UnknownServerError),
     }
-}
-
-fn creatable(node: &Node, name: &ByteString) -> CreatableTopic {
-    let brokers = usable_brokers(&node.metadata_cache.image());
-    internal_topics::creatable(&node.config, name, brokers)
-        .unwrap_or_else(|| ordinary(&node.config, name))
 }
 
 /// How many brokers can have a replica. One that is down for a while can: it fetches it when it is back.

@@ -1,20 +1,61 @@
-//! Whether this broker could live with a change of its dynamic configuration: the checks of a broker
-//! that applies it, before the controller writes it down (`DynamicBrokerConfig.validate`).
+//! The configuration of this node with its dynamic layers (Kafka's `DynamicBrokerConfig`): what is in force, and whether
+//! this broker could live with a change: the checks of a broker that applies it, before the controller writes it down.
 
+use std::ops::Deref;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytestring::ByteString;
 use klamm_metadata::config_def::alter::{AlterError, validate_broker_change};
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::ErrorCode;
+use tokio::sync::Notify;
 
-use crate::config::check::{self, ALL_LOG_DIRS, CORDONED_LOG_DIRS, CrossCheckError};
-use crate::config::protection::{self, Demand};
-use crate::config::providers::{has_placeholder, is_of_providers};
+use super::BrokerConfig;
+use super::check::{self, ALL_LOG_DIRS, CORDONED_LOG_DIRS, CrossCheckError};
+use super::protection::{self, Demand};
+use super::providers::{has_placeholder, is_of_providers};
 
 /// Keys that Kafka lets change while a broker runs, and Klamm does not: sockets are bound at the
 /// start.
 const FIXED_WHILE_RUNNING: [&str; 2] = ["listeners", "listener.security.protocol.map"];
+
+/// The configuration as given at the start (by `Deref`) and as it is in force.
+#[derive(Debug)]
+pub(crate) struct DynamicBrokerConfig {
+    initial: BrokerConfig,
+    /// With the dynamic layers of the cluster image.
+    current: RwLock<Arc<BrokerConfigs>>,
+    /// Wakes the one task that follows `current`.
+    pub(crate) changed: Notify,
+}
+
+impl DynamicBrokerConfig {
+    /// Without any dynamic value.
+    pub(crate) fn new(initial: BrokerConfig) -> Self {
+        let current = RwLock::new(Arc::new(initial.configs.clone()));
+        Self { initial, current, changed: Notify::new() }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn current(&self) -> Arc<BrokerConfigs> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration in force.
+    pub(crate) fn replace(&self, configs: BrokerConfigs) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+        self.changed.notify_one();
+    }
+}
+
+impl Deref for DynamicBrokerConfig {
+    type Target = BrokerConfig;
+
+    fn deref(&self) -> &BrokerConfig {
+        &self.initial
+    }
+}
 
 /// Why a change is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::handle::{ControllerError, ControllerHandle, DecisionContext, HeldUntil};
+use crate::config::BrokerConfig;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 
 /// How long a connection to a controller may take to come about.
@@ -129,14 +130,17 @@ pub(crate) struct ControllerChannel {
 }
 
 impl ControllerChannel {
-    /// A channel of this node; `client_id` tells the controller's log what it is for.
-    pub(crate) fn new(
-        node_id: BrokerId,
-        client_id: ByteString,
-        controller: ControllerHandle,
-        request_timeout: Duration,
-    ) -> Self {
-        Self { node_id, client_id, controller, request_timeout, connection: Mutex::new(None) }
+    /// A channel of this node, of its own for each purpose: one must not wait for the other. The purpose is part of the client id,
+    /// which the controller's log shows.
+    pub(crate) fn new(config: &BrokerConfig, controller: &ControllerHandle, purpose: &str) -> Self {
+        let timeout_ms = config.configs.int("controller.socket.timeout.ms");
+        Self {
+            node_id: config.node_id,
+            client_id: format!("broker-{}-{purpose}", config.node_id).into(),
+            controller: controller.clone(),
+            request_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default()),
+            connection: Mutex::new(None),
+        }
     }
 
     /// Asks until a controller answers, for `limit` at most.

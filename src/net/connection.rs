@@ -5,7 +5,6 @@
 //! read; any other request is carried through before the next one is looked at, as in Kafka.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,23 +20,9 @@ use super::limits::{
     Share, TURN,
 };
 use super::lookout::Lookout;
-use super::request::{ConnectionError, Request};
 use super::response::Response;
+use super::service::{Begun, ConnectionError, ConnectionInfo, FutureResponse, Service};
 use super::write::WriteQueue;
-use crate::api::table::{self, FutureAnswer, Handled, ListenerKind};
-use crate::node::Node;
-
-/// What a handler knows about the connection of its request.
-#[derive(Clone)]
-pub(crate) struct Context {
-    pub(crate) node: Arc<Node>,
-    pub(crate) peer: SocketAddr,
-    /// The name of the listener that the client came in by.
-    pub(crate) listener: Arc<str>,
-    pub(crate) kind: ListenerKind,
-    /// A broker has checked the request and passes it on for its client.
-    pub(crate) is_forwarded: bool,
-}
 
 /// What a listener grants its connections.
 #[derive(Debug, Clone)]
@@ -55,21 +40,22 @@ struct Pending {
 
 enum Answer {
     Ready(Response),
-    Waiting(FutureAnswer),
+    Waiting(FutureResponse),
 }
 
 /// Serves a connection until its peer leaves, misbehaves or idles, or the broker stops.
 pub(crate) async fn serve(
-    context: Context,
+    (service, info): (Arc<dyn Service>, ConnectionInfo),
     stream: TcpStream,
     limits: ConnectionLimits,
     held: Share,
     lookout: Lookout,
     stop: CancellationToken,
 ) {
-    let peer = context.peer;
+    let peer = info.peer;
     let mut connection = Connection {
-        context,
+        service,
+        info,
         stream,
         reader: FrameReader::default(),
         pending: VecDeque::new(),
@@ -92,7 +78,8 @@ pub(crate) async fn serve(
 }
 
 struct Connection {
-    context: Context,
+    service: Arc<dyn Service>,
+    info: ConnectionInfo,
     stream: TcpStream,
     reader: FrameReader,
     pending: VecDeque<Pending>,
@@ -125,7 +112,7 @@ enum Event {
 
 /// How far the requests that have arrived were begun.
 #[derive(Debug, PartialEq, Eq)]
-enum Begun {
+enum Progress {
     /// All that may be begun now.
     All,
     /// Until there were enough answers to send first.
@@ -141,7 +128,7 @@ impl Connection {
             // A peer that always has something to say must not keep the thread from others.
             tokio::task::consume_budget().await;
             self.send()?;
-            let mut begun = Begun::All;
+            let mut begun = Progress::All;
             if self.out.is_empty() {
                 // What was asked before a request that breaks the connection is still answered.
                 if failure.is_none() {
@@ -154,7 +141,7 @@ impl Connection {
                 self.send()?;
             }
             if self.out.is_empty() {
-                if begun == Begun::Some {
+                if begun == Progress::Some {
                     tokio::task::yield_now().await;
                     continue;
                 }
@@ -242,11 +229,11 @@ impl Connection {
     }
 
     /// Begins the requests that have arrived, in their order, as far as that is allowed.
-    fn begin_requests(&mut self) -> Result<Begun, ConnectionError> {
+    fn begin_requests(&mut self) -> Result<Progress, ConnectionError> {
         let turn_ends = Instant::now() + TURN;
         while self.may_begin() {
             if self.out.len() >= MAX_QUEUED_ANSWER_BYTES || Instant::now() >= turn_ends {
-                return Ok(Begun::Some);
+                return Ok(Progress::Some);
             }
             let max = if self.proven {
                 self.limits.max_frame_bytes
@@ -257,7 +244,7 @@ impl Connection {
             self.begin(frame)?;
         }
         self.account()?;
-        Ok(Begun::All)
+        Ok(Progress::All)
     }
 
     fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
@@ -265,18 +252,16 @@ impl Connection {
         self.lookout.on_request(now - self.last_active);
         self.last_active = now;
         let request_bytes = frame.len();
-        let request = Request::parse(frame, self.context.kind)?;
-        let exclusive = table::is_exclusive(self.context.kind, request.api_key);
-        let answer = match table::handle(&self.context, request)? {
-            Handled::Unanswered => None,
-            Handled::Answered(response) if self.pending.is_empty() => {
+        let answer = match self.service.begin(&self.info, frame)? {
+            Begun::Unanswered => None,
+            Begun::Answered(response) if self.pending.is_empty() => {
                 self.out.push(response);
                 None
             }
-            Handled::Answered(response) => Some(Answer::Ready(response)),
-            Handled::Waiting(answer) => {
-                self.exclusive = exclusive;
-                Some(Answer::Waiting(answer))
+            Begun::Answered(response) => Some(Answer::Ready(response)),
+            Begun::Waiting { response, holds_up } => {
+                self.exclusive = holds_up;
+                Some(Answer::Waiting(response))
             }
         };
         if let Some(answer) = answer {

@@ -18,8 +18,8 @@ use tracing::warn;
 
 use super::limits::{MAX_HELD_REQUEST_BYTES, Share};
 use super::lookout::{Lookout, Lookouts};
+use crate::config::dynamic::DynamicBrokerConfig;
 use crate::config::parts::NetworkConfig;
-use crate::node::Node;
 
 /// What the configuration grants.
 #[derive(Debug, Clone)]
@@ -116,13 +116,17 @@ impl ConnectionQuotas {
     }
 
     /// Takes over every change of the dynamic configuration, until `stop`.
-    pub(crate) async fn follow(self: Arc<Self>, node: Arc<Node>, stop: CancellationToken) {
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        config: Arc<DynamicBrokerConfig>,
+        stop: CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = node.configs_changed.notified() => {}
+                () = config.changed.notified() => {}
             }
-            match ConnectionQuotaLimits::resolve(&NetworkConfig::new(&node.configs())).await {
+            match ConnectionQuotaLimits::resolve(&NetworkConfig::new(&config.current())).await {
                 Ok(limits) => self.set_limits(limits),
                 Err(unknown) => warn!("the limits of connections stay as they were: {unknown}"),
             }

@@ -11,11 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use super::connection::{self, ConnectionLimits, Context};
+use super::connection::{self, ConnectionLimits};
 use super::connection_quotas::{ConnectionQuotas, Slot};
 use super::descriptors;
-use crate::api::table::ListenerKind;
-use crate::node::Node;
+use super::service::{ConnectionInfo, ListenerKind, Service};
 
 /// Connections that the kernel holds until they are accepted, unless `socket.listen.backlog.size` is set.
 const BACKLOG: u32 = 1024;
@@ -78,7 +77,7 @@ impl Listener {
     /// Accepts and serves connections until `stop`.
     pub(crate) async fn run(
         mut self,
-        node: Arc<Node>,
+        service: Arc<dyn Service>,
         quotas: Arc<ConnectionQuotas>,
         tasks: TaskTracker,
         stop: CancellationToken,
@@ -86,24 +85,23 @@ impl Listener {
         loop {
             let (stream, peer, slot) = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = self.accept(&node, &quotas) => accepted,
+                accepted = self.accept(&*service, &quotas) => accepted,
             };
             let Some(seat) = ConnectionQuotas::enter(&quotas, peer.ip()) else {
                 warn!("connection from {peer} refused: max.connections.per.ip is reached");
                 continue;
             };
-            let context = Context {
-                node: Arc::clone(&node),
+            let info = ConnectionInfo {
                 peer,
                 listener: Arc::clone(&self.options.name),
                 kind: self.options.kind,
-                is_forwarded: false,
             };
+            let service = Arc::clone(&service);
             let (share, lookout) = (quotas.request_bytes(), quotas.lookout());
             let limits = self.options.connection.clone();
             let stop = stop.clone();
             tasks.spawn(async move {
-                connection::serve(context, stream, limits, share, lookout, stop).await;
+                connection::serve((service, info), stream, limits, share, lookout, stop).await;
                 drop((slot, seat));
             });
         }
@@ -112,12 +110,12 @@ impl Listener {
     /// The next connection, when there may be one. For it too, idle files of logs are closed.
     async fn accept(
         &mut self,
-        node: &Node,
+        service: &dyn Service,
         quotas: &Arc<ConnectionQuotas>,
     ) -> (TcpStream, SocketAddr, Option<Slot>) {
         loop {
             if descriptors::are_scarce(&self.socket) {
-                node.store.open_files().close_idle();
+                service.release_descriptors();
             }
             if descriptors::are_scarce(&self.socket) {
                 self.starve("no file descriptors are left for connections").await;

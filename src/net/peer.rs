@@ -17,8 +17,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::api::table::API_VERSIONS;
-
 /// The largest answer that is read: above what a fetch may ask for, and far below what would hurt.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 /// What a buffer grows by while an answer arrives: never by what a peer announces.
@@ -107,7 +105,7 @@ impl Peer {
             client_software_name: "klamm".into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
         };
-        let api = api_of(API_VERSIONS);
+        let api = api_of(ApiVersionsRequest::API_KEY);
         for version in [FIRST_API_VERSIONS, 3, 0] {
             let body = self.exchange(api, version, request.encoded(version)?).await?;
             // A peer that does not know the version answers in version 0.
@@ -192,7 +190,7 @@ impl Peer {
         if got != correlation_id {
             return Err(PeerError::Correlation { expected: correlation_id, got });
         }
-        if version >= api.response_flexible_from && api.key != API_VERSIONS {
+        if version >= api.response_flexible_from && api.key != ApiVersionsRequest::API_KEY {
             answer.skip_tagged_fields()?;
         }
         Ok(answer.into_rest())
@@ -227,12 +225,9 @@ fn last_stable(api: &Api) -> i16 {
 
 #[cfg(test)]
 mod tests {
-    use klamm_protocol::messages::metadata_request::MetadataRequest;
-    use klamm_protocol::messages::metadata_response::MetadataResponse;
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::BrokerConfig;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -240,27 +235,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         (listener, PeerAddress { host: "127.0.0.1".into(), port })
-    }
-
-    #[tokio::test]
-    async fn a_broker_answers_its_peer() {
-        let directory = crate::random::uuid().to_string();
-        let directory = std::env::temp_dir().join(format!("klamm-peer-{directory}"));
-        let config = BrokerConfig::from_pairs([
-            ("listeners", "PLAINTEXT://127.0.0.1:0"),
-            ("log.dirs", directory.to_str().unwrap()),
-        ]);
-        let broker = crate::Broker::start(config.unwrap()).await.unwrap();
-        let port = broker.addresses()[0].1.port();
-        let address = PeerAddress { host: "127.0.0.1".into(), port };
-        let mut peer = Peer::connect(&address, "test".into(), LIMIT).await.unwrap();
-        for _ in 0..2 {
-            let request = MetadataRequest::default();
-            let answer: MetadataResponse = peer.send(&request, LIMIT).await.unwrap();
-            assert_eq!(answer.brokers.len(), 1);
-        }
-        broker.shutdown().await;
-        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[tokio::test]

@@ -19,9 +19,9 @@ use tracing::{error, info, warn};
 use super::directories::recorded;
 use super::fetcher::Key;
 use super::partition::{MoveError, Partition};
+use super::replica_manager::ReplicaManager;
 use super::throttle::ReplicationQuota;
 use crate::clock;
-use crate::node::Node;
 
 /// The pause when there is nothing to be done for any move: all are level, or throttled.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
@@ -77,52 +77,55 @@ impl Moves {
     /// Has a replica lie in another directory, or stay where it is. Blocks for the disk.
     pub(crate) fn alter(
         &self,
-        node: &Node,
+        replicas: &ReplicaManager,
         partition: &Partition,
         directory: &Path,
     ) -> Result<(), BeginError> {
         let _altering = self.altering.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = node.store.place_at(directory).ok_or(BeginError::Gone)?;
+        let wanted = replicas.log_manager.place_at(directory).ok_or(BeginError::Gone)?;
         if partition.future_place().is_some_and(|place| place != wanted) {
-            self.give_up(node, partition);
+            self.give_up(replicas, partition);
         }
         let (topic, index) = (partition.topic(), partition.index());
-        let present = node.store.place_of(topic, index).ok_or(BeginError::Gone)?;
+        let present = replicas.log_manager.place_of(topic, index).ok_or(BeginError::Gone)?;
         if present == wanted || partition.future_place().is_some() {
             return Ok(());
         }
-        if !node.store.failed_directories().is_empty() {
+        if !replicas.log_manager.failed_directories().is_empty() {
             // The log may have a copy there already.
             return Err(BeginError::OfflineDirectory);
         }
-        let future = node.store.create_future(partition, wanted)?;
+        let future = replicas.log_manager.create_future(partition, wanted)?;
         if let Err(future) = partition.begin_move(future) {
-            node.store.discard_future(partition, *future);
+            replicas.log_manager.discard_future(partition, *future);
             return Err(BeginError::Gone);
         }
         // What an earlier log in that directory has left there does not hold for the copy.
-        node.store.write_checkpoints(&node.partitions.all());
+        replicas.log_manager.write_checkpoints(&replicas.partitions.all());
         info!("{topic}-{index} moves to {}", directory.display());
         self.go_on((partition.topic_id(), index));
         Ok(())
     }
 
-    fn give_up(&self, node: &Node, partition: &Partition) {
+    fn give_up(&self, replicas: &ReplicaManager, partition: &Partition) {
         let (topic, index) = (partition.topic(), partition.index());
         let key = (partition.topic_id(), index);
         let Some(future) = partition.take_future() else { return };
-        info!("{topic}-{index} does not move to {}", node.store.path_at(future.place).display());
-        node.store.discard_future(partition, future);
+        info!(
+            "{topic}-{index} does not move to {}",
+            replicas.log_manager.path_at(future.place).display()
+        );
+        replicas.log_manager.discard_future(partition, future);
         let ended = self.lock().remove(&key);
         if ended.is_some_and(|ended| ended.is_announced)
-            && let Some(present) = node.store.directory_id_for(topic, index)
+            && let Some(present) = replicas.log_manager.directory_id_for(topic, index)
         {
-            node.replicas.assign_directory(key, present);
+            replicas.assign_directory(key, present);
         }
     }
 
     /// Carries moves on, for as long as it is polled.
-    pub(super) async fn run(&self, node: Arc<Node>) {
+    pub(super) async fn run(&self, replicas: Arc<ReplicaManager>) {
         loop {
             let keys: Vec<Key> = self.lock().keys().copied().collect();
             if keys.is_empty() {
@@ -131,7 +134,7 @@ impl Moves {
             }
             let mut progress = false;
             for key in keys {
-                progress |= self.step(&node, key).await;
+                progress |= self.step(&replicas, key).await;
             }
             if !progress {
                 tokio::time::sleep(IDLE_PAUSE).await;
@@ -140,29 +143,29 @@ impl Moves {
     }
 
     /// One turn of one move; whether there was something to do.
-    async fn step(&self, node: &Arc<Node>, key: Key) -> bool {
+    async fn step(&self, replicas: &Arc<ReplicaManager>, key: Key) -> bool {
         let Some(moving) = self.lock().get(&key).copied() else { return false };
-        let partition = node.partitions.get(key.0, key.1);
+        let partition = replicas.partitions.get(key.0, key.1);
         let place = partition.as_ref().and_then(|partition| partition.future_place());
         let (Some(partition), Some(place)) = (partition, place) else {
-            self.forget(node, key);
+            self.forget(replicas, key);
             return false;
         };
-        if !node.store.is_online(place) {
+        if !replicas.log_manager.is_online(place) {
             error!("{}-{} stays: the directory has failed", partition.topic(), partition.index());
-            self.give_up(node, &partition);
+            self.give_up(replicas, &partition);
             return false;
         }
-        let rate = node.configs().long("replica.alter.log.dirs.io.max.bytes.per.second");
+        let rate = replicas.config.current().long("replica.alter.log.dirs.io.max.bytes.per.second");
         let must_wait = partition.is_offline() || moving.not_before > Instant::now();
         if must_wait || self.quota.is_exceeded(rate, clock::now_ms()) {
             return false;
         }
-        let turn = Turn { node: Arc::clone(node), partition: Arc::clone(&partition), key };
+        let turn = Turn { replicas: Arc::clone(replicas), partition: Arc::clone(&partition), key };
         match tokio::task::spawn_blocking(move || turn.take()).await {
             Ok(Ok(Taken { bytes, outcome })) => {
                 self.quota.record(usize::try_from(bytes).unwrap_or(usize::MAX), clock::now_ms());
-                self.on_outcome(node, key, outcome);
+                self.on_outcome(replicas, key, outcome);
                 bytes > 0
             }
             Ok(Err(failure)) => {
@@ -173,34 +176,34 @@ impl Moves {
         }
     }
 
-    fn on_outcome(&self, node: &Node, key: Key, outcome: Outcome) {
+    fn on_outcome(&self, replicas: &ReplicaManager, key: Key, outcome: Outcome) {
         match outcome {
             Outcome::GoesOn => {}
-            Outcome::Level(directory) => self.announce(node, key, directory),
-            Outcome::Over => self.forget(node, key),
+            Outcome::Level(directory) => self.announce(replicas, key, directory),
+            Outcome::Over => self.forget(replicas, key),
         }
     }
 
     /// The copy is level: the controller is told of its directory, if it still is the copy that it was.
-    fn announce(&self, node: &Node, key: Key, directory: Uuid) {
+    fn announce(&self, replicas: &ReplicaManager, key: Key, directory: Uuid) {
         let mut under_way = self.lock();
         let Some(moving) = under_way.get_mut(&key).filter(|moving| !moving.is_announced) else {
             return;
         };
-        let wanted = node
+        let wanted = replicas
             .partitions
             .get(key.0, key.1)
             .and_then(|partition| partition.with_future(|future| future.directory_id));
         if wanted == Some(directory) {
             moving.is_announced = true;
-            node.replicas.assign_directory(key, directory);
+            replicas.assign_directory(key, directory);
         }
     }
 
     /// The move is over, unless another has begun meanwhile.
-    fn forget(&self, node: &Node, key: Key) {
+    fn forget(&self, replicas: &ReplicaManager, key: Key) {
         let mut under_way = self.lock();
-        let partition = node.partitions.get(key.0, key.1);
+        let partition = replicas.partitions.get(key.0, key.1);
         if partition.is_none_or(|partition| partition.future_place().is_none()) {
             under_way.remove(&key);
         }
@@ -232,7 +235,7 @@ enum Outcome {
 
 /// What is done at once for one move. Blocks for the disk.
 struct Turn {
-    node: Arc<Node>,
+    replicas: Arc<ReplicaManager>,
     partition: Arc<Partition>,
     key: Key,
 }
@@ -252,21 +255,22 @@ impl Turn {
 
     /// The new directory, as long as the cluster has another for the replica.
     fn unrecorded_directory(&self) -> Option<Uuid> {
-        let image = self.node.metadata_cache.image();
+        let image = self.replicas.metadata_cache.image();
         if !image.metadata_version().is_directory_assignment_supported() {
             return None;
         }
         let wanted = self.partition.with_future(|future| future.directory_id)?;
-        (recorded(&image, self.key, &self.node) != Some(wanted)).then_some(wanted)
+        (recorded(&image, self.key, self.replicas.config.node_id) != Some(wanted)).then_some(wanted)
     }
 
     fn replace(&self) -> Result<Outcome, MoveError> {
-        let (store, partitions) = (&self.node.store, self.node.partitions.all());
-        if !store.replace_with_future(&partitions, &self.partition)? {
+        let log_manager = &self.replicas.log_manager;
+        let partitions = self.replicas.partitions.all();
+        if !log_manager.replace_with_future(&partitions, &self.partition)? {
             return Ok(Outcome::GoesOn);
         }
         let (topic, index) = (self.partition.topic(), self.partition.index());
-        if let Some(path) = store.directory_of(topic, index) {
+        if let Some(path) = log_manager.directory_of(topic, index) {
             info!("{topic}-{index} has moved to {}", path.display());
         }
         Ok(Outcome::Over)

@@ -12,29 +12,27 @@ use std::time::Duration;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::partition::Partition as Registered;
+use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::assign_replicas_to_dirs_request::{
     AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
 };
 use klamm_protocol::messages::assign_replicas_to_dirs_response::AssignReplicasToDirsResponse;
 use klamm_protocol::{ErrorCode, Uuid};
 use tokio::sync::Notify;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::fetcher::Key;
-use crate::cluster::registration;
+use super::replica_manager::ReplicaManager;
 use crate::controller::channel::ControllerChannel;
-use crate::node::Node;
 
 /// The pause before the controller is asked again.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 /// The most replicas that one request names (`AssignReplicasToDirsRequest.MAX_ASSIGNMENTS_PER_REQUEST`).
 const MAX_ASSIGNMENTS: usize = 2250;
-/// How often paths are looked at whose disk is not there.
-const RETURN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the directories are looked at.
 const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// ReplicaManager whose directory the cluster has to be told of.
+/// Replicas whose directory the cluster has to be told of.
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryAssignments {
     waiting: Mutex<BTreeMap<Key, Uuid>>,
@@ -53,14 +51,15 @@ impl DirectoryAssignments {
     }
 
     /// What waits and is still news, up to what one request can name.
-    fn next(&self, node: &Node) -> BTreeMap<Key, Uuid> {
-        let image = node.metadata_cache.image();
+    fn next(&self, replicas: &ReplicaManager) -> BTreeMap<Key, Uuid> {
+        let (image, broker_id) = (replicas.metadata_cache.image(), replicas.config.node_id);
         let mut waiting = self.lock();
         // What the image does not have at all may be about to be published.
         waiting.retain(|key, directory| {
-            recorded(&image, *key, node) != Some(*directory)
+            recorded(&image, *key, broker_id) != Some(*directory)
                 || replica(&image, *key).is_some_and(|known| {
-                    waits_for_election(known, node) || is_still_counted_on(known, *directory, node)
+                    waits_for_election(known, broker_id)
+                        || is_still_counted_on(known, *directory, broker_id)
                 })
         });
         waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, directory)| (*key, *directory)).collect()
@@ -75,14 +74,14 @@ impl DirectoryAssignments {
     }
 
     /// Tells the controller, for as long as it is polled.
-    pub(super) async fn run(&self, node: &Node, channel: &ControllerChannel) {
+    pub(super) async fn run(&self, replicas: &ReplicaManager, channel: &ControllerChannel) {
         loop {
-            let assignments = self.next(node);
+            let assignments = self.next(replicas);
             if assignments.is_empty() {
                 self.news.notified().await;
                 continue;
             }
-            let request = request(node, &assignments);
+            let request = request(replicas, &assignments);
             let settled = match channel.ask(&request).await {
                 Ok(response) => settled(&response),
                 Err(failure) => {
@@ -102,8 +101,8 @@ impl DirectoryAssignments {
 }
 
 /// The directory that the metadata has for this broker's replica; `None` when it has none here.
-pub(super) fn recorded(image: &ClusterImage, key: Key, node: &Node) -> Option<Uuid> {
-    replica(image, key)?.directory(node.config.node_id)
+pub(super) fn recorded(image: &ClusterImage, key: Key, broker_id: BrokerId) -> Option<Uuid> {
+    replica(image, key)?.directory(broker_id)
 }
 
 fn replica(image: &ClusterImage, (topic, index): Key) -> Option<&Registered> {
@@ -112,18 +111,21 @@ fn replica(image: &ClusterImage, (topic, index): Key) -> Option<&Registered> {
 
 /// Nobody leads a partition that this broker could lead. A controller that is told of a directory elects by the one that
 /// it knew before; told once more of the same, it elects by that (`PartitionChangeBuilder`).
-pub(super) fn waits_for_election(known: &Registered, node: &Node) -> bool {
+pub(super) fn waits_for_election(known: &Registered, broker_id: BrokerId) -> bool {
     let could_lead = [&known.isr, &known.elr, &known.last_known_elr];
-    known.leader < 0 && could_lead.iter().any(|ids| ids.contains(&node.config.node_id))
+    known.leader < 0 && could_lead.iter().any(|ids| ids.contains(&broker_id))
 }
 
 /// A leader has taken a replica into the ISR again that has just told that it has lost its log: its last fetch was under
 /// way.
-fn is_still_counted_on(known: &Registered, directory: Uuid, node: &Node) -> bool {
-    directory_id::is_given_up(directory) && known.isr.contains(&node.config.node_id)
+fn is_still_counted_on(known: &Registered, directory: Uuid, broker_id: BrokerId) -> bool {
+    directory_id::is_given_up(directory) && known.isr.contains(&broker_id)
 }
 
-fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDirsRequest {
+fn request(
+    replicas: &ReplicaManager,
+    assignments: &BTreeMap<Key, Uuid>,
+) -> AssignReplicasToDirsRequest {
     let mut directories: BTreeMap<Uuid, BTreeMap<Uuid, Vec<PartitionData>>> = BTreeMap::new();
     for ((topic_id, partition_index), directory) in assignments {
         let topics = directories.entry(*directory).or_default();
@@ -138,8 +140,8 @@ fn request(node: &Node, assignments: &BTreeMap<Key, Uuid>) -> AssignReplicasToDi
             .collect(),
     });
     AssignReplicasToDirsRequest {
-        broker_id: node.config.node_id,
-        broker_epoch: node.broker_epoch(),
+        broker_id: replicas.config.node_id,
+        broker_epoch: replicas.session.broker_epoch(),
         directories: directories.collect(),
     }
 }
@@ -174,63 +176,31 @@ fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(Key, Uuid)> {
 }
 
 /// Takes replicas out of use whose directory has failed: their leaderships move as soon as a heartbeat has said so.
-pub(super) async fn watch_failures(node: Arc<Node>) {
+pub(super) async fn watch_failures(replicas: Arc<ReplicaManager>) {
     let mut known: Vec<PathBuf> = Vec::new();
     let mut ticks = tokio::time::interval(FAILURE_CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let failed = node.store.failed_directories();
+        let failed = replicas.log_manager.failed_directories();
         if failed == known {
             continue;
         }
         known = failed.iter().map(PathBuf::from).collect();
-        for partition in node.partitions.all() {
-            let directory = node.store.directory_of(partition.topic(), partition.index());
+        for partition in replicas.partitions.all() {
+            let directory = replicas.log_manager.directory_of(partition.topic(), partition.index());
             if directory.is_some_and(|directory| failed.contains(&directory)) {
                 partition.fail();
             }
         }
         match failed.is_empty() {
             true => info!("all log directories are in use again"),
-            false => error!("log directories out of use: {}", node.store.why_failed().join("; ")),
+            false => error!(
+                "log directories out of use: {}",
+                replicas.log_manager.why_failed().join("; ")
+            ),
         }
     }
-}
-
-/// Takes directories into use whose disk comes back, and has the controller register them: it elects leaders for what lies
-/// in them.
-pub(super) async fn watch_returns(node: Arc<Node>) {
-    let mut ticks = tokio::time::interval(RETURN_CHECK_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let is_registered = node.broker_epoch() >= 0;
-        if is_registered && node.store.has_idle() {
-            let looking = Arc::clone(&node);
-            let looked = tokio::task::spawn_blocking(move || looking.store.look_again()).await;
-            if let Err(panic) = looked {
-                std::panic::resume_unwind(panic.into_panic());
-            }
-        }
-        if is_registered
-            && lacks_directories(&node)
-            && let Err(failure) = registration::register_again(&node).await
-        {
-            warn!("the directory that is back is not registered yet: {failure}");
-        }
-    }
-}
-
-/// Whether the cluster does not know of a directory that is in use.
-fn lacks_directories(node: &Node) -> bool {
-    let image = node.metadata_cache.image();
-    let Some(own) = image.brokers.get(node.config.node_id) else { return false };
-    let is_current = own.epoch == node.broker_epoch();
-    let ids = node.store.directory_ids();
-    is_current
-        && image.metadata_version().is_directory_assignment_supported()
-        && ids.iter().any(|id| !own.directories.contains(id))
 }
 
 #[cfg(test)]

@@ -30,10 +30,10 @@ use tracing::{debug, error, info};
 use self::session::{Session, Wanted};
 use super::delayed::Countdown;
 use super::partition::{Cut, Partition, Progress};
+use super::replica_manager::ReplicaManager;
 use crate::clock;
 use crate::config::ReplicationConfig;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
-use crate::node::Node;
 
 /// The first version that names topics by id (KIP-516): what every broker of a KRaft cluster speaks.
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
@@ -104,7 +104,7 @@ struct Due {
 
 /// See the module.
 pub(super) struct Fetcher {
-    node: Arc<Node>,
+    replicas: Arc<ReplicaManager>,
     options: FetcherOptions,
     assignments: watch::Receiver<Arc<Assignment>>,
     assigned: Arc<Assignment>,
@@ -119,12 +119,12 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     pub(super) fn new(
-        node: Arc<Node>,
+        replicas: Arc<ReplicaManager>,
         options: FetcherOptions,
         assignments: watch::Receiver<Arc<Assignment>>,
     ) -> Self {
         Self {
-            node,
+            replicas,
             options,
             assignments,
             assigned: Arc::default(),
@@ -216,7 +216,7 @@ impl Fetcher {
         due.collect()
     }
 
-    /// ReplicaManager that are behind and have had more than they may for now (KIP-73).
+    /// Replicas that are behind and have had more than they may for now (KIP-73).
     fn hold_back_throttled(&mut self) {
         let now = Instant::now();
         let waits = |key: &Key| match self.left_out.get(key) {
@@ -233,15 +233,15 @@ impl Fetcher {
         if throttled.peek().is_none() {
             return;
         }
-        let node = &self.node;
-        let rate = node.configs().long("follower.replication.throttled.rate");
-        if !node.replicas.follower_quota.is_exceeded(rate, clock::now_ms()) {
+        let replicas = &self.replicas;
+        let rate = replicas.config.current().long("follower.replication.throttled.rate");
+        if !replicas.follower_quota.is_exceeded(rate, clock::now_ms()) {
             return;
         }
-        let image = node.metadata_cache.image();
+        let image = replicas.metadata_cache.image();
         let is_behind = |(topic, index): &Key| {
             let known = image.topics.by_id(*topic).and_then(|topic| topic.partition(*index));
-            known.is_none_or(|known| !known.isr.contains(&node.config.node_id))
+            known.is_none_or(|known| !known.isr.contains(&replicas.config.node_id))
         };
         let pause = Pause { until: now + THROTTLE_PAUSE, length: Duration::ZERO };
         let pause = LeftOut::Paused(pause);
@@ -333,9 +333,9 @@ impl Fetcher {
 
     fn request(&mut self, version: i16, wanted: BTreeMap<Key, Wanted>) -> FetchRequest {
         let config = &self.options.config;
-        let id = self.node.config.node_id;
+        let id = self.replicas.config.node_id;
         let named_in_state = version >= FIRST_WITH_REPLICA_STATE;
-        let epoch = self.node.broker_epoch();
+        let epoch = self.replicas.session.broker_epoch();
         let in_session = self.session.request(wanted);
         FetchRequest {
             replica_id: if named_in_state { -1 } else { id },
@@ -399,7 +399,7 @@ impl Fetcher {
         }
         let records = data.records.unwrap_or_default();
         if partition.is_follower_throttled() {
-            self.node.replicas.follower_quota.record(records.len(), clock::now_ms());
+            self.replicas.follower_quota.record(records.len(), clock::now_ms());
         }
         let mut progress = partition.on_fetched(&answer, records);
         if progress == Progress::FindLeaderRange {
@@ -430,9 +430,9 @@ impl Fetcher {
     }
 
     async fn cut(&self, partition: &Arc<Partition>, epoch: LeaderEpoch, cut: Cut) -> Progress {
-        let (node, partition) = (Arc::clone(&self.node), Arc::clone(partition));
+        let (replicas, partition) = (Arc::clone(&self.replicas), Arc::clone(partition));
         let blocking = tokio::task::spawn_blocking(move || {
-            let done = node.store.cut(&node.partitions.all(), &partition, epoch, cut);
+            let done = replicas.log_manager.cut(&replicas.partitions.all(), &partition, epoch, cut);
             let Err(failure) = done else { return Progress::Again };
             let (topic, index) = (partition.topic(), partition.index());
             error!("{topic}-{index} cannot be cut: {failure}");
@@ -484,7 +484,7 @@ impl Fetcher {
             timestamp,
         };
         let request = ListOffsetsRequest {
-            replica_id: self.node.config.node_id,
+            replica_id: self.replicas.config.node_id,
             topics: vec![ListOffsetsTopic {
                 name: partition.topic().clone(),
                 partitions: vec![wanted],

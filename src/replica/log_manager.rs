@@ -122,7 +122,7 @@ pub(crate) struct LogManager {
     /// What the metadata have never known, and is left where it is.
     unknown: Mutex<BTreeSet<(PlaceKey, usize)>>,
     topics: Mutex<Topics>,
-    /// ReplicaManager whose directories are not here, by directory.
+    /// Replicas whose directories are not here, by directory.
     missed: Mutex<BTreeSet<(Uuid, String, PartitionIndex)>>,
     /// Copies that were found, with the names of their directories.
     futures: Mutex<BTreeMap<PlaceKey, Vec<(usize, String)>>>,

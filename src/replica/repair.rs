@@ -16,21 +16,21 @@ use tracing::{error, info, warn};
 
 use super::fetcher::Key;
 use super::partition::{Cut, Partition};
-use crate::node::Node;
+use super::replica_manager::ReplicaManager;
 
 /// How often replicas are looked at whose damage is known.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Mends what is found damaged, for as long as it is polled.
-pub(super) async fn run(node: Arc<Node>) {
+pub(super) async fn run(replicas: Arc<ReplicaManager>) {
     let mut told = BTreeSet::new();
     let mut ticks = tokio::time::interval(REPAIR_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for partition in node.partitions.all() {
+        for partition in replicas.partitions.all() {
             let Some(segment) = partition.damaged_segment() else { continue };
-            match next_step(&node, &partition) {
+            match next_step(&replicas, &partition) {
                 Step::None => {}
                 Step::Alone => {
                     if told.insert((partition.topic_id(), partition.index())) {
@@ -42,8 +42,8 @@ pub(super) async fn run(node: Arc<Node>) {
                         );
                     }
                 }
-                Step::Leave => leave(&node, &partition),
-                Step::Cut => cut(&node, partition, segment).await,
+                Step::Leave => leave(&replicas, &partition),
+                Step::Cut => cut(&replicas, partition, segment).await,
             }
         }
     }
@@ -60,15 +60,17 @@ enum Step {
     Cut,
 }
 
-fn next_step(node: &Node, partition: &Partition) -> Step {
-    let id = node.config.node_id;
-    let image = node.metadata_cache.image();
+fn next_step(replicas: &ReplicaManager, partition: &Partition) -> Step {
+    let id = replicas.config.node_id;
+    let image = replicas.metadata_cache.image();
     let topic = image.topics.by_id(partition.topic_id());
     let Some(known) = topic.and_then(|topic| topic.partition(partition.index())) else {
         return Step::None;
     };
-    let directory = node.store.directory_of(partition.topic(), partition.index());
-    if directory.is_none_or(|directory| node.store.failed_directories().contains(&directory)) {
+    let directory = replicas.log_manager.directory_of(partition.topic(), partition.index());
+    if directory
+        .is_none_or(|directory| replicas.log_manager.failed_directories().contains(&directory))
+    {
         return Step::None;
     }
     if known.isr == [id] {
@@ -83,18 +85,18 @@ fn next_step(node: &Node, partition: &Partition) -> Step {
     }
 }
 
-fn leave(node: &Node, partition: &Partition) {
+fn leave(replicas: &ReplicaManager, partition: &Partition) {
     let (topic, index) = (partition.topic(), partition.index());
     if !partition.is_offline() {
         warn!("{topic}-{index} is damaged: this replica leaves, to be fetched again from a peer");
         partition.fail();
     }
-    node.replicas.assign_directory((partition.topic_id(), index), directory_id::LOST);
+    replicas.assign_directory((partition.topic_id(), index), directory_id::LOST);
 }
 
-async fn cut(node: &Arc<Node>, partition: Arc<Partition>, segment: i64) {
+async fn cut(replicas: &Arc<ReplicaManager>, partition: Arc<Partition>, segment: i64) {
     let key: Key = (partition.topic_id(), partition.index());
-    let (at, damaged) = (Arc::clone(node), Arc::clone(&partition));
+    let (at, damaged) = (Arc::clone(replicas), Arc::clone(&partition));
     let cut = tokio::task::spawn_blocking(move || cut_before(&at, &damaged, segment)).await;
     let (topic, index) = (partition.topic(), partition.index());
     match cut {
@@ -103,19 +105,23 @@ async fn cut(node: &Arc<Node>, partition: Arc<Partition>, segment: i64) {
         Ok(Err(failure)) => return error!("{topic}-{index} cannot be repaired: {failure}"),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    if let Some(directory) = node.store.directory_id_for(topic, index) {
-        node.replicas.assign_directory(key, directory);
+    if let Some(directory) = replicas.log_manager.directory_id_for(topic, index) {
+        replicas.assign_directory(key, directory);
     }
-    node.replicas.wake_fetcher(key);
+    replicas.wake_fetcher(key);
 }
 
 /// Sets the damaged segment aside and ends the log in front of it; false if this broker does not follow yet.
-fn cut_before(node: &Node, partition: &Partition, segment: i64) -> Result<bool, LogError> {
+fn cut_before(
+    replicas: &ReplicaManager,
+    partition: &Partition,
+    segment: i64,
+) -> Result<bool, LogError> {
     let Some(epoch) = partition.following_epoch() else { return Ok(false) };
     let Some(log_start) = partition.view().map(|view| view.log_start()) else { return Ok(false) };
-    node.store.keep_damaged(partition, segment);
+    replicas.log_manager.keep_damaged(partition, segment);
     let cut = if segment > log_start { Cut::To(segment) } else { Cut::FullyAndStartAt(log_start) };
-    node.store.cut(&node.partitions.all(), partition, epoch, cut)?;
+    replicas.log_manager.cut(&replicas.partitions.all(), partition, epoch, cut)?;
     partition.on_repaired();
     Ok(true)
 }
@@ -123,20 +129,21 @@ fn cut_before(node: &Node, partition: &Partition, segment: i64) -> Result<bool, 
 /// Reads all sealed segments again and again, for as long as it is polled: damage is to be found while a peer
 /// still has the records. Slowly, so that nobody else feels it (`log.scrub.interval.ms`,
 /// `log.scrub.io.max.bytes.per.second`).
-pub(super) async fn scrub(node: Arc<Node>) {
+pub(super) async fn scrub(replicas: Arc<ReplicaManager>) {
     loop {
-        let interval_ms = node.configs().long("log.scrub.interval.ms");
+        let interval_ms = replicas.config.current().long("log.scrub.interval.ms");
         tokio::time::sleep(Duration::from_millis(interval_ms.unsigned_abs())).await;
-        for partition in node.partitions.all() {
-            scrub_one(&node, &partition).await;
+        for partition in replicas.partitions.all() {
+            scrub_one(&replicas, &partition).await;
         }
     }
 }
 
-async fn scrub_one(node: &Node, partition: &Partition) {
+async fn scrub_one(replicas: &ReplicaManager, partition: &Partition) {
     let Some(view) = partition.view().filter(|_| !partition.is_offline()) else { return };
     for sealed in 0..view.sealed_segments() {
-        let rate = node.configs().long("log.scrub.io.max.bytes.per.second").unsigned_abs();
+        let rate =
+            replicas.config.current().long("log.scrub.io.max.bytes.per.second").unsigned_abs();
         if rate == 0 {
             return;
         }

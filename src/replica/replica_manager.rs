@@ -9,15 +9,14 @@ mod opening;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytestring::ByteString;
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::known_replica::KnownReplica;
-use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, PartitionIndex};
+use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::{BrokerStatus, IsrProposal, Registration};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -29,15 +28,19 @@ use super::alter_log_dirs::Moves;
 use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
 use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
-use super::log_manager::{PlaceKey, end_of};
+use super::log_manager::{DirectoryStatus, LogManager, PlaceKey, end_of};
 use super::partition::{BrokerStatuses, Partition};
 use super::repair;
+use super::table::{LookupError, PartitionTable};
 use super::throttle::ReplicationQuota;
+use crate::broker_session::BrokerSession;
 use crate::clock;
 use crate::config::ReplicationConfig;
+use crate::config::dynamic::{self, DynamicBrokerConfig};
 use crate::controller::channel::ControllerChannel;
+use crate::controller::handle::ControllerHandle;
+use crate::metadata_cache::MetadataCache;
 use crate::net::peer::PeerAddress;
-use crate::node::Node;
 use crate::owner::OwnerGuard;
 
 /// A fetcher: its leader broker, and which of the `num.replica.fetchers` for it.
@@ -56,15 +59,27 @@ struct Fetchers {
     places: BTreeMap<Key, FetcherKey>,
 }
 
+/// What the replicas share with the rest of the node.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<DynamicBrokerConfig>,
+    pub(crate) session: Arc<BrokerSession>,
+    pub(crate) metadata_cache: Arc<MetadataCache>,
+}
+
 /// See the module.
-#[derive(Default)]
 pub(crate) struct ReplicaManager {
-    /// The node and the runtime, once both are there.
-    surroundings: OnceLock<(Weak<Node>, Handle)>,
+    pub(crate) config: Arc<DynamicBrokerConfig>,
+    pub(crate) session: Arc<BrokerSession>,
+    pub(crate) metadata_cache: Arc<MetadataCache>,
+    pub(crate) log_manager: LogManager,
+    pub(crate) partitions: PartitionTable,
+    runtime: Handle,
     /// The image that the replicas go by. Held while one is being applied.
     applied: Mutex<ClusterImage>,
     /// Some replica could not be opened.
     unopened: Notify,
+    /// Wakes who writes down soon that DeleteRecords has moved the beginning of a log.
+    pub(crate) log_starts_moved: Notify,
     fetchers: Mutex<Fetchers>,
     proposals: Arc<AlterPartitions>,
     directories: Arc<DirectoryAssignments>,
@@ -77,48 +92,65 @@ pub(crate) struct ReplicaManager {
 }
 
 impl ReplicaManager {
-    /// Tells the replicas of the node that they are part of, before anything is published to it.
-    ///
-    /// # Panics
-    /// When called again.
-    pub(crate) fn attach(&self, node: &Arc<Node>, runtime: &Handle) {
-        let attached = self.surroundings.set((Arc::downgrade(node), runtime.clone()));
-        assert!(attached.is_ok(), "replicas are part of one node");
-        let (proposals, proposing) = (Arc::clone(&self.proposals), Arc::clone(node));
-        self.own(node, "AlterPartition", async move {
-            let channel = channel(&proposing, "alter-partition");
-            let broker_epoch = || proposing.broker_epoch();
-            proposals.run(proposing.config.node_id, &channel, broker_epoch).await;
+    /// Starts the replicas of this node; nothing is open before the first image is published to them.
+    pub(crate) fn start(
+        shared: Shared,
+        log_manager: LogManager,
+        controller: &ControllerHandle,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let Shared { config, session, metadata_cache } = shared;
+        let replicas = Arc::new(Self {
+            config,
+            session,
+            metadata_cache,
+            log_manager,
+            runtime,
+            partitions: PartitionTable::default(),
+            applied: Mutex::default(),
+            unopened: Notify::new(),
+            log_starts_moved: Notify::new(),
+            fetchers: Mutex::default(),
+            proposals: Arc::default(),
+            directories: Arc::default(),
+            moves: Arc::default(),
+            leader_quota: ReplicationQuota::default(),
+            follower_quota: ReplicationQuota::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         });
-        let (directories, assigning) = (Arc::clone(&self.directories), Arc::clone(node));
-        self.own(node, "AssignReplicasToDirs", async move {
-            directories.run(&assigning, &channel(&assigning, "assign-replicas-to-dirs")).await;
+        replicas.start_tasks(controller);
+        replicas
+    }
+
+    fn start_tasks(self: &Arc<Self>, controller: &ControllerHandle) {
+        let channel = |purpose| ControllerChannel::new(&self.config, controller, purpose);
+        let to_controller = channel("alter-partition");
+        let (proposals, replicas) = (Arc::clone(&self.proposals), Arc::clone(self));
+        self.own("AlterPartition", async move {
+            let broker_epoch = || replicas.session.broker_epoch();
+            proposals.run(replicas.config.node_id, &to_controller, broker_epoch).await;
         });
-        let moves = Arc::clone(&self.moves);
-        let moving = Arc::clone(node);
-        self.own(node, "moving replicas to other log directories", async move {
-            moves.run(moving).await;
+        let to_controller = channel("assign-replicas-to-dirs");
+        let (directories, replicas) = (Arc::clone(&self.directories), Arc::clone(self));
+        self.own("AssignReplicasToDirs", async move {
+            directories.run(&replicas, &to_controller).await;
         });
-        self.own(node, "checking the ISRs", check_isrs(Arc::clone(node)));
-        let failures = directories::watch_failures(Arc::clone(node));
-        self.own(node, "watching for log directories that fail", failures);
-        let returns = directories::watch_returns(Arc::clone(node));
-        self.own(node, "watching for log directories that return", returns);
-        self.own(node, "repairing damaged segments", repair::run(Arc::clone(node)));
-        self.own(node, "scrubbing segments", repair::scrub(Arc::clone(node)));
-        self.own(node, "opening replicas again", opening::run(Arc::clone(node)));
+        let (moves, replicas) = (Arc::clone(&self.moves), Arc::clone(self));
+        self.own("moving replicas to other log directories", async move {
+            moves.run(replicas).await;
+        });
+        self.own("checking the ISRs", check_isrs(Arc::clone(self)));
+        let failures = directories::watch_failures(Arc::clone(self));
+        self.own("watching for log directories that fail", failures);
+        self.own("repairing damaged segments", repair::run(Arc::clone(self)));
+        self.own("scrubbing segments", repair::scrub(Arc::clone(self)));
     }
 
     /// Runs a task of the replicas until all of them are stopped. A panic in it stops the node.
-    fn own(
-        &self,
-        node: &Node,
-        what: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let (_, runtime) = self.surroundings.get().expect("the replicas are attached");
-        self.tasks
-            .spawn_on(OwnerGuard::of(what, &node.failed).run(self.until_stopped(task)), runtime);
+    fn own(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let owner = OwnerGuard::of(what, &self.session.failed);
+        self.tasks.spawn_on(owner.run(self.until_stopped(task)), &self.runtime);
     }
 
     fn until_stopped<F: Future<Output = ()>>(&self, task: F) -> impl Future<Output = ()> + use<F> {
@@ -137,6 +169,34 @@ impl ReplicaManager {
         *self.lock() = Fetchers::default();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// The partition of a topic that a request names, if this broker has a replica of it.
+    pub(crate) fn replica(
+        &self,
+        image: &ClusterImage,
+        topic: &str,
+        index: PartitionIndex,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic_id = topic_id(image, topic, index)?;
+        self.partitions.replica(topic_id, index).map_err(LookupError::code)
+    }
+
+    /// The partition of a topic that a request names, if this broker leads it.
+    pub(crate) fn leader(
+        &self,
+        image: &ClusterImage,
+        topic: &str,
+        index: PartitionIndex,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic_id = topic_id(image, topic, index)?;
+        self.partitions.leader(topic_id, index).map_err(LookupError::code)
+    }
+
+    /// Whether a log directory takes no new replicas (KIP-1066).
+    pub(crate) fn is_cordoned(&self, directory: &DirectoryStatus) -> bool {
+        self.metadata_cache.image().metadata_version().is_cordoned_log_dirs_supported()
+            && dynamic::is_cordoned(&self.config.current(), &directory.path)
     }
 
     /// Has the controller asked for a change of a partition's in-sync replicas.
@@ -163,37 +223,37 @@ impl ReplicaManager {
     }
 
     /// Compares what lies in directories that have come into use with an image.
-    pub(crate) fn settle(&self, node: &Arc<Node>, image: &ClusterImage) {
-        let id = node.config.node_id;
+    pub(crate) fn settle(self: &Arc<Self>, image: &ClusterImage) {
+        let id = self.config.node_id;
         let known = |topic: &str, index| KnownReplica::find(image, id, topic, index);
         let open = |(topic, index): &PlaceKey| {
-            let partition = node.partitions.get(image.topics.by_name(topic)?.id, *index)?;
+            let partition = self.partitions.get(image.topics.by_name(topic)?.id, *index)?;
             Some(end_of(&partition.view()?))
         };
-        node.store.note_topics(image.topics.iter().map(|topic| topic.id));
-        for (key, place) in node.store.settle(&known, &open) {
+        self.log_manager.note_topics(image.topics.iter().map(|topic| topic.id));
+        for (key, place) in self.log_manager.settle(&known, &open) {
             let Some(topic) = image.topics.by_name(&key.0) else { continue };
-            let Some(partition) = node.partitions.remove(topic.id, key.1) else { continue };
-            self.move_all(node, vec![Move { key: (topic.id, key.1), to: None }]);
-            node.store.displace(&partition, key, place);
+            let Some(partition) = self.partitions.remove(topic.id, key.1) else { continue };
+            self.move_all(vec![Move { key: (topic.id, key.1), to: None }]);
+            self.log_manager.displace(&partition, key, place);
         }
     }
 
     /// Makes the replicas what a new image says.
-    pub(crate) fn on_published(&self, node: &Arc<Node>, delta: &ImageDelta, image: &ClusterImage) {
-        let id = node.config.node_id;
+    pub(crate) fn on_published(self: &Arc<Self>, delta: &ImageDelta, image: &ClusterImage) {
+        let id = self.config.node_id;
         let mut applied = self.lock_applied();
         *applied = image.clone();
-        node.store.note_topics(delta.created_topics.iter().map(|topic| topic.id));
-        self.remove(node, delta);
+        self.log_manager.note_topics(delta.created_topics.iter().map(|topic| topic.id));
+        self.remove(delta);
         let changed: BTreeSet<Key> = delta.changed_partitions.iter().map(key_of).collect();
-        let returned = self.settle_returned(node, image);
+        let returned = self.settle_returned(image);
         let returned = returned.iter().flat_map(|all| &all.changed_partitions);
         let returned = returned.filter(|change| !changed.contains(&key_of(change)));
         let here = |change: &&PartitionDelta| change.is_replica(id);
         let here = delta.changed_partitions.iter().chain(returned).filter(here);
-        self.take_roles(node, here.collect(), delta, image);
-        tell_statuses(node, delta, &statuses(image));
+        self.take_roles(here.collect(), delta, image);
+        tell_statuses(self, delta, &statuses(image));
     }
 
     fn lock_applied(&self) -> MutexGuard<'_, ClusterImage> {
@@ -201,64 +261,64 @@ impl ReplicaManager {
     }
 
     /// The replicas of directories that have come back and that the controller knows again, as if they were new.
-    fn settle_returned(&self, node: &Arc<Node>, image: &ClusterImage) -> Option<ImageDelta> {
-        let mut ids = node.store.unsettled_ids();
-        let registered = image.brokers.get(node.config.node_id)?;
+    fn settle_returned(self: &Arc<Self>, image: &ClusterImage) -> Option<ImageDelta> {
+        let mut ids = self.log_manager.unsettled_ids();
+        let registered = image.brokers.get(self.config.node_id)?;
         ids.retain(|id| registered.directories.contains(id));
         if ids.is_empty() {
             return None;
         }
-        node.store.find_returned(&ids);
-        self.settle(node, image);
+        self.log_manager.find_returned(&ids);
+        self.settle(image);
         let mut delta = ImageDelta::between(&ClusterImage::default(), image);
         let is_open =
-            |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
+            |change: &PartitionDelta| self.partitions.get(change.topic.id, change.index).is_some();
         delta.changed_partitions.retain(|change| !is_open(change));
         Some(delta)
     }
 
     /// Opens those of the replicas that are not open, and has them lead or follow.
     fn take_roles(
-        &self,
-        node: &Arc<Node>,
+        self: &Arc<Self>,
         here: Vec<&PartitionDelta>,
         delta: &ImageDelta,
         image: &ClusterImage,
     ) {
-        let id = node.config.node_id;
-        self.open(node, &here, image);
-        self.report_directories(node, &here, image);
+        let id = self.config.node_id;
+        self.open(&here, image);
+        self.report_directories(&here, image);
         let (led, followed): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|change| change.after.leader == id);
-        let fetchers = fetcher_count(node);
-        let moves = followed.into_iter().filter_map(|change| follow(node, change, fetchers));
+        let fetchers = fetcher_count(self);
+        let moves = followed.into_iter().filter_map(|change| follow(self, change, fetchers));
         let moves: Vec<Move> = moves.collect();
         let ended = led.iter().map(|change| Move { key: key_of(change), to: None });
-        self.assign(node, ended.chain(moves).collect(), delta, image);
+        self.assign(ended.chain(moves).collect(), delta, image);
         let statuses = statuses(image);
         for change in led {
-            if let Some(partition) = node.partitions.get(change.topic.id, change.index) {
+            if let Some(partition) = self.partitions.get(change.topic.id, change.index) {
                 partition.lead(&registration(change), &statuses);
             }
         }
     }
 
     /// Where the metadata does not have the directory of a replica, or another, the controller is told.
-    fn report_directories(&self, node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
+    fn report_directories(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
         if !image.metadata_version().is_directory_assignment_supported() {
             return;
         }
         for change in changes {
-            let Some(recorded) = change.after.directory(node.config.node_id) else { continue };
-            let partition = node.partitions.get(change.topic.id, change.index);
+            let Some(recorded) = change.after.directory(self.config.node_id) else { continue };
+            let partition = self.partitions.get(change.topic.id, change.index);
             // What is not open may not be counted on, wherever it lies.
             let is_usable = partition.is_some_and(|partition| !partition.is_offline());
             if !is_usable || self.moves.is_announced(key_of(change)) {
                 continue;
             }
-            let actual = node.store.directory_id_for(&change.topic.name, change.index);
+            let actual = self.log_manager.directory_id_for(&change.topic.name, change.index);
             let is_news = |actual: &Uuid| {
-                *actual != recorded || directories::waits_for_election(&change.after, node)
+                *actual != recorded
+                    || directories::waits_for_election(&change.after, self.config.node_id)
             };
             if let Some(actual) = actual.filter(is_news) {
                 self.directories.assign(key_of(change), actual);
@@ -266,35 +326,35 @@ impl ReplicaManager {
         }
     }
 
-    /// ReplicaManager of deleted topics, and those that a reassignment has taken from this broker.
-    fn remove(&self, node: &Arc<Node>, delta: &ImageDelta) {
-        let id = node.config.node_id;
+    /// Replicas of deleted topics, and those that a reassignment has taken from this broker.
+    fn remove(self: &Arc<Self>, delta: &ImageDelta) {
+        let id = self.config.node_id;
         let deleted = delta.deleted_topics.iter().flat_map(|topic| {
             topic.partitions().map(|(index, _)| (topic.id, index)).collect::<Vec<_>>()
         });
         let moved = delta.changed_partitions.iter().filter(|change| change.is_removed_from(id));
         let mut any = false;
         for (topic_id, index) in deleted.chain(moved.map(key_of)) {
-            if let Some(unopened) = node.partitions.remove_unopened((topic_id, index)) {
-                node.store.delete_unopened(&unopened.topic, index);
+            if let Some(unopened) = self.partitions.remove_unopened((topic_id, index)) {
+                self.log_manager.delete_unopened(&unopened.topic, index);
                 any = true;
             }
-            let Some(partition) = node.partitions.remove(topic_id, index) else { continue };
+            let Some(partition) = self.partitions.remove(topic_id, index) else { continue };
             let ended = vec![Move { key: (topic_id, index), to: None }];
-            self.move_all(node, ended);
-            node.store.delete(&partition);
+            self.move_all(ended);
+            self.log_manager.delete(&partition);
             any = true;
         }
         if any {
             // Another log may soon have the name, for which their offsets do not hold.
-            node.store.write_checkpoints(&node.partitions.all());
+            self.log_manager.write_checkpoints(&self.partitions.all());
         }
     }
 
     /// Gives replicas to their fetchers and tells fetchers where their leaders are.
-    fn assign(&self, node: &Arc<Node>, moves: Vec<Move>, delta: &ImageDelta, image: &ClusterImage) {
-        self.move_all(node, moves);
-        let listener = &node.config.listeners.inter_broker_listener_name;
+    fn assign(self: &Arc<Self>, moves: Vec<Move>, delta: &ImageDelta, image: &ClusterImage) {
+        self.move_all(moves);
+        let listener = &self.config.listeners.inter_broker_listener_name;
         let mut fetchers = self.lock();
         fetchers.running.retain(|(leader, _), sender| {
             let address = address_of(image, *leader, listener);
@@ -313,7 +373,7 @@ impl ReplicaManager {
         });
     }
 
-    fn move_all(&self, node: &Arc<Node>, moves: Vec<Move>) {
+    fn move_all(self: &Arc<Self>, moves: Vec<Move>) {
         let mut fetchers = self.lock();
         let fetchers = &mut *fetchers;
         let mut changes: BTreeMap<FetcherKey, Vec<Move>> = BTreeMap::new();
@@ -333,7 +393,7 @@ impl ReplicaManager {
         for (fetcher, moves) in changes {
             let sender = match fetchers.running.entry(fetcher) {
                 Entry::Occupied(running) => running.into_mut(),
-                Entry::Vacant(absent) => absent.insert(self.start(node, fetcher)),
+                Entry::Vacant(absent) => absent.insert(self.start_fetcher(fetcher)),
             };
             sender.send_modify(|assignment| {
                 let partitions = &mut Arc::make_mut(assignment).partitions;
@@ -347,59 +407,56 @@ impl ReplicaManager {
         }
     }
 
-    fn start(
-        &self,
-        node: &Arc<Node>,
+    fn start_fetcher(
+        self: &Arc<Self>,
         (leader_id, number): FetcherKey,
     ) -> watch::Sender<Arc<Assignment>> {
         let (sender, assignments) = watch::channel(Arc::default());
-        let Some((_, runtime)) = self.surroundings.get() else { return sender };
-        let configs = node.configs();
+        let configs = self.config.current();
         let timeout_ms = configs.int("replica.socket.timeout.ms");
         let options = FetcherOptions {
             leader_id,
-            client_id: format!("broker-{}-fetcher-{number}", node.config.node_id).into(),
+            client_id: format!("broker-{}-fetcher-{number}", self.config.node_id).into(),
             config: ReplicationConfig::new(&configs),
             request_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default()),
         };
         info!("fetcher {number} for broker {leader_id} starts");
-        let fetcher = Fetcher::new(Arc::clone(node), options, assignments);
+        let fetcher = Fetcher::new(Arc::clone(self), options, assignments);
         let what = format!("fetcher {number} for broker {leader_id}");
-        let run = OwnerGuard::of(what, &node.failed).run(self.until_stopped(fetcher.run()));
-        self.tasks.spawn_on(run, runtime);
+        let run = OwnerGuard::of(what, &self.session.failed).run(self.until_stopped(fetcher.run()));
+        self.tasks.spawn_on(run, &self.runtime);
         sender
     }
 }
 
-/// A channel to the controller of its own for each purpose: one must not wait for the other.
-fn channel(node: &Node, purpose: &str) -> ControllerChannel {
-    let timeout_ms = node.config.configs.int("controller.socket.timeout.ms");
-    let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default());
-    let client_id = ByteString::from(format!("broker-{}-{purpose}", node.config.node_id));
-    ControllerChannel::new(node.config.node_id, client_id, node.controller.clone(), timeout)
+/// The id of a topic that has such a partition.
+fn topic_id(image: &ClusterImage, topic: &str, index: PartitionIndex) -> Result<Uuid, ErrorCode> {
+    let topic = image.topics.by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok(topic.id)
 }
 
 /// Looks for followers that lag, twice in `replica.lag.time.max.ms`.
-async fn check_isrs(node: Arc<Node>) {
-    let half_ms = node.config.replication.lag_time_max_ms / 2;
+async fn check_isrs(replicas: Arc<ReplicaManager>) {
+    let half_ms = replicas.config.replication.lag_time_max_ms / 2;
     let period = Duration::from_millis(u64::try_from(half_ms).unwrap_or(1).max(1));
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let now_ms = clock::now_ms();
-        for partition in node.partitions.all().into_iter().filter(|p| p.is_leader()) {
+        for partition in replicas.partitions.all().into_iter().filter(|p| p.is_leader()) {
             if let Some(proposal) = partition.check_isr(now_ms) {
                 let (topic, index) = (partition.topic(), partition.index());
                 info!("{topic}-{index}: {:?} of the ISR is proposed", proposal.change);
-                node.replicas.propose(&partition, proposal);
+                replicas.propose(&partition, proposal);
             }
         }
     }
 }
 
-fn fetcher_count(node: &Node) -> u32 {
-    u32::try_from(node.configs().int("num.replica.fetchers")).unwrap_or(1).max(1)
+fn fetcher_count(replicas: &ReplicaManager) -> u32 {
+    u32::try_from(replicas.config.current().int("num.replica.fetchers")).unwrap_or(1).max(1)
 }
 
 fn key_of(change: &PartitionDelta) -> Key {
@@ -416,17 +473,17 @@ fn registration(change: &PartitionDelta) -> Registration {
 }
 
 /// A restart does not end a move.
-fn go_on_with_move(node: &Node, partition: &Partition) {
-    let Some(future) = node.store.found_future(partition) else { return };
+fn go_on_with_move(replicas: &ReplicaManager, partition: &Partition) {
+    let Some(future) = replicas.log_manager.found_future(partition) else { return };
     if partition.begin_move(future).is_ok() {
-        node.replicas.moves.go_on((partition.topic_id(), partition.index()));
+        replicas.moves.go_on((partition.topic_id(), partition.index()));
     }
 }
 
 /// Makes a replica a follower. What there is to fetch is news only with a new leader or a new epoch.
-fn follow(node: &Node, change: &PartitionDelta, fetchers: u32) -> Option<Move> {
+fn follow(replicas: &ReplicaManager, change: &PartitionDelta, fetchers: u32) -> Option<Move> {
     let key = key_of(change);
-    let partition = node.partitions.get(change.topic.id, change.index)?;
+    let partition = replicas.partitions.get(change.topic.id, change.index)?;
     let leader = change.after.leader;
     if !partition.follow(leader, &registration(change)) {
         return None;
@@ -467,16 +524,13 @@ fn statuses(image: &ClusterImage) -> BrokerStatuses {
 }
 
 /// Leaders judge their followers by what the metadata says of the brokers.
-fn tell_statuses(node: &Node, delta: &ImageDelta, statuses: &BrokerStatuses) {
+fn tell_statuses(replicas: &ReplicaManager, delta: &ImageDelta, statuses: &BrokerStatuses) {
     if delta.changed_brokers.is_empty() {
         return;
     }
-    for partition in node.partitions.all().into_iter().filter(|p| p.is_leader()) {
+    for partition in replicas.partitions.all().into_iter().filter(|p| p.is_leader()) {
         for broker in &delta.changed_brokers {
             partition.on_broker_status(*broker, statuses.get(broker).copied());
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

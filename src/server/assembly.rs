@@ -16,19 +16,36 @@ use klamm_replication::quorum::{Address, Endpoints, Quorum, QuorumConfig, Replic
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
+use crate::api::fetch_session::FetchSessions;
+use crate::api::services::Services;
+use crate::broker_session::BrokerSession;
 use crate::clock;
+use crate::cluster::auto_topics::AutoTopicCreation;
+use crate::cluster::broker_lifecycle::{AdvertisedListener, BrokerLifecycle};
 use crate::cluster::features;
-use crate::cluster::registration::AdvertisedListener;
+use crate::cluster::producer_ids::ProducerIds;
 use crate::config::BrokerConfig;
+use crate::config::dynamic::DynamicBrokerConfig;
+use crate::controller::channel::ControllerChannel;
 use crate::controller::driver::{self, Driver};
+use crate::controller::handle::ControllerHandle;
 use crate::controller::metadata_log::{self, MetadataLog, MetadataLogError};
 use crate::controller::publications::Publications;
 use crate::controller::quorum_peers::{QuorumClient, QuorumPeers};
-use crate::node::Node;
+use crate::coordinator::GroupCoordinators;
+use crate::metadata_cache::MetadataCache;
 use crate::random;
 use crate::replica::log_manager::{LogManager, TopicsSeen};
-use crate::server::broker::StartError;
+use crate::replica::replica_manager::{ReplicaManager, Shared};
+use crate::server::broker::{Advertised, StartError};
 use crate::server::publisher::Publisher;
+
+/// A node that has been put together.
+pub(crate) struct Node {
+    pub(crate) services: Arc<Services>,
+    pub(crate) lifecycle: Arc<BrokerLifecycle>,
+    pub(crate) threads: Threads,
+}
 
 /// What runs outside the runtime.
 pub(crate) struct Threads {
@@ -37,22 +54,22 @@ pub(crate) struct Threads {
     publications: Arc<Publications>,
 }
 
-/// Opens a node. `controllers` are its own controller listeners, as others reach them.
+/// Opens a node that others reach by these listeners.
 pub(crate) fn open(
     config: BrokerConfig,
-    controllers: Vec<AdvertisedListener>,
+    Advertised { broker: listeners, controller: controllers }: Advertised,
     runtime: Handle,
-) -> Result<(Arc<Node>, Threads), StartError> {
+) -> Result<Node, StartError> {
     // Opening the logs writes to the files by which the time of the last run is known.
     clock::resume(&config.storage.log_dirs);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let store = LogManager::open(&disk, &config)?;
+    let log_manager = LogManager::open(&disk, &config)?;
     let metadata_dir = config.storage.metadata_log_dir.clone();
-    let cluster_id = store.cluster_id().clone();
-    let local = ReplicaKey::new(config.node_id, store.metadata_directory_id());
+    let cluster_id = log_manager.cluster_id().clone();
+    let local = ReplicaKey::new(config.node_id, log_manager.metadata_directory_id());
     let identity = Identity { local, listener: controller_listener(&config), controllers };
-    let clean = store.last_shutdown() != LastShutdown::Unclean;
-    let storage = store.metadata_storage();
+    let clean = log_manager.last_shutdown() != LastShutdown::Unclean;
+    let storage = log_manager.metadata_storage();
     let voters = identity.configured_voters(&config);
     let opened = MetadataLog::open(storage, &metadata_dir, voters, clean, clock::now_ms())?;
     let mut log = opened.log;
@@ -60,8 +77,8 @@ pub(crate) fn open(
     let mut seen = TopicsSeen::default();
     seen.in_image(newest.newest());
     log.replay_all(&mut newest, &mut |record| seen.in_record(record))?;
-    store.judge_empty(seen, newest.newest())?;
-    let bootstrap = bootstrap_records(disk.as_ref(), &config, &store, newest.is_empty())?;
+    log_manager.judge_empty(seen, newest.newest())?;
+    let bootstrap = bootstrap_records(disk.as_ref(), &config, &log_manager, newest.is_empty())?;
     // What the first records of an empty log will finalize counts as well.
     let mut known = newest.newest().clone();
     if known.features.metadata_version().is_none() {
@@ -83,13 +100,14 @@ pub(crate) fn open(
         settings.max_idle_interval_ms = 0;
     }
     let mut quorum_config = identity.quorum_config(&config, cluster_id.clone());
-    quorum_config.must_catch_up = opened.boot.log.is_empty() && store.has_partitions();
+    quorum_config.must_catch_up = opened.boot.log.is_empty() && log_manager.has_partitions();
     let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
     tell_of_lost_log(&quorum.0, &metadata_dir);
-    let (handle, ends) = driver::channel();
-    let node = Arc::new(Node::new(config, cluster_id, store, handle));
-    node.groups.attach(&node);
-    node.replicas.attach(&node, &runtime);
+    let (controller, ends) = driver::channel();
+    let config = Arc::new(DynamicBrokerConfig::new(config));
+    let services = services(&config, log_manager, &controller, &runtime);
+    let lifecycle =
+        BrokerLifecycle::new(Arc::clone(&services.replicas), controller.clone(), listeners);
     let publications = Arc::new(Publications::default());
     let driver = Driver::new(
         quorum,
@@ -97,13 +115,55 @@ pub(crate) fn open(
         Controller::new(settings, newest),
         opened.loader,
         Arc::clone(&publications),
-        (ends, quorum_peers(&node, runtime, &identity.listener)),
-        &node.config.quorum,
+        (ends, quorum_peers(&services, runtime, &identity.listener)),
+        &config.quorum,
     );
-    let publisher = Publisher::new(Arc::clone(&node)).start(Arc::clone(&publications));
+    let publisher = Publisher::new(&services).start(Arc::clone(&publications));
     let publisher = publisher.map_err(StartError::Thread)?;
-    let metadata = driver.start(node.failed.clone()).map_err(StartError::Thread)?;
-    Ok((node, Threads { metadata, publisher, publications }))
+    let failed = services.session.failed.clone();
+    let metadata = driver.start(failed).map_err(StartError::Thread)?;
+    let threads = Threads { metadata, publisher, publications };
+    Ok(Node { services, lifecycle: Arc::new(lifecycle), threads })
+}
+
+/// The services of a node whose controller is reached by `controller`.
+fn services(
+    config: &Arc<DynamicBrokerConfig>,
+    log_manager: LogManager,
+    controller: &ControllerHandle,
+    runtime: &Handle,
+) -> Arc<Services> {
+    let cluster_id = log_manager.cluster_id().clone();
+    let session = Arc::new(BrokerSession::new(config, log_manager.node_failed().clone()));
+    let metadata_cache = Arc::new(MetadataCache::default());
+    let shared = Shared {
+        config: Arc::clone(config),
+        session: Arc::clone(&session),
+        metadata_cache: Arc::clone(&metadata_cache),
+    };
+    let replicas = ReplicaManager::start(shared, log_manager, controller, runtime.clone());
+    let groups = GroupCoordinators::new(config, Arc::clone(&replicas), Handle::clone(runtime));
+    let forwarding = Arc::new(ControllerChannel::new(config, controller, "forwarding"));
+    let auto_topics = AutoTopicCreation {
+        config: Arc::clone(config),
+        metadata_cache: Arc::clone(&metadata_cache),
+        channel: Arc::clone(&forwarding),
+    };
+    let (ids_config, ids_cache) = (Arc::clone(config), Arc::clone(&metadata_cache));
+    let slots = config.replication.max_incremental_fetch_session_cache_slots;
+    Arc::new(Services {
+        config: Arc::clone(config),
+        session,
+        cluster_id,
+        metadata_cache,
+        replicas,
+        controller: controller.clone(),
+        producer_ids: ProducerIds::new(ids_config, ids_cache, Arc::clone(&forwarding)),
+        forwarding,
+        groups: Arc::new(groups),
+        auto_topics,
+        fetch_sessions: FetchSessions::new(usize::try_from(slots).unwrap_or_default()),
+    })
 }
 
 fn tell_of_lost_log(quorum: &Quorum, metadata_dir: &Path) {
@@ -118,13 +178,15 @@ fn tell_of_lost_log(quorum: &Quorum, metadata_dir: &Path) {
 }
 
 /// Ends the threads, and closes the logs. A panic of a thread was told when it happened.
-pub(crate) fn close(node: &Node, threads: Threads) {
-    node.groups.shut_down();
-    node.controller.stop();
+pub(crate) fn close(services: &Services, threads: Threads) {
+    services.groups.shut_down();
+    services.controller.stop();
     drop(threads.metadata.join());
     threads.publications.stop();
     drop(threads.publisher.join());
-    node.store.close(&node.partitions.all(), node.broker_epoch());
+    let replicas = &services.replicas;
+    let epoch = services.session.broker_epoch();
+    replicas.log_manager.close(&replicas.partitions.all(), epoch);
 }
 
 /// The records that a new cluster begins with: those that formatting has left, or Klamm's own. Of the features that
@@ -132,7 +194,7 @@ pub(crate) fn close(node: &Node, threads: Threads) {
 fn bootstrap_records(
     disk: &dyn Disk,
     config: &BrokerConfig,
-    store: &LogManager,
+    log_manager: &LogManager,
     is_new: bool,
 ) -> Result<Vec<MetadataRecord>, MetadataLogError> {
     let formatted = metadata_log::read_bootstrap(disk, &config.storage.metadata_log_dir)?;
@@ -148,7 +210,7 @@ fn bootstrap_records(
     }
     let records = features::initial().bootstrap_records();
     if is_new && config.roles.controller {
-        let dirs = store.formatted_paths();
+        let dirs = log_manager.formatted_paths();
         metadata_log::write_bootstrap(disk, &dirs, &records, clock::wall_ms())?;
     }
     Ok(records)
@@ -223,13 +285,13 @@ fn address(at: &HostPort) -> Address {
     Address { host: at.host.clone().into(), port: at.port }
 }
 
-fn quorum_peers(node: &Node, runtime: Handle, listener: &ByteString) -> QuorumPeers {
-    let config = &node.config;
+fn quorum_peers(services: &Services, runtime: Handle, listener: &ByteString) -> QuorumPeers {
+    let config = &services.config;
     let timeout_ms = u64::try_from(config.quorum.request_timeout_ms).unwrap_or_default();
     let client = QuorumClient {
-        controller: node.controller.clone(),
+        controller: services.controller.clone(),
         client_id: format!("raft-client-{}", config.node_id).into(),
-        cluster_id: node.cluster_id.clone(),
+        cluster_id: services.cluster_id.clone(),
         listener: listener.clone(),
         request_timeout: Duration::from_millis(timeout_ms),
     };

@@ -22,21 +22,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use klamm_metadata::delta::ImageDelta;
+use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ids::BrokerId;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use crate::api::table::ListenerKind;
-use crate::cluster::registration::{self, AdvertisedListener, JoinError};
+use crate::api::services::{ApiService, Services};
+use crate::blocking;
+use crate::cluster::broker_lifecycle::{AdvertisedListener, BrokerLifecycle, JoinError};
+use crate::cluster::controller_registration::{self, ControllerMember};
 use crate::config::{BrokerConfig, Endpoint};
-use crate::controller::lifelines;
 use crate::controller::metadata_log::MetadataLogError;
+use crate::controller::process_monitor;
 use crate::net::connection::ConnectionLimits;
 use crate::net::connection_quotas::{ConnectionQuotaLimits, ConnectionQuotas, UnknownHost};
 use crate::net::listener::{Listener, ListenerOptions, SocketOptions};
-use crate::node::Node;
+use crate::net::service::ListenerKind;
 use crate::owner::OwnerGuard;
 use crate::replica::log_manager::StoreError;
 use crate::server::assembly::{self, Threads};
@@ -81,9 +85,11 @@ impl From<MetadataLogError> for StartError {
 
 /// A running broker. Dropping it without [`Broker::shutdown`] leaves its directories as after a crash.
 pub struct Broker {
-    pub(crate) node: Arc<Node>,
+    services: Arc<Services>,
+    lifecycle: Arc<BrokerLifecycle>,
     addresses: Vec<(String, SocketAddr)>,
-    advertised: Vec<AdvertisedListener>,
+    /// The first listener of a broker, as advertised.
+    bootstrap: Option<AdvertisedListener>,
     /// Ends what serves clients.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -94,7 +100,7 @@ pub struct Broker {
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker")
-            .field("node_id", &self.node.config.node_id)
+            .field("node_id", &self.services.config.node_id)
             .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
@@ -116,32 +122,31 @@ impl Broker {
             (listener.name().to_string(), address)
         });
         let addresses = addresses.collect();
-        let (runtime, controllers) = (Handle::current(), bound.controllers.clone());
-        let opened =
-            tokio::task::spawn_blocking(move || assembly::open(config, controllers, runtime));
-        let (node, threads) = match opened.await {
-            Ok(opened) => opened?,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
+        let (runtime, advertised) = (Handle::current(), bound.advertised.clone());
+        let opened = blocking::run(move || assembly::open(config, advertised, runtime)).await;
+        let assembly::Node { services, lifecycle, threads } = opened?;
         let (brokers, controllers): (Vec<_>, Vec<_>) = bound
             .listeners
             .into_iter()
             .partition(|listener| listener.kind() == ListenerKind::Broker);
         let broker = Self {
-            node,
+            services,
+            lifecycle,
             addresses,
-            advertised: bound.advertised,
+            bootstrap: bound.advertised.broker.first().cloned(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             threads,
             quotas: Arc::clone(&quotas),
         };
+        broker.keep_opening();
         // The quorum needs its controllers before there is a cluster to join.
         broker.accept(controllers, &quotas);
-        let follow = Arc::clone(&quotas).follow(Arc::clone(&broker.node), broker.stop.clone());
+        let config = Arc::clone(&broker.services.config);
+        let follow = Arc::clone(&quotas).follow(config, broker.stop.clone());
         broker.own("following the limits of connections", follow);
         let joined = tokio::select! {
-            joined = broker.join(&bound.controllers) => joined,
+            joined = broker.join(bound.advertised.controller) => joined,
             () = broker.failed() => Err(StartError::Failed),
         };
         match joined {
@@ -157,26 +162,50 @@ impl Broker {
     }
 
     /// Makes the node a member of its cluster.
-    async fn join(&self, controllers: &[AdvertisedListener]) -> Result<(), StartError> {
-        let roles = self.node.config.roles;
+    async fn join(&self, controllers: Vec<AdvertisedListener>) -> Result<(), StartError> {
+        let (services, stop) = (&self.services, || self.stop.clone());
+        let (config, metadata_cache) =
+            (Arc::clone(&services.config), Arc::clone(&services.metadata_cache));
+        let roles = config.roles;
         if roles.controller {
-            let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
-            let registration = registration::register_controller(node, controllers.to_vec(), stop);
+            let controller = services.controller.clone();
+            let monitor = process_monitor::run(
+                Arc::clone(&config),
+                controller.clone(),
+                Arc::clone(&metadata_cache),
+                stop(),
+            );
+            self.own("watching the processes of brokers", monitor);
+            let session = Arc::clone(&services.session);
+            let member = ControllerMember { config, session, metadata_cache, controller };
+            let registration =
+                controller_registration::keep_registered(member, controllers, stop());
             self.own("registering the controller", registration);
-            let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
-            self.own("watching the processes of brokers", lifelines::run(node, stop));
         }
         if roles.broker {
-            registration::join(&self.node, &self.advertised).await?;
+            let returns = Arc::clone(&self.lifecycle).watch_returned_directories(stop());
+            self.own("watching for log directories that return", returns);
+            self.lifecycle.join().await?;
         }
         Ok(())
+    }
+
+    /// Has replicas opened that could not be opened at first; groups that lie in them are coordinated then.
+    fn keep_opening(&self) {
+        let groups = Arc::clone(&self.services.groups);
+        let on_opened = move |delta: &ImageDelta, image: &ClusterImage| {
+            groups.on_published(delta, image);
+        };
+        let replicas = Arc::clone(&self.services.replicas);
+        self.own("opening replicas again", replicas.keep_opening(self.stop.clone(), on_opened));
     }
 
     fn accept(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         for listener in listeners {
             let what = format!("listener {}", listener.name());
-            let (node, tasks) = (Arc::clone(&self.node), self.tasks.clone());
-            self.own(what, listener.run(node, Arc::clone(quotas), tasks, self.stop.clone()));
+            let service = Arc::new(ApiService(Arc::clone(&self.services)));
+            let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
+            self.own(what, listener.run(service, Arc::clone(quotas), tasks, stop));
         }
     }
 
@@ -186,15 +215,16 @@ impl Broker {
         what: impl Into<Cow<'static, str>>,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.tasks.spawn(OwnerGuard::of(what, &self.node.failed).run(task));
+        self.tasks.spawn(OwnerGuard::of(what, &self.services.session.failed).run(task));
     }
 
     fn serve(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         self.accept(listeners, quotas);
-        let (node, stop) = (Arc::clone(&self.node), self.stop.clone());
-        self.own("maintenance of the logs", maintenance::run(Arc::clone(&node), stop.clone()));
-        if node.config.roles.broker {
-            self.own("heartbeats", registration::keep_contact(node, stop));
+        let replicas = Arc::clone(&self.services.replicas);
+        self.own("maintenance of the logs", maintenance::run(replicas, self.stop.clone()));
+        if self.services.config.roles.broker {
+            let heartbeats = Arc::clone(&self.lifecycle).keep_contact(self.stop.clone());
+            self.own("heartbeats", heartbeats);
         }
     }
 
@@ -206,35 +236,35 @@ impl Broker {
     /// What clients use as `bootstrap.servers`: the first listener, as advertised. Empty on a node that is a
     /// controller only.
     pub fn bootstrap_servers(&self) -> String {
-        self.advertised
-            .first()
+        self.bootstrap
+            .as_ref()
             .map_or_else(String::new, |first| format!("{}:{}", first.host, first.port))
     }
 
     pub fn node_id(&self) -> BrokerId {
-        self.node.config.node_id
+        self.services.config.node_id
     }
 
     pub fn cluster_id(&self) -> &str {
-        &self.node.cluster_id
+        &self.services.cluster_id
     }
 
     /// What can be asked about the node while it runs. It does not keep the node alive.
     pub(crate) fn inspection(&self) -> Inspection {
-        Inspection::new(&self.node, &self.quotas)
+        Inspection::new(&self.services, &self.quotas)
     }
 
     /// Waits until the broker can no longer go on: all log directories or the metadata log have
     /// failed. What to do then is [`Broker::shutdown`].
     pub async fn failed(&self) {
-        self.node.failed.cancelled().await;
+        self.services.session.failed.cancelled().await;
     }
 
     /// Stops serving, syncs and closes everything, and leaves the directories in order.
     pub async fn shutdown(self) {
-        let config = &self.node.config;
+        let config = &self.services.config;
         if config.roles.broker && config.lifecycle.controlled_shutdown_enable {
-            registration::leave(&self.node).await;
+            self.lifecycle.leave().await;
         }
         self.end().await;
         info!("the broker is stopped");
@@ -247,9 +277,9 @@ impl Broker {
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             error!("connections did not end within {} s", DRAIN_TIMEOUT.as_secs());
         }
-        self.node.replicas.stop().await;
-        let (node, threads) = (self.node, self.threads);
-        let closed = tokio::task::spawn_blocking(move || assembly::close(&node, threads));
+        self.services.replicas.stop().await;
+        let (services, threads) = (self.services, self.threads);
+        let closed = tokio::task::spawn_blocking(move || assembly::close(&services, threads));
         if closed.await.is_err() {
             error!("closing the logs panicked: the next start verifies them");
         }
@@ -259,25 +289,34 @@ impl Broker {
 /// The sockets of a node, and what others are told of them.
 struct Bound {
     listeners: Vec<Listener>,
-    /// What clients and brokers are told.
-    advertised: Vec<AdvertisedListener>,
-    /// What other controllers, and brokers that look for one, are told.
-    controllers: Vec<AdvertisedListener>,
+    advertised: Advertised,
+}
+
+/// How others reach the listeners of a node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Advertised {
+    /// By clients and brokers.
+    pub(crate) broker: Vec<AdvertisedListener>,
+    /// By other controllers, and by brokers that look for one.
+    pub(crate) controller: Vec<AdvertisedListener>,
 }
 
 impl Bound {
     /// Binds all listeners, so that a port of 0 is known before it is advertised.
     async fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
-        let mut bound =
-            Self { listeners: Vec::new(), advertised: Vec::new(), controllers: Vec::new() };
+        let mut bound = Self { listeners: Vec::new(), advertised: Advertised::default() };
         let told = &config.listeners;
         for endpoint in &told.broker {
             let at = bound.listen(config, endpoint, ListenerKind::Broker).await?;
-            bound.advertised.extend(advertised(&told.advertised_broker, endpoint, at));
+            bound.advertised.broker.extend(advertised(&told.advertised_broker, endpoint, at));
         }
         for endpoint in &told.controller {
             let at = bound.listen(config, endpoint, ListenerKind::Controller).await?;
-            bound.controllers.extend(advertised(&told.advertised_controller, endpoint, at));
+            bound.advertised.controller.extend(advertised(
+                &told.advertised_controller,
+                endpoint,
+                at,
+            ));
         }
         Ok(bound)
     }
@@ -348,3 +387,6 @@ fn count(value: i32) -> usize {
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests;

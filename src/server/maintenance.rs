@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::clock;
-use crate::node::Node;
+use crate::replica::replica_manager::ReplicaManager;
+use crate::{blocking, clock};
 
 /// How often directories and files of deleted logs are looked at.
 const REMOVE_DELETED_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,8 +22,8 @@ const LONGEST_PERIOD: Duration = Duration::from_secs(365 * 24 * 3600);
 const LOG_START_DELAY: Duration = Duration::from_millis(200);
 
 /// Runs until `stop`.
-pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
-    let storage = &node.config.storage;
+pub(crate) async fn run(replicas: Arc<ReplicaManager>, stop: CancellationToken) {
+    let storage = &replicas.config.storage;
     let period = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1));
     let mut retention = interval(period(storage.retention_check_interval_ms));
     let mut producers =
@@ -32,22 +32,20 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut overdue = interval(period(storage.flush_scheduler_interval_ms));
     let mut deleted = interval(REMOVE_DELETED_INTERVAL);
     loop {
-        let work: fn(&Node) = tokio::select! {
+        let work: fn(&ReplicaManager) = tokio::select! {
             () = stop.cancelled() => return,
             _ = retention.tick() => apply_retention,
             _ = producers.tick() => expire_producers,
             _ = checkpoints.tick() => write_checkpoints,
-            () = node.log_starts_moved.notified() => tokio::select! {
+            () = replicas.log_starts_moved.notified() => tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOG_START_DELAY) => write_checkpoints,
             },
             _ = overdue.tick() => flush_overdue,
             _ = deleted.tick() => remove_deleted,
         };
-        let node = Arc::clone(&node);
-        if let Err(panic) = tokio::task::spawn_blocking(move || work(&node)).await {
-            std::panic::resume_unwind(panic.into_panic());
-        }
+        let replicas = Arc::clone(&replicas);
+        blocking::run(move || work(&replicas)).await;
     }
 }
 
@@ -59,9 +57,9 @@ fn interval(period: Duration) -> tokio::time::Interval {
     interval
 }
 
-fn apply_retention(node: &Node) {
+fn apply_retention(replicas: &ReplicaManager) {
     let now = clock::now();
-    for partition in node.partitions.all() {
+    for partition in replicas.partitions.all() {
         let applied = partition.with_log(|log| log.apply_retention(now));
         match applied {
             Ok(Ok(deleted)) => {
@@ -85,9 +83,9 @@ fn apply_retention(node: &Node) {
     }
 }
 
-fn expire_producers(node: &Node) {
+fn expire_producers(replicas: &ReplicaManager) {
     let now = clock::now();
-    for partition in node.partitions.all() {
+    for partition in replicas.partitions.all() {
         // A closed log has no producers any more.
         partition
             .with_log(|log| {
@@ -98,24 +96,24 @@ fn expire_producers(node: &Node) {
     }
 }
 
-fn write_checkpoints(node: &Node) {
-    node.store.write_checkpoints(&node.partitions.all());
+fn write_checkpoints(replicas: &ReplicaManager) {
+    replicas.log_manager.write_checkpoints(&replicas.partitions.all());
 }
 
-fn flush_overdue(node: &Node) {
+fn flush_overdue(replicas: &ReplicaManager) {
     let now_ms = clock::now_ms();
-    node.partitions.all().iter().for_each(|partition| partition.flush_if_overdue(now_ms));
+    replicas.partitions.all().iter().for_each(|partition| partition.flush_if_overdue(now_ms));
 }
 
-fn remove_deleted(node: &Node) {
-    if !node.store.any_online() {
+fn remove_deleted(replicas: &ReplicaManager) {
+    if !replicas.log_manager.any_online() {
         error!("all log directories have failed, the broker stops");
-        node.failed.cancel();
+        replicas.session.failed.cancel();
         return;
     }
     let now_ms = clock::now_ms();
-    node.store.remove_deleted(now_ms);
-    for partition in node.partitions.all() {
+    replicas.log_manager.remove_deleted(now_ms);
+    for partition in replicas.partitions.all() {
         if let Ok(Err(failure)) = partition.with_log(|log| log.remove_deleted_files(now_ms)) {
             error!("{}-{}: {failure}", partition.topic(), partition.index());
         }

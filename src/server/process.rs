@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use crate::cli::ExitStatus;
-use crate::cluster::registration::JoinError;
+use crate::cluster::broker_lifecycle::JoinError;
 use crate::config::BrokerConfig;
 use crate::net::descriptors;
 use crate::server::broker::{Broker, StartError};

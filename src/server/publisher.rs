@@ -16,16 +16,23 @@ use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::{ConfigResource, ConfigResourceType};
 use tracing::{error, warn};
 
-use crate::config::dynamic;
+use crate::api::services::Services;
+use crate::broker_session::BrokerSession;
+use crate::config::dynamic::{self, DynamicBrokerConfig};
 use crate::controller::publications::Publications;
-use crate::metadata_cache::PublishedImage;
-use crate::node::Node;
+use crate::coordinator::GroupCoordinators;
+use crate::metadata_cache::{MetadataCache, PublishedImage};
 use crate::owner::OwnerGuard;
+use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::settings::partition_config;
 
 /// Applies images to a node.
 pub(crate) struct Publisher {
-    node: Arc<Node>,
+    config: Arc<DynamicBrokerConfig>,
+    session: Arc<BrokerSession>,
+    metadata_cache: Arc<MetadataCache>,
+    replicas: Arc<ReplicaManager>,
+    groups: Arc<GroupCoordinators>,
     applied: Arc<PublishedImage>,
     /// The dynamic configuration that is in force: of all brokers, and of this node.
     dynamic_configs: (Configs, Configs),
@@ -36,9 +43,13 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
+    pub(crate) fn new(services: &Services) -> Self {
         Self {
-            node,
+            config: Arc::clone(&services.config),
+            session: Arc::clone(&services.session),
+            metadata_cache: Arc::clone(&services.metadata_cache),
+            replicas: Arc::clone(&services.replicas),
+            groups: Arc::clone(&services.groups),
             applied: Arc::default(),
             dynamic_configs: Default::default(),
             caught_up: false,
@@ -52,7 +63,7 @@ impl Publisher {
         mut self,
         publications: Arc<Publications>,
     ) -> std::io::Result<JoinHandle<()>> {
-        let owner = OwnerGuard::of("applying the metadata", &self.node.failed);
+        let owner = OwnerGuard::of("applying the metadata", &self.session.failed);
         std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
             let _owner = owner;
             while let Some((published, completions)) = publications.take() {
@@ -71,26 +82,27 @@ impl Publisher {
         if !self.caught_up {
             // Older states name partitions that are long gone: their logs must not be taken for those of
             // today. What holds this broker's own registration is as new as its start.
-            let own = published.image.brokers.get(self.node.config.node_id);
-            self.caught_up = own.is_some_and(|own| own.incarnation_id == self.node.incarnation_id);
+            let own = published.image.brokers.get(self.config.node_id);
+            self.caught_up =
+                own.is_some_and(|own| own.incarnation_id == self.session.incarnation_id);
             if !self.caught_up {
                 self.apply_broker_configs(&published.image);
-                self.node.metadata_cache.publish(published);
+                self.metadata_cache.publish(published);
                 return;
             }
-            self.node.replicas.settle(&self.node, &published.image);
+            self.replicas.settle(&published.image);
         }
         self.tell_of_quotas(&published.image);
         let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
         let delta = ImageDelta::between(&before.image, &published.image);
         if delta.is_empty() {
-            self.node.metadata_cache.publish(published);
+            self.metadata_cache.publish(published);
             return;
         }
         self.apply_configs(&delta, &published.image);
-        self.node.replicas.on_published(&self.node, &delta, &published.image);
-        self.node.metadata_cache.publish(Arc::clone(&published));
-        self.node.groups.on_published(&delta, &published.image);
+        self.replicas.on_published(&delta, &published.image);
+        self.metadata_cache.publish(Arc::clone(&published));
+        self.groups.on_published(&delta, &published.image);
     }
 
     /// Apache Kafka would slow clients down where the metadata log says so.
@@ -111,9 +123,9 @@ impl Publisher {
             .any(|resource| resource.type_ == ConfigResourceType::Broker);
         if of_brokers {
             self.apply_broker_configs(image);
-            for partition in self.node.partitions.all() {
+            for partition in self.replicas.partitions.all() {
                 let overrides = image.configs.of(&ConfigResource::topic(partition.topic().clone()));
-                let configs = self.node.configs();
+                let configs = self.config.current();
                 partition.set_config(partition_config(&configs, partition.topic(), overrides));
             }
         }
@@ -123,9 +135,9 @@ impl Publisher {
             }
             let Some(topic) = image.topics.by_name(&resource.name) else { continue };
             let overrides = image.configs.of(resource);
-            let configs = self.node.configs();
+            let configs = self.config.current();
             for (index, _) in topic.partitions() {
-                if let Some(partition) = self.node.partitions.get(topic.id, index) {
+                if let Some(partition) = self.replicas.partitions.get(topic.id, index) {
                     partition.set_config(partition_config(&configs, &topic.name, overrides));
                 }
             }
@@ -135,12 +147,12 @@ impl Publisher {
     /// Applies the dynamic configuration of this node unless it is in force.
     fn apply_broker_configs(&mut self, image: &ClusterImage) {
         let of_all = image.configs.of(&ConfigResource::all_brokers());
-        let of_this = image.configs.of(&ConfigResource::broker(self.node.config.node_id));
+        let of_this = image.configs.of(&ConfigResource::broker(self.config.node_id));
         if (of_all, of_this) == (&self.dynamic_configs.0, &self.dynamic_configs.1) {
             return;
         }
         self.dynamic_configs = (of_all.clone(), of_this.clone());
-        let mut configs = BrokerConfigs::clone(&self.node.configs());
+        let mut configs = BrokerConfigs::clone(&self.config.current());
         let mut ignored = configs.set_dynamic_default(of_all.clone());
         ignored.extend(configs.set_dynamic_broker(of_this.clone()));
         if !ignored.is_empty() {
@@ -149,6 +161,7 @@ impl Publisher {
         for refusal in dynamic::without_effect(&configs) {
             error!("a dynamic configuration of this broker has no effect: {refusal}");
         }
-        self.node.set_configs(configs);
+        self.config.replace(configs);
+        self.session.heartbeat_due.notify_one();
     }
 }

@@ -14,10 +14,10 @@ use klamm_replication::quorum::QuorumDescription;
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use crate::api::services::Services;
 use crate::config::BrokerConfig;
 use crate::net::connection_quotas::ConnectionQuotas;
 use crate::net::descriptors;
-use crate::node::Node;
 
 /// How long the controller's thread may take to describe the quorum.
 const QUORUM_LIMIT: Duration = Duration::from_secs(2);
@@ -25,13 +25,13 @@ const QUORUM_LIMIT: Duration = Duration::from_secs(2);
 /// A running node, as far as it is asked about.
 #[derive(Debug, Clone)]
 pub(crate) struct Inspection {
-    node: Weak<Node>,
+    services: Weak<Services>,
     quotas: Weak<ConnectionQuotas>,
 }
 
 impl Inspection {
-    pub(crate) fn new(node: &Arc<Node>, quotas: &Arc<ConnectionQuotas>) -> Self {
-        Self { node: Arc::downgrade(node), quotas: Arc::downgrade(quotas) }
+    pub(crate) fn new(services: &Arc<Services>, quotas: &Arc<ConnectionQuotas>) -> Self {
+        Self { services: Arc::downgrade(services), quotas: Arc::downgrade(quotas) }
     }
 }
 
@@ -69,7 +69,7 @@ impl StateDump {
             line!("the node is starting");
             return;
         };
-        let Some(node) = inspection.node.upgrade() else {
+        let Some(services) = inspection.services.upgrade() else {
             line!("the node has stopped");
             return;
         };
@@ -77,11 +77,11 @@ impl StateDump {
             let (connections, addresses) = quotas.counts();
             line!("connections: {connections}, of {addresses} addresses");
         }
-        write_metadata(&node);
-        write_quorum(&node).await;
-        write_directories(&node);
-        write_partitions(&node);
-        write_coordinators(&node);
+        write_metadata(&services);
+        write_quorum(&services).await;
+        write_directories(&services);
+        write_partitions(&services);
+        write_coordinators(&services);
         line!("end of the state of {}", self.name);
     }
 }
@@ -149,35 +149,39 @@ fn thread(stat: &str) -> Option<String> {
     Some(format!("{name}: {state}"))
 }
 
-fn write_metadata(node: &Node) {
-    let image = node.metadata_cache.image();
+fn write_metadata(services: &Services) {
+    let image = services.metadata_cache.image();
     let brokers = image.brokers.iter();
     let fenced: Vec<String> =
         brokers.filter(|broker| broker.fenced).map(|broker| broker.id.to_string()).collect();
     line!(
         "metadata of cluster {}: offset {}, metadata.version {}, {} brokers, fenced [{}], {} topics",
-        node.cluster_id,
+        services.cluster_id,
         image.end_offset,
         image.metadata_version(),
         image.brokers.len(),
         fenced.join(", "),
         image.topics.len()
     );
-    if node.config.roles.broker {
-        let confirmed = if node.has_lease() { "confirmed" } else { "not confirmed" };
-        line!("registration: broker epoch {}, {confirmed} by the controller", node.broker_epoch());
+    if services.config.roles.broker {
+        let confirmed =
+            if services.session.has_valid_lease() { "confirmed" } else { "not confirmed" };
+        line!(
+            "registration: broker epoch {}, {confirmed} by the controller",
+            services.session.broker_epoch()
+        );
     }
 }
 
-async fn write_quorum(node: &Node) {
-    let leader = node.controller.leader().borrow().clone();
+async fn write_quorum(services: &Services) {
+    let leader = services.controller.leader().borrow().clone();
     let name = leader.id.map_or("nobody".to_owned(), |id| format!("node {id}"));
     let here = if leader.is_active_here { ", this node is the active controller" } else { "" };
     line!("quorum: epoch {}, led by {name}{here}", leader.epoch);
     if !leader.is_active_here {
         return;
     }
-    match tokio::time::timeout(QUORUM_LIMIT, node.controller.describe_quorum()).await {
+    match tokio::time::timeout(QUORUM_LIMIT, services.controller.describe_quorum()).await {
         Ok(Ok(description)) => write_replicas_of_quorum(&description),
         Ok(Err(error)) => line!("quorum: not described: {}", error.message()),
         Err(_) => line!("quorum: the controller's thread does not answer"),
@@ -195,8 +199,8 @@ fn write_replicas_of_quorum(quorum: &QuorumDescription) {
     }
 }
 
-fn write_directories(node: &Node) {
-    for directory in node.store.directories() {
+fn write_directories(services: &Services) {
+    for directory in services.replicas.log_manager.directories() {
         let path = directory.absolute_path();
         match directory.space {
             Some(space) => line!(
@@ -209,12 +213,12 @@ fn write_directories(node: &Node) {
     }
 }
 
-fn write_partitions(node: &Node) {
-    let here = node.partitions.all();
+fn write_partitions(services: &Services) {
+    let here = services.replicas.partitions.all();
     let led = here.iter().filter(|partition| partition.is_leader()).count();
     let offline = here.iter().filter(|partition| partition.is_offline()).count();
     line!("partitions here: {}, {led} led, {offline} offline", here.len());
-    let image = node.metadata_cache.image();
+    let image = services.metadata_cache.image();
     let (mut leaderless, mut under_replicated) = (0, 0);
     for (_, _, partition) in image.topics.all_partitions() {
         leaderless += usize::from(partition.leader < 0);
@@ -225,8 +229,8 @@ fn write_partitions(node: &Node) {
     );
 }
 
-fn write_coordinators(node: &Node) {
-    match node.groups.list(&ListFilter::default()) {
+fn write_coordinators(services: &Services) {
+    match services.groups.list(&ListFilter::default()) {
         Ok(groups) => {
             let mut states: BTreeMap<String, usize> = BTreeMap::new();
             for group in &groups {
@@ -238,8 +242,8 @@ fn write_coordinators(node: &Node) {
         }
         Err(error) => line!("groups coordinated here: {}", error.message()),
     }
-    let slots = node.config.replication.max_incremental_fetch_session_cache_slots;
-    line!("fetch sessions: {} of {slots}", node.fetch_sessions.len());
+    let slots = services.config.replication.max_incremental_fetch_session_cache_slots;
+    line!("fetch sessions: {} of {slots}", services.fetch_sessions.len());
 }
 
 #[cfg(test)]

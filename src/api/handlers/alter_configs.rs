@@ -7,22 +7,19 @@ use klamm_protocol::messages::alter_configs_response::{
     AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
+use crate::api::context::Context;
 use crate::api::forwarding;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::config::dynamic::{ChangeRefusal, check_change};
 use crate::controller::channel::{ChannelError, ControllerRequest};
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: AlterConfigsRequest = request.decode()?;
-    let node = &context.node;
-    let mut checked = check_legacy(&body, node.config.node_id);
-    let refused = check_brokers(node, &body, &mut checked);
+    let services = &context.services;
+    let mut checked = check_legacy(&body, services.config.node_id);
+    let refused = check_brokers(services, &body, &mut checked);
     let decided = decide(&context, &request, forwarded_legacy(&body, &checked)).await;
     let mut response = join_legacy(&body, &checked, &decided);
     for (index, refusal) in refused {
@@ -35,7 +32,7 @@ pub(crate) async fn handle(
 /// Looks whether this broker could live with a change of its configuration; returns what it refuses
 /// by the place in the request.
 fn check_brokers(
-    node: &Node,
+    services: &Services,
     body: &AlterConfigsRequest,
     checked: &mut [Checked],
 ) -> Vec<(usize, ChangeRefusal)> {
@@ -48,7 +45,9 @@ fn check_brokers(
         let values = resource.configs.iter();
         let values = values.filter_map(|config| Some((config.name.clone(), config.value.clone()?)));
         let per_broker = !resource.resource_name.is_empty();
-        if let Err(refusal) = check_change(&node.configs(), &values.collect(), per_broker) {
+        if let Err(refusal) =
+            check_change(&services.config.current(), &values.collect(), per_broker)
+        {
             *checked = Checked::Here;
             refused.push((index, refusal));
         }
@@ -60,11 +59,11 @@ fn check_brokers(
 pub(crate) async fn handle_on_controller(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let body: AlterConfigsRequest = request.decode()?;
     let (asked, is_forwarded) = (body.clone(), context.is_forwarded);
     let decided = context
-        .node
+        .services
         .controller
         .decide_held(AlterConfigsRequest::HELD_UNTIL, move |controller, _| {
             controller.on_alter_configs(&asked, is_forwarded)

@@ -10,24 +10,22 @@ use klamm_protocol::messages::alter_partition_reassignments_response::{
     AlterPartitionReassignmentsResponse, ReassignablePartitionResponse, ReassignableTopicResponse,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::controller::deadline;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: Arc<AlterPartitionReassignmentsRequest> = Arc::new(request.decode()?);
     // Nothing to move is done at once, whatever the deadline.
     if body.topics.is_empty() {
         return request.respond(&AlterPartitionReassignmentsResponse::default());
     }
     let asked = Arc::clone(&body);
-    let altered = context.node.controller.decide_within(body.timeout_ms, move |controller, _| {
-        controller.on_alter_partition_reassignments(&asked)
-    });
+    let altered =
+        context.services.controller.decide_within(body.timeout_ms, move |controller, _| {
+            controller.on_alter_partition_reassignments(&asked)
+        });
     let answer = altered.await.unwrap_or_else(|code| refused(&body, code));
     request.respond(&answer)
 }

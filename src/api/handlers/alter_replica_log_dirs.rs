@@ -16,11 +16,11 @@ use klamm_protocol::messages::alter_replica_log_dirs_response::{
 };
 use tracing::warn;
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 use crate::replica::alter_log_dirs::BeginError;
 use crate::replica::log_manager::DirectoryStatus;
 
@@ -65,13 +65,10 @@ impl MoveRefusal {
     }
 }
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: AlterReplicaLogDirsRequest = request.decode()?;
-    let node = context.node;
-    let altered = tokio::task::spawn_blocking(move || alter(&node, &body));
+    let services = context.services;
+    let altered = tokio::task::spawn_blocking(move || alter(&services, &body));
     let results = match altered.await {
         Ok(results) => results,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -79,15 +76,18 @@ pub(crate) async fn handle(
     request.respond(&AlterReplicaLogDirsResponse { results, ..Default::default() })
 }
 
-fn alter(node: &Node, body: &AlterReplicaLogDirsRequest) -> Vec<AlterReplicaLogDirTopicResult> {
-    let image = node.metadata_cache.image();
-    let directories = node.store.directories();
+fn alter(
+    services: &Services,
+    body: &AlterReplicaLogDirsRequest,
+) -> Vec<AlterReplicaLogDirTopicResult> {
+    let image = services.metadata_cache.image();
+    let directories = services.replicas.log_manager.directories();
     let wanted = wanted_directories(body).into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(partition_index, path)| {
             let replica = (&name, partition_index);
             let altered = check_name(replica)
-                .and_then(|()| check_directory(node, &directories, &path))
-                .and_then(|path| alter_one(node, &image, replica, path));
+                .and_then(|()| check_directory(services, &directories, &path))
+                .and_then(|path| alter_one(services, &image, replica, path));
             let error = altered.err().map(|refusal| {
                 warn!("{name}-{partition_index} is not moved to {path}: {refusal}");
                 refusal.code()
@@ -117,7 +117,7 @@ fn wanted_directories(
 }
 
 fn check_directory<'a>(
-    node: &Node,
+    services: &Services,
     directories: &'a [DirectoryStatus],
     path: &str,
 ) -> Result<&'a Path, MoveRefusal> {
@@ -126,7 +126,7 @@ fn check_directory<'a>(
     if directory.space.is_none() {
         return Err(MoveRefusal::OfflineDirectory);
     }
-    if node.is_cordoned(directory) {
+    if services.replicas.is_cordoned(directory) {
         return Err(MoveRefusal::CordonedDirectory);
     }
     Ok(&directory.path)
@@ -138,21 +138,21 @@ fn check_name((name, index): (&ByteString, PartitionIndex)) -> Result<(), MoveRe
 }
 
 fn alter_one(
-    node: &Node,
+    services: &Services,
     image: &PublishedImage,
     (name, index): (&ByteString, PartitionIndex),
     directory: &Path,
 ) -> Result<(), MoveRefusal> {
     let topic = image.topics.by_name(name);
-    let partition = topic.and_then(|topic| node.partitions.get(topic.id, index));
+    let partition = topic.and_then(|topic| services.replicas.partitions.get(topic.id, index));
     if let Some(partition) = partition {
         if partition.is_offline() {
             return Err(MoveRefusal::OfflineReplica);
         }
-        return Ok(node.replicas.moves.alter(node, &partition, directory)?);
+        return Ok(services.replicas.moves.alter(&services.replicas, &partition, directory)?);
     }
-    if let Some(place) = node.store.place_at(directory) {
-        node.store.prefer(name, index, place);
+    if let Some(place) = services.replicas.log_manager.place_at(directory) {
+        services.replicas.log_manager.prefer(name, index, place);
     }
     match topic.and_then(|topic| topic.partition(index)) {
         Some(_) => Err(MoveRefusal::NotHere),

@@ -6,10 +6,10 @@ use klamm_protocol::messages::api_versions_response::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::api::table::{API_VERSIONS, Row, TABLE, table};
 use crate::cluster::features::{self, KRAFT_VERSION};
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// The first version in which a client names its software.
@@ -17,7 +17,7 @@ const FIRST_WITH_SOFTWARE: i16 = 3;
 /// The first version that may tell of features whose lowest level is 0 (KIP-1022).
 const FIRST_WITH_LEVEL_ZERO: i16 = 4;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: ApiVersionsRequest = request.decode()?;
     if request.version >= FIRST_WITH_SOFTWARE
         && !(is_software(&body.client_software_name) && is_software(&body.client_software_version))
@@ -25,7 +25,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
         let error_code = ErrorCode::InvalidRequest.code();
         return request.respond(&ApiVersionsResponse { error_code, ..Default::default() });
     }
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let supported = features::SUPPORTED
         .iter()
         .filter(|feature| feature.min > 0 || request.version >= FIRST_WITH_LEVEL_ZERO)
@@ -51,7 +51,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
 }
 
 /// The answer to a version that is not served, in version 0: the client learns from it which ones are.
-pub(crate) fn unsupported(request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn unsupported(request: &Request) -> Result<Response, RequestError> {
     let response = ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),
         api_keys: TABLE

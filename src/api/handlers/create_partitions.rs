@@ -9,22 +9,20 @@ use klamm_protocol::messages::create_partitions_response::{
     CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::controller::deadline;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 use crate::random;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: Arc<CreatePartitionsRequest> = Arc::new(request.decode()?);
     let asked = Arc::clone(&body);
     let mut random = Random::from_seed(random::bytes());
-    let created = context.node.controller.decide_within(body.timeout_ms, move |controller, _| {
-        controller.on_create_partitions(&asked, &|_| true, &mut random)
-    });
+    let created =
+        context.services.controller.decide_within(body.timeout_ms, move |controller, _| {
+            controller.on_create_partitions(&asked, &|_| true, &mut random)
+        });
     let answer = created.await.unwrap_or_else(|code| refused(&body, code));
     request.respond(&answer)
 }

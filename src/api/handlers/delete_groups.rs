@@ -6,22 +6,19 @@ use klamm_protocol::messages::delete_groups_response::{
     DeletableGroupResult, DeleteGroupsResponse,
 };
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: DeleteGroupsRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let groups: IndexSet<_> = body.groups_names.into_iter().collect();
     // All are asked before the first answer is awaited, so that they are committed together.
     let asked: Vec<_> = groups
         .into_iter()
         .map(|group_id| {
-            let asked = context.node.groups.ask(&image, &group_id, |shard, token, now| {
+            let asked = context.services.groups.ask(&image, &group_id, |shard, token, now| {
                 shard.on_delete_groups(token, std::slice::from_ref(&group_id), now)
             });
             (group_id, asked)

@@ -13,12 +13,12 @@ use klamm_protocol::messages::delete_records_response::{
 };
 use tokio::time::{Instant, timeout_at};
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::cluster::internal_topics;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 use crate::replica::partition::Partition;
 
 /// Stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
@@ -26,25 +26,22 @@ const HIGH_WATERMARK: Offset = -1;
 /// `DeleteRecordsResponse.INVALID_LOW_WATERMARK`
 const INVALID_LOW_WATERMARK: Offset = -1;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: DeleteRecordsRequest = request.decode()?;
     let limit = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or_default());
     let deadline = Instant::now() + limit;
-    let node = &context.node;
-    let image = node.metadata_cache.image();
+    let services = &context.services;
+    let image = services.metadata_cache.image();
     let mut topics = Vec::new();
     for (name, offsets) in wanted_offsets(&body) {
         let mut partitions = Vec::with_capacity(offsets.len());
         for (index, offset) in offsets {
-            let deleted = delete(node, &image, (&name, index), offset, deadline).await;
+            let deleted = delete(services, &image, (&name, index), offset, deadline).await;
             partitions.push((index, deleted));
         }
         topics.push((name, partitions));
     }
-    node.log_starts_moved.notify_one();
+    services.replicas.log_starts_moved.notify_one();
     let mut results = Vec::with_capacity(topics.len());
     for (name, deleted) in topics {
         let mut partitions = Vec::with_capacity(deleted.len());
@@ -99,7 +96,7 @@ fn wanted_offsets(
 
 /// Deletes below an offset in this broker's log.
 async fn delete(
-    node: &Node,
+    services: &Services,
     image: &PublishedImage,
     (topic, index): (&str, PartitionIndex),
     offset: Offset,
@@ -109,7 +106,7 @@ async fn delete(
     if internal_topics::is_internal(topic) && known.is_some() {
         return Err(ErrorCode::InvalidTopicException);
     }
-    let partition = node.leader(image, topic, index)?;
+    let partition = services.replicas.leader(image, topic, index)?;
     let policy = partition.config().log.cleanup_policy;
     if policy.compact && !policy.delete {
         return Err(ErrorCode::PolicyViolation);

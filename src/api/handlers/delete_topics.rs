@@ -9,23 +9,21 @@ use klamm_protocol::messages::delete_topics_response::{
     DeletableTopicResult, DeleteTopicsResponse,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::controller::deadline;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// The first version that can say that deletion is switched off.
 const FIRST_WITH_DELETION_DISABLED: i16 = 3;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: Arc<DeleteTopicsRequest> = Arc::new(request.decode()?);
     let asked = Arc::clone(&body);
-    let deleted = context.node.controller.decide_within(body.timeout_ms, move |controller, _| {
-        controller.on_delete_topics(&asked, DeleteTopicsAccess::ALL)
-    });
+    let deleted =
+        context.services.controller.decide_within(body.timeout_ms, move |controller, _| {
+            controller.on_delete_topics(&asked, DeleteTopicsAccess::ALL)
+        });
     let mut answer = deleted.await.unwrap_or_else(|code| refused(&body, code));
     lower(&mut answer, request.version);
     request.respond(&answer)

@@ -8,21 +8,21 @@ use klamm_protocol::messages::describe_cluster_response::{
 };
 
 use crate::api::authorized_operations::{ALL_OF_CLUSTER, NOT_ASKED_FOR};
-use crate::api::table::ListenerKind;
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
+use crate::net::service::ListenerKind;
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 /// The first version that says what kind of nodes it asks for.
 const FIRST_WITH_ENDPOINT_TYPES: i16 = 1;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: DescribeClusterRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
-    let node = &context.node;
+    let image = context.services.metadata_cache.image();
+    let services = &context.services;
     // A controller that has just started knows none yet.
     let metadata_version = image.features.metadata_version();
     let refused = refusal(context.kind, metadata_version, body.endpoint_type, request.version);
@@ -30,13 +30,13 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
         return request.respond(&refused);
     }
     let mut answer = match context.kind {
-        ListenerKind::Broker => describe(&image, &body, &context.listener, node.config.node_id),
+        ListenerKind::Broker => describe(&image, &body, &context.listener, services.config.node_id),
         ListenerKind::Controller => {
-            let leader_id = node.controller.leader().borrow().id;
+            let leader_id = services.controller.leader().borrow().id;
             describe_controllers(&image, &body, &context.listener, leader_id)
         }
     };
-    answer.cluster_id = node.cluster_id.clone();
+    answer.cluster_id = services.cluster_id.clone();
     request.respond(&answer)
 }
 

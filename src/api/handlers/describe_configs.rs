@@ -22,12 +22,12 @@ use klamm_protocol::messages::describe_configs_response::{
     DescribeConfigsSynonym,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::logging::loggers;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 
 /// The most configs in one answer: all those of about 14,000 topics.
 const MAX_DESCRIBED_CONFIGS: usize = 500_000;
@@ -78,13 +78,10 @@ impl DescribeRefusal {
     }
 }
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: DescribeConfigsRequest = request.decode()?;
-    let node = context.node;
-    let answered = tokio::task::spawn_blocking(move || answer(&node, &body));
+    let services = context.services;
+    let answered = tokio::task::spawn_blocking(move || answer(&services, &body));
     let results = match answered.await {
         Ok(results) => results,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -92,7 +89,7 @@ pub(crate) async fn handle(
     request.respond(&DescribeConfigsResponse { results, ..Default::default() })
 }
 
-fn answer(node: &Node, body: &DescribeConfigsRequest) -> Vec<DescribeConfigsResult> {
+fn answer(services: &Services, body: &DescribeConfigsRequest) -> Vec<DescribeConfigsResult> {
     let type_of =
         |resource: &DescribeConfigsResource| ConfigResourceType::from_id(resource.resource_type);
     let types: Option<Vec<_>> = body.resources.iter().map(type_of).collect();
@@ -102,10 +99,10 @@ fn answer(node: &Node, body: &DescribeConfigsRequest) -> Vec<DescribeConfigsResu
         let refused = |resource| result(resource, error, error.message().into(), Vec::new());
         return body.resources.iter().map(refused).collect();
     };
-    let image = node.metadata_cache.image();
+    let image = services.metadata_cache.image();
     let mut room = MAX_DESCRIBED_CONFIGS;
     let described = body.resources.iter().zip(types).map(|(resource, type_)| {
-        let described = describe(node, &image, type_, resource).and_then(|configs| {
+        let described = describe(services, &image, type_, resource).and_then(|configs| {
             room = room.checked_sub(configs.len()).ok_or(DescribeRefusal::TooMuch)?;
             Ok(configs)
         });
@@ -121,7 +118,7 @@ fn answer(node: &Node, body: &DescribeConfigsRequest) -> Vec<DescribeConfigsResu
 }
 
 fn describe(
-    node: &Node,
+    services: &Services,
     image: &PublishedImage,
     type_: ConfigResourceType,
     resource: &DescribeConfigsResource,
@@ -129,7 +126,7 @@ fn describe(
     let name = &resource.resource_name;
     let keys = KeyFilter(resource.configuration_keys.as_deref().unwrap_or_default());
     let stored = image.configs.of(&ConfigResource { type_, name: name.clone() });
-    let broker = node.configs();
+    let broker = services.config.current();
     match type_ {
         ConfigResourceType::Topic => {
             topic_name::validate(name)?;
@@ -138,12 +135,12 @@ fn describe(
         }
         ConfigResourceType::Broker if name.is_empty() => Ok(describe_broker_default(&broker, keys)),
         ConfigResourceType::Broker => {
-            check_broker(name, node.config.node_id)?;
+            check_broker(name, services.config.node_id)?;
             Ok(describe_broker(&broker, keys))
         }
         ConfigResourceType::BrokerLogger => {
             refuse_empty(name, "Broker id")?;
-            check_broker(name, node.config.node_id)?;
+            check_broker(name, services.config.node_id)?;
             Ok(describe_loggers(keys))
         }
         ConfigResourceType::ClientMetrics => {

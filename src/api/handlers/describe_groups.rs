@@ -4,8 +4,8 @@ use bytestring::ByteString;
 use klamm_protocol::messages::describe_groups_request::DescribeGroupsRequest;
 use klamm_protocol::messages::describe_groups_response::{DescribeGroupsResponse, DescribedGroup};
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
 /// The first version that may ask what the client is allowed to do (KIP-430).
@@ -14,7 +14,7 @@ const FIRST_WITH_AUTHORIZED_OPERATIONS: i16 = 3;
 /// (READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS of `AclOperation`)
 const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: DescribeGroupsRequest = request.decode()?;
     let with_operations =
         body.include_authorized_operations && request.version >= FIRST_WITH_AUTHORIZED_OPERATIONS;
@@ -30,8 +30,8 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
 }
 
 fn describe(context: &Context, version: i16, group_id: &ByteString) -> DescribedGroup {
-    let image = context.node.metadata_cache.image();
-    let described = context.node.groups.look(&image, group_id, |shard, _| {
+    let image = context.services.metadata_cache.image();
+    let described = context.services.groups.look(&image, group_id, |shard, _| {
         shard.on_describe_groups(std::slice::from_ref(group_id), version).pop()
     });
     match described {

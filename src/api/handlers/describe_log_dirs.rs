@@ -16,19 +16,17 @@ use klamm_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::net::response::Response;
-use crate::node::Node;
 use crate::replica::log_manager::DirectoryStatus;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: DescribeLogDirsRequest = request.decode()?;
-    let node = context.node;
-    let described = tokio::task::spawn_blocking(move || describe(&node, body.topics.as_deref()));
+    let services = context.services;
+    let described =
+        tokio::task::spawn_blocking(move || describe(&services, body.topics.as_deref()));
     let results = match described.await {
         Ok(results) => results,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -47,7 +45,10 @@ struct Found {
 /// The partitions in a directory, by topic.
 type Logs = BTreeMap<ByteString, BTreeMap<PartitionIndex, Found>>;
 
-fn describe(node: &Node, topics: Option<&[DescribableLogDirTopic]>) -> Vec<DescribeLogDirsResult> {
+fn describe(
+    services: &Services,
+    topics: Option<&[DescribableLogDirTopic]>,
+) -> Vec<DescribeLogDirsResult> {
     let asked: Option<BTreeSet<(&str, PartitionIndex)>> = topics.map(|topics| {
         let pairs = topics
             .iter()
@@ -55,7 +56,7 @@ fn describe(node: &Node, topics: Option<&[DescribableLogDirTopic]>) -> Vec<Descr
         pairs.collect()
     });
     let mut by_directory: BTreeMap<&Path, Logs> = BTreeMap::new();
-    for partition in node.partitions.all() {
+    for partition in services.replicas.partitions.all() {
         let (topic, index) = (partition.topic(), partition.index());
         if asked.as_ref().is_some_and(|asked| !asked.contains(&(&**topic, index))) {
             continue;
@@ -65,18 +66,20 @@ fn describe(node: &Node, topics: Option<&[DescribableLogDirTopic]>) -> Vec<Descr
             logs.entry(topic.clone()).or_default().insert(index, found);
         };
         // A partition that is being deleted is in no directory, or has no log any longer.
-        let Some(directory) = node.store.directory_of(topic, index) else { continue };
+        let Some(directory) = services.replicas.log_manager.directory_of(topic, index) else {
+            continue;
+        };
         let Some(size) = partition.size() else { continue };
         add(directory, Found { size, copy_lag: None });
         let copy = partition.with_future(|future| (future.place, future.log.size()));
         if let (Some((place, size)), Some(lag)) = (copy, partition.future_lag()) {
-            add(node.store.path_at(place), Found { size, copy_lag: Some(lag) });
+            add(services.replicas.log_manager.path_at(place), Found { size, copy_lag: Some(lag) });
         }
     }
-    let directories = node.store.directories().into_iter();
+    let directories = services.replicas.log_manager.directories().into_iter();
     let described = directories.map(|directory| {
         let logs = by_directory.remove(&*directory.path).unwrap_or_default();
-        let is_cordoned = node.is_cordoned(&directory);
+        let is_cordoned = services.replicas.is_cordoned(&directory);
         result(&directory, logs, is_cordoned)
     });
     described.collect()

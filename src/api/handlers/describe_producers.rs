@@ -8,22 +8,22 @@ use klamm_protocol::messages::describe_producers_response::{
     DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: DescribeProducersRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let topics = body.topics.into_iter().map(|topic| {
         let refused = check_topic(&image, &topic.name).err();
         let partitions = topic.partition_indexes.iter().map(|index| match &refused {
             Some((error, message)) => {
                 PartitionResponse { error_message: Some(message.clone()), ..failed(*index, *error) }
             }
-            None => match describe(&context.node, &image, &topic.name, *index) {
+            None => match describe(&context.services, &image, &topic.name, *index) {
                 Ok(active_producers) => {
                     PartitionResponse { active_producers, ..failed(*index, ErrorCode::None) }
                 }
@@ -50,13 +50,13 @@ fn failed(partition_index: i32, error: ErrorCode) -> PartitionResponse {
 }
 
 fn describe(
-    node: &Node,
+    services: &Services,
     image: &PublishedImage,
     topic: &str,
     index: i32,
 ) -> Result<Vec<ProducerState>, ErrorCode> {
     // Any replica tells what it knows, as in Kafka: tools ask followers to find hanging transactions.
-    let partition = node.replica(image, topic, index)?;
+    let partition = services.replicas.replica(image, topic, index)?;
     partition.with_log(|log| {
         let producers = log.producers().producers().map(|producer| ProducerState {
             producer_id: producer.producer_id,

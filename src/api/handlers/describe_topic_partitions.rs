@@ -14,17 +14,17 @@ use klamm_protocol::messages::describe_topic_partitions_response::{
 };
 
 use crate::api::authorized_operations::ALL_OF_TOPIC;
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::cluster::internal_topics::is_internal;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: DescribeTopicPartitionsRequest = request.decode()?;
-    let limit = context.node.configs().int("max.request.partition.size.limit");
+    let limit = context.services.config.current().int("max.request.partition.size.limit");
     let limit = usize::try_from(body.response_partition_limit.min(limit)).unwrap_or_default();
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     match Wanted::read(&body, &image) {
         Ok(wanted) => request.respond(&describe(&image, wanted, limit.max(1), &context.listener)),
         Err(code) => request.respond(&refused(&body, code)),

@@ -8,18 +8,15 @@ use klamm_protocol::messages::elect_leaders_response::{
     ElectLeadersResponse, PartitionResult, ReplicaElectionResult,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::controller::deadline;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// The first version with an error for the whole request.
 const FIRST_WITH_ERROR: i16 = 1;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: Arc<ElectLeadersRequest> = Arc::new(request.decode()?);
     // Nothing to elect is done at once, whatever the type and the deadline.
     if body.topic_partitions.as_ref().is_some_and(Vec::is_empty) {
@@ -27,7 +24,7 @@ pub(crate) async fn handle(
     }
     let asked = Arc::clone(&body);
     let elected = context
-        .node
+        .services
         .controller
         .decide_within(body.timeout_ms, move |controller, _| controller.on_elect_leaders(&asked));
     let mut answer = elected.await.unwrap_or_else(|code| refused(&body, code));

@@ -18,14 +18,14 @@ use klamm_protocol::messages::fetch_response::{
 use klamm_protocol::{ErrorCode, Uuid, fetch_response};
 use tokio::time::Instant;
 
+use crate::api::context::Context;
 use crate::api::fetch_session::{
     FetchContext, FetchKey, FetchTarget, Fetched, SessionRequest, TopicKey,
 };
+use crate::api::request::{Request, RequestError};
 use crate::api::table::Handled;
 use crate::clock;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::{Part, Response};
 use crate::replica::delayed::FetchWaiter;
 use crate::replica::partition::{Partition, ReadOptions, ReadOutcome, Reader};
@@ -48,20 +48,20 @@ const FIRST_WITH_LEADER_HINTS: i16 = 16;
 /// without any; where nothing comes, consumers at followers read this much later than those at the leader.
 const WATERMARK_LINGER: Duration = Duration::from_millis(10);
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, RequestError> {
     let body: FetchRequest = request.decode()?;
     if !matches!(body.isolation_level, 0 | 1) {
         return unknown_isolation_level(request, body).map(Handled::Answered);
     }
-    let node = &context.node;
+    let services = &context.services;
     let from_followers = request.version >= FIRST_WITH_RACKS;
-    let max_bytes = node.config.replication.consumer_fetch_max_bytes;
+    let max_bytes = services.config.replication.consumer_fetch_max_bytes;
     let options = Options::of(&body, max_bytes, from_followers);
     let rack = near_rack(context, &body, &options);
-    let image = node.metadata_cache.image();
+    let image = services.metadata_cache.image();
     let name_of = |id| image.topics.by_id(id).map(|topic| topic.name.clone());
     let asked = session_request(request, body);
-    let session = match node.fetch_sessions.begin(asked, name_of, clock::now_ms()) {
+    let session = match services.fetch_sessions.begin(asked, name_of, clock::now_ms()) {
         Ok(session) => session,
         Err(code) => {
             let response = FetchResponse { error_code: code.code(), ..Default::default() };
@@ -115,7 +115,7 @@ fn near_rack(context: &Context, body: &FetchRequest, options: &Options) -> Optio
     if body.rack_id.is_empty() || !matches!(options.reader, Reader::Consumer { .. }) {
         return None;
     }
-    let selector = context.node.configs().string("replica.selector.class");
+    let selector = context.services.config.current().string("replica.selector.class");
     // The rack outlives the frame of the request.
     (selector.as_deref() == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
 }
@@ -169,7 +169,7 @@ fn target(partition: &FetchPartition) -> FetchTarget {
 fn unknown_isolation_level(
     request: &Request,
     body: FetchRequest,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let code = ErrorCode::UnknownServerError;
     let responses = body.topics.into_iter().map(|topic| FetchableTopicResponse {
         partitions: topic.partitions.iter().map(|p| refusal(p.partition, code)).collect(),
@@ -246,7 +246,7 @@ impl Round {
 }
 
 impl Fetch {
-    async fn wait(self) -> Result<Response, ConnectionError> {
+    async fn wait(self) -> Result<Response, RequestError> {
         let deadline = self.options.deadline.expect("a fetch without time is answered at once");
         let waiter = FetchWaiter::new();
         let mut until = deadline;
@@ -273,7 +273,7 @@ impl Fetch {
 
     fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
         let mut round = Round {
-            image: self.context.node.metadata_cache.image(),
+            image: self.context.services.metadata_cache.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
             throttled_bytes: None,
@@ -303,7 +303,7 @@ impl Fetch {
         if matches!(key.topic, TopicKey::Id(wanted) if wanted != topic_id) {
             return self.failure(round, topic_id, key.partition, ErrorCode::InconsistentTopicId);
         }
-        let partitions = &self.context.node.partitions;
+        let partitions = &self.context.services.replicas.partitions;
         match partitions.replica(topic_id, key.partition) {
             Ok(partition) => self.read_partition(round, &partition, target, waiter),
             Err(error) => self.failure(round, topic_id, key.partition, error.code()),
@@ -357,7 +357,7 @@ impl Fetch {
                     *round.throttled_bytes.get_or_insert_default() += read.len();
                 }
                 if let Some(proposal) = read.proposal {
-                    self.context.node.replicas.propose(partition, proposal);
+                    self.context.services.replicas.propose(partition, proposal);
                 }
                 (data, read.parts)
             }
@@ -368,10 +368,10 @@ impl Fetch {
     /// Whether a throttled replica that is behind gets nothing for now (KIP-73).
     fn must_wait(&self, partition: &Partition) -> bool {
         let Reader::Follower { id, .. } = self.options.reader else { return false };
-        let node = &self.context.node;
+        let services = &self.context.services;
         !partition.is_in_sync(id) && {
-            let rate = node.configs().long("leader.replication.throttled.rate");
-            node.replicas.leader_quota.is_exceeded(rate, clock::now_ms())
+            let rate = services.config.current().long("leader.replication.throttled.rate");
+            services.replicas.leader_quota.is_exceeded(rate, clock::now_ms())
         }
     }
 
@@ -399,7 +399,7 @@ impl Fetch {
         code: ErrorCode,
     ) -> (PartitionData, Vec<Part>) {
         round.urgent = true;
-        let gone = || self.context.node.partitions.get(topic_id, index).is_none();
+        let gone = || self.context.services.replicas.partitions.get(topic_id, index).is_none();
         let code = match code {
             // A fetch that waited is woken by a deletion before the image shows it.
             ErrorCode::NotLeaderOrFollower if round.waits && gone() => {
@@ -434,12 +434,12 @@ impl Fetch {
         }
     }
 
-    fn respond(self, round: Round) -> Result<Response, ConnectionError> {
+    fn respond(self, round: Round) -> Result<Response, RequestError> {
         let Self { context, request, session, options, .. } = self;
         // Only consumers are told addresses: a follower knows the brokers.
         let is_follower = options.reader.is_follower();
         if let Some(bytes) = round.throttled_bytes {
-            context.node.replicas.leader_quota.record(bytes, clock::now_ms());
+            context.services.replicas.leader_quota.record(bytes, clock::now_ms());
         }
         let mut parts = IndexMap::with_capacity(round.reads.len());
         let mut fetched = Vec::with_capacity(round.reads.len());
@@ -449,7 +449,7 @@ impl Fetch {
             fetched.push(Fetched { key: key.clone(), data, records_len });
             parts.insert(key, records);
         }
-        let answer = context.node.fetch_sessions.answer(session, fetched, clock::now_ms());
+        let answer = context.services.fetch_sessions.answer(session, fetched, clock::now_ms());
         let mut responses: Vec<FetchableTopicResponse> = Vec::new();
         let mut lens = Vec::with_capacity(answer.fetched.len());
         let mut records = Vec::new();
@@ -500,7 +500,7 @@ fn assemble(
     response: &FetchResponse,
     lens: &[usize],
     records: Vec<Vec<Part>>,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let head = request.response_header();
     let chunks = fetch_response::lay_out(response, request.version, head, lens)?;
     let mut parts = Vec::with_capacity(chunks.len() + 2 * records.len());

@@ -10,11 +10,10 @@ use klamm_protocol::messages::find_coordinator_response::{Coordinator, FindCoord
 use klamm_protocol::{ErrorCode, Uuid};
 use tracing::warn;
 
-use crate::cluster::auto_topics::ensure_internal_topic;
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::coordinator::partition_of;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// The first version with several keys (KIP-699).
@@ -25,10 +24,7 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: FindCoordinatorRequest = request.decode()?;
     let keys =
         if request.version < FIRST_WITH_KEYS { vec![body.key] } else { body.coordinator_keys };
@@ -64,10 +60,10 @@ async fn find_groups(context: &Context, keys: Vec<ByteString>) -> Vec<Coordinato
     if keys.is_empty() {
         return Vec::new();
     }
-    if let Err(error) = ensure_internal_topic(&context.node, CONSUMER_OFFSETS).await {
+    if let Err(error) = context.services.auto_topics.ensure_internal_topic(CONSUMER_OFFSETS).await {
         warn!("{CONSUMER_OFFSETS} cannot be created, so groups have no coordinator: {error}");
     }
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     keys.into_iter()
         .map(|key| {
             coordinator(&image, &context.listener, &key)

@@ -4,11 +4,11 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
 use klamm_protocol::messages::heartbeat_response::HeartbeatResponse;
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: HeartbeatRequest = request.decode()?;
     let error = heartbeat(context, &body);
     request.respond(&HeartbeatResponse { error_code: error.code(), ..Default::default() })
@@ -18,8 +18,8 @@ fn heartbeat(context: &Context, body: &HeartbeatRequest) -> ErrorCode {
     if body.group_id.is_empty() {
         return ErrorCode::InvalidGroupId;
     }
-    let image = context.node.metadata_cache.image();
-    let groups = &context.node.groups;
+    let image = context.services.metadata_cache.image();
+    let groups = &context.services.groups;
     match groups.look(&image, &body.group_id, |shard, now| shard.on_heartbeat(body, now)) {
         Ok(error) => error,
         // Sessions begin anew once the groups are loaded: nothing is lost by saying that all is well.

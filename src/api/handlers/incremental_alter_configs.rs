@@ -14,24 +14,21 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
+use crate::api::context::Context;
 use crate::api::forwarding;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::config::dynamic::check_change;
 use crate::controller::channel::{ChannelError, ControllerRequest};
 use crate::logging::loggers;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: IncrementalAlterConfigsRequest = request.decode()?;
-    let node = &context.node;
-    let image = node.metadata_cache.image();
-    let mut checked = check_incremental(&body, node.config.node_id, &image.configs);
-    let refused = answer_here(node, &image.configs, &body, &mut checked);
+    let services = &context.services;
+    let image = services.metadata_cache.image();
+    let mut checked = check_incremental(&body, services.config.node_id, &image.configs);
+    let refused = answer_here(services, &image.configs, &body, &mut checked);
     let decided = decide(&context, &request, forwarded_incremental(&body, &checked)).await;
     let mut response = join_incremental(&body, &checked, &decided);
     for (index, (error, message)) in refused {
@@ -45,16 +42,16 @@ pub(crate) async fn handle(
 pub(crate) async fn handle_on_controller(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let mut body: IncrementalAlterConfigsRequest = request.decode()?;
     let is_logger =
         |r: &AlterConfigsResource| r.resource_type == ConfigResourceType::BrokerLogger.id();
     let (loggers, decided) = body.resources.into_iter().partition(is_logger);
     body.resources = decided;
-    let (node_id, validate_only) = (context.node.config.node_id, body.validate_only);
+    let (node_id, validate_only) = (context.services.config.node_id, body.validate_only);
     let (asked, is_forwarded) = (body.clone(), context.is_forwarded);
     let decided = context
-        .node
+        .services
         .controller
         .decide_held(IncrementalAlterConfigsRequest::HELD_UNTIL, move |controller, _| {
             controller.on_incremental_alter_configs(&asked, is_forwarded)
@@ -88,7 +85,7 @@ type Refused = (usize, (ErrorCode, Option<ByteString>));
 /// Does what this broker does by itself: sets its log levels, and looks whether it could live with a
 /// change of its configuration. Returns what it refuses.
 fn answer_here(
-    node: &Node,
+    services: &Services,
     configs: &ConfigsImage,
     body: &IncrementalAlterConfigsRequest,
     checked: &mut [Checked],
@@ -97,10 +94,10 @@ fn answer_here(
     for (index, (resource, checked)) in body.resources.iter().zip(checked).enumerate() {
         let is_broker = resource.resource_type == ConfigResourceType::Broker.id();
         let refusal = match checked {
-            Checked::Here => loggers::alter(resource, node.config.node_id, body.validate_only)
+            Checked::Here => loggers::alter(resource, services.config.node_id, body.validate_only)
                 .err()
                 .map(|refusal| (refusal.code(), refusal.message())),
-            Checked::Forward if is_broker => check_broker(node, configs, resource).err(),
+            Checked::Forward if is_broker => check_broker(services, configs, resource).err(),
             Checked::Forward | Checked::Refused(_) => None,
         };
         if let Some(refusal) = refusal {
@@ -112,13 +109,13 @@ fn answer_here(
 }
 
 fn check_broker(
-    node: &Node,
+    services: &Services,
     configs: &ConfigsImage,
     resource: &AlterConfigsResource,
 ) -> Result<(), (ErrorCode, Option<ByteString>)> {
     let proposed = proposed_values(resource, configs)
         .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))?;
-    check_change(&node.configs(), &proposed, !resource.resource_name.is_empty())
+    check_change(&services.config.current(), &proposed, !resource.resource_name.is_empty())
         .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))
 }
 

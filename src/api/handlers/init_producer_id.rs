@@ -8,22 +8,18 @@ use klamm_protocol::ids::{ProducerEpoch, ProducerId};
 use klamm_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use klamm_protocol::messages::init_producer_id_response::InitProducerIdResponse;
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
-use crate::node::Node;
 
 const NO_PRODUCER_ID: ProducerId = -1;
 const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: InitProducerIdRequest = request.decode()?;
-    let max_timeout_ms = context.node.config.transactions.max_timeout_ms;
+    let max_timeout_ms = context.services.config.transactions.max_timeout_ms;
     let given = match check(&body, max_timeout_ms) {
-        Ok(()) => next_id(&context.node).await,
+        Ok(()) => context.services.producer_ids.next().await,
         Err(code) => Err(code),
     };
     request.respond(&answer(given))
@@ -44,14 +40,6 @@ fn check(body: &InitProducerIdRequest, max_timeout_ms: i32) -> Result<(), ErrorC
         return Err(ErrorCode::InvalidTransactionTimeout);
     }
     Err(ErrorCode::UnsupportedVersion)
-}
-
-async fn next_id(node: &Node) -> Result<ProducerId, ErrorCode> {
-    let id = node.config.node_id;
-    let image = node.metadata_cache.image();
-    let epoch = image.brokers.get(id).ok_or(ErrorCode::BrokerIdNotRegistered)?.epoch;
-    let limit = node.request_timeout();
-    node.producer_ids.next(&node.channels.forwarding, limit, id, epoch).await
 }
 
 fn answer(given: Result<ProducerId, ErrorCode>) -> InitProducerIdResponse {

@@ -8,22 +8,19 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 use klamm_protocol::messages::join_group_response::JoinGroupResponse;
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 use crate::random;
 
 /// The first version whose answer may have no protocol name.
 const FIRST_WITH_NULL_PROTOCOL: i16 = 7;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: JoinGroupRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let (group_id, member_id) = (body.group_id.clone(), body.member_id.clone());
-    let asked = context.node.groups.ask_of_members(&image, &group_id, |shard, token, now| {
+    let asked = context.services.groups.ask_of_members(&image, &group_id, |shard, token, now| {
         let join = JoinGroup {
             token,
             version: request.version,

@@ -3,22 +3,20 @@
 use klamm_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
 use klamm_protocol::messages::leave_group_response::LeaveGroupResponse;
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
 /// The first version with several members (KIP-345).
 const FIRST_WITH_MEMBERS: i16 = 3;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body = raise(request.decode()?, request.version);
-    let image = context.node.metadata_cache.image();
-    let asked = context.node.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
-        shard.on_leave_group(token, &body, now)
-    });
+    let image = context.services.metadata_cache.image();
+    let asked =
+        context.services.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
+            shard.on_leave_group(token, &body, now)
+        });
     let response = asked.answer().await.unwrap_or_else(|error| LeaveGroupResponse {
         error_code: error.code(),
         ..Default::default()

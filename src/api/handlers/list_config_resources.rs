@@ -9,9 +9,9 @@ use klamm_protocol::messages::list_config_resources_response::{
     ConfigResource, ListConfigResourcesResponse,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// The types of version 0 and of all later ones, in the order of Kafka's answer.
@@ -24,9 +24,9 @@ const TYPES: &[ConfigResourceType] = &[
     ConfigResourceType::Topic,
 ];
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: ListConfigResourcesRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let response = match wanted_types(&body.resource_types, request.version) {
         Some(types) => {
             let resources = types.iter().flat_map(|type_| list(&image, &context.listener, *type_));

@@ -4,14 +4,14 @@ use klamm_coordinator::group::ListFilter;
 use klamm_protocol::messages::list_groups_request::ListGroupsRequest;
 use klamm_protocol::messages::list_groups_response::ListGroupsResponse;
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: ListGroupsRequest = request.decode()?;
     let filter = ListFilter::new(&body.states_filter, &body.types_filter);
-    request.respond(&match context.node.groups.list(&filter) {
+    request.respond(&match context.services.groups.list(&filter) {
         Ok(groups) => ListGroupsResponse { groups, ..Default::default() },
         Err(error) => ListGroupsResponse { error_code: error.code(), ..Default::default() },
     })

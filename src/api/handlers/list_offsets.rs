@@ -15,11 +15,11 @@ use klamm_protocol::messages::list_offsets_response::{
 };
 use tracing::debug;
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 use crate::replica::partition::ListIsolation;
 
 const CONSUMER: BrokerId = -1;
@@ -36,18 +36,15 @@ const FIRST_WITH_NOT_AVAILABLE: i16 = 5;
 /// Special timestamps below -2 and the first version that has them.
 const GATED: [(i64, i16); 4] = [(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: ListOffsetsRequest = request.decode()?;
     let version = request.version;
-    let node = context.node;
+    let services = context.services;
     // What a failing disk never syncs is not waited for longer than a moment.
-    if tokio::time::timeout(MAX_SYNC_WAIT, synced(&node, &body)).await.is_err() {
+    if tokio::time::timeout(MAX_SYNC_WAIT, synced(&services, &body)).await.is_err() {
         debug!("offsets are listed before the logs are synced");
     }
-    let listed = tokio::task::spawn_blocking(move || list(&node, &body, version));
+    let listed = tokio::task::spawn_blocking(move || list(&services, &body, version));
     let topics = match listed.await {
         Ok(topics) => topics,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -56,24 +53,30 @@ pub(crate) async fn handle(
 }
 
 /// Waits until consumers may see what was acknowledged to producers before this request.
-async fn synced(node: &Node, body: &ListOffsetsRequest) {
+async fn synced(services: &Services, body: &ListOffsetsRequest) {
     if body.replica_id != CONSUMER {
         return;
     }
-    let image = node.metadata_cache.image();
+    let image = services.metadata_cache.image();
     for topic in &body.topics {
         let by_end =
             topic.partitions.iter().filter(|wanted| !BEGINNINGS.contains(&wanted.timestamp));
         for wanted in by_end {
-            if let Ok(partition) = node.leader(&image, &topic.name, wanted.partition_index) {
+            if let Ok(partition) =
+                services.replicas.leader(&image, &topic.name, wanted.partition_index)
+            {
                 partition.synced().await;
             }
         }
     }
 }
 
-fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsetsTopicResponse> {
-    let image = node.metadata_cache.image();
+fn list(
+    services: &Services,
+    body: &ListOffsetsRequest,
+    version: i16,
+) -> Vec<ListOffsetsTopicResponse> {
+    let image = services.metadata_cache.image();
     let repeated = repeated_partitions(body);
     let reader = reader(body.replica_id, body.isolation_level);
     let mut answers: BTreeMap<&ByteString, BTreeMap<PartitionIndex, _>> = BTreeMap::new();
@@ -85,7 +88,7 @@ fn list(node: &Node, body: &ListOffsetsRequest, version: i16) -> Vec<ListOffsets
             } else if !is_supported(wanted.timestamp, version) {
                 Err(ErrorCode::UnsupportedVersion)
             } else {
-                reader.and_then(|reader| find(node, &image, &topic.name, wanted, reader))
+                reader.and_then(|reader| find(services, &image, &topic.name, wanted, reader))
             };
             // A repeated partition is answered once.
             answers.entry(&topic.name).or_default().insert(index, answer(index, found, version));
@@ -138,13 +141,13 @@ fn is_supported(timestamp: i64, version: i16) -> bool {
 type Found = Option<(i64, Offset, Option<LeaderEpoch>)>;
 
 fn find(
-    node: &Node,
+    services: &Services,
     image: &PublishedImage,
     topic: &str,
     wanted: &ListOffsetsPartition,
     reader: ListReader,
 ) -> Result<Found, ErrorCode> {
-    let partition = node.replica(image, topic, wanted.partition_index)?;
+    let partition = services.replicas.replica(image, topic, wanted.partition_index)?;
     let epoch = partition.check_epoch(wanted.current_leader_epoch, reader.leader_only)?;
     let latest = || match reader.leader_only {
         true => partition.latest_offset(reader.isolation),

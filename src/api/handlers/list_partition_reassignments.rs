@@ -2,11 +2,11 @@
 
 use klamm_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsRequest;
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: ListPartitionReassignmentsRequest = request.decode()?;
-    request.respond(&context.node.metadata_cache.image().list_partition_reassignments(&body))
+    request.respond(&context.services.metadata_cache.image().list_partition_reassignments(&body))
 }

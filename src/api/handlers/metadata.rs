@@ -16,11 +16,10 @@ use klamm_protocol::messages::metadata_response::{
 use klamm_protocol::{ErrorCode, Uuid};
 
 use crate::api::authorized_operations::{ALL_OF_CLUSTER, ALL_OF_TOPIC};
-use crate::cluster::auto_topics;
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::cluster::internal_topics::is_internal;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// The first version in which an empty list asks for nothing; before, it asks for everything.
@@ -32,26 +31,23 @@ const FIRST_WITH_LISTENER_NOT_FOUND: i16 = 6;
 /// The first version that can ask by id. Versions 10 and 11 have the field, and no server reads it.
 const FIRST_BY_ID: i16 = 12;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: MetadataRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let wanted = match Wanted::read(&body, request.version) {
         Ok(wanted) => wanted,
         Err(code) => return request.respond(&refused(&body, code)),
     };
-    if body.allow_auto_topic_creation && context.node.config.topics.auto_create_enable {
+    if body.allow_auto_topic_creation && context.services.config.topics.auto_create_enable {
         let missing = wanted.creatable(&image);
         if !missing.is_empty() {
-            auto_topics::create_named(&context.node, &missing).await;
+            context.services.auto_topics.create_named(&missing).await;
         }
     }
     let mut answer = Answer { image: &image, listener: &context.listener }.respond(
         &wanted,
-        context.node.config.node_id,
-        context.node.cluster_id.clone(),
+        context.services.config.node_id,
+        context.services.cluster_id.clone(),
     );
     if body.include_cluster_authorized_operations {
         answer.cluster_authorized_operations = ALL_OF_CLUSTER;
@@ -198,7 +194,7 @@ fn lower(answer: &mut MetadataResponse, version: i16, image: &PublishedImage, li
     }
 }
 
-/// ReplicaManager that cannot be reached are left out, and the partition has an error for it.
+/// Replicas that cannot be reached are left out, and the partition has an error for it.
 fn hide_unreachable(
     partition: &mut MetadataResponsePartition,
     image: &PublishedImage,

@@ -13,24 +13,21 @@ use klamm_protocol::messages::offset_commit_response::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
 /// The first version that names topics by id (KIP-848).
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let mut body: OffsetCommitRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let mut answers = Answers::default();
     let topics = std::mem::take(&mut body.topics);
     body.topics = known_topics(&image, request.version, topics, &mut answers);
     if !body.topics.is_empty() {
-        let asked = context.node.groups.ask(&image, &body.group_id, |shard, token, now| {
+        let asked = context.services.groups.ask(&image, &body.group_id, |shard, token, now| {
             shard.on_offset_commit(token, request.version, &body, now)
         });
         match asked.answer::<OffsetCommitResponse>().await {

@@ -11,20 +11,18 @@ use klamm_protocol::messages::offset_delete_response::{
     OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::net::response::Response;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let mut body: OffsetDeleteRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let unknown = take_unknown(&image, &mut body.topics);
-    let asked = context.node.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
-        shard.on_offset_delete(token, &body, now)
-    });
+    let asked =
+        context.services.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
+            shard.on_offset_delete(token, &body, now)
+        });
     let response = asked.answer().await.unwrap_or_else(|error| OffsetDeleteResponse {
         error_code: error.code(),
         ..Default::default()

@@ -11,9 +11,9 @@ use klamm_protocol::messages::offset_fetch_response::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::coordinator::Pending;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// The first version with an error for the whole group.
@@ -23,13 +23,10 @@ const FIRST_WITH_GROUPS: i16 = 8;
 /// The first version that names topics by id (KIP-848).
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: OffsetFetchRequest = request.decode()?;
     let require_stable = body.require_stable;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     // All groups are asked before the first answer is awaited.
     let begun: Vec<_> = groups(body, request.version)
         .into_iter()
@@ -82,7 +79,7 @@ impl GroupFetch {
         {
             unknown = take_unknown(image, topics);
         }
-        let asked = context.node.groups.ask(image, &group.group_id, |shard, token, _| {
+        let asked = context.services.groups.ask(image, &group.group_id, |shard, token, _| {
             shard.on_offset_fetch(token, &group, require_stable)
         });
         Self { group, unknown, asked }

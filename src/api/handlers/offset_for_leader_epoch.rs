@@ -10,18 +10,18 @@ use klamm_protocol::messages::offset_for_leader_epoch_response::{
 use klamm_replication::OffsetAndEpoch;
 use klamm_replication::partition::epoch_end_offset;
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
-use crate::node::Node;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
     let body: OffsetForLeaderEpochRequest = request.decode()?;
-    let image = context.node.metadata_cache.image();
+    let image = context.services.metadata_cache.image();
     let topics = body.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
-            let found = find(&context.node, &image, &topic.topic, wanted);
+            let found = find(&context.services, &image, &topic.topic, wanted);
             let error_code = found.err().unwrap_or(ErrorCode::None).code();
             let (leader_epoch, end_offset) = found.unwrap_or((-1, -1));
             EpochEndOffset { error_code, partition: wanted.partition, leader_epoch, end_offset }
@@ -34,12 +34,12 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, C
 }
 
 fn find(
-    node: &Node,
+    services: &Services,
     image: &PublishedImage,
     topic: &str,
     wanted: &OffsetForLeaderPartition,
 ) -> Result<(i32, i64), ErrorCode> {
-    let partition = node.replica(image, topic, wanted.partition)?;
+    let partition = services.replicas.replica(image, topic, wanted.partition)?;
     partition.check_epoch(wanted.current_leader_epoch, true)?;
     let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
     let end = view.leader_epochs().end_offset_for(wanted.leader_epoch, view.log_end());

@@ -20,12 +20,12 @@ use klamm_protocol::messages::produce_response::{
 use klamm_protocol::{ErrorCode, Uuid};
 use tokio::time::Instant;
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::api::table::Handled;
 use crate::clock;
 use crate::cluster::internal_topics;
 use crate::metadata_cache::PublishedImage;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::replica::delayed::Countdown;
 use crate::replica::partition::{AppendFailure, AppendOptions, Appended, Awaited, Partition};
 use crate::replica::table::LookupError;
@@ -37,7 +37,7 @@ const FIRST_WITH_LEADER_HINTS: i16 = 10;
 /// The client id under which Kafka's own admin tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, ConnectionError> {
+pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, RequestError> {
     let body: ProduceRequest = request.decode()?;
     let deadline =
         Instant::now() + Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or_default());
@@ -47,7 +47,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Co
     produce.append_all(body, countdown.as_ref());
     if acks == 0 {
         return match produce.first_error() {
-            Some(error) => Err(ConnectionError::UnacknowledgedProduce(error)),
+            Some(error) => Err(RequestError::UnacknowledgedProduce(error)),
             None => Ok(Handled::Unanswered),
         };
     }
@@ -104,7 +104,7 @@ impl Produce {
     fn new(context: &Context, request: &Request, body: &ProduceRequest) -> Self {
         Self {
             context: context.clone(),
-            image: context.node.metadata_cache.image(),
+            image: context.services.metadata_cache.image(),
             version: request.version,
             acks: body.acks,
             refuses_transactional: body.transactional_id.is_none(),
@@ -160,7 +160,7 @@ impl Produce {
         if internal_topics::is_internal(&topic.name) && !self.internal_topics_allowed {
             return failed(*index, ErrorCode::InvalidTopicException);
         }
-        let partition = match self.context.node.partitions.leader(topic.id, *index) {
+        let partition = match self.context.services.replicas.partitions.leader(topic.id, *index) {
             Ok(partition) => partition,
             Err(error) => return self.not_here(error, topic.partition(*index), *index),
         };
@@ -181,10 +181,11 @@ impl Produce {
     /// Without word from the controller for a session another may lead by now. With acks=all the followers' fetches at
     /// this epoch confirm the leader: as long as there are any, nothing is acknowledged that the next one lacks.
     fn may_lead(&self, partition: &Partition) -> bool {
-        let node = &self.context.node;
-        node.has_lease()
+        let services = &self.context.services;
+        services.session.has_valid_lease()
             || !partition.has_followers()
-            || self.acks == -1 && partition.hears_followers_since(node.session_start_ms())
+            || self.acks == -1
+                && partition.hears_followers_since(services.session.session_start_ms())
     }
 
     fn not_here(
@@ -271,14 +272,16 @@ impl Produce {
         mut self,
         request: &Request,
         in_time: bool,
-    ) -> Result<crate::net::response::Response, ConnectionError> {
+    ) -> Result<crate::net::response::Response, RequestError> {
         for outcome in self.outcomes.values_mut() {
             let Outcome::Appended { partition, awaited, response } = outcome else { continue };
             let error = match partition.acknowledged(awaited) {
                 Ok(true) => continue,
                 Ok(false) if in_time => ErrorCode::NotLeaderOrFollower,
                 // Clients take it for a reason to look for the leader elsewhere, and a timeout for none.
-                Ok(false) if !self.context.node.has_lease() => ErrorCode::NotLeaderOrFollower,
+                Ok(false) if !self.context.services.session.has_valid_lease() => {
+                    ErrorCode::NotLeaderOrFollower
+                }
                 Ok(false) => ErrorCode::RequestTimedOut,
                 Err(code) => code,
             };
@@ -287,7 +290,7 @@ impl Produce {
         self.respond(request)
     }
 
-    fn respond(self, request: &Request) -> Result<crate::net::response::Response, ConnectionError> {
+    fn respond(self, request: &Request) -> Result<crate::net::response::Response, RequestError> {
         let mut topics: IndexMap<(ByteString, Uuid), Vec<PartitionProduceResponse>> =
             IndexMap::new();
         for ((name, id, _), outcome) in self.outcomes {

@@ -4,18 +4,17 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::unregister_broker_request::UnregisterBrokerRequest;
 use klamm_protocol::messages::unregister_broker_response::UnregisterBrokerResponse;
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::controller::handle::ControllerError;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: UnregisterBrokerRequest = request.decode()?;
-    let unregistered =
-        context.node.controller.decide(move |controller, _| controller.on_unregister_broker(&body));
+    let unregistered = context
+        .services
+        .controller
+        .decide(move |controller, _| controller.on_unregister_broker(&body));
     request.respond(&unregistered.await.unwrap_or_else(refused))
 }
 

@@ -7,22 +7,20 @@ use klamm_protocol::messages::update_features_response::{
     UpdatableFeatureResult, UpdateFeaturesResponse,
 };
 
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
 use crate::cluster::features::KRAFT_VERSION;
 use crate::controller::handle::ControllerError;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
 /// `FeatureUpdate.UpgradeType.UPGRADE`
 const UPGRADE: i8 = 1;
 
-pub(crate) async fn handle(
-    context: Context,
-    request: Request,
-) -> Result<Response, ConnectionError> {
+pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
     let mut body: UpdateFeaturesRequest = request.decode()?;
-    let controller = &context.node.controller;
-    let raised = take_kraft_upgrade(&mut body, context.node.metadata_cache.image().kraft_version);
+    let controller = &context.services.controller;
+    let raised =
+        take_kraft_upgrade(&mut body, context.services.metadata_cache.image().kraft_version);
     if let Some((_, to)) = raised
         && let Some(refusal) = upgrade(&context, to, true).await
     {
@@ -64,7 +62,7 @@ async fn upgrade(
     to: i16,
     validate_only: bool,
 ) -> Option<UpdateFeaturesResponse> {
-    let upgraded = context.node.controller.upgrade_kraft_version(to, validate_only).await;
+    let upgraded = context.services.controller.upgrade_kraft_version(to, validate_only).await;
     let (code, reason) = match upgraded {
         Ok(Ok(())) => return None,
         Ok(Err(refusal)) => (refusal.code(), refusal.to_string()),

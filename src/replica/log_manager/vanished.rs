@@ -64,7 +64,7 @@ impl LogManager {
         }
     }
 
-    /// ReplicaManager that were missed and are not in their directory now that it is back.
+    /// Replicas that were missed and are not in their directory now that it is back.
     pub(super) fn find_vanished(&self, directory: &Directory) {
         let mut missed = lock(&self.missed);
         let here = missed.extract_if(.., |(id, ..)| *id == directory.id);

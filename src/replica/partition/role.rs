@@ -105,7 +105,7 @@ impl Partition {
         if let Some(leader) = state.leader_mut() {
             leader.on_broker_status(id, status);
             state.followers.wake();
-            // ReplicaManager that are gone are not waited for.
+            // Replicas that are gone are not waited for.
             state.deletions.wake();
         }
     }

@@ -16,10 +16,11 @@ use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::ConfigResource;
 use klamm_metadata::known_replica::KnownReplica;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{Key, ReplicaManager, go_on_with_move};
-use crate::node::Node;
+use crate::blocking;
 use crate::replica::log_manager::OpenError;
 use crate::replica::settings::partition_config;
 use crate::replica::table::Unopened;
@@ -31,19 +32,19 @@ const MAX_NAMED: usize = 5;
 
 impl ReplicaManager {
     /// Opens the logs of replicas that are new here.
-    pub(super) fn open(&self, node: &Node, changes: &[&PartitionDelta], image: &ClusterImage) {
-        let configs = node.configs();
+    pub(super) fn open(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
+        let configs = self.config.current();
         let is_open =
-            |change: &PartitionDelta| node.partitions.get(change.topic.id, change.index).is_some();
+            |change: &PartitionDelta| self.partitions.get(change.topic.id, change.index).is_some();
         let closed = changes.iter().copied().filter(|change| !is_open(change));
         let mut vanished = Vanished::default();
-        let closed = closed.filter(|change| !self.stays_closed(node, change, image, &mut vanished));
-        let (missed, wanted): (Vec<_>, Vec<_>) = closed.partition(|change| is_missed(node, change));
+        let closed = closed.filter(|change| !self.stays_closed(change, image, &mut vanished));
+        let (missed, wanted): (Vec<_>, Vec<_>) = closed.partition(|change| is_missed(self, change));
         vanished.report();
-        report_missed(node, &missed);
+        report_missed(self, &missed);
         let wanted = wanted.into_iter().map(|change| {
-            if let Some(directory) = change.after.directory(node.config.node_id) {
-                node.store.prefer_recorded(&change.topic.name, change.index, directory);
+            if let Some(directory) = change.after.directory(self.config.node_id) {
+                self.log_manager.prefer_recorded(&change.topic.name, change.index, directory);
             }
             let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
             let config = partition_config(&configs, &change.topic.name, overrides);
@@ -51,15 +52,15 @@ impl ReplicaManager {
         });
         let wanted: Vec<_> = wanted.collect();
         if !wanted.is_empty() {
-            node.store.cordon(|directory| node.is_cordoned(directory));
+            self.log_manager.cordon(|directory| self.is_cordoned(directory));
         }
-        for opened in node.store.open_all(wanted) {
+        for opened in self.log_manager.open_all(wanted) {
             match opened {
                 Ok(partition) => {
-                    node.partitions.insert(Arc::clone(&partition));
-                    go_on_with_move(node, &partition);
+                    self.partitions.insert(Arc::clone(&partition));
+                    go_on_with_move(self, &partition);
                 }
-                Err(failure) => self.on_unopened(node, &failure, image),
+                Err(failure) => self.on_unopened(&failure, image),
             }
         }
     }
@@ -68,26 +69,25 @@ impl ReplicaManager {
     /// to lead, and nobody if there are none; once nobody counts on this one, it begins anew.
     fn stays_closed(
         &self,
-        node: &Node,
         change: &PartitionDelta,
         image: &ClusterImage,
         told: &mut Vanished,
     ) -> bool {
         let place = (change.topic.name.clone(), change.index);
-        let replica = KnownReplica::of(change.topic.id, &change.after, node.config.node_id);
-        let vanished = replica.and_then(|replica| node.store.vanished_from(&place, &replica));
+        let replica = KnownReplica::of(change.topic.id, &change.after, self.config.node_id);
+        let vanished = replica.and_then(|replica| self.log_manager.vanished_from(&place, &replica));
         let Some(dir) = vanished else { return false };
         let key = (change.topic.id, change.index);
         let reason = format!("{} was there before, and has vanished", dir.display());
         let unopened = Unopened { topic: place.0, reason, is_worth_a_try: false };
-        if node.partitions.insert_unopened(key, unopened) {
+        if self.partitions.insert_unopened(key, unopened) {
             told.note(&dir);
         }
-        self.leave(node, key, Leaves::Vanished, image);
+        self.leave(key, Leaves::Vanished, image);
         true
     }
 
-    fn on_unopened(&self, node: &Node, failure: &OpenError, image: &ClusterImage) {
+    fn on_unopened(&self, failure: &OpenError, image: &ClusterImage) {
         let key = (failure.topic_id, failure.index);
         let is_worth_a_try = match failure.source.severity() {
             Severity::Passes | Severity::Partition => true,
@@ -95,19 +95,40 @@ impl ReplicaManager {
             Severity::Directory | Severity::Node => false,
         };
         let (topic, reason) = (failure.topic.clone(), failure.source.to_string());
-        if node.partitions.insert_unopened(key, Unopened { topic, reason, is_worth_a_try }) {
+        if self.partitions.insert_unopened(key, Unopened { topic, reason, is_worth_a_try }) {
             error!("{failure}");
         }
         if is_worth_a_try {
-            let is_begun = node.store.is_begun(&failure.topic, failure.index);
-            self.leave(node, key, Leaves::Unopened { is_begun }, image);
+            let is_begun = self.log_manager.is_begun(&failure.topic, failure.index);
+            self.leave(key, Leaves::Unopened { is_begun }, image);
             self.unopened.notify_one();
         }
     }
 
+    /// Tries to open what could not be opened, until `stop`, and calls `on_opened` with each that has been.
+    pub(crate) async fn keep_opening(
+        self: Arc<Self>,
+        stop: CancellationToken,
+        on_opened: impl Fn(&ImageDelta, &ClusterImage) + Send + Sync + 'static,
+    ) {
+        let on_opened = Arc::new(on_opened);
+        stop.run_until_cancelled(async {
+            loop {
+                self.unopened.notified().await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
+                let (replicas, on_opened) = (Arc::clone(&self), Arc::clone(&on_opened));
+                blocking::run(move || replicas.open_again(&*on_opened)).await;
+                if self.partitions.is_any_worth_a_try() {
+                    self.unopened.notify_one();
+                }
+            }
+        })
+        .await;
+    }
+
     /// Has the controller move what this replica is counted on for to others.
-    fn leave(&self, node: &Node, key: Key, leaves: Leaves, image: &ClusterImage) {
-        let id = node.config.node_id;
+    fn leave(&self, key: Key, leaves: Leaves, image: &ClusterImage) {
+        let id = self.config.node_id;
         let topic = image.topics.by_id(key.0);
         let Some(known) = topic.and_then(|topic| topic.partition(key.1)) else { return };
         // An eligible leader replica has all that was acknowledged, as one in sync has.
@@ -124,16 +145,17 @@ impl ReplicaManager {
         }
     }
 
-    /// Tries once more to open what could not be opened. Blocks for the disk.
-    fn open_again(&self, node: &Arc<Node>) {
+    /// Tries once more to open what could not be opened, and calls `on_opened` with the image and each replica that is open now.
+    /// Blocks for the disk.
+    fn open_again(self: &Arc<Self>, on_opened: &impl Fn(&ImageDelta, &ClusterImage)) {
         let mut still_lacking = BTreeSet::new();
-        for key in node.partitions.all_unopened() {
+        for key in self.partitions.all_unopened() {
             if self.stop.is_cancelled() {
                 return;
             }
             let image = self.lock_applied();
-            let Some(unopened) = node.partitions.unopened_at(key) else { continue };
-            let place = node.store.place_of(&unopened.topic, key.1);
+            let Some(unopened) = self.partitions.unopened_at(key) else { continue };
+            let place = self.log_manager.place_of(&unopened.topic, key.1);
             // What has vanished is looked at with the next image that changes it.
             if place.is_none() && !unopened.is_worth_a_try {
                 continue;
@@ -143,18 +165,18 @@ impl ReplicaManager {
                 continue;
             }
             let Some(change) = as_change(key, &image) else {
-                node.partitions.remove_unopened(key);
+                self.partitions.remove_unopened(key);
                 continue;
             };
             let delta = ImageDelta::of_partitions(vec![change]);
-            self.take_roles(node, delta.changed_partitions.iter().collect(), &delta, &image);
-            if node.partitions.get(key.0, key.1).is_none() {
-                still_lacking.insert(node.store.place_of(&unopened.topic, key.1));
+            self.take_roles(delta.changed_partitions.iter().collect(), &delta, &image);
+            if self.partitions.get(key.0, key.1).is_none() {
+                still_lacking.insert(self.log_manager.place_of(&unopened.topic, key.1));
                 continue;
             }
             info!("{}-{} is open: {} has passed", unopened.topic, key.1, unopened.reason);
             // Under the lock: no newer image may be applied in between.
-            node.groups.on_published(&delta, &image);
+            on_opened(&delta, &image);
         }
     }
 }
@@ -200,23 +222,23 @@ impl Vanished {
 }
 
 /// Whether the log of a replica must be in a directory that is not here.
-fn is_missed(node: &Node, change: &PartitionDelta) -> bool {
-    let replica = KnownReplica::of(change.topic.id, &change.after, node.config.node_id);
-    node.store.place_of(&change.topic.name, change.index).is_none()
-        && replica.is_some_and(|replica| node.store.is_out_of_reach(&replica))
+fn is_missed(replicas: &ReplicaManager, change: &PartitionDelta) -> bool {
+    let replica = KnownReplica::of(change.topic.id, &change.after, replicas.config.node_id);
+    replicas.log_manager.place_of(&change.topic.name, change.index).is_none()
+        && replica.is_some_and(|replica| replicas.log_manager.is_out_of_reach(&replica))
 }
 
-fn report_missed(node: &Node, missed: &[&PartitionDelta]) {
+fn report_missed(replicas: &ReplicaManager, missed: &[&PartitionDelta]) {
     if missed.is_empty() {
         return;
     }
     for change in missed {
-        if let Some(directory) = change.after.directory(node.config.node_id) {
-            node.store.note_missed(&(change.topic.name.clone(), change.index), directory);
+        if let Some(directory) = change.after.directory(replicas.config.node_id) {
+            replicas.log_manager.note_missed(&(change.topic.name.clone(), change.index), directory);
         }
     }
     let directories =
-        missed.iter().filter_map(|change| change.after.directory(node.config.node_id));
+        missed.iter().filter_map(|change| change.after.directory(replicas.config.node_id));
     let directories: BTreeSet<String> =
         directories.map(|directory| format!("directory {directory}")).collect();
     let named = missed.iter().take(MAX_NAMED);
@@ -236,20 +258,4 @@ fn as_change(key: Key, image: &ClusterImage) -> Option<PartitionDelta> {
     let topic = image.topics.shared_by_id(key.0)?;
     let after = topic.partition(key.1)?.clone();
     Some(PartitionDelta { topic, index: key.1, before: None, after })
-}
-
-/// Tries to open what could not be opened, for as long as it is polled.
-pub(super) async fn run(node: Arc<Node>) {
-    loop {
-        node.replicas.unopened.notified().await;
-        tokio::time::sleep(RETRY_INTERVAL).await;
-        let trying = Arc::clone(&node);
-        let tried = tokio::task::spawn_blocking(move || trying.replicas.open_again(&trying));
-        if let Err(panic) = tried.await {
-            std::panic::resume_unwind(panic.into_panic());
-        }
-        if node.partitions.is_any_worth_a_try() {
-            node.replicas.unopened.notify_one();
-        }
-    }
 }

@@ -18,17 +18,17 @@ use klamm_protocol::messages::vote_response::VoteResponse;
 use klamm_replication::quorum::message::{Inbound, Reply};
 use klamm_replication::quorum::wire;
 
-use super::channel::ControllerRequest;
-use super::handle::QuorumAnswer;
-use crate::net::connection::Context;
-use crate::net::request::{ConnectionError, Request};
+use crate::api::context::Context;
+use crate::api::request::{Request, RequestError};
+use crate::controller::channel::ControllerRequest;
+use crate::controller::handle::QuorumAnswer;
 use crate::net::response::Response;
 
 /// A request that the active controller decides.
 pub(crate) async fn decided<Q: ControllerRequest>(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let body: Q = request.decode()?;
     request.respond(&decide(&context, body, request.version).await)
 }
@@ -40,15 +40,16 @@ pub(crate) async fn decide<Q: ControllerRequest>(
     version: i16,
 ) -> Q::Response {
     let asked = body.clone();
-    let decided = context.node.controller.decide_held(Q::HELD_UNTIL, move |controller, context| {
-        asked.decide(version, controller, context)
-    });
+    let decided =
+        context.services.controller.decide_held(Q::HELD_UNTIL, move |controller, context| {
+            asked.decide(version, controller, context)
+        });
     decided.await.unwrap_or_else(|error| body.refused(error.code()))
 }
 
 /// Asks the quorum.
 pub(crate) async fn ask(context: &Context, inbound: Inbound) -> QuorumAnswer {
-    let answer = context.node.controller.quorum(inbound).await;
+    let answer = context.services.controller.quorum(inbound).await;
     answer.unwrap_or_else(|error| QuorumAnswer::Plain(Reply::Refused(error.code())))
 }
 
@@ -61,7 +62,7 @@ async fn ask_of_log(
 ) -> QuorumAnswer {
     let refused = match inbound {
         Ok(inbound) => return ask(context, inbound).await,
-        Err(_) if cluster_id.is_some_and(|id| id != context.node.cluster_id) => {
+        Err(_) if cluster_id.is_some_and(|id| id != context.services.cluster_id) => {
             ErrorCode::InconsistentClusterId
         }
         Err(error) => error,
@@ -82,7 +83,7 @@ pub(crate) fn refusal(answer: QuorumAnswer) -> i16 {
 }
 
 /// Vote (key 52).
-pub(crate) async fn vote(context: Context, request: Request) -> Result<Response, ConnectionError> {
+pub(crate) async fn vote(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: VoteRequest = request.decode()?;
     let answer = ask_of_log(&context, body.cluster_id.clone(), wire::vote_request(body)).await;
     request.respond(&match answer {
@@ -97,7 +98,7 @@ pub(crate) async fn vote(context: Context, request: Request) -> Result<Response,
 pub(crate) async fn begin_quorum_epoch(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let body: BeginQuorumEpochRequest = request.decode()?;
     let answer =
         ask_of_log(&context, body.cluster_id.clone(), wire::begin_quorum_epoch_request(body)).await;
@@ -113,7 +114,7 @@ pub(crate) async fn begin_quorum_epoch(
 pub(crate) async fn end_quorum_epoch(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let body: EndQuorumEpochRequest = request.decode()?;
     let answer =
         ask_of_log(&context, body.cluster_id.clone(), wire::end_quorum_epoch_request(body)).await;
@@ -126,7 +127,7 @@ pub(crate) async fn end_quorum_epoch(
 }
 
 /// Fetch (key 1) of the metadata log: the only one that a controller holds.
-pub(crate) async fn fetch(context: Context, request: Request) -> Result<Response, ConnectionError> {
+pub(crate) async fn fetch(context: Context, request: Request) -> Result<Response, RequestError> {
     let body: FetchRequest = request.decode()?;
     let answer = ask_of_log(&context, body.cluster_id.clone(), wire::fetch_request(body)).await;
     request.respond(&match answer {
@@ -144,7 +145,7 @@ pub(crate) async fn fetch(context: Context, request: Request) -> Result<Response
 pub(crate) async fn fetch_snapshot(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let body: FetchSnapshotRequest = request.decode()?;
     let answer =
         ask_of_log(&context, body.cluster_id.clone(), wire::fetch_snapshot_request(body)).await;
@@ -161,7 +162,7 @@ pub(crate) async fn fetch_snapshot(
 pub(crate) async fn update_raft_voter(
     context: Context,
     request: Request,
-) -> Result<Response, ConnectionError> {
+) -> Result<Response, RequestError> {
     let answer = ask(&context, wire::update_raft_voter_request(request.decode()?)).await;
     request.respond(&match answer {
         QuorumAnswer::Plain(Reply::UpdateVoter(reply)) => {

@@ -5,18 +5,15 @@ use bytestring::ByteString;
 use klamm_protocol::decode::{DecodeError, Decoder};
 use klamm_protocol::{EncodeError, Message};
 
-use super::response::Response;
-use crate::api::table::{self, ListenerKind};
+use super::table;
+use crate::net::response::Response;
+use crate::net::service::{ConnectionError, ListenerKind};
 
-/// Why a connection is closed without an answer. Logged once, where it is closed.
+/// Why a request has no answer: its connection is closed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectionError {
+pub(crate) enum RequestError {
     #[error("malformed request: {0}")]
     Malformed(#[from] DecodeError),
-    #[error("{0}")]
-    Frame(#[from] super::frame::FrameError),
-    #[error("{0}")]
-    Exhausted(#[from] super::limits::Exhausted),
     #[error("unknown or internal api key {0}")]
     UnknownApi(i16),
     #[error("{api} version {version} is not served")]
@@ -27,8 +24,12 @@ pub(crate) enum ConnectionError {
     /// A bug of ours: a response that its own version cannot carry.
     #[error("internal error: {0}")]
     Response(#[from] EncodeError),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
+}
+
+impl From<RequestError> for ConnectionError {
+    fn from(error: RequestError) -> Self {
+        Self::Service(Box::new(error))
+    }
 }
 
 /// A request, whose body the handler decodes.
@@ -46,12 +47,12 @@ pub(crate) struct Request {
 
 impl Request {
     /// Reads the header of a frame (`RequestHeader`, v1 or v2 by the API and version).
-    pub(crate) fn parse(frame: Bytes, kind: ListenerKind) -> Result<Self, ConnectionError> {
+    pub(crate) fn parse(frame: Bytes, kind: ListenerKind) -> Result<Self, RequestError> {
         let mut decoder = Decoder::new(frame.clone());
         let api_key = decoder.i16()?;
         let version = decoder.i16()?;
         let correlation_id = decoder.i32()?;
-        let api = table::api(kind, api_key).ok_or(ConnectionError::UnknownApi(api_key))?;
+        let api = table::api(kind, api_key).ok_or(RequestError::UnknownApi(api_key))?;
         let client_id = decoder.nullable_string(false)?;
         if version >= api.schema.request_flexible_from {
             decoder.skip_tagged_fields()?;
@@ -69,7 +70,7 @@ impl Request {
     }
 
     /// The body, as the message of this API. Bytes behind it are ignored, as Kafka does.
-    pub(crate) fn decode<M: Message>(&self) -> Result<M, ConnectionError> {
+    pub(crate) fn decode<M: Message>(&self) -> Result<M, RequestError> {
         Ok(M::decode(&mut self.body.clone(), self.version)?)
     }
 
@@ -90,7 +91,7 @@ impl Request {
     }
 
     /// An answer in the version of the request.
-    pub(crate) fn respond<M: Message>(&self, message: &M) -> Result<Response, ConnectionError> {
+    pub(crate) fn respond<M: Message>(&self, message: &M) -> Result<Response, RequestError> {
         self.respond_in(message, self.version)
     }
 
@@ -99,7 +100,7 @@ impl Request {
         &self,
         message: &M,
         version: i16,
-    ) -> Result<Response, ConnectionError> {
+    ) -> Result<Response, RequestError> {
         let mut out = self.response_header();
         message.encode(&mut out, version)?;
         Ok(Response::whole(out))

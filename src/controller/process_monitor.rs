@@ -16,10 +16,11 @@ use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
-use super::handle::HeldUntil;
-use crate::metadata_cache::PublishedImage;
+use super::handle::{ControllerHandle, HeldUntil};
+use crate::config::BrokerConfig;
+use crate::config::dynamic::DynamicBrokerConfig;
+use crate::metadata_cache::{MetadataCache, PublishedImage};
 use crate::net::peer::PeerAddress;
-use crate::node::Node;
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,22 +38,27 @@ struct Registered {
 }
 
 /// Keeps the lifelines while this node is the active controller, until `stop`.
-pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
-    let mut leader = node.controller.leader();
-    let mut images = node.metadata_cache.watch();
+pub(crate) async fn run(
+    config: Arc<DynamicBrokerConfig>,
+    controller: ControllerHandle,
+    metadata_cache: Arc<MetadataCache>,
+    stop: CancellationToken,
+) {
+    let mut leader = controller.leader();
+    let mut images = metadata_cache.watch();
     let mut lines: HashMap<Registered, DropGuard> = HashMap::new();
     let mut was_active = false;
     loop {
         let image = Arc::clone(&images.borrow_and_update());
         let is_active = leader.borrow_and_update().is_active_here;
-        let wanted = if is_active { brokers(&image, &node) } else { Vec::new() };
+        let wanted = if is_active { brokers(&image, &config) } else { Vec::new() };
         // Who was unfenced before this controller began has long been open.
         let is_seen_open = !std::mem::replace(&mut was_active, is_active);
         lines.retain(|line, _| wanted.contains(line));
         for broker in wanted {
             lines.entry(broker).or_insert_with_key(|broker| {
                 let ended = CancellationToken::new();
-                let line = hold(Arc::clone(&node), broker.clone(), is_seen_open, ended.clone());
+                let line = hold(controller.clone(), broker.clone(), is_seen_open, ended.clone());
                 tokio::spawn(line);
                 ended.drop_guard()
             });
@@ -69,11 +75,11 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 }
 
 /// The other brokers that are not fenced.
-fn brokers(image: &PublishedImage, node: &Node) -> Vec<Registered> {
-    let listener = &node.config.listeners.inter_broker_listener_name;
+fn brokers(image: &PublishedImage, config: &BrokerConfig) -> Vec<Registered> {
+    let listener = &config.listeners.inter_broker_listener_name;
     let others = image.brokers.iter().filter(|broker| !broker.fenced);
     others
-        .filter(|broker| broker.id != node.config.node_id)
+        .filter(|broker| broker.id != config.node_id)
         .filter_map(|broker| {
             let endpoints = &broker.listeners;
             let endpoint =
@@ -84,15 +90,20 @@ fn brokers(image: &PublishedImage, node: &Node) -> Vec<Registered> {
         .collect()
 }
 
-async fn hold(node: Arc<Node>, broker: Registered, is_seen_open: bool, ended: CancellationToken) {
+async fn hold(
+    controller: ControllerHandle,
+    broker: Registered,
+    is_seen_open: bool,
+    ended: CancellationToken,
+) {
     // When the lifeline is no longer wanted, neither is what it would find.
     tokio::select! {
         () = ended.cancelled() => {}
-        () = hold_for_ever(&node, &broker, is_seen_open) => {}
+        () = hold_for_ever(&controller, &broker, is_seen_open) => {}
     }
 }
 
-async fn hold_for_ever(node: &Arc<Node>, broker: &Registered, mut is_seen_open: bool) {
+async fn hold_for_ever(controller: &ControllerHandle, broker: &Registered, mut is_seen_open: bool) {
     let mut was_told = false;
     loop {
         let address = (&*broker.address.host, broker.address.port);
@@ -112,7 +123,7 @@ async fn hold_for_ever(node: &Arc<Node>, broker: &Registered, mut is_seen_open: 
                     let (id, address) = (broker.id, &broker.address);
                     info!("broker {id} does not listen at {address}: its process is likely gone");
                 }
-                tell(node, broker).await;
+                tell(controller, broker).await;
                 tokio::time::sleep(RECONNECT_PAUSE).await;
             }
             Ok(Err(_)) | Err(_) => tokio::time::sleep(UNREACHABLE_PAUSE).await,
@@ -120,9 +131,9 @@ async fn hold_for_ever(node: &Arc<Node>, broker: &Registered, mut is_seen_open: 
     }
 }
 
-async fn tell(node: &Arc<Node>, broker: &Registered) {
+async fn tell(controller: &ControllerHandle, broker: &Registered) {
     let (id, epoch) = (broker.id, broker.epoch);
-    let told = node.controller.decide_held(HeldUntil::Committed, move |controller, context| {
+    let told = controller.decide_held(HeldUntil::Committed, move |controller, context| {
         controller.on_process_gone(id, epoch, context.now_ms)
     });
     if let Err(error) = told.await {

@@ -22,6 +22,8 @@ use klamm_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
 use klamm_protocol::messages::list_offsets_response::ListOffsetsResponse;
+use klamm_protocol::messages::metadata_request::MetadataRequest;
+use klamm_protocol::messages::metadata_response::MetadataResponse;
 use klamm_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
@@ -144,7 +146,7 @@ impl Cluster {
 
     /// The leader and the in-sync replicas, as the first running broker knows them.
     fn partition(&self) -> Option<(BrokerId, Vec<BrokerId>)> {
-        let image = self.running().next()?.node.metadata_cache.image();
+        let image = self.running().next()?.services.metadata_cache.image();
         let partition = image.topics.by_name("t")?.partition(0)?;
         let mut isr = partition.isr.clone();
         isr.sort_unstable();
@@ -266,10 +268,10 @@ impl Cluster {
     }
 
     fn log_end_of(&self, id: BrokerId) -> Offset {
-        let node = &self.broker(id).node;
-        let image = node.metadata_cache.image();
+        let services = &self.broker(id).services;
+        let image = services.metadata_cache.image();
         let topic = image.topics.by_name("t").unwrap();
-        node.partitions.get(topic.id, 0).unwrap().view().unwrap().log_end()
+        services.replicas.partitions.get(topic.id, 0).unwrap().view().unwrap().log_end()
     }
 
     async fn stop(&mut self, id: BrokerId) {
@@ -447,11 +449,12 @@ async fn the_cluster_knows_where_replicas_lie_and_moves_leaders_away_from_a_fail
     cluster.create_topic("first", 1 << 20).await;
     cluster.create_topic("t", 1 << 20).await;
     let is_known = |c: &Cluster| {
-        let image = c.broker(1).node.metadata_cache.image();
+        let image = c.broker(1).services.metadata_cache.image();
         let Some(topic) = image.topics.by_name("t") else { return false };
         let Some(partition) = topic.partition(0) else { return false };
         IDS.iter().all(|id| {
-            let actual = c.broker(*id).node.store.directory_id_for(&topic.name, 0);
+            let actual =
+                c.broker(*id).services.replicas.log_manager.directory_id_for(&topic.name, 0);
             actual.is_some() && partition.directory(*id) == actual
         })
     };
@@ -459,7 +462,8 @@ async fn the_cluster_knows_where_replicas_lie_and_moves_leaders_away_from_a_fail
     cluster.produce(b"before").await;
     let (leader, _) = cluster.partition().unwrap();
     let failing = cluster.log_dir(leader, 2);
-    let place = cluster.broker(leader).node.store.directory_of(&"t".into(), 0).unwrap();
+    let place =
+        cluster.broker(leader).services.replicas.log_manager.directory_of(&"t".into(), 0).unwrap();
     assert_eq!(place, failing);
     std::fs::rename(&failing, failing.with_extension("gone")).unwrap();
     let moved = |c: &Cluster| c.partition().is_some_and(|p| p.0 > 0 && p.0 != leader);
@@ -499,4 +503,25 @@ async fn a_damaged_byte_is_not_served_and_fetched_again_from_a_peer() {
     let kept = path.with_extension("log.damaged");
     assert_eq!(std::fs::read(kept).unwrap(), damaged);
     cluster.end().await;
+}
+
+#[tokio::test]
+async fn a_broker_answers_its_peer() {
+    let directory = crate::random::uuid().to_string();
+    let directory = std::env::temp_dir().join(format!("klamm-peer-{directory}"));
+    let config = BrokerConfig::from_pairs([
+        ("listeners", "PLAINTEXT://127.0.0.1:0"),
+        ("log.dirs", directory.to_str().unwrap()),
+    ]);
+    let broker = Broker::start(config.unwrap()).await.unwrap();
+    let port = broker.addresses()[0].1.port();
+    let address = PeerAddress { host: "127.0.0.1".into(), port };
+    let mut peer = Peer::connect(&address, "test".into(), LIMIT).await.unwrap();
+    for _ in 0..2 {
+        let request = MetadataRequest::default();
+        let answer: MetadataResponse = peer.send(&request, LIMIT).await.unwrap();
+        assert_eq!(answer.brokers.len(), 1);
+    }
+    broker.shutdown().await;
+    std::fs::remove_dir_all(directory).unwrap();
 }

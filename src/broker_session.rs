@@ -1,0 +1,75 @@
+//! This process as a registered broker: its incarnation, the epoch of its registration, and for how long the controller has
+//! confirmed it (KIP-631, Kafka's `BrokerLifecycleManager`).
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use klamm_protocol::Uuid;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::BrokerConfig;
+use crate::{clock, random};
+
+/// The session of this broker with its cluster. Handlers, replicas and heartbeats share it.
+#[derive(Debug)]
+pub(crate) struct BrokerSession {
+    /// Of this process: another start registers with another one.
+    pub(crate) incarnation_id: Uuid,
+    /// `broker.session.timeout.ms`
+    session_timeout_ms: i64,
+    /// Whether a leader that the controller has not confirmed for a session stops acknowledging
+    /// (`failover.leader.lease.enable`; not where this node is its whole cluster).
+    has_lease: bool,
+    /// -1 before the registration.
+    broker_epoch: AtomicI64,
+    /// Until when the controller has confirmed this broker, by the steady clock.
+    lease_until_ms: AtomicI64,
+    /// Wakes the heartbeats: the next one has something new to report.
+    pub(crate) heartbeat_due: Notify,
+    /// Cancelled when the node cannot go on.
+    pub(crate) failed: CancellationToken,
+}
+
+impl BrokerSession {
+    /// The session of a process that is not registered yet. `failed` is cancelled when the node cannot go on.
+    pub(crate) fn new(config: &BrokerConfig, failed: CancellationToken) -> Self {
+        Self {
+            incarnation_id: random::uuid(),
+            session_timeout_ms: i64::from(config.lifecycle.session_timeout_ms),
+            has_lease: config.lifecycle.leader_lease_enable && !config.is_alone(),
+            broker_epoch: AtomicI64::new(-1),
+            lease_until_ms: AtomicI64::new(i64::MAX),
+            heartbeat_due: Notify::new(),
+            failed,
+        }
+    }
+
+    /// The epoch of this broker's registration; -1 before it.
+    pub(crate) fn broker_epoch(&self) -> i64 {
+        self.broker_epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_broker_epoch(&self, epoch: i64) {
+        self.broker_epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The controller has confirmed this broker by its answer to a heartbeat that was sent at `sent_ms`.
+    pub(crate) fn renew_lease(&self, sent_ms: i64) {
+        if self.has_lease {
+            let until_ms = sent_ms.saturating_add(self.session_timeout_ms);
+            self.lease_until_ms.store(until_ms, Ordering::Release);
+        }
+    }
+
+    /// Whether this broker may acknowledge alone what it leads. Without an answer of the controller for
+    /// `broker.session.timeout.ms` another broker may lead by now, and what only this one holds would be lost.
+    pub(crate) fn has_valid_lease(&self) -> bool {
+        let until_ms = self.lease_until_ms.load(Ordering::Acquire);
+        until_ms == i64::MAX || clock::now_ms() < until_ms
+    }
+
+    /// When a session began that would end now, in ms of the steady clock: a broker that was heard from since then is alive.
+    pub(crate) fn session_start_ms(&self) -> i64 {
+        clock::now_ms().saturating_sub(self.session_timeout_ms)
+    }
+}

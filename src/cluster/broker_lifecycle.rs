@@ -1,0 +1,356 @@
+//! A broker's life in its cluster: register, be unfenced, stay in contact (KIP-631, Kafka's `BrokerLifecycleManager`).
+//!
+//! The controller is asked through a channel; it may run in this process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use klamm_log::log_dir::LastShutdown;
+use klamm_protocol::ids::LeaderEpoch;
+use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
+use klamm_protocol::messages::broker_heartbeat_response::BrokerHeartbeatResponse;
+use klamm_protocol::messages::broker_registration_request::{
+    BrokerRegistrationRequest, Feature, Listener,
+};
+use klamm_protocol::{ErrorCode, Uuid};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::features;
+use crate::broker_session::BrokerSession;
+use crate::clock;
+use crate::config::dynamic::{self, DynamicBrokerConfig};
+use crate::controller::channel::ControllerChannel;
+use crate::controller::handle::ControllerHandle;
+use crate::metadata_cache::{MetadataCache, PublishedImage};
+use crate::replica::replica_manager::ReplicaManager;
+
+/// How long the active controller may take to answer a registration before the start fails.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause before a registration is tried again that an earlier life of the broker stands against.
+const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
+/// How long a heartbeat may take: another controller may have to be elected.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many heartbeats follow the first one to a controller, and how soon: as many as tell Klamm's controller that this broker is heard
+/// from often (`BrokerHeartbeats`). One of Apache Kafka takes no notice.
+const INTRODUCTION_HEARTBEATS: u32 = 3;
+const INTRODUCTION_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the controller is asked whether the broker has caught up.
+const CATCH_UP_RETRY: Duration = Duration::from_millis(100);
+/// How long a stop waits for the controller's leave, and how often it asks.
+const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+const CONTROLLED_SHUTDOWN_RETRY: Duration = Duration::from_millis(20);
+
+/// Why the broker did not become part of its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("the controller refused the registration: {error}: {reason} (its log says more)")]
+    Refused { error: ErrorCode, reason: &'static str },
+    #[error(
+        "the cluster has finalized {}, whose coordinators this version of Klamm does not have; first run \
+         kafka-features.sh --bootstrap-server <a broker of the cluster> downgrade{}",
+        .obstacles.join(" and "),
+        .obstacles.iter().map(|name| format!(" --feature {name}=0")).collect::<String>()
+    )]
+    Features { obstacles: Vec<String> },
+    #[error("the controller cannot be reached: {0}")]
+    Unreachable(String),
+    #[error(
+        "no controller has registered the broker within {0} ms (initial.broker.registration.timeout.ms); is a majority of the \
+         controllers up, and do the addresses in controller.quorum.voters or controller.quorum.bootstrap.servers hold?"
+    )]
+    NotRegistered(i32),
+    #[error("the broker has not caught up within {0} ms (server.max.startup.time.ms)")]
+    NotCaughtUp(i64),
+}
+
+/// Where clients reach the broker by one of its listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AdvertisedListener {
+    pub(crate) name: ByteString,
+    pub(crate) host: ByteString,
+    pub(crate) port: u16,
+    pub(crate) security_protocol: i16,
+}
+
+/// This broker's life in its cluster.
+pub(crate) struct BrokerLifecycle {
+    pub(super) config: Arc<DynamicBrokerConfig>,
+    pub(super) session: Arc<BrokerSession>,
+    pub(super) metadata_cache: Arc<MetadataCache>,
+    pub(super) replicas: Arc<ReplicaManager>,
+    controller: ControllerHandle,
+    /// Of its own: heartbeats must not wait for what clients ask the controller for.
+    channel: ControllerChannel,
+    /// How clients and other brokers reach this one.
+    listeners: Vec<AdvertisedListener>,
+}
+
+impl BrokerLifecycle {
+    /// Of a broker that is reached by `listeners`.
+    pub(crate) fn new(
+        replicas: Arc<ReplicaManager>,
+        controller: ControllerHandle,
+        listeners: Vec<AdvertisedListener>,
+    ) -> Self {
+        let config = Arc::clone(&replicas.config);
+        Self {
+            session: Arc::clone(&replicas.session),
+            metadata_cache: Arc::clone(&replicas.metadata_cache),
+            channel: ControllerChannel::new(&config, &controller, "heartbeat"),
+            config,
+            replicas,
+            controller,
+            listeners,
+        }
+    }
+
+    /// Registers the broker and has it unfenced.
+    pub(crate) async fn join(&self) -> Result<(), JoinError> {
+        let config = &self.config.lifecycle;
+        let (registration_ms, startup_ms) =
+            (config.initial_registration_timeout_ms, config.server_max_startup_time_ms);
+        let limit = Duration::from_millis(registration_ms.try_into().unwrap_or_default());
+        let epoch = tokio::time::timeout(limit, self.register()).await;
+        let epoch = epoch.map_err(|_| JoinError::NotRegistered(registration_ms))??;
+        debug!("registered with epoch {epoch}");
+        self.session.set_broker_epoch(epoch);
+        let limit = Duration::from_millis(startup_ms.try_into().unwrap_or_default());
+        let caught_up = tokio::time::timeout(limit, self.catch_up()).await;
+        caught_up.map_err(|_| JoinError::NotCaughtUp(startup_ms))?;
+        info!("broker {} is registered with epoch {epoch} and unfenced", self.config.node_id);
+        Ok(())
+    }
+
+    /// Waits until the controller takes the broker for caught up, and this broker knows it.
+    async fn catch_up(&self) {
+        loop {
+            match self.heartbeat(false).await {
+                Ok(contact) if contact.is_caught_up_and_unfenced() => break,
+                Ok(_) => {}
+                Err(error) => warn!("no contact with the controller: {error}"),
+            }
+            // Unfenced once what the controller knew at the registration has been applied here.
+            let known = self.metadata_cache.image().end_offset;
+            let applied = self.metadata_cache.wait_for(|image| image.end_offset > known);
+            drop(tokio::time::timeout(CATCH_UP_RETRY, applied).await);
+        }
+        let id = self.config.node_id;
+        self.metadata_cache
+            .wait_for(|image| image.brokers.get(id).is_some_and(|broker| !broker.fenced))
+            .await;
+    }
+
+    /// Registers once the cluster has begun, and returns the broker epoch.
+    async fn register(&self) -> Result<i64, JoinError> {
+        // A new cluster's features are known once the controller has written its first records.
+        let is_begun = |image: &Arc<PublishedImage>| image.features.metadata_version().is_some();
+        let image = self.metadata_cache.wait_for(is_begun).await;
+        self.until_registered(&self.registration(&image)).await
+    }
+
+    /// Tells the controller of directories that have come back. The life of the broker stays the same, and its epoch too.
+    pub(super) async fn register_again(&self) -> Result<(), JoinError> {
+        let request = self.registration(&self.metadata_cache.image());
+        self.until_registered(&request).await.map(drop)
+    }
+
+    fn registration(&self, image: &PublishedImage) -> BrokerRegistrationRequest {
+        let is_alone = self.config.is_alone();
+        let previous_broker_epoch = match self.replicas.log_manager.last_shutdown() {
+            LastShutdown::Clean { broker_epoch } => broker_epoch.unwrap_or(-1),
+            LastShutdown::Unclean => -1,
+        };
+        let features = features::registered(image, is_alone).into_iter().map(|(name, range)| {
+            Feature { name, min_supported_version: range.min, max_supported_version: range.max }
+        });
+        BrokerRegistrationRequest {
+            broker_id: self.config.node_id,
+            cluster_id: self.replicas.log_manager.cluster_id().clone(),
+            incarnation_id: self.session.incarnation_id,
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| Listener {
+                    name: listener.name.clone(),
+                    host: listener.host.clone(),
+                    port: listener.port,
+                    security_protocol: listener.security_protocol,
+                })
+                .collect(),
+            features: features.collect(),
+            rack: self.config.lifecycle.rack.clone().map(ByteString::from),
+            log_dirs: self.replicas.log_manager.directory_ids(),
+            previous_broker_epoch,
+            ..Default::default()
+        }
+    }
+
+    /// Registers until a controller takes or refuses it. An earlier life of this broker that the cluster has not
+    /// missed yet is waited for.
+    async fn until_registered(
+        &self,
+        request: &BrokerRegistrationRequest,
+    ) -> Result<i64, JoinError> {
+        let mut waits = false;
+        loop {
+            let asked = self.channel.ask_within(request, REGISTRATION_TIMEOUT).await;
+            let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
+            match ErrorCode::from_code(response.error_code) {
+                Some(ErrorCode::None) => return Ok(response.broker_epoch),
+                Some(ErrorCode::DuplicateBrokerRegistration) => {
+                    if !std::mem::replace(&mut waits, true) {
+                        info!(
+                            "an earlier life of broker {} is still registered",
+                            request.broker_id
+                        );
+                    }
+                    tokio::time::sleep(DUPLICATE_RETRY).await;
+                }
+                error => {
+                    let obstacles = features::obstacles(&self.metadata_cache.image());
+                    if error == Some(ErrorCode::UnsupportedVersion) && !obstacles.is_empty() {
+                        return Err(JoinError::Features { obstacles });
+                    }
+                    let error = error.unwrap_or(ErrorCode::UnknownServerError);
+                    return Err(JoinError::Refused { error, reason: error.message() });
+                }
+            }
+        }
+    }
+
+    /// Asks the controller to move what this broker leads elsewhere, and waits for its leave to stop, for
+    /// `CONTROLLED_SHUTDOWN_TIMEOUT` at most (KIP-631).
+    pub(crate) async fn leave(&self) {
+        let granted = async {
+            loop {
+                match self.heartbeat(true).await {
+                    Ok(Contact(response)) if response.should_shut_down => return,
+                    Ok(_) => tokio::time::sleep(CONTROLLED_SHUTDOWN_RETRY).await,
+                    Err(error) => {
+                        return warn!("the broker stops without the controller's leave: {error}");
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, granted).await.is_err() {
+            warn!("the broker stops without the controller's leave: it was not given in time");
+        }
+    }
+
+    async fn heartbeat(&self, want_shut_down: bool) -> Result<Contact, JoinError> {
+        let image = self.metadata_cache.image();
+        let request = BrokerHeartbeatRequest {
+            broker_id: self.config.node_id,
+            broker_epoch: self.session.broker_epoch(),
+            current_metadata_offset: image.end_offset - 1,
+            want_fence: false,
+            want_shut_down,
+            offline_log_dirs: self.replicas.log_manager.failed_directory_ids(),
+            cordoned_log_dirs: self.cordoned_directory_ids(&image),
+        };
+        let sent_ms = clock::now_ms();
+        let asked = self.channel.ask_within(&request, HEARTBEAT_TIMEOUT).await;
+        let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
+        debug!("heartbeat answered: {response:?}");
+        match ErrorCode::from_code(response.error_code) {
+            Some(ErrorCode::None) => {
+                if !response.is_fenced {
+                    self.session.renew_lease(sent_ms);
+                }
+                Ok(Contact(response))
+            }
+            error => {
+                let error = error.unwrap_or(ErrorCode::UnknownServerError);
+                Err(JoinError::Refused { error, reason: error.message() })
+            }
+        }
+    }
+
+    /// Stays in contact with the controller until `stop`. What is new in the configuration is told at once.
+    pub(crate) async fn keep_contact(self: Arc<Self>, stop: CancellationToken) {
+        let quick_ms = self.config.configs.int("failover.heartbeat.interval.ms");
+        let interval_ms = self.config.lifecycle.heartbeat_interval_ms.min(quick_ms);
+        let interval = u64::try_from(interval_ms).unwrap_or_default();
+        let mut ticks = tokio::time::interval(Duration::from_millis(interval.max(1)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut introduction = Introduction::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+                () = self.session.heartbeat_due.notified() => {}
+                () = tokio::time::sleep(INTRODUCTION_INTERVAL), if introduction.is_under_way() => {}
+            }
+            let controller_epoch = self.controller.leader().borrow().epoch;
+            match self.heartbeat(false).await {
+                Ok(_) => introduction.on_heartbeat(controller_epoch),
+                Err(error) => warn!("no contact with the controller: {error}"),
+            }
+        }
+    }
+
+    /// What a heartbeat says of cordoned directories once `image` is applied here. Nothing before the broker knows of its
+    /// own registration: until then it may not know its dynamic configuration either.
+    fn cordoned_directory_ids(&self, image: &PublishedImage) -> Option<Vec<Uuid>> {
+        let own = image.brokers.get(self.config.node_id)?;
+        let knows_configs = own.incarnation_id == self.session.incarnation_id;
+        if !knows_configs || !image.metadata_version().is_cordoned_log_dirs_supported() {
+            return None;
+        }
+        let configs = self.config.current();
+        let is_cordoned = |path: &Path| dynamic::is_cordoned(&configs, path);
+        Some(self.replicas.log_manager.directory_ids_where(is_cordoned))
+    }
+}
+
+/// What the controller says of this broker.
+struct Contact(BrokerHeartbeatResponse);
+
+impl Contact {
+    fn is_caught_up_and_unfenced(&self) -> bool {
+        self.0.is_caught_up && !self.0.is_fenced
+    }
+}
+
+/// A controller that does not know yet how often it hears from this broker would wait for a whole session before it misses
+/// it, so the first heartbeats to each follow one another quickly.
+#[derive(Debug, Default)]
+struct Introduction {
+    controller_epoch: Option<LeaderEpoch>,
+    remaining: u32,
+}
+
+impl Introduction {
+    fn is_under_way(&self) -> bool {
+        self.remaining > 0
+    }
+
+    /// The controller of this epoch has answered a heartbeat.
+    fn on_heartbeat(&mut self, controller_epoch: LeaderEpoch) {
+        self.remaining = match self.controller_epoch.replace(controller_epoch) {
+            Some(known) if known == controller_epoch => self.remaining.saturating_sub(1),
+            _ => INTRODUCTION_HEARTBEATS,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_introduces_itself_once_to_each_controller() {
+        let mut introduction = Introduction::default();
+        for controller_epoch in [4, 7] {
+            introduction.on_heartbeat(controller_epoch);
+            for _ in 0..INTRODUCTION_HEARTBEATS {
+                assert!(introduction.is_under_way());
+                introduction.on_heartbeat(controller_epoch);
+            }
+            assert!(!introduction.is_under_way());
+        }
+    }
+}

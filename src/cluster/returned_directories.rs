@@ -1,0 +1,47 @@
+//! Log directories that come back while the broker runs: they are registered again, so that the controller elects leaders for
+//! what lies in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::broker_lifecycle::BrokerLifecycle;
+use crate::blocking;
+
+/// How often paths are looked at whose disk is not there.
+const RETURN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl BrokerLifecycle {
+    /// Takes directories into use whose disk comes back and has the controller register them, until `stop`.
+    pub(crate) async fn watch_returned_directories(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(RETURN_CHECK_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if self.session.broker_epoch() < 0 {
+                continue;
+            }
+            if self.replicas.log_manager.has_idle() {
+                let replicas = Arc::clone(&self.replicas);
+                blocking::run(move || replicas.log_manager.look_again()).await;
+            }
+            if self.lacks_directories()
+                && let Some(Err(failure)) = stop.run_until_cancelled(self.register_again()).await
+            {
+                warn!("the directory that is back is not registered yet: {failure}");
+            }
+        }
+    }
+
+    /// Whether the registration lacks a directory that is in use.
+    fn lacks_directories(&self) -> bool {
+        let image = self.metadata_cache.image();
+        let Some(own) = image.brokers.get(self.config.node_id) else { return false };
+        let is_current = own.epoch == self.session.broker_epoch();
+        let ids = self.replicas.log_manager.directory_ids();
+        is_current
+            && image.metadata_version().is_directory_assignment_supported()
+            && ids.iter().any(|id| !own.directories.contains(id))
+    }
+}
