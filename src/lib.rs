@@ -3,7 +3,7 @@
 //! The binary is a thin shell around [`Broker`], which tests and other programs can start as well.
 //!
 //! The modules are rooms, and arrows between them point down this list only: `server`, `cli`, `api`, `coordinator`, `cluster`,
-//! `replica`, `controller`, `metadata_cache`, `net`, `broker_session`, `logging`, `config`, `owner`, `blocking`, and what all may use
+//! `replica`, `controller`, `metadata_cache`, `security`, `net`, `broker_session`, `logging`, `config`, `owner`, `blocking`, and what all may use
 //! (`clock`, `random`). `tests/tidy.rs` holds the tree to it.
 
 mod api;
@@ -21,6 +21,7 @@ mod net;
 mod owner;
 mod random;
 mod replica;
+mod security;
 pub mod server;
 
 pub use api::compatibility;

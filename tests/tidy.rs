@@ -86,7 +86,7 @@ fn the_pure_crates_touch_no_file_and_no_clock() {
 }
 
 /// The rooms of `src/`, from the top down. What each needs is below it; arrows up or in a circle grow into a knot.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "server",
     "cli",
     "api",
@@ -95,6 +95,7 @@ const ROOMS: [&str; 14] = [
     "replica",
     "controller",
     "metadata_cache",
+    "security",
     "net",
     "broker_session",
     "logging",
@@ -151,8 +152,8 @@ fn arrows_between_the_rooms_of_src_point_down() {
 }
 
 #[test]
-fn every_api_of_the_table_has_its_handler_file_and_every_file_its_api() {
-    let table: BTreeSet<String> = klamm::compatibility::handler_modules().into_iter().collect();
+fn every_api_of_both_tables_has_its_handler_file_and_every_file_its_api() {
+    let table = klamm::compatibility::handler_modules();
     let files: BTreeSet<String> = fs::read_dir(root().join("src/api/handlers"))
         .unwrap()
         .map(|entry| entry.unwrap().path())

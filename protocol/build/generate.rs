@@ -52,7 +52,52 @@ impl Generator<'_> {
             line!(self.out, "}}");
         }
         self.message_impl();
+        if self.message.name().ends_with("Response") {
+            self.response_impl();
+        }
         line!(self.out, "}}");
+    }
+
+    /// `ResponseMessage`, and the same for each struct in the response that holds an error code.
+    fn response_impl(&mut self) {
+        let message = self.message;
+        for (index, structure) in message.structs.iter().enumerate() {
+            if index > 0 && !holds_error_code(message, structure) {
+                continue;
+            }
+            match index {
+                0 => line!(self.out, "impl ResponseMessage for {} {{", structure.name),
+                _ => line!(self.out, "impl {} {{", structure.name),
+            }
+            let is_used = holds_error_code(message, structure);
+            let count = if is_used { "count" } else { "_" };
+            line!(self.out, "fn for_each_error_code(&self, {count}: &mut dyn FnMut(i16)) {{");
+            for field in &structure.fields {
+                self.count_field(field);
+            }
+            line!(self.out, "}} }}");
+        }
+    }
+
+    fn count_field(&mut self, field: &Field) {
+        let name = field_name(field);
+        if is_error_code(field) {
+            line!(self.out, "count(self.{name});");
+            return;
+        }
+        if element_struct(self.message, &field.ty)
+            .is_none_or(|inner| !holds_error_code(self.message, inner))
+        {
+            return;
+        }
+        let of_one = match field.ty {
+            Type::Array(_) => "for element in value { element.for_each_error_code(count); }",
+            _ => "value.for_each_error_code(count);",
+        };
+        match nullable(field) {
+            Some(_) => line!(self.out, "if let Some(value) = &self.{name} {{ {of_one} }}"),
+            None => line!(self.out, "let value = &self.{name}; {of_one}"),
+        }
     }
 
     fn message_impl(&mut self) {
@@ -395,6 +440,27 @@ fn scalar_min_size(ty: &Type, flexible: &str) -> String {
         Type::Bytes | Type::Records => format!("if {flexible} {{ 1 }} else {{ 4 }}"),
         Type::Struct(_) | Type::Array(_) => unreachable!("not a scalar"),
     }
+}
+
+fn is_error_code(field: &Field) -> bool {
+    field.name == "ErrorCode" && field.ty == Type::Int16
+}
+
+/// The struct of this message that a field is, or is an array of.
+fn element_struct<'a>(message: &'a Message, ty: &Type) -> Option<&'a Struct> {
+    match ty {
+        Type::Struct(name) => message.structs.iter().find(|structure| structure.name == *name),
+        Type::Array(element) => element_struct(message, element),
+        _ => None,
+    }
+}
+
+fn holds_error_code(message: &Message, structure: &Struct) -> bool {
+    structure.fields.iter().any(|field| {
+        is_error_code(field)
+            || element_struct(message, &field.ty)
+                .is_some_and(|inner| holds_error_code(message, inner))
+    })
 }
 
 fn nullable(field: &Field) -> Option<Versions> {

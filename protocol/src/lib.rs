@@ -23,6 +23,6 @@ pub mod varint;
 pub use decode::{DecodeError, Decoder};
 pub use encode::EncodeError;
 pub use error_code::ErrorCode;
-pub use message::{ApiMessage, Message};
+pub use message::{ApiMessage, Message, ResponseMessage};
 pub use metadata_record::MetadataRecord;
 pub use uuid::{Uuid, UuidError};

@@ -38,6 +38,12 @@ pub trait Message: Sized {
     }
 }
 
+/// A response of an API.
+pub trait ResponseMessage: Message {
+    /// Calls `count` with every error code in the response, 0 (`NONE`) too (Kafka's `AbstractResponse.errorCounts`).
+    fn for_each_error_code(&self, count: &mut dyn FnMut(i16));
+}
+
 /// A request or response, or a record that carries its type on the wire.
 pub trait ApiMessage: Message {
     /// The API's key, or the record's type.

@@ -26,7 +26,7 @@ mod prelude {
         EncodeError, TaggedFields, put_array_len, put_bytes, put_null_bytes, put_null_string,
         put_string, put_unsigned_varint,
     };
-    pub use crate::message::{ApiMessage, Message};
+    pub use crate::message::{ApiMessage, Message, ResponseMessage};
 }
 
 use prelude::*;

@@ -1,10 +1,11 @@
 //! `docs/compatibility.md`: what is served, made from the table that serves it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use klamm_protocol::messages;
 
-use crate::api::table::{Row, TABLE};
+use crate::api::table::{CONTROLLER_TABLE, Row, TABLE};
 use crate::cluster::features;
 
 /// What Klamm does otherwise on purpose: what, what Apache Kafka does, what Klamm does, and what changes that.
@@ -66,9 +67,9 @@ fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").expect("writing to a String never fails");
 }
 
-/// The modules under `src/handlers/` that the table should name: each API's in snake case.
-pub fn handler_modules() -> Vec<String> {
-    TABLE.iter().map(|row| snake(row.schema.name)).collect()
+/// The modules under `src/api/handlers/` that the tables of brokers and controllers should name: each API's in snake case.
+pub fn handler_modules() -> BTreeSet<String> {
+    TABLE.iter().chain(CONTROLLER_TABLE.iter()).map(|row| snake(row.schema.name)).collect()
 }
 
 fn snake(name: &str) -> String {

@@ -1,10 +1,17 @@
 //! One file for each API, named after it: decode, decide or delegate, answer in the request's version.
 
 pub(crate) mod add_raft_voter;
+pub(crate) mod allocate_producer_ids;
 pub(crate) mod alter_configs;
+pub(crate) mod alter_partition;
 pub(crate) mod alter_partition_reassignments;
 pub(crate) mod alter_replica_log_dirs;
 pub(crate) mod api_versions;
+pub(crate) mod assign_replicas_to_dirs;
+pub(crate) mod begin_quorum_epoch;
+pub(crate) mod broker_heartbeat;
+pub(crate) mod broker_registration;
+pub(crate) mod controller_registration;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
@@ -18,7 +25,10 @@ pub(crate) mod describe_producers;
 pub(crate) mod describe_quorum;
 pub(crate) mod describe_topic_partitions;
 pub(crate) mod elect_leaders;
+pub(crate) mod end_quorum_epoch;
+pub(crate) mod envelope;
 pub(crate) mod fetch;
+pub(crate) mod fetch_snapshot;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;
 pub(crate) mod incremental_alter_configs;
@@ -39,3 +49,5 @@ pub(crate) mod remove_raft_voter;
 pub(crate) mod sync_group;
 pub(crate) mod unregister_broker;
 pub(crate) mod update_features;
+pub(crate) mod update_raft_voter;
+pub(crate) mod vote;

@@ -1,11 +1,12 @@
-//! One request: its header, decoded, and its body, not yet decoded.
+//! One request as it came: its header, decoded, and its body, not yet decoded.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use klamm_protocol::decode::{DecodeError, Decoder};
-use klamm_protocol::{EncodeError, Message};
+use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
+use klamm_protocol::{ApiMessage, EncodeError, Message};
 
-use super::table;
+use super::table::{self, Row};
 use crate::net::response::Response;
 use crate::net::service::{ConnectionError, ListenerKind};
 
@@ -32,14 +33,23 @@ impl From<RequestError> for ConnectionError {
     }
 }
 
-/// A request, whose body the handler decodes.
-#[derive(Debug, Clone)]
-pub(crate) struct Request {
+/// What a response needs of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestHead {
     pub(crate) api_key: i16,
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
-    pub(crate) client_id: Option<ByteString>,
+    /// The response has a header with tagged fields (v1).
     flexible_response: bool,
+}
+
+/// A request, whose body is not decoded yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) head: RequestHead,
+    pub(crate) client_id: Option<ByteString>,
+    /// The row of its API.
+    pub(crate) row: &'static Row,
     /// The request as it came, its header included.
     frame: Bytes,
     body: Decoder,
@@ -52,50 +62,35 @@ impl Request {
         let api_key = decoder.i16()?;
         let version = decoder.i16()?;
         let correlation_id = decoder.i32()?;
-        let api = table::api(kind, api_key).ok_or(RequestError::UnknownApi(api_key))?;
+        let row = table::api(kind, api_key).ok_or(RequestError::UnknownApi(api_key))?;
         let client_id = decoder.nullable_string(false)?;
-        if version >= api.schema.request_flexible_from {
+        if version >= row.schema.request_flexible_from {
             decoder.skip_tagged_fields()?;
         }
-        Ok(Self {
-            api_key,
-            version,
-            correlation_id,
-            client_id,
-            flexible_response: version >= api.schema.response_flexible_from
-                && api_key != table::API_VERSIONS,
-            frame,
-            body: decoder,
-        })
+        let flexible_response =
+            version >= row.schema.response_flexible_from && api_key != ApiVersionsRequest::API_KEY;
+        let head = RequestHead { api_key, version, correlation_id, flexible_response };
+        Ok(Self { head, client_id, row, frame, body: decoder })
     }
 
     /// The body, as the message of this API. Bytes behind it are ignored, as Kafka does.
     pub(crate) fn decode<M: Message>(&self) -> Result<M, RequestError> {
-        Ok(M::decode(&mut self.body.clone(), self.version)?)
-    }
-
-    /// The request without its body: what an answer that comes later needs. The received bytes are not
-    /// kept for it.
-    pub(crate) fn head(&self) -> Self {
-        Self { client_id: None, frame: Bytes::new(), body: Decoder::new(Bytes::new()), ..*self }
+        Ok(M::decode(&mut self.body.clone(), self.head.version)?)
     }
 
     /// The request as it came, its header included, to be passed on.
     pub(crate) fn frame(&self) -> &Bytes {
         &self.frame
     }
+}
 
-    /// The client's name for itself, or an empty one.
-    pub(crate) fn client_id(&self) -> &str {
-        self.client_id.as_deref().unwrap_or_default()
-    }
-
-    /// An answer in the version of the request.
+impl RequestHead {
+    /// A response in the version of the request.
     pub(crate) fn respond<M: Message>(&self, message: &M) -> Result<Response, RequestError> {
         self.respond_in(message, self.version)
     }
 
-    /// An answer in another version: ApiVersions falls back to version 0.
+    /// A response in another version: ApiVersions falls back to version 0.
     pub(crate) fn respond_in<M: Message>(
         &self,
         message: &M,
@@ -106,7 +101,7 @@ impl Request {
         Ok(Response::whole(out))
     }
 
-    /// The beginning of an answer: room for the length, then the response header (v0 or v1).
+    /// The beginning of a response: room for the length, then the response header (v0 or v1).
     pub(crate) fn response_header(&self) -> BytesMut {
         let mut out = BytesMut::with_capacity(256);
         out.put_i32(0);

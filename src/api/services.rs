@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::context::Context;
+use super::context::RequestContext;
 use super::fetch_session::FetchSessions;
 use super::request::Request;
+use super::request_metrics::RequestMetrics;
 use super::table;
 use crate::broker_session::BrokerSession;
 use crate::cluster::auto_topics::AutoTopicCreation;
@@ -19,6 +20,7 @@ use crate::coordinator::GroupCoordinators;
 use crate::metadata_cache::MetadataCache;
 use crate::net::service::{Begun, ConnectionError, ConnectionInfo, Service};
 use crate::replica::replica_manager::ReplicaManager;
+use crate::security::principal::{Principal, Requester};
 
 /// The services of this node (Kafka's `KafkaApis` holds the same).
 pub(crate) struct Services {
@@ -34,18 +36,42 @@ pub(crate) struct Services {
     pub(crate) auto_topics: AutoTopicCreation,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) request_metrics: RequestMetrics,
 }
 
 /// The APIs, as the network sees them.
-pub(crate) struct ApiService(pub(crate) Arc<Services>);
+pub(crate) struct ApiService {
+    services: Arc<Services>,
+    /// Whoever asks, until there is authentication.
+    anonymous: Arc<Principal>,
+}
+
+impl ApiService {
+    pub(crate) fn new(services: Arc<Services>) -> Self {
+        Self { services, anonymous: Arc::new(Principal::anonymous()) }
+    }
+}
 
 impl Service for ApiService {
-    fn begin(&self, connection: &ConnectionInfo, frame: Bytes) -> Result<Begun, ConnectionError> {
+    fn begin(
+        &self,
+        connection: &Arc<ConnectionInfo>,
+        frame: Bytes,
+    ) -> Result<Begun, ConnectionError> {
         let request = Request::parse(frame, connection.kind)?;
-        Ok(table::handle(&Context::new(&self.0, connection), request)?)
+        let principal = Arc::clone(&self.anonymous);
+        let context = RequestContext {
+            services: Arc::clone(&self.services),
+            connection: Arc::clone(connection),
+            requester: Requester { principal, host: connection.peer.ip() },
+            head: request.head,
+            client_id: request.client_id.clone(),
+            is_forwarded: false,
+        };
+        Ok(table::handle(context, &request)?)
     }
 
     fn release_descriptors(&self) {
-        self.0.replicas.log_manager.open_files().close_idle();
+        self.services.replicas.log_manager.open_files().close_idle();
     }
 }

@@ -6,49 +6,88 @@
 
 use std::future::Future;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::sync::LazyLock;
 
-use klamm_protocol::messages::allocate_producer_ids_request::AllocateProducerIdsRequest;
-use klamm_protocol::messages::alter_partition_request::AlterPartitionRequest;
-use klamm_protocol::messages::assign_replicas_to_dirs_request::AssignReplicasToDirsRequest;
-use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
-use klamm_protocol::messages::broker_registration_request::BrokerRegistrationRequest;
-use klamm_protocol::messages::controller_registration_request::ControllerRegistrationRequest;
+use klamm_protocol::ApiMessage;
+use klamm_protocol::Message;
+use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
 use klamm_protocol::messages::{self, Api};
 
-use crate::api::context::Context;
-use crate::api::forwarding;
-use crate::api::handlers;
-use crate::api::request::{Request, RequestError};
-use crate::api::serving;
+use super::context::RequestContext;
+use super::forwarding;
+use super::handlers;
+use super::reply::{self, Reply};
+use super::request::{Request, RequestError};
 use crate::net::response::Response;
-use crate::net::service::{Begun, ListenerKind};
-
-pub(crate) const PRODUCE: i16 = 0;
-pub(crate) const API_VERSIONS: i16 = 18;
-
-type Answer = Result<Response, RequestError>;
-pub(crate) type FutureAnswer = Pin<Box<dyn Future<Output = Answer> + Send>>;
+use crate::net::service::{Begun, FutureResponse, ListenerKind};
 
 /// What became of a request after its first phase.
 pub(crate) enum Handled {
     Answered(Response),
     /// acks=0: there is no answer.
     Unanswered,
-    /// The answer waits for something; the connection's next request is taken meanwhile.
-    Waiting(FutureAnswer),
+    Waiting {
+        response: FutureResponse,
+        /// The connection's next request is not looked at before this one is answered.
+        holds_up: bool,
+    },
 }
 
-/// How an API is answered.
-#[derive(Clone, Copy)]
-pub(crate) enum Handler {
-    /// At once, on the connection's task.
-    Now(fn(&Context, &Request) -> Answer),
-    /// Begun at once, in the order of the requests; answered when its condition holds.
-    Pipelined(fn(&Context, &Request) -> Result<Handled, RequestError>),
-    /// Carried through before the connection's next request is looked at.
-    Exclusive(fn(Context, Request) -> FutureAnswer),
+/// What a handler that works in two phases has come to after the first; an error closes the connection.
+pub(crate) type FirstPhase<R, F> = Result<Phase<R, F>, RequestError>;
+
+/// See [`FirstPhase`].
+pub(crate) enum Phase<R, F> {
+    Replied(R),
+    /// acks=0: there is no answer.
+    Unanswered,
+    Waiting(F),
+}
+
+/// Begins to answer a request of one API.
+type Begin = Box<dyn Fn(RequestContext, &Request) -> Result<Handled, RequestError> + Send + Sync>;
+
+/// Answered at once, on the connection's task.
+fn now<Q: Message + 'static, R: Reply>(handle: fn(&RequestContext, Q) -> R) -> Begin {
+    let begin = move |context: RequestContext, request: &Request| {
+        let reply = handle(&context, request.decode()?);
+        reply::respond(&context, reply).map(Handled::Answered)
+    };
+    Box::new(begin)
+}
+
+/// Begun at once, in the order of the requests; answered when its condition holds. The connection's next request is taken meanwhile.
+fn pipelined<Q: Message + 'static, R: Reply, F: Future<Output = R> + Send + 'static>(
+    handle: fn(&RequestContext, Q) -> FirstPhase<R, F>,
+) -> Begin {
+    let begin = move |mut context: RequestContext, request: &Request| {
+        Ok(match handle(&context, request.decode()?)? {
+            Phase::Replied(reply) => Handled::Answered(reply::respond(&context, reply)?),
+            Phase::Unanswered => Handled::Unanswered,
+            Phase::Waiting(reply) => {
+                // As a slice of the received frame it would keep that while the answer waits.
+                context.client_id = None;
+                let response = async move { Ok(reply::respond(&context, reply.await)?) };
+                Handled::Waiting { response: Box::pin(response), holds_up: false }
+            }
+        })
+    };
+    Box::new(begin)
+}
+
+/// Carried through before the connection's next request is looked at.
+fn exclusive<Q, R, F>(handle: fn(RequestContext, Q) -> F) -> Begin
+where
+    Q: Message + 'static,
+    R: Reply,
+    F: Future<Output = R> + Send + 'static,
+{
+    let begin = move |context: RequestContext, request: &Request| {
+        let reply = handle(context.clone(), request.decode()?);
+        let response = async move { Ok(reply::respond(&context, reply.await)?) };
+        Ok(Handled::Waiting { response: Box::pin(response), holds_up: true })
+    };
+    Box::new(begin)
 }
 
 /// One API.
@@ -58,20 +97,26 @@ pub(crate) struct Row {
     pub(crate) served: RangeInclusive<i16>,
     /// The first version that ApiVersions names.
     pub(crate) advertised_from: i16,
-    pub(crate) handler: Handler,
+    begin: Begin,
     /// Only the active controller can answer it: a broker passes it on (KIP-590).
     pub(crate) forwarded: bool,
 }
 
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Row").field(&self.schema.name).finish()
+    }
+}
+
 impl Row {
-    fn new(key: i16, handler: Handler) -> Self {
+    fn new(key: i16, begin: Begin) -> Self {
         let schema = messages::APIS
             .iter()
             .find(|api| api.key == key)
             .expect("rows name APIs of the schemas");
         let (first, last) = schema.versions;
         let last = if schema.latest_unstable { last - 1 } else { last };
-        Self { schema, served: first..=last, advertised_from: first, handler, forwarded: false }
+        Self { schema, served: first..=last, advertised_from: first, begin, forwarded: false }
     }
 
     fn advertised_from(self, version: i16) -> Self {
@@ -81,131 +126,86 @@ impl Row {
     fn forwarded(self) -> Self {
         Self { forwarded: true, ..self }
     }
-
-    /// Whether the next request of a connection has to wait for the answer to this one.
-    fn is_exclusive(&self) -> bool {
-        self.forwarded || matches!(self.handler, Handler::Exclusive(_))
-    }
-}
-
-macro_rules! exclusive {
-    ($api:ident) => {
-        Handler::Exclusive(|context, request| Box::pin(handlers::$api::handle(context, request)))
-    };
-}
-
-macro_rules! decided {
-    ($request:ty) => {
-        Handler::Exclusive(|context, request| {
-            Box::pin(serving::decided::<$request>(context, request))
-        })
-    };
-}
-
-macro_rules! replica {
-    ($api:ident) => {
-        Handler::Exclusive(|context, request| Box::pin(serving::$api(context, request)))
-    };
 }
 
 /// All APIs that brokers answer, in the order of their keys.
 pub(crate) static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
-    use Handler::{Now, Pipelined};
     vec![
-        Row::new(PRODUCE, Pipelined(handlers::produce::handle)).advertised_from(0),
-        Row::new(1, Pipelined(handlers::fetch::handle)),
-        Row::new(2, exclusive!(list_offsets)),
-        Row::new(3, exclusive!(metadata)),
-        Row::new(8, exclusive!(offset_commit)),
-        Row::new(9, exclusive!(offset_fetch)),
-        Row::new(10, exclusive!(find_coordinator)),
-        Row::new(11, exclusive!(join_group)),
-        Row::new(12, Now(handlers::heartbeat::handle)),
-        Row::new(13, exclusive!(leave_group)),
-        Row::new(14, exclusive!(sync_group)),
-        Row::new(15, Now(handlers::describe_groups::handle)),
-        Row::new(16, Now(handlers::list_groups::handle)),
-        Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
-        Row::new(19, exclusive!(create_topics)).forwarded(),
-        Row::new(20, exclusive!(delete_topics)).forwarded(),
-        Row::new(21, exclusive!(delete_records)),
-        Row::new(22, exclusive!(init_producer_id)),
-        Row::new(23, Now(handlers::offset_for_leader_epoch::handle)),
-        Row::new(32, exclusive!(describe_configs)),
-        Row::new(33, exclusive!(alter_configs)),
-        Row::new(34, exclusive!(alter_replica_log_dirs)),
-        Row::new(35, exclusive!(describe_log_dirs)),
-        Row::new(37, exclusive!(create_partitions)).forwarded(),
-        Row::new(42, exclusive!(delete_groups)),
-        Row::new(43, exclusive!(elect_leaders)).forwarded(),
-        Row::new(44, exclusive!(incremental_alter_configs)),
-        Row::new(45, exclusive!(alter_partition_reassignments)).forwarded(),
-        Row::new(46, Now(handlers::list_partition_reassignments::handle)).forwarded(),
-        Row::new(47, exclusive!(offset_delete)),
-        Row::new(55, exclusive!(describe_quorum)).forwarded(),
-        Row::new(57, exclusive!(update_features)).forwarded(),
-        Row::new(60, Now(handlers::describe_cluster::handle)),
-        Row::new(61, Now(handlers::describe_producers::handle)),
-        Row::new(64, exclusive!(unregister_broker)).forwarded(),
-        Row::new(74, Now(handlers::list_config_resources::handle)),
-        Row::new(75, Now(handlers::describe_topic_partitions::handle)),
-        Row::new(80, exclusive!(add_raft_voter)).forwarded(),
-        Row::new(81, exclusive!(remove_raft_voter)).forwarded(),
+        Row::new(0, pipelined(handlers::produce::handle)).advertised_from(0),
+        Row::new(1, pipelined(handlers::fetch::handle)),
+        Row::new(2, exclusive(handlers::list_offsets::handle)),
+        Row::new(3, exclusive(handlers::metadata::handle)),
+        Row::new(8, exclusive(handlers::offset_commit::handle)),
+        Row::new(9, exclusive(handlers::offset_fetch::handle)),
+        Row::new(10, exclusive(handlers::find_coordinator::handle)),
+        Row::new(11, exclusive(handlers::join_group::handle)),
+        Row::new(12, now(handlers::heartbeat::handle)),
+        Row::new(13, exclusive(handlers::leave_group::handle)),
+        Row::new(14, exclusive(handlers::sync_group::handle)),
+        Row::new(15, now(handlers::describe_groups::handle)),
+        Row::new(16, now(handlers::list_groups::handle)),
+        Row::new(18, now(handlers::api_versions::handle)),
+        Row::new(19, exclusive(handlers::create_topics::handle)).forwarded(),
+        Row::new(20, exclusive(handlers::delete_topics::handle)).forwarded(),
+        Row::new(21, exclusive(handlers::delete_records::handle)),
+        Row::new(22, exclusive(handlers::init_producer_id::handle)),
+        Row::new(23, now(handlers::offset_for_leader_epoch::handle)),
+        Row::new(32, exclusive(handlers::describe_configs::handle)),
+        Row::new(33, exclusive(handlers::alter_configs::handle)),
+        Row::new(34, exclusive(handlers::alter_replica_log_dirs::handle)),
+        Row::new(35, exclusive(handlers::describe_log_dirs::handle)),
+        Row::new(37, exclusive(handlers::create_partitions::handle)).forwarded(),
+        Row::new(42, exclusive(handlers::delete_groups::handle)),
+        Row::new(43, exclusive(handlers::elect_leaders::handle)).forwarded(),
+        Row::new(44, exclusive(handlers::incremental_alter_configs::handle)),
+        Row::new(45, exclusive(handlers::alter_partition_reassignments::handle)).forwarded(),
+        Row::new(46, now(handlers::list_partition_reassignments::handle)).forwarded(),
+        Row::new(47, exclusive(handlers::offset_delete::handle)),
+        Row::new(55, exclusive(handlers::describe_quorum::handle)).forwarded(),
+        Row::new(57, exclusive(handlers::update_features::handle)).forwarded(),
+        Row::new(60, now(handlers::describe_cluster::handle)),
+        Row::new(61, now(handlers::describe_producers::handle)),
+        Row::new(64, exclusive(handlers::unregister_broker::handle)).forwarded(),
+        Row::new(74, now(handlers::list_config_resources::handle)),
+        Row::new(75, now(handlers::describe_topic_partitions::handle)),
+        Row::new(80, exclusive(handlers::add_raft_voter::handle)).forwarded(),
+        Row::new(81, exclusive(handlers::remove_raft_voter::handle)).forwarded(),
     ]
 });
 
 /// All APIs that controllers answer on their own listeners, in the order of their keys.
 pub(crate) static CONTROLLER_TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
-    use Handler::Now;
     vec![
-        Row::new(1, replica!(fetch)),
-        Row::new(API_VERSIONS, Now(handlers::api_versions::handle)),
-        Row::new(19, exclusive!(create_topics)).forwarded(),
-        Row::new(20, exclusive!(delete_topics)).forwarded(),
-        Row::new(32, exclusive!(describe_configs)),
-        Row::new(
-            33,
-            Handler::Exclusive(|context, request| {
-                Box::pin(handlers::alter_configs::handle_on_controller(context, request))
-            }),
-        )
-        .forwarded(),
-        Row::new(37, exclusive!(create_partitions)).forwarded(),
-        Row::new(43, exclusive!(elect_leaders)).forwarded(),
-        Row::new(
-            44,
-            Handler::Exclusive(|context, request| {
-                Box::pin(handlers::incremental_alter_configs::handle_on_controller(
-                    context, request,
-                ))
-            }),
-        )
-        .forwarded(),
-        Row::new(45, exclusive!(alter_partition_reassignments)).forwarded(),
-        Row::new(46, Now(handlers::list_partition_reassignments::handle)).forwarded(),
-        Row::new(52, replica!(vote)),
-        Row::new(53, replica!(begin_quorum_epoch)),
-        Row::new(54, replica!(end_quorum_epoch)),
-        Row::new(55, exclusive!(describe_quorum)).forwarded(),
-        Row::new(56, decided!(AlterPartitionRequest)),
-        Row::new(57, exclusive!(update_features)).forwarded(),
-        Row::new(
-            58,
-            Handler::Exclusive(|context, request| {
-                Box::pin(forwarding::on_envelope(context, request))
-            }),
-        ),
-        Row::new(59, replica!(fetch_snapshot)),
-        Row::new(60, Now(handlers::describe_cluster::handle)),
-        Row::new(62, decided!(BrokerRegistrationRequest)),
-        Row::new(63, decided!(BrokerHeartbeatRequest)),
-        Row::new(64, exclusive!(unregister_broker)).forwarded(),
-        Row::new(67, decided!(AllocateProducerIdsRequest)),
-        Row::new(70, decided!(ControllerRegistrationRequest)),
-        Row::new(73, decided!(AssignReplicasToDirsRequest)),
-        Row::new(80, exclusive!(add_raft_voter)).forwarded(),
-        Row::new(81, exclusive!(remove_raft_voter)).forwarded(),
-        Row::new(82, replica!(update_raft_voter)),
+        Row::new(1, exclusive(handlers::fetch::metadata_log::handle)),
+        Row::new(18, now(handlers::api_versions::handle)),
+        Row::new(19, exclusive(handlers::create_topics::handle)).forwarded(),
+        Row::new(20, exclusive(handlers::delete_topics::handle)).forwarded(),
+        Row::new(32, exclusive(handlers::describe_configs::handle)),
+        Row::new(33, exclusive(handlers::alter_configs::handle_on_controller)).forwarded(),
+        Row::new(37, exclusive(handlers::create_partitions::handle)).forwarded(),
+        Row::new(43, exclusive(handlers::elect_leaders::handle)).forwarded(),
+        Row::new(44, exclusive(handlers::incremental_alter_configs::handle_on_controller))
+            .forwarded(),
+        Row::new(45, exclusive(handlers::alter_partition_reassignments::handle)).forwarded(),
+        Row::new(46, now(handlers::list_partition_reassignments::handle)).forwarded(),
+        Row::new(52, exclusive(handlers::vote::handle)),
+        Row::new(53, exclusive(handlers::begin_quorum_epoch::handle)),
+        Row::new(54, exclusive(handlers::end_quorum_epoch::handle)),
+        Row::new(55, exclusive(handlers::describe_quorum::handle)).forwarded(),
+        Row::new(56, exclusive(handlers::alter_partition::handle)),
+        Row::new(57, exclusive(handlers::update_features::handle)).forwarded(),
+        Row::new(58, exclusive(handlers::envelope::handle)),
+        Row::new(59, exclusive(handlers::fetch_snapshot::handle)),
+        Row::new(60, now(handlers::describe_cluster::handle)),
+        Row::new(62, exclusive(handlers::broker_registration::handle)),
+        Row::new(63, exclusive(handlers::broker_heartbeat::handle)),
+        Row::new(64, exclusive(handlers::unregister_broker::handle)).forwarded(),
+        Row::new(67, exclusive(handlers::allocate_producer_ids::handle)),
+        Row::new(70, exclusive(handlers::controller_registration::handle)),
+        Row::new(73, exclusive(handlers::assign_replicas_to_dirs::handle)),
+        Row::new(80, exclusive(handlers::add_raft_voter::handle)).forwarded(),
+        Row::new(81, exclusive(handlers::remove_raft_voter::handle)).forwarded(),
+        Row::new(82, exclusive(handlers::update_raft_voter::handle)),
     ]
 });
 
@@ -224,42 +224,32 @@ pub(crate) fn api(kind: ListenerKind, key: i16) -> Option<&'static Row> {
 }
 
 /// Finds out who answers a request, and begins to.
-pub(crate) fn handle(context: &Context, request: Request) -> Result<Begun, RequestError> {
-    let row =
-        api(context.kind, request.api_key).expect("a parsed request names an API of the table");
-    if !row.served.contains(&request.version) {
+pub(crate) fn handle(context: RequestContext, request: &Request) -> Result<Begun, RequestError> {
+    let row = request.row;
+    if !row.served.contains(&request.head.version) {
         // A client of the future asks ApiVersions first and must learn what it can fall back to.
-        if request.api_key == API_VERSIONS {
-            return handlers::api_versions::unsupported(&request).map(Begun::Answered);
+        if request.head.api_key == ApiVersionsRequest::API_KEY {
+            return handlers::api_versions::unsupported(&context).map(Begun::Answered);
         }
-        let (api, version) = (row.schema.name, request.version);
+        let (api, version) = (row.schema.name, request.head.version);
         return Err(RequestError::UnsupportedVersion { api, version });
     }
-    let is_broker = context.kind == ListenerKind::Broker;
-    let handled = if row.forwarded && is_broker && !context.services.controller.is_active() {
-        Handled::Waiting(Box::pin(forwarding::forward(context.clone(), request)))
+    let is_broker = context.kind() == ListenerKind::Broker;
+    let is_forwarded = row.forwarded && is_broker && !context.services.controller.is_active();
+    let handled = if is_forwarded {
+        let response = Box::pin(forwarding::forward(context, request.clone()));
+        Handled::Waiting { response, holds_up: true }
     } else {
-        begin(row, context, request)?
+        begin(context, request)?
     };
     Ok(match handled {
         Handled::Answered(response) => Begun::Answered(response),
         Handled::Unanswered => Begun::Unanswered,
-        Handled::Waiting(answer) => Begun::Waiting {
-            response: Box::pin(async { Ok(answer.await?) }),
-            holds_up: row.is_exclusive(),
-        },
+        Handled::Waiting { response, holds_up } => Begun::Waiting { response, holds_up },
     })
 }
 
 /// Begins to answer a request here, whoever is the controller.
-pub(crate) fn begin(
-    row: &Row,
-    context: &Context,
-    request: Request,
-) -> Result<Handled, RequestError> {
-    match row.handler {
-        Handler::Now(handle) => handle(context, &request).map(Handled::Answered),
-        Handler::Pipelined(handle) => handle(context, &request),
-        Handler::Exclusive(handle) => Ok(Handled::Waiting(handle(context.clone(), request))),
-    }
+pub(crate) fn begin(context: RequestContext, request: &Request) -> Result<Handled, RequestError> {
+    (request.row.begin)(context, request)
 }

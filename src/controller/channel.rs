@@ -6,18 +6,18 @@
 //! and topic creations, has channels of its own. A request is given up as soon as another controller
 //! is elected: whoever asked decides again what to ask for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use klamm_metadata::controller::Controller;
-use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::decode::DecodeError;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use klamm_protocol::{ApiMessage, EncodeError, ErrorCode, Message};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::handle::{ControllerError, ControllerHandle, DecisionContext, HeldUntil};
+use super::handle::{ControllerError, ControllerHandle};
+use super::request::{ControllerRequest, DecisionError, RequestOrigin};
 use crate::config::BrokerConfig;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 
@@ -46,29 +46,6 @@ pub(crate) enum Passed<R> {
     Here,
 }
 
-/// A request that the active controller decides.
-pub(crate) trait ControllerRequest: ApiMessage + Clone + Send + Sync + 'static {
-    type Response: Message + Send + 'static;
-
-    /// When it is answered. Other nodes must not wait for what this one does with a decision; a client that asked this
-    /// node finds here what it asked for.
-    const HELD_UNTIL: HeldUntil = HeldUntil::Committed;
-
-    /// Decides it, as a request of this version.
-    fn decide(
-        &self,
-        version: i16,
-        controller: &mut Controller,
-        context: &DecisionContext,
-    ) -> Outcome<Self::Response>;
-
-    /// The answer where nothing was decided.
-    fn refused(&self, error: ErrorCode) -> Self::Response;
-
-    /// The error of the answer as a whole.
-    fn error_of(response: &Self::Response) -> ErrorCode;
-}
-
 /// Why there is no answer of a controller. Whether the request was carried out is not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChannelError {
@@ -77,7 +54,7 @@ pub(crate) enum ChannelError {
     #[error("another controller has been elected meanwhile")]
     Superseded,
     #[error(transparent)]
-    Local(#[from] ControllerError),
+    Local(#[from] DecisionError),
     #[error("controller {id} at {address}: {source}")]
     Remote { id: BrokerId, address: PeerAddress, source: PeerError },
     #[error("no controller answered within {} ms", .0.as_millis())]
@@ -104,7 +81,9 @@ impl ChannelError {
     /// Whether asking again cannot help.
     fn is_final(&self) -> bool {
         match self {
-            Self::Local(ControllerError::Stopping)
+            Self::Local(
+                DecisionError::TimedOut | DecisionError::Controller(ControllerError::Stopping),
+            )
             | Self::Timeout(_)
             | Self::Encode(_)
             | Self::Envelope(_)
@@ -168,11 +147,8 @@ impl ControllerChannel {
         match self.pass_on_once(request, refuses).await? {
             Passed::Answered(response) => Ok(response),
             Passed::Here => {
-                let (request, version) = (request.clone(), *Q::VERSIONS.end());
-                let decide = move |controller: &mut Controller, context: &DecisionContext| {
-                    request.decide(version, controller, context)
-                };
-                Ok(self.controller.decide_held(Q::HELD_UNTIL, decide).await?)
+                let origin = RequestOrigin::this_node::<Q>();
+                Ok(self.controller.decide_request(Arc::new(request.clone()), origin).await?)
             }
         }
     }

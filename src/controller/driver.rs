@@ -30,7 +30,7 @@ use tracing::{debug, error, info, warn};
 use super::channel::QuorumLeader;
 use super::contradictions::{Contradictions, peer};
 use super::handle::{
-    Command, Completion, ControllerError, ControllerHandle, Decided, DecisionContext, HeldUntil,
+    Command, Completion, ControllerError, ControllerHandle, Decided, DecisionTurn, HeldUntil,
     MAX_QUEUED_DECISIONS, QuorumAnswer,
 };
 use super::metadata_log::{MetadataLog, MetadataLogError};
@@ -220,8 +220,8 @@ impl Driver {
                         decision(Err(ControllerError::NotController));
                         continue;
                     }
-                    let context = self.context();
-                    let decided = decision(Ok((&mut self.controller, &context)));
+                    let turn = self.turn();
+                    let decided = decision(Ok((&mut self.controller, &turn)));
                     if let Some(decided) = decided {
                         self.on_decided(decided)?;
                     }
@@ -252,8 +252,8 @@ impl Driver {
         Ok(())
     }
 
-    fn context(&self) -> DecisionContext {
-        DecisionContext {
+    fn turn(&self) -> DecisionTurn {
+        DecisionTurn {
             next_offset: self.quorum.log().end_offset,
             epoch: self.quorum.epoch(),
             now_ms: clock::now_ms(),
@@ -313,23 +313,23 @@ impl Driver {
     /// Appends a batch; says whether this node still led. Time passes between the batches of a decision, and with it the
     /// leadership may run out: the effects in the queue say so, and the controller begins anew.
     fn append(&mut self, records: &[MetadataRecord]) -> Result<bool, MetadataLogError> {
-        let context = self.context();
+        let turn = self.turn();
         let version = self.controller.image().metadata_version();
-        let mut batch = BatchBuilder::new(context.next_offset).leader_epoch(context.epoch);
+        let mut batch = BatchBuilder::new(turn.next_offset).leader_epoch(turn.epoch);
         for record in records {
             let frame = record.to_frame(version.record_version(record))?;
-            batch.append(context.wall_ms, None, Some(&frame), &[])?;
+            batch.append(turn.wall_ms, None, Some(&frame), &[])?;
         }
         let batch = batch.build()?;
         let count = u32::try_from(records.len()).expect("a decision has far fewer records");
-        match self.quorum.append(context.now_ms, context.epoch, count, batch.bytes) {
+        match self.quorum.append(turn.now_ms, turn.epoch, count, batch.bytes) {
             Ok(effects) => self.effects.extend(effects),
             Err(lost) => {
                 info!("what was decided is not written: {lost}");
                 return Ok(false);
             }
         }
-        for (record, offset) in records.iter().zip(context.next_offset..) {
+        for (record, offset) in records.iter().zip(turn.next_offset..) {
             self.controller.replay(record, offset)?;
         }
         Ok(true)

@@ -18,6 +18,7 @@ use klamm_replication::quorum::{CorrelationId, KRaftUpgradeError, QuorumDescript
 use tokio::sync::{oneshot, watch};
 
 use super::channel::QuorumLeader;
+use super::request::{DecisionContext, RequestOrigin};
 use super::room::Room;
 
 /// Decisions that may be queued: more are refused, so that a slow disk cannot fill the memory.
@@ -44,9 +45,9 @@ impl ControllerError {
     }
 }
 
-/// What a decision may use besides the controller's state.
+/// When and where in the log the controller's thread decides.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct DecisionContext {
+pub(crate) struct DecisionTurn {
     /// Where the decision's first record will stand.
     pub(crate) next_offset: Offset,
     pub(crate) epoch: LeaderEpoch,
@@ -79,8 +80,7 @@ pub(crate) enum HeldUntil {
 
 /// Decides with the controller, or learns that it cannot.
 type Decision = Box<
-    dyn FnOnce(Result<(&mut Controller, &DecisionContext), ControllerError>) -> Option<Decided>
-        + Send,
+    dyn FnOnce(Result<(&mut Controller, &DecisionTurn), ControllerError>) -> Option<Decided> + Send,
 >;
 
 /// What a replica of the metadata log is answered, with what was read for it.
@@ -158,31 +158,32 @@ impl ControllerHandle {
         }
     }
 
-    /// Has the controller decide, and waits until the decision holds and this node has applied it.
+    /// Has the controller decide for whom `origin` names, and waits as long as `held_until` says.
     pub(crate) async fn decide<R: Send + 'static>(
         &self,
-        decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
-    ) -> Result<R, ControllerError> {
-        self.decide_held(HeldUntil::Published, decision).await
-    }
-
-    /// Has the controller decide, and waits as long as `settled` says.
-    pub(crate) async fn decide_held<R: Send + 'static>(
-        &self,
         held_until: HeldUntil,
+        origin: RequestOrigin,
         decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
     ) -> Result<R, ControllerError> {
         let (answer, answered) = oneshot::channel::<Result<R, ControllerError>>();
         let command = Command::Decide(Box::new(move |controller| {
             // Whoever asked may have gone away when the answer comes: then nobody needs it.
-            let (controller, context) = match controller {
+            let (controller, turn) = match controller {
                 Ok(controller) => controller,
                 Err(error) => {
                     drop(answer.send(Err(error)));
                     return None;
                 }
             };
-            let Outcome { records, atomic, response } = decision(controller, context);
+            let context = DecisionContext::new(turn, origin);
+            let Outcome { records, atomic, response } = decision(controller, &context);
+            if !records.is_empty() {
+                tracing::debug!(
+                    "{} records decided for {}",
+                    records.len(),
+                    context.origin.requester
+                );
+            }
             let completion: Completion = Box::new(move |held| {
                 drop(answer.send(held.map(|()| response)));
             });

@@ -17,10 +17,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
 use super::handle::{ControllerHandle, HeldUntil};
+use super::request::RequestOrigin;
 use crate::config::BrokerConfig;
 use crate::config::dynamic::DynamicBrokerConfig;
 use crate::metadata_cache::{MetadataCache, PublishedImage};
 use crate::net::peer::PeerAddress;
+use crate::security::principal::Requester;
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -133,7 +135,9 @@ async fn hold_for_ever(controller: &ControllerHandle, broker: &Registered, mut i
 
 async fn tell(controller: &ControllerHandle, broker: &Registered) {
     let (id, epoch) = (broker.id, broker.epoch);
-    let told = controller.decide_held(HeldUntil::Committed, move |controller, context| {
+    let requester = Requester::this_node();
+    let origin = RequestOrigin { requester, version: 0, is_forwarded: false };
+    let told = controller.decide(HeldUntil::Committed, origin, move |controller, context| {
         controller.on_process_gone(id, epoch, context.now_ms)
     });
     if let Err(error) = told.await {

@@ -45,14 +45,14 @@ enum Answer {
 
 /// Serves a connection until its peer leaves, misbehaves or idles, or the broker stops.
 pub(crate) async fn serve(
-    (service, info): (Arc<dyn Service>, ConnectionInfo),
+    (service, info): (Arc<dyn Service>, Arc<ConnectionInfo>),
     stream: TcpStream,
     limits: ConnectionLimits,
     held: Share,
     lookout: Lookout,
     stop: CancellationToken,
 ) {
-    let peer = info.peer;
+    let (peer, told) = (info.peer, Arc::clone(&info));
     let mut connection = Connection {
         service,
         info,
@@ -73,13 +73,16 @@ pub(crate) async fn serve(
     match connection.run(stop).await {
         Ok(()) => debug!("connection from {peer} closed"),
         Err(ConnectionError::Io(error)) => debug!("connection from {peer} lost: {error}"),
-        Err(error) => info!("connection from {peer} closed: {error}"),
+        Err(error) => {
+            let software = told.software.get().map_or("unknown software", String::as_str);
+            info!("connection from {peer} ({software}) closed: {error}");
+        }
     }
 }
 
 struct Connection {
     service: Arc<dyn Service>,
-    info: ConnectionInfo,
+    info: Arc<ConnectionInfo>,
     stream: TcpStream,
     reader: FrameReader,
     pending: VecDeque<Pending>,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -91,11 +91,12 @@ impl Listener {
                 warn!("connection from {peer} refused: max.connections.per.ip is reached");
                 continue;
             };
-            let info = ConnectionInfo {
+            let info = Arc::new(ConnectionInfo {
                 peer,
                 listener: Arc::clone(&self.options.name),
                 kind: self.options.kind,
-            };
+                software: OnceLock::new(),
+            });
             let service = Arc::clone(&service);
             let (share, lookout) = (quotas.request_bytes(), quotas.lookout());
             let limits = self.options.connection.clone();

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -19,12 +19,14 @@ pub(crate) enum ListenerKind {
 }
 
 /// Where the requests of a connection come from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct ConnectionInfo {
     pub(crate) peer: SocketAddr,
     /// The name of the listener that the peer came in by.
     pub(crate) listener: Arc<str>,
     pub(crate) kind: ListenerKind,
+    /// What the peer has said that it runs, once it has (ApiVersions, KIP-511): name and version.
+    pub(crate) software: OnceLock<String>,
 }
 
 /// Why a connection is closed without an answer. Logged once, where it is closed.
@@ -62,7 +64,11 @@ pub(crate) trait Service: Send + Sync {
     ///
     /// # Errors
     /// A request that has no answer: the connection is closed.
-    fn begin(&self, connection: &ConnectionInfo, frame: Bytes) -> Result<Begun, ConnectionError>;
+    fn begin(
+        &self,
+        connection: &Arc<ConnectionInfo>,
+        frame: Bytes,
+    ) -> Result<Begun, ConnectionError>;
 
     /// Descriptors are scarce: gives back those that are not needed.
     fn release_descriptors(&self);

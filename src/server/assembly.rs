@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::api::fetch_session::FetchSessions;
+use crate::api::request_metrics::RequestMetrics;
 use crate::api::services::Services;
 use crate::broker_session::BrokerSession;
 use crate::clock;
@@ -163,6 +164,7 @@ fn services(
         groups: Arc::new(groups),
         auto_topics,
         fetch_sessions: FetchSessions::new(usize::try_from(slots).unwrap_or_default()),
+        request_metrics: RequestMetrics::default(),
     })
 }
 

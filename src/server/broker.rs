@@ -203,7 +203,7 @@ impl Broker {
     fn accept(&self, listeners: Vec<Listener>, quotas: &Arc<ConnectionQuotas>) {
         for listener in listeners {
             let what = format!("listener {}", listener.name());
-            let service = Arc::new(ApiService(Arc::clone(&self.services)));
+            let service = Arc::new(ApiService::new(Arc::clone(&self.services)));
             let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
             self.own(what, listener.run(service, Arc::clone(quotas), tasks, stop));
         }

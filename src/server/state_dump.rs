@@ -10,10 +10,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use klamm_coordinator::group::ListFilter;
+use klamm_protocol::ErrorCode;
 use klamm_replication::quorum::QuorumDescription;
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use crate::api::request_metrics::ApiCounts;
 use crate::api::services::Services;
 use crate::config::BrokerConfig;
 use crate::net::connection_quotas::ConnectionQuotas;
@@ -82,6 +84,7 @@ impl StateDump {
         write_directories(&services);
         write_partitions(&services);
         write_coordinators(&services);
+        write_requests(&services);
         line!("end of the state of {}", self.name);
     }
 }
@@ -244,6 +247,16 @@ fn write_coordinators(services: &Services) {
     }
     let slots = services.config.replication.max_incremental_fetch_session_cache_slots;
     line!("fetch sessions: {} of {slots}", services.fetch_sessions.len());
+}
+
+fn write_requests(services: &Services) {
+    for ApiCounts { name, requests, errors } in services.request_metrics.counts() {
+        let errors = errors.into_iter().map(|(code, count)| match ErrorCode::from_code(code) {
+            Some(error) => format!(", {count} x {error}"),
+            None => format!(", {count} x error {code}"),
+        });
+        line!("requests: {requests} x {name}{}", errors.collect::<String>());
+    }
 }
 
 #[cfg(test)]

@@ -1,32 +1,40 @@
 //! AlterConfigs (key 33): replaces all values of a resource; what is not named is deleted.
 
 use klamm_metadata::alter_configs::{Checked, check_legacy, forwarded_legacy, join_legacy};
+use klamm_metadata::controller::Controller;
+use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::image::configs::ConfigResourceType;
+use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::alter_configs_request::AlterConfigsRequest;
 use klamm_protocol::messages::alter_configs_response::{
     AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
-use crate::api::context::Context;
+use crate::api::context::RequestContext;
 use crate::api::forwarding;
-use crate::api::request::{Request, RequestError};
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::config::dynamic::{ChangeRefusal, check_change};
-use crate::controller::channel::{ChannelError, ControllerRequest};
-use crate::net::response::Response;
+use crate::controller::channel::ChannelError;
+use crate::controller::handle::HeldUntil;
+use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code, refusal_text};
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: AlterConfigsRequest = request.decode()?;
+message_replies!(AlterConfigsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: AlterConfigsRequest,
+) -> AlterConfigsResponse {
     let services = &context.services;
     let mut checked = check_legacy(&body, services.config.node_id);
     let refused = check_brokers(services, &body, &mut checked);
-    let decided = decide(&context, &request, forwarded_legacy(&body, &checked)).await;
+    let decided = decide(&context, forwarded_legacy(&body, &checked)).await;
     let mut response = join_legacy(&body, &checked, &decided);
     for (index, refusal) in refused {
         response.responses[index].error_code = refusal.code().code();
         response.responses[index].error_message = Some(refusal.to_string().into());
     }
-    request.respond(&response)
+    response
 }
 
 /// Looks whether this broker could live with a change of its configuration; returns what it refuses
@@ -57,29 +65,49 @@ fn check_brokers(
 
 /// As a controller answers it on its own listener: everything is decided there.
 pub(crate) async fn handle_on_controller(
-    context: Context,
-    request: Request,
-) -> Result<Response, RequestError> {
-    let body: AlterConfigsRequest = request.decode()?;
-    let (asked, is_forwarded) = (body.clone(), context.is_forwarded);
-    let decided = context
-        .services
-        .controller
-        .decide_held(AlterConfigsRequest::HELD_UNTIL, move |controller, _| {
-            controller.on_alter_configs(&asked, is_forwarded)
-        });
-    request.respond(&decided.await.unwrap_or_else(|error| body.refused(error.code())))
+    context: RequestContext,
+    body: AlterConfigsRequest,
+) -> AlterConfigsResponse {
+    context.decide(body).await
 }
 
-async fn decide(
-    context: &Context,
-    request: &Request,
-    forwarded: AlterConfigsRequest,
-) -> AlterConfigsResponse {
+impl ControllerRequest for AlterConfigsRequest {
+    type Response = AlterConfigsResponse;
+
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
+
+    fn decide(
+        &self,
+        controller: &mut Controller,
+        context: &DecisionContext,
+    ) -> Outcome<Self::Response> {
+        let is_checked = context.origin.is_forwarded;
+        controller.on_alter_configs(self, is_checked)
+    }
+
+    fn refused(&self, error: ErrorCode) -> Self::Response {
+        let responses = self.resources.iter().map(|resource| AlterConfigsResourceResponse {
+            error_code: error.code(),
+            error_message: refusal_text(error),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+        });
+        AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+    }
+
+    fn error_of(response: &Self::Response) -> ErrorCode {
+        response
+            .responses
+            .first()
+            .map_or(ErrorCode::None, |resource| error_of_code(resource.error_code))
+    }
+}
+
+async fn decide(context: &RequestContext, forwarded: AlterConfigsRequest) -> AlterConfigsResponse {
     if forwarded.resources.is_empty() {
         return AlterConfigsResponse::default();
     }
-    let decided = forwarding::forward_rest(context, request, forwarded.clone()).await;
+    let decided = forwarding::forward_rest(context, forwarded.clone()).await;
     decided.unwrap_or_else(|error| refused(&forwarded, &error))
 }
 

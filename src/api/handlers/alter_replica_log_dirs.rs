@@ -16,11 +16,10 @@ use klamm_protocol::messages::alter_replica_log_dirs_response::{
 };
 use tracing::warn;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 use crate::replica::alter_log_dirs::BeginError;
 use crate::replica::log_manager::DirectoryStatus;
 
@@ -65,15 +64,19 @@ impl MoveRefusal {
     }
 }
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: AlterReplicaLogDirsRequest = request.decode()?;
+message_replies!(AlterReplicaLogDirsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
     let services = context.services;
     let altered = tokio::task::spawn_blocking(move || alter(&services, &body));
     let results = match altered.await {
         Ok(results) => results,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    request.respond(&AlterReplicaLogDirsResponse { results, ..Default::default() })
+    AlterReplicaLogDirsResponse { results, ..Default::default() }
 }
 
 fn alter(

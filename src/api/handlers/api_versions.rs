@@ -1,14 +1,15 @@
 //! ApiVersions (key 18): what this broker speaks, and the features of the cluster (KIP-35, KIP-584).
 
-use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
 use klamm_protocol::messages::api_versions_response::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
+use klamm_protocol::{ApiMessage, ErrorCode};
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::api::table::{API_VERSIONS, Row, TABLE, table};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
+use crate::api::request::RequestError;
+use crate::api::table::{Row, TABLE, table};
 use crate::cluster::features::{self, KRAFT_VERSION};
 use crate::net::response::Response;
 
@@ -17,18 +18,23 @@ const FIRST_WITH_SOFTWARE: i16 = 3;
 /// The first version that may tell of features whose lowest level is 0 (KIP-1022).
 const FIRST_WITH_LEVEL_ZERO: i16 = 4;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: ApiVersionsRequest = request.decode()?;
-    if request.version >= FIRST_WITH_SOFTWARE
+message_replies!(ApiVersionsResponse);
+
+pub(crate) fn handle(context: &RequestContext, body: ApiVersionsRequest) -> ApiVersionsResponse {
+    if context.version() >= FIRST_WITH_SOFTWARE
         && !(is_software(&body.client_software_name) && is_software(&body.client_software_version))
     {
         let error_code = ErrorCode::InvalidRequest.code();
-        return request.respond(&ApiVersionsResponse { error_code, ..Default::default() });
+        return ApiVersionsResponse { error_code, ..Default::default() };
+    }
+    if context.version() >= FIRST_WITH_SOFTWARE {
+        let (name, version) = (&body.client_software_name, &body.client_software_version);
+        context.connection.software.get_or_init(|| format!("{name} {version}"));
     }
     let image = context.services.metadata_cache.image();
     let supported = features::SUPPORTED
         .iter()
-        .filter(|feature| feature.min > 0 || request.version >= FIRST_WITH_LEVEL_ZERO)
+        .filter(|feature| feature.min > 0 || context.version() >= FIRST_WITH_LEVEL_ZERO)
         .map(|feature| SupportedFeatureKey {
             name: feature.name.into(),
             min_version: feature.min,
@@ -41,27 +47,27 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, R
             max_version_level: level,
             min_version_level: level,
         });
-    request.respond(&ApiVersionsResponse {
-        api_keys: table(context.kind).iter().map(advertised).collect(),
+    ApiVersionsResponse {
+        api_keys: table(context.kind()).iter().map(advertised).collect(),
         supported_features: supported.collect(),
         finalized_features_epoch: image.end_offset - 1,
         finalized_features: finalized.collect(),
         ..Default::default()
-    })
+    }
 }
 
 /// The answer to a version that is not served, in version 0: the client learns from it which ones are.
-pub(crate) fn unsupported(request: &Request) -> Result<Response, RequestError> {
+pub(crate) fn unsupported(context: &RequestContext) -> Result<Response, RequestError> {
     let response = ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),
         api_keys: TABLE
             .iter()
-            .filter(|row| row.schema.key == API_VERSIONS)
+            .filter(|row| row.schema.key == ApiVersionsRequest::API_KEY)
             .map(advertised)
             .collect(),
         ..Default::default()
     };
-    request.respond_in(&response, 0)
+    context.head.respond_in(&response, 0)
 }
 
 fn advertised(row: &Row) -> ApiVersion {

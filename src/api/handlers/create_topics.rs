@@ -1,8 +1,8 @@
 //! CreateTopics (key 19): decided by the controller; the answer leaves when this broker has the topics.
 
-use std::sync::Arc;
-
+use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::create_topics::CreateTopicsAccess;
+use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::random::Random;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::create_topics_request::CreateTopicsRequest;
@@ -10,34 +10,53 @@ use klamm_protocol::messages::create_topics_response::{
     CreatableTopicResult, CreateTopicsResponse,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::controller::deadline;
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
+use crate::controller::handle::HeldUntil;
+use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code, refusal_text};
 use crate::random;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: Arc<CreateTopicsRequest> = Arc::new(request.decode()?);
-    let asked = Arc::clone(&body);
-    let mut random = Random::from_seed(random::bytes());
-    let created =
-        context.services.controller.decide_within(body.timeout_ms, move |controller, _| {
-            controller.on_create_topics(&asked, CreateTopicsAccess::ALL, &mut random)
-        });
-    let answer = created.await.unwrap_or_else(|code| refused(&body, code));
-    request.respond(&answer)
+message_replies!(CreateTopicsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    context.decide(body).await
 }
 
-/// The controller has not decided.
-fn refused(body: &CreateTopicsRequest, code: ErrorCode) -> CreateTopicsResponse {
-    let topics = body.topics.iter().map(|topic| CreatableTopicResult {
-        name: topic.name.clone(),
-        error_code: code.code(),
-        error_message: deadline::text_of(code),
-        configs: Some(Vec::new()),
-        ..Default::default()
-    });
-    CreateTopicsResponse { topics: topics.collect(), ..Default::default() }
+impl ControllerRequest for CreateTopicsRequest {
+    type Response = CreateTopicsResponse;
+
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
+
+    fn timeout_ms(&self) -> Option<i32> {
+        Some(self.timeout_ms)
+    }
+
+    fn decide(
+        &self,
+        controller: &mut Controller,
+        _: &DecisionContext,
+    ) -> Outcome<CreateTopicsResponse> {
+        let mut random = Random::from_seed(random::bytes());
+        controller.on_create_topics(self, CreateTopicsAccess::ALL, &mut random)
+    }
+
+    fn refused(&self, code: ErrorCode) -> CreateTopicsResponse {
+        let topics = self.topics.iter().map(|topic| CreatableTopicResult {
+            name: topic.name.clone(),
+            error_code: code.code(),
+            error_message: refusal_text(code),
+            configs: Some(Vec::new()),
+            ..Default::default()
+        });
+        CreateTopicsResponse { topics: topics.collect(), ..Default::default() }
+    }
+
+    fn error_of(response: &CreateTopicsResponse) -> ErrorCode {
+        response.topics.first().map_or(ErrorCode::None, |topic| error_of_code(topic.error_code))
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +83,7 @@ mod tests {
         let created = CreateTopicsResponse { topics: vec![created], ..Default::default() };
         let topic = CreatableTopic { name: "t".into(), ..Default::default() };
         let body = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-        let late = refused(&body, ErrorCode::RequestTimedOut);
+        let late = body.refused(ErrorCode::RequestTimedOut);
         assert_eq!(late.topics[0].name, "t");
         for version in CreateTopicsResponse::VERSIONS {
             created.encoded(version).unwrap();

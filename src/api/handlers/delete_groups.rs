@@ -6,12 +6,15 @@ use klamm_protocol::messages::delete_groups_response::{
     DeletableGroupResult, DeleteGroupsResponse,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: DeleteGroupsRequest = request.decode()?;
+message_replies!(DeleteGroupsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
     let image = context.services.metadata_cache.image();
     let groups: IndexSet<_> = body.groups_names.into_iter().collect();
     // All are asked before the first answer is awaited, so that they are committed together.
@@ -33,5 +36,5 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
             }
         }
     }
-    request.respond(&DeleteGroupsResponse { results, ..Default::default() })
+    DeleteGroupsResponse { results, ..Default::default() }
 }

@@ -13,12 +13,11 @@ use klamm_protocol::messages::delete_records_response::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::cluster::internal_topics;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 use crate::replica::partition::Partition;
 
 /// Stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
@@ -26,8 +25,12 @@ const HIGH_WATERMARK: Offset = -1;
 /// `DeleteRecordsResponse.INVALID_LOW_WATERMARK`
 const INVALID_LOW_WATERMARK: Offset = -1;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: DeleteRecordsRequest = request.decode()?;
+message_replies!(DeleteRecordsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
     let limit = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or_default());
     let deadline = Instant::now() + limit;
     let services = &context.services;
@@ -56,7 +59,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
         }
         results.push(DeleteRecordsTopicResult { name, partitions });
     }
-    request.respond(&DeleteRecordsResponse { topics: results, ..Default::default() })
+    DeleteRecordsResponse { topics: results, ..Default::default() }
 }
 
 /// A partition whose log begins further on here, and not yet on its other replicas.

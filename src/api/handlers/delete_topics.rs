@@ -1,32 +1,66 @@
 //! DeleteTopics (key 20): by name, and since version 6 by id (KIP-516).
 
-use std::sync::Arc;
-
+use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::delete_topics::DeleteTopicsAccess;
+use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use klamm_protocol::messages::delete_topics_response::{
     DeletableTopicResult, DeleteTopicsResponse,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::controller::deadline;
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
+use crate::controller::handle::HeldUntil;
+use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code, refusal_text};
 
 /// The first version that can say that deletion is switched off.
 const FIRST_WITH_DELETION_DISABLED: i16 = 3;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: Arc<DeleteTopicsRequest> = Arc::new(request.decode()?);
-    let asked = Arc::clone(&body);
-    let deleted =
-        context.services.controller.decide_within(body.timeout_ms, move |controller, _| {
-            controller.on_delete_topics(&asked, DeleteTopicsAccess::ALL)
+message_replies!(DeleteTopicsResponse, with lower);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    context.decide(body).await
+}
+
+impl ControllerRequest for DeleteTopicsRequest {
+    type Response = DeleteTopicsResponse;
+
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
+
+    fn timeout_ms(&self) -> Option<i32> {
+        Some(self.timeout_ms)
+    }
+
+    fn decide(
+        &self,
+        controller: &mut Controller,
+        _: &DecisionContext,
+    ) -> Outcome<DeleteTopicsResponse> {
+        controller.on_delete_topics(self, DeleteTopicsAccess::ALL)
+    }
+
+    fn refused(&self, code: ErrorCode) -> DeleteTopicsResponse {
+        let by_name = |name: &bytestring::ByteString| DeleteTopicState {
+            name: Some(name.clone()),
+            ..Default::default()
+        };
+        let topics = self.topic_names.iter().map(by_name).chain(self.topics.iter().cloned());
+        let responses = topics.map(|topic| DeletableTopicResult {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            error_code: code.code(),
+            error_message: refusal_text(code),
         });
-    let mut answer = deleted.await.unwrap_or_else(|code| refused(&body, code));
-    lower(&mut answer, request.version);
-    request.respond(&answer)
+        DeleteTopicsResponse { responses: responses.collect(), ..Default::default() }
+    }
+
+    fn error_of(response: &DeleteTopicsResponse) -> ErrorCode {
+        response.responses.first().map_or(ErrorCode::None, |topic| error_of_code(topic.error_code))
+    }
 }
 
 fn lower(answer: &mut DeleteTopicsResponse, version: i16) {
@@ -39,22 +73,6 @@ fn lower(answer: &mut DeleteTopicsResponse, version: i16) {
     }
 }
 
-/// The controller has not decided.
-fn refused(body: &DeleteTopicsRequest, code: ErrorCode) -> DeleteTopicsResponse {
-    let by_name = |name: &bytestring::ByteString| DeleteTopicState {
-        name: Some(name.clone()),
-        ..Default::default()
-    };
-    let topics = body.topic_names.iter().map(by_name).chain(body.topics.iter().cloned());
-    let responses = topics.map(|topic| DeletableTopicResult {
-        name: topic.name,
-        topic_id: topic.topic_id,
-        error_code: code.code(),
-        error_message: deadline::text_of(code),
-    });
-    DeleteTopicsResponse { responses: responses.collect(), ..Default::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use klamm_protocol::Message;
@@ -63,7 +81,7 @@ mod tests {
 
     fn answer(code: ErrorCode, version: i16) -> DeleteTopicsResponse {
         let body = DeleteTopicsRequest { topic_names: vec!["t".into()], ..Default::default() };
-        let mut answer = refused(&body, code);
+        let mut answer = body.refused(code);
         answer.responses[0].error_message = Some("text".into());
         lower(&mut answer, version);
         answer
@@ -88,7 +106,7 @@ mod tests {
         let topic_id = klamm_protocol::Uuid::from_bytes([1; 16]);
         let by_id = DeleteTopicState { name: None, topic_id };
         let body = DeleteTopicsRequest { topics: vec![by_id], ..Default::default() };
-        let answer = refused(&body, ErrorCode::RequestTimedOut);
+        let answer = body.refused(ErrorCode::RequestTimedOut);
         assert_eq!(answer.responses[0].topic_id, topic_id);
         answer.encoded(6).unwrap();
     }

@@ -8,10 +8,9 @@ use klamm_protocol::messages::describe_cluster_response::{
 };
 
 use crate::api::authorized_operations::{ALL_OF_CLUSTER, NOT_ASKED_FOR};
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 use crate::net::service::ListenerKind;
 
 const BROKERS: i8 = 1;
@@ -19,25 +18,31 @@ const CONTROLLERS: i8 = 2;
 /// The first version that says what kind of nodes it asks for.
 const FIRST_WITH_ENDPOINT_TYPES: i16 = 1;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: DescribeClusterRequest = request.decode()?;
+message_replies!(DescribeClusterResponse);
+
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: DescribeClusterRequest,
+) -> DescribeClusterResponse {
     let image = context.services.metadata_cache.image();
     let services = &context.services;
     // A controller that has just started knows none yet.
     let metadata_version = image.features.metadata_version();
-    let refused = refusal(context.kind, metadata_version, body.endpoint_type, request.version);
+    let refused = refusal(context.kind(), metadata_version, body.endpoint_type, context.version());
     if let Some(refused) = refused {
-        return request.respond(&refused);
+        return refused;
     }
-    let mut answer = match context.kind {
-        ListenerKind::Broker => describe(&image, &body, &context.listener, services.config.node_id),
+    let mut answer = match context.kind() {
+        ListenerKind::Broker => {
+            describe(&image, &body, context.listener(), services.config.node_id)
+        }
         ListenerKind::Controller => {
             let leader_id = services.controller.leader().borrow().id;
-            describe_controllers(&image, &body, &context.listener, leader_id)
+            describe_controllers(&image, &body, context.listener(), leader_id)
         }
     };
     answer.cluster_id = services.cluster_id.clone();
-    request.respond(&answer)
+    answer
 }
 
 /// The controllers that have registered (KIP-919). The active one is named only if it has: a client could not reach it.

@@ -22,12 +22,11 @@ use klamm_protocol::messages::describe_configs_response::{
     DescribeConfigsSynonym,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::logging::loggers;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 
 /// The most configs in one answer: all those of about 14,000 topics.
 const MAX_DESCRIBED_CONFIGS: usize = 500_000;
@@ -78,15 +77,19 @@ impl DescribeRefusal {
     }
 }
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: DescribeConfigsRequest = request.decode()?;
+message_replies!(DescribeConfigsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     let services = context.services;
     let answered = tokio::task::spawn_blocking(move || answer(&services, &body));
     let results = match answered.await {
         Ok(results) => results,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    request.respond(&DescribeConfigsResponse { results, ..Default::default() })
+    DescribeConfigsResponse { results, ..Default::default() }
 }
 
 fn answer(services: &Services, body: &DescribeConfigsRequest) -> Vec<DescribeConfigsResult> {

@@ -4,9 +4,8 @@ use bytestring::ByteString;
 use klamm_protocol::messages::describe_groups_request::DescribeGroupsRequest;
 use klamm_protocol::messages::describe_groups_response::{DescribeGroupsResponse, DescribedGroup};
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
 /// The first version that may ask what the client is allowed to do (KIP-430).
 const FIRST_WITH_AUTHORIZED_OPERATIONS: i16 = 3;
@@ -14,22 +13,26 @@ const FIRST_WITH_AUTHORIZED_OPERATIONS: i16 = 3;
 /// (READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS of `AclOperation`)
 const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: DescribeGroupsRequest = request.decode()?;
+message_replies!(DescribeGroupsResponse);
+
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
     let with_operations =
-        body.include_authorized_operations && request.version >= FIRST_WITH_AUTHORIZED_OPERATIONS;
+        body.include_authorized_operations && context.version() >= FIRST_WITH_AUTHORIZED_OPERATIONS;
     let groups = body.groups.iter().map(|group_id| {
-        let mut described = describe(context, request.version, group_id);
+        let mut described = describe(context, context.version(), group_id);
         if with_operations && described.error_code == 0 {
             described.authorized_operations = ALL_OPERATIONS;
         }
         described
     });
     let groups = groups.collect();
-    request.respond(&DescribeGroupsResponse { groups, ..Default::default() })
+    DescribeGroupsResponse { groups, ..Default::default() }
 }
 
-fn describe(context: &Context, version: i16, group_id: &ByteString) -> DescribedGroup {
+fn describe(context: &RequestContext, version: i16, group_id: &ByteString) -> DescribedGroup {
     let image = context.services.metadata_cache.image();
     let described = context.services.groups.look(&image, group_id, |shard, _| {
         shard.on_describe_groups(std::slice::from_ref(group_id), version).pop()

@@ -16,14 +16,17 @@ use klamm_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
-use crate::net::response::Response;
 use crate::replica::log_manager::DirectoryStatus;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: DescribeLogDirsRequest = request.decode()?;
+message_replies!(DescribeLogDirsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
     let services = context.services;
     let described =
         tokio::task::spawn_blocking(move || describe(&services, body.topics.as_deref()));
@@ -31,7 +34,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
         Ok(results) => results,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    request.respond(&DescribeLogDirsResponse { results, ..Default::default() })
+    DescribeLogDirsResponse { results, ..Default::default() }
 }
 
 /// A log in a directory.

@@ -8,14 +8,17 @@ use klamm_protocol::messages::describe_producers_response::{
     DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: DescribeProducersRequest = request.decode()?;
+message_replies!(DescribeProducersResponse);
+
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: DescribeProducersRequest,
+) -> DescribeProducersResponse {
     let image = context.services.metadata_cache.image();
     let topics = body.topics.into_iter().map(|topic| {
         let refused = check_topic(&image, &topic.name).err();
@@ -35,7 +38,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, R
         TopicResponse { name: topic.name, partitions }
     });
     let topics = topics.collect();
-    request.respond(&DescribeProducersResponse { topics, ..Default::default() })
+    DescribeProducersResponse { topics, ..Default::default() }
 }
 
 fn check_topic(image: &PublishedImage, name: &str) -> Result<(), (ErrorCode, ByteString)> {

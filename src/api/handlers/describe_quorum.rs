@@ -9,25 +9,26 @@ use klamm_protocol::messages::describe_quorum_response::{
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::quorum::{Address, Progress, QuorumDescription, VoterSet};
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::clock;
-use crate::net::response::Response;
 
 /// The first version with directory ids and the addresses of the nodes (KIP-853).
 const FIRST_WITH_NODES: i16 = 2;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: DescribeQuorumRequest = request.decode()?;
+message_replies!(DescribeQuorumResponse, with lower);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: DescribeQuorumRequest,
+) -> DescribeQuorumResponse {
     if !is_about_metadata(&body) {
-        return request.respond(&unknown_partitions(&body));
+        return unknown_partitions(&body);
     }
-    let mut answer = match context.services.controller.describe_quorum().await {
+    match context.services.controller.describe_quorum().await {
         Ok(quorum) => describe(&quorum),
         Err(code) => metadata_topic(refused(0, code), Vec::new()),
-    };
-    lower(&mut answer, request.version);
-    request.respond(&answer)
+    }
 }
 
 /// There is one partition to ask for, and it is to be asked for once.

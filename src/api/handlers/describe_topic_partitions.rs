@@ -14,20 +14,23 @@ use klamm_protocol::messages::describe_topic_partitions_response::{
 };
 
 use crate::api::authorized_operations::ALL_OF_TOPIC;
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::cluster::internal_topics::is_internal;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: DescribeTopicPartitionsRequest = request.decode()?;
+message_replies!(DescribeTopicPartitionsResponse);
+
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let limit = context.services.config.current().int("max.request.partition.size.limit");
     let limit = usize::try_from(body.response_partition_limit.min(limit)).unwrap_or_default();
     let image = context.services.metadata_cache.image();
     match Wanted::read(&body, &image) {
-        Ok(wanted) => request.respond(&describe(&image, wanted, limit.max(1), &context.listener)),
-        Err(code) => request.respond(&refused(&body, code)),
+        Ok(wanted) => describe(&image, wanted, limit.max(1), context.listener()),
+        Err(code) => refused(&body, code),
     }
 }
 

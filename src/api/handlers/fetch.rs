@@ -3,6 +3,8 @@
 //! A fetch that cannot be answered yet registers with its partitions and reads again when one of
 //! them moves, or when its time is over. What it reads are ranges of log files.
 
+pub(crate) mod metadata_log;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +17,21 @@ use klamm_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
     NodeEndpoint, PartitionData,
 };
-use klamm_protocol::{ErrorCode, Uuid, fetch_response};
+use klamm_protocol::{ErrorCode, ResponseMessage, Uuid, fetch_response};
 use tokio::time::Instant;
 
-use crate::api::context::Context;
+use crate::api::context::RequestContext;
 use crate::api::fetch_session::{
     FetchContext, FetchKey, FetchTarget, Fetched, SessionRequest, TopicKey,
 };
-use crate::api::request::{Request, RequestError};
-use crate::api::table::Handled;
+use crate::api::reply::Reply;
+use crate::api::request::{RequestError, RequestHead};
+use crate::api::services::Services;
+use crate::api::table::{FirstPhase, Phase};
 use crate::clock;
 use crate::metadata_cache::PublishedImage;
 use crate::net::response::{Part, Response};
+use crate::net::service::ConnectionInfo;
 use crate::replica::delayed::FetchWaiter;
 use crate::replica::partition::{Partition, ReadOptions, ReadOutcome, Reader};
 
@@ -48,37 +53,78 @@ const FIRST_WITH_LEADER_HINTS: i16 = 16;
 /// without any; where nothing comes, consumers at followers read this much later than those at the leader.
 const WATERMARK_LINGER: Duration = Duration::from_millis(10);
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, RequestError> {
-    let body: FetchRequest = request.decode()?;
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: FetchRequest,
+) -> FirstPhase<FetchReply, impl Future<Output = FetchReply> + Send + use<>> {
+    let (services, version) = (&context.services, context.version());
     if !matches!(body.isolation_level, 0 | 1) {
-        return unknown_isolation_level(request, body).map(Handled::Answered);
+        return Ok(Phase::Replied(unknown_isolation_level(version, body)));
     }
-    let services = &context.services;
-    let from_followers = request.version >= FIRST_WITH_RACKS;
+    let from_followers = version >= FIRST_WITH_RACKS;
     let max_bytes = services.config.replication.consumer_fetch_max_bytes;
     let options = Options::of(&body, max_bytes, from_followers);
     let rack = near_rack(context, &body, &options);
     let image = services.metadata_cache.image();
     let name_of = |id| image.topics.by_id(id).map(|topic| topic.name.clone());
-    let asked = session_request(request, body);
+    let asked = session_request(version, body);
     let session = match services.fetch_sessions.begin(asked, name_of, clock::now_ms()) {
         Ok(session) => session,
         Err(code) => {
             let response = FetchResponse { error_code: code.code(), ..Default::default() };
-            return request.respond(&response).map(Handled::Answered);
+            return Ok(Phase::Replied(FetchReply::without_records(response)));
         }
     };
-    let mut fetch =
-        Fetch { context: context.clone(), request: request.head(), options, rack, session };
+    let (services, connection) = (Arc::clone(services), Arc::clone(&context.connection));
+    let mut fetch = Fetch { services, connection, version, options, rack, session };
     let round = fetch.read(None);
     if round.is_enough(&fetch.options) {
-        return fetch.respond(round).map(Handled::Answered);
+        return Ok(Phase::Replied(fetch.reply(round)));
     }
     // Outside of a session, the high watermark is news from what it was when the fetch came.
     for ((_, target), (data, _)) in fetch.session.targets.iter_mut().zip(&round.reads) {
         target.told_high_watermark.get_or_insert(data.high_watermark);
     }
-    Ok(Handled::Waiting(Box::pin(fetch.wait())))
+    Ok(Phase::Waiting(fetch.wait()))
+}
+
+/// The answer to a Fetch: the message, and the ranges of log files that go between its parts.
+#[derive(Debug)]
+pub(crate) struct FetchReply {
+    response: FetchResponse,
+    /// Bytes of records of each partition, in the order of the response.
+    record_lens: Vec<usize>,
+    /// The records of those partitions that have any.
+    records: Vec<Vec<Part>>,
+}
+
+impl FetchReply {
+    fn without_records(response: FetchResponse) -> Self {
+        let partitions = response.responses.iter().map(|topic| topic.partitions.len()).sum();
+        Self { response, record_lens: vec![0; partitions], records: Vec::new() }
+    }
+}
+
+impl Reply for FetchReply {
+    fn lower(&mut self, _: i16) {}
+
+    fn count_errors(&self, count: &mut dyn FnMut(i16)) {
+        self.response.for_each_error_code(count);
+    }
+
+    /// Puts the record sets between the chunks of the response.
+    fn encode(self, head: &RequestHead) -> Result<Response, RequestError> {
+        let Self { response, record_lens, records } = self;
+        let header = head.response_header();
+        let chunks = fetch_response::lay_out(&response, head.version, header, &record_lens)?;
+        let mut parts = Vec::with_capacity(chunks.len() + 2 * records.len());
+        let mut records = records.into_iter();
+        for chunk in chunks {
+            parts.push(Part::Memory(chunk));
+            parts.extend(records.next().into_iter().flatten());
+        }
+        Ok(Response::parts(parts))
+    }
 }
 
 /// What holds for the request as a whole.
@@ -111,7 +157,11 @@ impl Options {
 }
 
 /// The rack of a consumer that is to be sent to a replica near to it.
-fn near_rack(context: &Context, body: &FetchRequest, options: &Options) -> Option<ByteString> {
+fn near_rack(
+    context: &RequestContext,
+    body: &FetchRequest,
+    options: &Options,
+) -> Option<ByteString> {
     if body.rack_id.is_empty() || !matches!(options.reader, Reader::Consumer { .. }) {
         return None;
     }
@@ -120,8 +170,8 @@ fn near_rack(context: &Context, body: &FetchRequest, options: &Options) -> Optio
     (selector.as_deref() == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
 }
 
-fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
-    let uses_topic_ids = request.version >= FIRST_WITH_TOPIC_IDS;
+fn session_request(version: i16, body: FetchRequest) -> SessionRequest {
+    let uses_topic_ids = version >= FIRST_WITH_TOPIC_IDS;
     let key = |topic: &ByteString, id: Uuid| {
         // A session outlives the request: a name that is a slice of its frame would keep all of it.
         if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Name(ByteString::from(&**topic)) }
@@ -141,7 +191,7 @@ fn session_request(request: &Request, body: FetchRequest) -> SessionRequest {
             .iter()
             .map(move |partition| FetchKey { topic: topic_key.clone(), partition: *partition })
     });
-    let sessions = request.version >= FIRST_WITH_SESSIONS;
+    let sessions = version >= FIRST_WITH_SESSIONS;
     SessionRequest {
         session_id: if sessions { body.session_id } else { 0 },
         session_epoch: if sessions { body.session_epoch } else { -1 },
@@ -166,18 +216,15 @@ fn target(partition: &FetchPartition) -> FetchTarget {
 }
 
 /// Kafka fails such a request as a whole, each of its partitions included.
-fn unknown_isolation_level(
-    request: &Request,
-    body: FetchRequest,
-) -> Result<Response, RequestError> {
+fn unknown_isolation_level(version: i16, body: FetchRequest) -> FetchReply {
     let code = ErrorCode::UnknownServerError;
     let responses = body.topics.into_iter().map(|topic| FetchableTopicResponse {
         partitions: topic.partitions.iter().map(|p| refusal(p.partition, code)).collect(),
         topic: topic.topic,
         topic_id: topic.topic_id,
     });
-    request.respond(&FetchResponse {
-        error_code: if request.version >= FIRST_WITH_SESSIONS { code.code() } else { 0 },
+    FetchReply::without_records(FetchResponse {
+        error_code: if version >= FIRST_WITH_SESSIONS { code.code() } else { 0 },
         responses: responses.collect(),
         ..Default::default()
     })
@@ -211,8 +258,9 @@ fn known_topic(
 
 /// A fetch under way.
 struct Fetch {
-    context: Context,
-    request: Request,
+    services: Arc<Services>,
+    connection: Arc<ConnectionInfo>,
+    version: i16,
     options: Options,
     /// Where a consumer is that may be sent to a replica near to it.
     rack: Option<ByteString>,
@@ -246,7 +294,7 @@ impl Round {
 }
 
 impl Fetch {
-    async fn wait(self) -> Result<Response, RequestError> {
+    async fn wait(self) -> FetchReply {
         let deadline = self.options.deadline.expect("a fetch without time is answered at once");
         let waiter = FetchWaiter::new();
         let mut until = deadline;
@@ -254,7 +302,7 @@ impl Fetch {
             // Registered before it reads, a fetch cannot miss what comes after.
             let round = self.read(Some(&waiter));
             if round.is_enough(&self.options) {
-                return self.respond(round);
+                return self.reply(round);
             }
             if round.watermark_moved {
                 until = until.min(Instant::now() + WATERMARK_LINGER);
@@ -263,7 +311,7 @@ impl Fetch {
             tokio::select! {
                 moved = tokio::time::timeout_at(until, waiter.moved()) => {
                     if moved.is_err() {
-                        return self.respond(round);
+                        return self.reply(round);
                     }
                 }
                 () = waiter.watermark_moved(), if until == deadline && !is_consumer => {}
@@ -273,7 +321,7 @@ impl Fetch {
 
     fn read(&self, waiter: Option<&Arc<FetchWaiter>>) -> Round {
         let mut round = Round {
-            image: self.context.services.metadata_cache.image(),
+            image: self.services.metadata_cache.image(),
             reads: Vec::with_capacity(self.session.targets.len()),
             bytes: 0,
             throttled_bytes: None,
@@ -303,7 +351,7 @@ impl Fetch {
         if matches!(key.topic, TopicKey::Id(wanted) if wanted != topic_id) {
             return self.failure(round, topic_id, key.partition, ErrorCode::InconsistentTopicId);
         }
-        let partitions = &self.context.services.replicas.partitions;
+        let partitions = &self.services.replicas.partitions;
         match partitions.replica(topic_id, key.partition) {
             Ok(partition) => self.read_partition(round, &partition, target, waiter),
             Err(error) => self.failure(round, topic_id, key.partition, error.code()),
@@ -357,7 +405,7 @@ impl Fetch {
                     *round.throttled_bytes.get_or_insert_default() += read.len();
                 }
                 if let Some(proposal) = read.proposal {
-                    self.context.services.replicas.propose(partition, proposal);
+                    self.services.replicas.propose(partition, proposal);
                 }
                 (data, read.parts)
             }
@@ -368,7 +416,7 @@ impl Fetch {
     /// Whether a throttled replica that is behind gets nothing for now (KIP-73).
     fn must_wait(&self, partition: &Partition) -> bool {
         let Reader::Follower { id, .. } = self.options.reader else { return false };
-        let services = &self.context.services;
+        let services = &self.services;
         !partition.is_in_sync(id) && {
             let rate = services.config.current().long("leader.replication.throttled.rate");
             services.replicas.leader_quota.is_exceeded(rate, clock::now_ms())
@@ -399,13 +447,13 @@ impl Fetch {
         code: ErrorCode,
     ) -> (PartitionData, Vec<Part>) {
         round.urgent = true;
-        let gone = || self.context.services.replicas.partitions.get(topic_id, index).is_none();
+        let gone = || self.services.replicas.partitions.get(topic_id, index).is_none();
         let code = match code {
             // A fetch that waited is woken by a deletion before the image shows it.
             ErrorCode::NotLeaderOrFollower if round.waits && gone() => {
                 ErrorCode::UnknownTopicOrPartition
             }
-            ErrorCode::KafkaStorageError if self.request.version <= LAST_WITHOUT_STORAGE_ERROR => {
+            ErrorCode::KafkaStorageError if self.version <= LAST_WITHOUT_STORAGE_ERROR => {
                 ErrorCode::NotLeaderOrFollower
             }
             code => code,
@@ -423,7 +471,7 @@ impl Fetch {
         code: ErrorCode,
     ) -> LeaderIdAndEpoch {
         let wanted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
-        if self.request.version < FIRST_WITH_LEADER_HINTS || !wanted {
+        if self.version < FIRST_WITH_LEADER_HINTS || !wanted {
             return LeaderIdAndEpoch::default();
         }
         match image.topics.by_id(topic_id).and_then(|topic| topic.partition(index)) {
@@ -434,12 +482,12 @@ impl Fetch {
         }
     }
 
-    fn respond(self, round: Round) -> Result<Response, RequestError> {
-        let Self { context, request, session, options, .. } = self;
+    fn reply(self, round: Round) -> FetchReply {
+        let Self { services, connection, session, options, .. } = self;
         // Only consumers are told addresses: a follower knows the brokers.
         let is_follower = options.reader.is_follower();
         if let Some(bytes) = round.throttled_bytes {
-            context.services.replicas.leader_quota.record(bytes, clock::now_ms());
+            services.replicas.leader_quota.record(bytes, clock::now_ms());
         }
         let mut parts = IndexMap::with_capacity(round.reads.len());
         let mut fetched = Vec::with_capacity(round.reads.len());
@@ -449,7 +497,7 @@ impl Fetch {
             fetched.push(Fetched { key: key.clone(), data, records_len });
             parts.insert(key, records);
         }
-        let answer = context.services.fetch_sessions.answer(session, fetched, clock::now_ms());
+        let answer = services.fetch_sessions.answer(session, fetched, clock::now_ms());
         let mut responses: Vec<FetchableTopicResponse> = Vec::new();
         let mut lens = Vec::with_capacity(answer.fetched.len());
         let mut records = Vec::new();
@@ -474,7 +522,7 @@ impl Fetch {
             }
             responses.last_mut().expect("an entry was just made").partitions.push(data);
         }
-        let endpoints = round.image.brokers.on(&context.listener);
+        let endpoints = round.image.brokers.on(&connection.listener);
         let endpoints = endpoints.filter(|(broker, _)| leaders.contains(&broker.id));
         let response = FetchResponse {
             error_code: answer.error.code(),
@@ -490,26 +538,8 @@ impl Fetch {
                 .collect(),
             ..Default::default()
         };
-        assemble(&request, &response, &lens, records)
+        FetchReply { response, record_lens: lens, records }
     }
-}
-
-/// Puts the record sets between the chunks of the response.
-fn assemble(
-    request: &Request,
-    response: &FetchResponse,
-    lens: &[usize],
-    records: Vec<Vec<Part>>,
-) -> Result<Response, RequestError> {
-    let head = request.response_header();
-    let chunks = fetch_response::lay_out(response, request.version, head, lens)?;
-    let mut parts = Vec::with_capacity(chunks.len() + 2 * records.len());
-    let mut records = records.into_iter();
-    for chunk in chunks {
-        parts.push(Part::Memory(chunk));
-        parts.extend(records.next().into_iter().flatten());
-    }
-    Ok(Response::parts(parts))
 }
 
 fn answer(index: i32, read: &ReadOutcome) -> PartitionData {

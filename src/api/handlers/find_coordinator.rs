@@ -10,11 +10,10 @@ use klamm_protocol::messages::find_coordinator_response::{Coordinator, FindCoord
 use klamm_protocol::{ErrorCode, Uuid};
 use tracing::warn;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::coordinator::partition_of;
-use crate::net::response::Response;
 
 /// The first version with several keys (KIP-699).
 const FIRST_WITH_KEYS: i16 = 4;
@@ -24,16 +23,20 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: FindCoordinatorRequest = request.decode()?;
+message_replies!(FindCoordinatorResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
     let keys =
-        if request.version < FIRST_WITH_KEYS { vec![body.key] } else { body.coordinator_keys };
-    let coordinators = find(&context, request.version, body.key_type, keys).await;
-    request.respond(&lower(coordinators, request.version))
+        if context.version() < FIRST_WITH_KEYS { vec![body.key] } else { body.coordinator_keys };
+    let coordinators = find(&context, context.version(), body.key_type, keys).await;
+    lower(coordinators, context.version())
 }
 
 async fn find(
-    context: &Context,
+    context: &RequestContext,
     version: i16,
     key_type: i8,
     keys: Vec<ByteString>,
@@ -56,7 +59,7 @@ async fn find(
     }
 }
 
-async fn find_groups(context: &Context, keys: Vec<ByteString>) -> Vec<Coordinator> {
+async fn find_groups(context: &RequestContext, keys: Vec<ByteString>) -> Vec<Coordinator> {
     if keys.is_empty() {
         return Vec::new();
     }
@@ -66,7 +69,7 @@ async fn find_groups(context: &Context, keys: Vec<ByteString>) -> Vec<Coordinato
     let image = context.services.metadata_cache.image();
     keys.into_iter()
         .map(|key| {
-            coordinator(&image, &context.listener, &key)
+            coordinator(&image, context.listener(), &key)
                 .unwrap_or_else(|| refused(key, ErrorCode::CoordinatorNotAvailable))
         })
         .collect()

@@ -4,17 +4,17 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
 use klamm_protocol::messages::heartbeat_response::HeartbeatResponse;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: HeartbeatRequest = request.decode()?;
+message_replies!(HeartbeatResponse);
+
+pub(crate) fn handle(context: &RequestContext, body: HeartbeatRequest) -> HeartbeatResponse {
     let error = heartbeat(context, &body);
-    request.respond(&HeartbeatResponse { error_code: error.code(), ..Default::default() })
+    HeartbeatResponse { error_code: error.code(), ..Default::default() }
 }
 
-fn heartbeat(context: &Context, body: &HeartbeatRequest) -> ErrorCode {
+fn heartbeat(context: &RequestContext, body: &HeartbeatRequest) -> ErrorCode {
     if body.group_id.is_empty() {
         return ErrorCode::InvalidGroupId;
     }

@@ -4,6 +4,8 @@ use bytestring::ByteString;
 use klamm_metadata::alter_configs::{
     Checked, check_incremental, forwarded_incremental, join_incremental, proposed_values,
 };
+use klamm_metadata::controller::Controller;
+use klamm_metadata::controller::outcome::Outcome;
 use klamm_metadata::image::configs::{ConfigResourceType, ConfigsImage};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
@@ -14,52 +16,49 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
-use crate::api::context::Context;
+use crate::api::context::RequestContext;
 use crate::api::forwarding;
-use crate::api::request::{Request, RequestError};
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::config::dynamic::check_change;
-use crate::controller::channel::{ChannelError, ControllerRequest};
+use crate::controller::channel::ChannelError;
+use crate::controller::handle::HeldUntil;
+use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code, refusal_text};
 use crate::logging::loggers;
-use crate::net::response::Response;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: IncrementalAlterConfigsRequest = request.decode()?;
+message_replies!(IncrementalAlterConfigsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let services = &context.services;
     let image = services.metadata_cache.image();
     let mut checked = check_incremental(&body, services.config.node_id, &image.configs);
     let refused = answer_here(services, &image.configs, &body, &mut checked);
-    let decided = decide(&context, &request, forwarded_incremental(&body, &checked)).await;
+    let decided = decide(&context, forwarded_incremental(&body, &checked)).await;
     let mut response = join_incremental(&body, &checked, &decided);
     for (index, (error, message)) in refused {
         response.responses[index].error_code = error.code();
         response.responses[index].error_message = message;
     }
-    request.respond(&response)
+    response
 }
 
 /// As a controller answers it on its own listener: everything is decided there, but log levels, which are its own.
 pub(crate) async fn handle_on_controller(
-    context: Context,
-    request: Request,
-) -> Result<Response, RequestError> {
-    let mut body: IncrementalAlterConfigsRequest = request.decode()?;
+    context: RequestContext,
+    mut body: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let is_logger =
         |r: &AlterConfigsResource| r.resource_type == ConfigResourceType::BrokerLogger.id();
     let (loggers, decided) = body.resources.into_iter().partition(is_logger);
     body.resources = decided;
     let (node_id, validate_only) = (context.services.config.node_id, body.validate_only);
-    let (asked, is_forwarded) = (body.clone(), context.is_forwarded);
-    let decided = context
-        .services
-        .controller
-        .decide_held(IncrementalAlterConfigsRequest::HELD_UNTIL, move |controller, _| {
-            controller.on_incremental_alter_configs(&asked, is_forwarded)
-        });
-    let mut response = decided.await.unwrap_or_else(|error| body.refused(error.code()));
+    let mut response = context.decide(body).await;
     let set = loggers.iter().map(|resource| log_levels_set(resource, node_id, validate_only));
     response.responses.extend(set);
-    request.respond(&response)
+    response
 }
 
 fn log_levels_set(
@@ -119,15 +118,46 @@ fn check_broker(
         .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))
 }
 
+impl ControllerRequest for IncrementalAlterConfigsRequest {
+    type Response = IncrementalAlterConfigsResponse;
+
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
+
+    fn decide(
+        &self,
+        controller: &mut Controller,
+        context: &DecisionContext,
+    ) -> Outcome<Self::Response> {
+        let is_checked = context.origin.is_forwarded;
+        controller.on_incremental_alter_configs(self, is_checked)
+    }
+
+    fn refused(&self, error: ErrorCode) -> Self::Response {
+        let responses = self.resources.iter().map(|resource| AlterConfigsResourceResponse {
+            error_code: error.code(),
+            error_message: refusal_text(error),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+        });
+        IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+    }
+
+    fn error_of(response: &Self::Response) -> ErrorCode {
+        response
+            .responses
+            .first()
+            .map_or(ErrorCode::None, |resource| error_of_code(resource.error_code))
+    }
+}
+
 async fn decide(
-    context: &Context,
-    request: &Request,
+    context: &RequestContext,
     forwarded: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     if forwarded.resources.is_empty() {
         return IncrementalAlterConfigsResponse::default();
     }
-    let decided = forwarding::forward_rest(context, request, forwarded.clone()).await;
+    let decided = forwarding::forward_rest(context, forwarded.clone()).await;
     decided.unwrap_or_else(|error| refused(&forwarded, &error))
 }
 

@@ -8,21 +8,24 @@ use klamm_protocol::ids::{ProducerEpoch, ProducerId};
 use klamm_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use klamm_protocol::messages::init_producer_id_response::InitProducerIdResponse;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
 const NO_PRODUCER_ID: ProducerId = -1;
 const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: InitProducerIdRequest = request.decode()?;
+message_replies!(InitProducerIdResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: InitProducerIdRequest,
+) -> InitProducerIdResponse {
     let max_timeout_ms = context.services.config.transactions.max_timeout_ms;
     let given = match check(&body, max_timeout_ms) {
         Ok(()) => context.services.producer_ids.next().await,
         Err(code) => Err(code),
     };
-    request.respond(&answer(given))
+    answer(given)
 }
 
 /// Refuses in Kafka's order (KafkaApis, then TransactionCoordinator.handleInitProducerId).

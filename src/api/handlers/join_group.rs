@@ -8,31 +8,31 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 use klamm_protocol::messages::join_group_response::JoinGroupResponse;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::random;
 
 /// The first version whose answer may have no protocol name.
 const FIRST_WITH_NULL_PROTOCOL: i16 = 7;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: JoinGroupRequest = request.decode()?;
+message_replies!(JoinGroupResponse);
+
+pub(crate) async fn handle(context: RequestContext, body: JoinGroupRequest) -> JoinGroupResponse {
     let image = context.services.metadata_cache.image();
     let (group_id, member_id) = (body.group_id.clone(), body.member_id.clone());
     let asked = context.services.groups.ask_of_members(&image, &group_id, |shard, token, now| {
         let join = JoinGroup {
             token,
-            version: request.version,
-            client_id: request.client_id.clone().unwrap_or_default(),
-            client_host: client_host(context.peer.ip()),
+            version: context.version(),
+            client_id: context.client_id.clone().unwrap_or_default(),
+            client_host: client_host(context.requester.host),
             member_uuid: random::uuid(),
             request: body,
         };
         shard.on_join_group(&join, now)
     });
     let response = asked.answer().await.unwrap_or_else(|error| refused(error, member_id));
-    request.respond(&lower(response, request.version))
+    lower(response, context.version())
 }
 
 /// The answer of a broker that does not coordinate the group.

@@ -3,15 +3,16 @@
 use klamm_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
 use klamm_protocol::messages::leave_group_response::LeaveGroupResponse;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
 /// The first version with several members (KIP-345).
 const FIRST_WITH_MEMBERS: i16 = 3;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body = raise(request.decode()?, request.version);
+message_replies!(LeaveGroupResponse);
+
+pub(crate) async fn handle(context: RequestContext, body: LeaveGroupRequest) -> LeaveGroupResponse {
+    let body = raise(body, context.version());
     let image = context.services.metadata_cache.image();
     let asked =
         context.services.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
@@ -21,7 +22,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
         error_code: error.code(),
         ..Default::default()
     });
-    request.respond(&lower(response, request.version))
+    lower(response, context.version())
 }
 
 /// Before version 3 the one member stands in a field of its own.

@@ -9,10 +9,9 @@ use klamm_protocol::messages::list_config_resources_response::{
     ConfigResource, ListConfigResourcesResponse,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 
 /// The types of version 0 and of all later ones, in the order of Kafka's answer.
 const FIRST_TYPES: &[ConfigResourceType] = &[ConfigResourceType::ClientMetrics];
@@ -24,12 +23,16 @@ const TYPES: &[ConfigResourceType] = &[
     ConfigResourceType::Topic,
 ];
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: ListConfigResourcesRequest = request.decode()?;
+message_replies!(ListConfigResourcesResponse);
+
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: ListConfigResourcesRequest,
+) -> ListConfigResourcesResponse {
     let image = context.services.metadata_cache.image();
-    let response = match wanted_types(&body.resource_types, request.version) {
+    match wanted_types(&body.resource_types, context.version()) {
         Some(types) => {
-            let resources = types.iter().flat_map(|type_| list(&image, &context.listener, *type_));
+            let resources = types.iter().flat_map(|type_| list(&image, context.listener(), *type_));
             let config_resources = resources.collect();
             ListConfigResourcesResponse { config_resources, ..Default::default() }
         }
@@ -37,8 +40,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, R
             let error_code = ErrorCode::UnsupportedVersion.code();
             ListConfigResourcesResponse { error_code, ..Default::default() }
         }
-    };
-    request.respond(&response)
+    }
 }
 
 /// The types to list, each once; none named means all. `None` if one is not known in this version.

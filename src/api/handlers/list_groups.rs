@@ -4,15 +4,15 @@ use klamm_coordinator::group::ListFilter;
 use klamm_protocol::messages::list_groups_request::ListGroupsRequest;
 use klamm_protocol::messages::list_groups_response::ListGroupsResponse;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: ListGroupsRequest = request.decode()?;
+message_replies!(ListGroupsResponse);
+
+pub(crate) fn handle(context: &RequestContext, body: ListGroupsRequest) -> ListGroupsResponse {
     let filter = ListFilter::new(&body.states_filter, &body.types_filter);
-    request.respond(&match context.services.groups.list(&filter) {
+    match context.services.groups.list(&filter) {
         Ok(groups) => ListGroupsResponse { groups, ..Default::default() },
         Err(error) => ListGroupsResponse { error_code: error.code(), ..Default::default() },
-    })
+    }
 }

@@ -15,11 +15,10 @@ use klamm_protocol::messages::list_offsets_response::{
 };
 use tracing::debug;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 use crate::replica::partition::ListIsolation;
 
 const CONSUMER: BrokerId = -1;
@@ -36,9 +35,13 @@ const FIRST_WITH_NOT_AVAILABLE: i16 = 5;
 /// Special timestamps below -2 and the first version that has them.
 const GATED: [(i64, i16); 4] = [(-3, 7), (-4, 8), (-5, 9), (-6, 11)];
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: ListOffsetsRequest = request.decode()?;
-    let version = request.version;
+message_replies!(ListOffsetsResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let version = context.version();
     let services = context.services;
     // What a failing disk never syncs is not waited for longer than a moment.
     if tokio::time::timeout(MAX_SYNC_WAIT, synced(&services, &body)).await.is_err() {
@@ -49,7 +52,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
         Ok(topics) => topics,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    request.respond(&ListOffsetsResponse { topics, ..Default::default() })
+    ListOffsetsResponse { topics, ..Default::default() }
 }
 
 /// Waits until consumers may see what was acknowledged to producers before this request.

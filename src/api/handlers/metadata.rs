@@ -16,11 +16,10 @@ use klamm_protocol::messages::metadata_response::{
 use klamm_protocol::{ErrorCode, Uuid};
 
 use crate::api::authorized_operations::{ALL_OF_CLUSTER, ALL_OF_TOPIC};
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::cluster::internal_topics::is_internal;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 
 /// The first version in which an empty list asks for nothing; before, it asks for everything.
 const FIRST_WITH_NONE: i16 = 1;
@@ -31,12 +30,13 @@ const FIRST_WITH_LISTENER_NOT_FOUND: i16 = 6;
 /// The first version that can ask by id. Versions 10 and 11 have the field, and no server reads it.
 const FIRST_BY_ID: i16 = 12;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: MetadataRequest = request.decode()?;
+message_replies!(MetadataResponse);
+
+pub(crate) async fn handle(context: RequestContext, body: MetadataRequest) -> MetadataResponse {
     let image = context.services.metadata_cache.image();
-    let wanted = match Wanted::read(&body, request.version) {
+    let wanted = match Wanted::read(&body, context.version()) {
         Ok(wanted) => wanted,
-        Err(code) => return request.respond(&refused(&body, code)),
+        Err(code) => return refused(&body, code),
     };
     if body.allow_auto_topic_creation && context.services.config.topics.auto_create_enable {
         let missing = wanted.creatable(&image);
@@ -44,7 +44,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
             context.services.auto_topics.create_named(&missing).await;
         }
     }
-    let mut answer = Answer { image: &image, listener: &context.listener }.respond(
+    let mut answer = Answer { image: &image, listener: context.listener() }.respond(
         &wanted,
         context.services.config.node_id,
         context.services.cluster_id.clone(),
@@ -56,8 +56,8 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
         let named = answer.topics.iter_mut().filter(|topic| topic.name.is_some());
         named.for_each(|topic| topic.topic_authorized_operations = ALL_OF_TOPIC);
     }
-    lower(&mut answer, request.version, &image, &context.listener);
-    request.respond(&answer)
+    lower(&mut answer, context.version(), &image, context.listener());
+    answer
 }
 
 /// What a request asks for, each once.

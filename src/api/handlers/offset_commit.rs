@@ -13,22 +13,25 @@ use klamm_protocol::messages::offset_commit_response::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
 /// The first version that names topics by id (KIP-848).
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let mut body: OffsetCommitRequest = request.decode()?;
+message_replies!(OffsetCommitResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    mut body: OffsetCommitRequest,
+) -> OffsetCommitResponse {
     let image = context.services.metadata_cache.image();
     let mut answers = Answers::default();
     let topics = std::mem::take(&mut body.topics);
-    body.topics = known_topics(&image, request.version, topics, &mut answers);
+    body.topics = known_topics(&image, context.version(), topics, &mut answers);
     if !body.topics.is_empty() {
         let asked = context.services.groups.ask(&image, &body.group_id, |shard, token, now| {
-            shard.on_offset_commit(token, request.version, &body, now)
+            shard.on_offset_commit(token, context.version(), &body, now)
         });
         match asked.answer::<OffsetCommitResponse>().await {
             Ok(committed) => answers.extend(committed),
@@ -39,7 +42,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
             }
         }
     }
-    request.respond(&answers.into_response())
+    answers.into_response()
 }
 
 /// What the broker says itself, and what the coordinator says: one entry for each topic.

@@ -11,12 +11,15 @@ use klamm_protocol::messages::offset_delete_response::{
     OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let mut body: OffsetDeleteRequest = request.decode()?;
+message_replies!(OffsetDeleteResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    mut body: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
     let image = context.services.metadata_cache.image();
     let unknown = take_unknown(&image, &mut body.topics);
     let asked =
@@ -27,7 +30,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
         error_code: error.code(),
         ..Default::default()
     });
-    request.respond(&merge(response, unknown))
+    merge(response, unknown)
 }
 
 /// Takes topics and partitions that do not exist out of the request; returns their answers.

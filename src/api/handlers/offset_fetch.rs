@@ -11,10 +11,9 @@ use klamm_protocol::messages::offset_fetch_response::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::coordinator::Pending;
-use crate::net::response::Response;
 
 /// The first version with an error for the whole group.
 const FIRST_WITH_GROUP_ERROR: i16 = 2;
@@ -23,20 +22,24 @@ const FIRST_WITH_GROUPS: i16 = 8;
 /// The first version that names topics by id (KIP-848).
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: OffsetFetchRequest = request.decode()?;
+message_replies!(OffsetFetchResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: OffsetFetchRequest,
+) -> OffsetFetchResponse {
     let require_stable = body.require_stable;
     let image = context.services.metadata_cache.image();
     // All groups are asked before the first answer is awaited.
-    let begun: Vec<_> = groups(body, request.version)
+    let begun: Vec<_> = groups(body, context.version())
         .into_iter()
-        .map(|group| GroupFetch::begin(&context, &image, request.version, group, require_stable))
+        .map(|group| GroupFetch::begin(&context, &image, context.version(), group, require_stable))
         .collect();
     let mut fetched = Vec::with_capacity(begun.len());
     for group in begun {
-        fetched.push(group.finish(&image, request.version).await);
+        fetched.push(group.finish(&image, context.version()).await);
     }
-    request.respond(&lower(fetched, request.version))
+    lower(fetched, context.version())
 }
 
 /// Before version 8 the one group stands at the top level.
@@ -67,7 +70,7 @@ struct GroupFetch {
 
 impl GroupFetch {
     fn begin(
-        context: &Context,
+        context: &RequestContext,
         image: &ClusterImage,
         version: i16,
         mut group: OffsetFetchRequestGroup,

@@ -10,14 +10,17 @@ use klamm_protocol::messages::offset_for_leader_epoch_response::{
 use klamm_replication::OffsetAndEpoch;
 use klamm_replication::partition::epoch_end_offset;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
-use crate::net::response::Response;
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, RequestError> {
-    let body: OffsetForLeaderEpochRequest = request.decode()?;
+message_replies!(OffsetForLeaderEpochResponse);
+
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let image = context.services.metadata_cache.image();
     let topics = body.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
@@ -30,7 +33,7 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Response, R
         OffsetForLeaderTopicResult { topic: topic.topic, partitions }
     });
     let topics = topics.collect();
-    request.respond(&OffsetForLeaderEpochResponse { topics, ..Default::default() })
+    OffsetForLeaderEpochResponse { topics, ..Default::default() }
 }
 
 fn find(

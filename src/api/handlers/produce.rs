@@ -20,12 +20,15 @@ use klamm_protocol::messages::produce_response::{
 use klamm_protocol::{ErrorCode, Uuid};
 use tokio::time::Instant;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::api::table::Handled;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
+use crate::api::request::RequestError;
+use crate::api::services::Services;
+use crate::api::table::{FirstPhase, Phase};
 use crate::clock;
 use crate::cluster::internal_topics;
 use crate::metadata_cache::PublishedImage;
+use crate::net::service::ConnectionInfo;
 use crate::replica::delayed::Countdown;
 use crate::replica::partition::{AppendFailure, AppendOptions, Appended, Awaited, Partition};
 use crate::replica::table::LookupError;
@@ -37,33 +40,34 @@ const FIRST_WITH_LEADER_HINTS: i16 = 10;
 /// The client id under which Kafka's own admin tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, RequestError> {
-    let body: ProduceRequest = request.decode()?;
+message_replies!(ProduceResponse);
+
+pub(crate) fn handle(
+    context: &RequestContext,
+    body: ProduceRequest,
+) -> FirstPhase<ProduceResponse, impl Future<Output = ProduceResponse> + Send + use<>> {
     let deadline =
         Instant::now() + Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or_default());
     let acks = body.acks;
-    let mut produce = Produce::new(context, request, &body);
+    let mut produce = Produce::new(context, &body);
     let countdown = (acks == -1).then(Countdown::new);
     produce.append_all(body, countdown.as_ref());
     if acks == 0 {
         return match produce.first_error() {
             Some(error) => Err(RequestError::UnacknowledgedProduce(error)),
-            None => Ok(Handled::Unanswered),
+            None => Ok(Phase::Unanswered),
         };
     }
-    let Some(countdown) = countdown else {
-        return produce.finish(request, true).map(Handled::Answered);
-    };
+    let Some(countdown) = countdown else { return Ok(Phase::Replied(produce.finish(true))) };
     countdown.seal();
     if countdown.is_over() {
-        return produce.finish(request, true).map(Handled::Answered);
+        return Ok(Phase::Replied(produce.finish(true)));
     }
-    let request = request.head();
     produce.detach_names();
     // The request's time is for other replicas. The own disk is part of the append: its sync comes or
     // fails, and either ends the countdown.
     let deadline = produce.waits_for_others().then_some(deadline);
-    Ok(Handled::Waiting(Box::pin(async move {
+    Ok(Phase::Waiting(async move {
         let in_time = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, countdown.over()).await.is_ok(),
             None => {
@@ -71,8 +75,8 @@ pub(crate) fn handle(context: &Context, request: &Request) -> Result<Handled, Re
                 true
             }
         };
-        produce.finish(&request, in_time)
-    })))
+        produce.finish(in_time)
+    }))
 }
 
 /// Where a result stands in the answer: topic by name or id, and partition.
@@ -91,7 +95,8 @@ enum Outcome {
 
 /// A request under way.
 struct Produce {
-    context: Context,
+    services: Arc<Services>,
+    connection: Arc<ConnectionInfo>,
     image: Arc<PublishedImage>,
     version: i16,
     acks: i16,
@@ -101,14 +106,15 @@ struct Produce {
 }
 
 impl Produce {
-    fn new(context: &Context, request: &Request, body: &ProduceRequest) -> Self {
+    fn new(context: &RequestContext, body: &ProduceRequest) -> Self {
         Self {
-            context: context.clone(),
+            services: Arc::clone(&context.services),
+            connection: Arc::clone(&context.connection),
             image: context.services.metadata_cache.image(),
-            version: request.version,
+            version: context.version(),
             acks: body.acks,
             refuses_transactional: body.transactional_id.is_none(),
-            internal_topics_allowed: request.client_id() == ADMIN_CLIENT_ID,
+            internal_topics_allowed: context.client_id() == ADMIN_CLIENT_ID,
             outcomes: IndexMap::new(),
         }
     }
@@ -160,7 +166,7 @@ impl Produce {
         if internal_topics::is_internal(&topic.name) && !self.internal_topics_allowed {
             return failed(*index, ErrorCode::InvalidTopicException);
         }
-        let partition = match self.context.services.replicas.partitions.leader(topic.id, *index) {
+        let partition = match self.services.replicas.partitions.leader(topic.id, *index) {
             Ok(partition) => partition,
             Err(error) => return self.not_here(error, topic.partition(*index), *index),
         };
@@ -181,7 +187,7 @@ impl Produce {
     /// Without word from the controller for a session another may lead by now. With acks=all the followers' fetches at
     /// this epoch confirm the leader: as long as there are any, nothing is acknowledged that the next one lacks.
     fn may_lead(&self, partition: &Partition) -> bool {
-        let services = &self.context.services;
+        let services = &self.services;
         services.session.has_valid_lease()
             || !partition.has_followers()
             || self.acks == -1
@@ -268,18 +274,14 @@ impl Produce {
 
     /// The wait is over. Not only the high watermark ends it: a leadership does as well, also one that ends before
     /// the request begins to wait. Whoever is not there yet has timed out.
-    fn finish(
-        mut self,
-        request: &Request,
-        in_time: bool,
-    ) -> Result<crate::net::response::Response, RequestError> {
+    fn finish(mut self, in_time: bool) -> ProduceResponse {
         for outcome in self.outcomes.values_mut() {
             let Outcome::Appended { partition, awaited, response } = outcome else { continue };
             let error = match partition.acknowledged(awaited) {
                 Ok(true) => continue,
                 Ok(false) if in_time => ErrorCode::NotLeaderOrFollower,
                 // Clients take it for a reason to look for the leader elsewhere, and a timeout for none.
-                Ok(false) if !self.context.services.session.has_valid_lease() => {
+                Ok(false) if !self.services.session.has_valid_lease() => {
                     ErrorCode::NotLeaderOrFollower
                 }
                 Ok(false) => ErrorCode::RequestTimedOut,
@@ -287,10 +289,10 @@ impl Produce {
             };
             response.error_code = error.code();
         }
-        self.respond(request)
+        self.reply()
     }
 
-    fn respond(self, request: &Request) -> Result<crate::net::response::Response, RequestError> {
+    fn reply(self) -> ProduceResponse {
         let mut topics: IndexMap<(ByteString, Uuid), Vec<PartitionProduceResponse>> =
             IndexMap::new();
         for ((name, id, _), outcome) in self.outcomes {
@@ -300,7 +302,7 @@ impl Produce {
             topics.entry((name, id)).or_default().push(response);
         }
         let leaders = topics.values().flatten().map(|partition| partition.current_leader.leader_id);
-        let named = self.image.brokers.on(&self.context.listener);
+        let named = self.image.brokers.on(&self.connection.listener);
         let named = named.filter(|(broker, _)| leaders.clone().any(|leader| leader == broker.id));
         let node_endpoints = named.map(|(broker, endpoint)| NodeEndpoint {
             node_id: broker.id,
@@ -317,11 +319,7 @@ impl Produce {
                 partition_responses,
             }
         });
-        request.respond(&ProduceResponse {
-            responses: responses.collect(),
-            node_endpoints,
-            ..Default::default()
-        })
+        ProduceResponse { responses: responses.collect(), node_endpoints, ..Default::default() }
     }
 }
 

@@ -1,28 +1,44 @@
 //! UnregisterBroker (key 64): a broker that is gone for good is forgotten (KIP-631).
 
+use klamm_metadata::controller::Controller;
+use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::unregister_broker_request::UnregisterBrokerRequest;
 use klamm_protocol::messages::unregister_broker_response::UnregisterBrokerResponse;
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
-use crate::controller::handle::ControllerError;
-use crate::net::response::Response;
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
+use crate::controller::handle::HeldUntil;
+use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code};
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let body: UnregisterBrokerRequest = request.decode()?;
-    let unregistered = context
-        .services
-        .controller
-        .decide(move |controller, _| controller.on_unregister_broker(&body));
-    request.respond(&unregistered.await.unwrap_or_else(refused))
+message_replies!(UnregisterBrokerResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: UnregisterBrokerRequest,
+) -> UnregisterBrokerResponse {
+    context.decide(body).await
 }
 
-fn refused(error: ControllerError) -> UnregisterBrokerResponse {
-    let code: ErrorCode = error.code();
-    UnregisterBrokerResponse {
-        error_code: code.code(),
-        error_message: Some(error.to_string().into()),
-        ..Default::default()
+impl ControllerRequest for UnregisterBrokerRequest {
+    type Response = UnregisterBrokerResponse;
+
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
+
+    fn decide(
+        &self,
+        controller: &mut Controller,
+        _: &DecisionContext,
+    ) -> Outcome<UnregisterBrokerResponse> {
+        controller.on_unregister_broker(self)
+    }
+
+    fn refused(&self, code: ErrorCode) -> UnregisterBrokerResponse {
+        let error_message = Some(code.message().into());
+        UnregisterBrokerResponse { error_code: code.code(), error_message, ..Default::default() }
+    }
+
+    fn error_of(response: &UnregisterBrokerResponse) -> ErrorCode {
+        error_of_code(response.error_code)
     }
 }

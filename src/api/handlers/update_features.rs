@@ -1,39 +1,43 @@
 //! UpdateFeatures (key 57): feature levels of the cluster go up and, with permission, down (KIP-584).
 //! Kafka has never looked at the request's timeout.
 
+use klamm_metadata::controller::Controller;
+use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::update_features_request::UpdateFeaturesRequest;
 use klamm_protocol::messages::update_features_response::{
     UpdatableFeatureResult, UpdateFeaturesResponse,
 };
 
-use crate::api::context::Context;
-use crate::api::request::{Request, RequestError};
+use crate::api::context::RequestContext;
+use crate::api::reply::message_replies;
 use crate::cluster::features::KRAFT_VERSION;
-use crate::controller::handle::ControllerError;
-use crate::net::response::Response;
+use crate::controller::handle::HeldUntil;
+use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code};
 
 /// `FeatureUpdate.UpgradeType.UPGRADE`
 const UPGRADE: i8 = 1;
 
-pub(crate) async fn handle(context: Context, request: Request) -> Result<Response, RequestError> {
-    let mut body: UpdateFeaturesRequest = request.decode()?;
-    let controller = &context.services.controller;
+message_replies!(UpdateFeaturesResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    mut body: UpdateFeaturesRequest,
+) -> UpdateFeaturesResponse {
     let raised =
         take_kraft_upgrade(&mut body, context.services.metadata_cache.image().kraft_version);
     if let Some((_, to)) = raised
         && let Some(refusal) = upgrade(&context, to, true).await
     {
-        return request.respond(&refusal);
+        return refusal;
     }
     let validate_only = body.validate_only;
-    let updated = controller.decide(move |controller, _| controller.on_update_features(&body));
-    let mut response = updated.await.unwrap_or_else(refused);
+    let mut response = context.decide(body).await;
     if let Some((position, to)) = raised
         && response.error_code == ErrorCode::None.code()
     {
         if let Some(refusal) = upgrade(&context, to, validate_only).await {
-            return request.respond(&refusal);
+            return refusal;
         }
         let result = UpdatableFeatureResult {
             feature: KRAFT_VERSION.into(),
@@ -42,7 +46,7 @@ pub(crate) async fn handle(context: Context, request: Request) -> Result<Respons
         };
         response.results.insert(position, result);
     }
-    request.respond(&response)
+    response
 }
 
 /// Takes an upgrade of kraft.version out of the request: its place there, and the level. The quorum decides it, the
@@ -58,7 +62,7 @@ fn take_kraft_upgrade(body: &mut UpdateFeaturesRequest, current: i16) -> Option<
 
 /// Has the quorum raise kraft.version, or look whether it could; the answer if it does not.
 async fn upgrade(
-    context: &Context,
+    context: &RequestContext,
     to: i16,
     validate_only: bool,
 ) -> Option<UpdateFeaturesResponse> {
@@ -66,7 +70,7 @@ async fn upgrade(
     let (code, reason) = match upgraded {
         Ok(Ok(())) => return None,
         Ok(Err(refusal)) => (refusal.code(), refusal.to_string()),
-        Err(error) => return Some(refused(error)),
+        Err(error) => return Some(refused(error.code())),
     };
     let text = format!(
         "The update failed for all features since the following feature had an error: {reason}"
@@ -76,11 +80,31 @@ async fn upgrade(
     Some(UpdateFeaturesResponse { error_code, error_message, ..Default::default() })
 }
 
-fn refused(error: ControllerError) -> UpdateFeaturesResponse {
-    UpdateFeaturesResponse {
-        error_code: error.code().code(),
-        error_message: Some(error.to_string().into()),
-        ..Default::default()
+/// Nothing was decided.
+fn refused(code: ErrorCode) -> UpdateFeaturesResponse {
+    let error_message = Some(code.message().into());
+    UpdateFeaturesResponse { error_code: code.code(), error_message, ..Default::default() }
+}
+
+impl ControllerRequest for UpdateFeaturesRequest {
+    type Response = UpdateFeaturesResponse;
+
+    const HELD_UNTIL: HeldUntil = HeldUntil::Published;
+
+    fn decide(
+        &self,
+        controller: &mut Controller,
+        _: &DecisionContext,
+    ) -> Outcome<UpdateFeaturesResponse> {
+        controller.on_update_features(self)
+    }
+
+    fn refused(&self, code: ErrorCode) -> UpdateFeaturesResponse {
+        refused(code)
+    }
+
+    fn error_of(response: &UpdateFeaturesResponse) -> ErrorCode {
+        error_of_code(response.error_code)
     }
 }
 
@@ -92,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_version_carries_the_answer() {
-        let mut answer = refused(ControllerError::NotController);
+        let mut answer = refused(ErrorCode::NotController);
         let result = UpdatableFeatureResult { feature: "f".into(), ..Default::default() };
         answer.results.push(result);
         for version in UpdateFeaturesResponse::VERSIONS {

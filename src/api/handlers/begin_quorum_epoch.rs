@@ -1,0 +1,27 @@
+//! BeginQuorumEpoch (key 53): a leader of the metadata quorum tells that it leads (KIP-595).
+
+use klamm_protocol::messages::begin_quorum_epoch_request::BeginQuorumEpochRequest;
+use klamm_protocol::messages::begin_quorum_epoch_response::BeginQuorumEpochResponse;
+use klamm_replication::quorum::message::Reply;
+use klamm_replication::quorum::wire;
+
+use crate::api::context::RequestContext;
+use crate::api::quorum::{ask_of_log, listener, refusal};
+use crate::api::reply::message_replies;
+use crate::controller::handle::QuorumAnswer;
+
+message_replies!(BeginQuorumEpochResponse);
+
+pub(crate) async fn handle(
+    context: RequestContext,
+    body: BeginQuorumEpochRequest,
+) -> BeginQuorumEpochResponse {
+    let answer =
+        ask_of_log(&context, body.cluster_id.clone(), wire::begin_quorum_epoch_request(body)).await;
+    match answer {
+        QuorumAnswer::Plain(Reply::BeginQuorumEpoch(reply)) => {
+            wire::begin_quorum_epoch_response(&reply, context.version(), &listener(&context))
+        }
+        other => BeginQuorumEpochResponse { error_code: refusal(other), ..Default::default() },
+    }
+}
