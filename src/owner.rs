@@ -17,7 +17,7 @@ pub(crate) struct OwnerGuard {
 }
 
 impl OwnerGuard {
-    /// `what` names the owner in the log; `failed` is the node's [`crate::node::Node::failed`].
+    /// `what` names the owner in the log; `failed` is the node's `failed` of the node's `BrokerSession`.
     pub(crate) fn of(what: impl Into<Cow<'static, str>>, failed: &CancellationToken) -> Self {
         Self { what: what.into(), failed: failed.clone() }
     }

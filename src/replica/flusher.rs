@@ -65,7 +65,7 @@ impl Flusher {
     }
 
     /// Queues a partition that has something to sync. It is queued once at a time: see
-    /// [`Partition::needs_flush`].
+    /// [`Partition::request_flush`].
     pub(crate) fn request(&self, partition: Arc<Partition>) {
         self.lock().dirty.push_back(partition);
         self.news.notify_one();

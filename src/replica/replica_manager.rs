@@ -2,7 +2,7 @@
 //! whom it fetches the others (Kafka's `ReplicaManager.applyDelta`, `AbstractFetcherManager`).
 //!
 //! The publisher calls in with every new image, on its thread; what a replica's role means is in
-//! [`super::handle`]. Followers are made before leaders, as in Kafka: their fetching takes its time. What cannot be
+//! [`super::partition`]. Followers are made before leaders, as in Kafka: their fetching takes its time. What cannot be
 //! opened is tried again with the newest image: see [`opening`].
 
 mod opening;
