@@ -35,7 +35,7 @@ impl BrokerSession {
     pub(crate) fn new(config: &BrokerConfig, failed: CancellationToken) -> Self {
         Self {
             incarnation_id: random::uuid(),
-            session_timeout_ms: i64::from(config.lifecycle.session_timeout_ms),
+            session_timeout_ms: config.lifecycle.session_timeout_ms,
             has_lease: config.lifecycle.leader_lease_enable && !config.is_alone(),
             broker_epoch: AtomicI64::new(-1),
             lease_until_ms: AtomicI64::new(i64::MAX),

@@ -5,7 +5,6 @@
 //! an error says where the value was set; nothing here opens a socket or writes a file.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use klamm_metadata::config_def::host_port::HostPort;
 use klamm_metadata::config_def::{BrokerConfigs, ConfigDef, ConfigValueError, parse_value};
@@ -32,8 +31,7 @@ pub use coordinators::{
 pub use environment::Environment;
 pub use listeners::{Endpoint, ListenersConfig, SecurityProtocol};
 pub use parts::{
-    CleanerConfig, LifecycleConfig, NetworkConfig, QuorumConfig, ReplicationConfig, StorageConfig,
-    TopicsConfig,
+    LifecycleConfig, NetworkConfig, QuorumConfig, ReplicationConfig, StorageConfig, TopicsConfig,
 };
 pub use roles::{ProcessRoles, QuorumMembers};
 pub use settings::{Origin, Setting, Settings};
@@ -234,12 +232,6 @@ impl BrokerConfig {
         Loaded::from_sources(&sources).map(|loaded| loaded.config)
     }
 
-    /// `request.timeout.ms`: how long another node may take to answer.
-    pub(crate) fn request_timeout(&self) -> Duration {
-        let ms = self.configs.int("request.timeout.ms");
-        Duration::from_millis(u64::try_from(ms).unwrap_or_default())
-    }
-
     /// Whether the configuration knows of no other node: an empty directory is then a new cluster of one.
     pub(crate) fn is_alone(&self) -> bool {
         self.roles.broker && self.is_only_controller()
@@ -289,6 +281,26 @@ impl BrokerConfig {
             cluster_id,
             configs,
         })
+    }
+
+    /// The same node with other values: the parts are made from them. What is bound at the start (id, roles, listeners) stays.
+    fn with_configs(&self, configs: BrokerConfigs) -> Self {
+        Self {
+            node_id: self.node_id,
+            roles: self.roles,
+            quorum_members: self.quorum_members.clone(),
+            listeners: self.listeners.clone(),
+            network: NetworkConfig::new(&configs),
+            storage: StorageConfig::new(&configs),
+            topics: TopicsConfig::new(&configs),
+            replication: ReplicationConfig::new(&configs),
+            quorum: QuorumConfig::new(&configs),
+            lifecycle: LifecycleConfig::new(&configs),
+            groups: GroupsConfig::new(&configs),
+            transactions: TransactionsConfig::new(&configs),
+            cluster_id: self.cluster_id.clone(),
+            configs,
+        }
     }
 }
 

@@ -97,7 +97,7 @@ async fn pass_on(
     let refuses =
         |response: &EnvelopeResponse| response.error_code == ErrorCode::NotController.code();
     let services = &context.services;
-    services.forwarding.pass_on(&envelope, services.config.request_timeout(), refuses).await
+    services.forwarding.pass_on(&envelope, services.config.lifecycle.request_timeout, refuses).await
 }
 
 /// A host's form in an Envelope (`InetAddress.getAddress`).

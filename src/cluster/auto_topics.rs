@@ -62,7 +62,7 @@ impl AutoTopicCreation {
     ) -> Result<Vec<CreatableTopicResult>, ChannelError> {
         let request = CreateTopicsRequest { topics, ..Default::default() };
         let results =
-            self.channel.ask_within(&request, self.config.request_timeout()).await?.topics;
+            self.channel.ask_within(&request, self.config.lifecycle.request_timeout).await?.topics;
         for result in &results {
             match failure(result) {
                 None => info!("created topic {} automatically", result.name),

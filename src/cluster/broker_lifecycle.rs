@@ -58,12 +58,13 @@ pub enum JoinError {
     #[error("the controller cannot be reached: {0}")]
     Unreachable(String),
     #[error(
-        "no controller has registered the broker within {0} ms (initial.broker.registration.timeout.ms); is a majority of the \
-         controllers up, and do the addresses in controller.quorum.voters or controller.quorum.bootstrap.servers hold?"
+        "no controller has registered the broker within {} ms (initial.broker.registration.timeout.ms); is a majority of the \
+         controllers up, and do the addresses in controller.quorum.voters or controller.quorum.bootstrap.servers hold?",
+        .0.as_millis()
     )]
-    NotRegistered(i32),
-    #[error("the broker has not caught up within {0} ms (server.max.startup.time.ms)")]
-    NotCaughtUp(i64),
+    NotRegistered(Duration),
+    #[error("the broker has not caught up within {} ms (server.max.startup.time.ms)", .0.as_millis())]
+    NotCaughtUp(Duration),
 }
 
 /// Where clients reach the broker by one of its listeners.
@@ -110,16 +111,14 @@ impl BrokerLifecycle {
     /// Registers the broker and has it unfenced.
     pub(crate) async fn join(&self) -> Result<(), JoinError> {
         let config = &self.config.lifecycle;
-        let (registration_ms, startup_ms) =
-            (config.initial_registration_timeout_ms, config.server_max_startup_time_ms);
-        let limit = Duration::from_millis(registration_ms.try_into().unwrap_or_default());
-        let epoch = tokio::time::timeout(limit, self.register()).await;
-        let epoch = epoch.map_err(|_| JoinError::NotRegistered(registration_ms))??;
+        let registration_limit = config.initial_registration_timeout;
+        let epoch = tokio::time::timeout(registration_limit, self.register()).await;
+        let epoch = epoch.map_err(|_| JoinError::NotRegistered(registration_limit))??;
         debug!("registered with epoch {epoch}");
         self.session.set_broker_epoch(epoch);
-        let limit = Duration::from_millis(startup_ms.try_into().unwrap_or_default());
-        let caught_up = tokio::time::timeout(limit, self.catch_up()).await;
-        caught_up.map_err(|_| JoinError::NotCaughtUp(startup_ms))?;
+        let startup_limit = config.server_max_startup_time;
+        let caught_up = tokio::time::timeout(startup_limit, self.catch_up()).await;
+        caught_up.map_err(|_| JoinError::NotCaughtUp(startup_limit))?;
         info!("broker {} is registered with epoch {epoch} and unfenced", self.config.node_id);
         Ok(())
     }
@@ -271,10 +270,7 @@ impl BrokerLifecycle {
 
     /// Stays in contact with the controller until `stop`. What is new in the configuration is told at once.
     pub(crate) async fn keep_contact(self: Arc<Self>, stop: CancellationToken) {
-        let quick_ms = self.config.configs.int("failover.heartbeat.interval.ms");
-        let interval_ms = self.config.lifecycle.heartbeat_interval_ms.min(quick_ms);
-        let interval = u64::try_from(interval_ms).unwrap_or_default();
-        let mut ticks = tokio::time::interval(Duration::from_millis(interval.max(1)));
+        let mut ticks = tokio::time::interval(self.config.lifecycle.heartbeat_interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut introduction = Introduction::default();
         loop {
@@ -300,8 +296,8 @@ impl BrokerLifecycle {
         if !knows_configs || !image.metadata_version().is_cordoned_log_dirs_supported() {
             return None;
         }
-        let configs = self.config.current();
-        let is_cordoned = |path: &Path| dynamic::is_cordoned(&configs, path);
+        let current = self.config.current();
+        let is_cordoned = |path: &Path| dynamic::is_cordoned(&current.configs, path);
         Some(self.replicas.log_manager.directory_ids_where(is_cordoned))
     }
 }

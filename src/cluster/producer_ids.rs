@@ -39,7 +39,7 @@ impl ProducerIds {
             return Ok(id);
         }
         let request = AllocateProducerIdsRequest { broker_id, broker_epoch: registered.epoch };
-        let limit = self.config.request_timeout();
+        let limit = self.config.lifecycle.request_timeout;
         let given = self.channel.ask_within(&request, limit).await.map_err(|error| error.code())?;
         if given.error_code != ErrorCode::None.code() {
             return Err(

@@ -53,12 +53,9 @@ pub struct GroupsConfig {
     pub offsets_retention_ms: i64,
     pub offsets_retention_check_interval_ms: i64,
     pub offset_commit_timeout_ms: i32,
-    pub append_linger_ms: i32,
     /// Kafka's codec id for `__consumer_offsets`: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
     pub offsets_topic_compression_codec: i32,
     pub offsets_topic: InternalTopicConfig,
-    /// Of `classic`, `consumer`, `share`, `streams`.
-    pub rebalance_protocols: Vec<String>,
 }
 
 impl GroupsConfig {
@@ -74,7 +71,6 @@ impl GroupsConfig {
             offsets_retention_check_interval_ms: configs
                 .long("offsets.retention.check.interval.ms"),
             offset_commit_timeout_ms: configs.int("offsets.commit.timeout.ms"),
-            append_linger_ms: configs.int("group.coordinator.append.linger.ms"),
             offsets_topic_compression_codec: configs.int("offsets.topic.compression.codec"),
             offsets_topic: InternalTopicConfig {
                 partitions: configs.int("offsets.topic.num.partitions"),
@@ -82,9 +78,6 @@ impl GroupsConfig {
                 segment_bytes: configs.int("offsets.topic.segment.bytes"),
                 min_insync_replicas: None,
             },
-            rebalance_protocols: configs
-                .list("group.coordinator.rebalance.protocols")
-                .unwrap_or_default(),
         }
     }
 }
@@ -93,7 +86,6 @@ impl GroupsConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionsConfig {
     pub max_timeout_ms: i32,
-    pub transactional_id_expiration_ms: i32,
     pub state_topic: InternalTopicConfig,
 }
 
@@ -102,7 +94,6 @@ impl TransactionsConfig {
         let factor = "transaction.state.log.replication.factor";
         Self {
             max_timeout_ms: configs.int("transaction.max.timeout.ms"),
-            transactional_id_expiration_ms: configs.int("transactional.id.expiration.ms"),
             state_topic: InternalTopicConfig {
                 partitions: configs.int("transaction.state.log.num.partitions"),
                 replication: InternalReplication::new(configs, factor),

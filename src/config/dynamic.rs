@@ -25,7 +25,7 @@ const FIXED_WHILE_RUNNING: [&str; 2] = ["listeners", "listener.security.protocol
 pub(crate) struct DynamicBrokerConfig {
     initial: BrokerConfig,
     /// With the dynamic layers of the cluster image.
-    current: RwLock<Arc<BrokerConfigs>>,
+    current: RwLock<Arc<BrokerConfig>>,
     /// Wakes the one task that follows `current`.
     pub(crate) changed: Notify,
 }
@@ -33,18 +33,19 @@ pub(crate) struct DynamicBrokerConfig {
 impl DynamicBrokerConfig {
     /// Without any dynamic value.
     pub(crate) fn new(initial: BrokerConfig) -> Self {
-        let current = RwLock::new(Arc::new(initial.configs.clone()));
+        let current = RwLock::new(Arc::new(initial.clone()));
         Self { initial, current, changed: Notify::new() }
     }
 
     /// The configuration in force.
-    pub(crate) fn current(&self) -> Arc<BrokerConfigs> {
+    pub(crate) fn current(&self) -> Arc<BrokerConfig> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts another configuration in force.
     pub(crate) fn replace(&self, configs: BrokerConfigs) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(configs);
+        let current = Arc::new(self.initial.with_configs(configs));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
         self.changed.notify_one();
     }
 }

@@ -1,9 +1,10 @@
-//! The typed part of the configuration that each part of the broker takes. Units are in the names.
+//! The typed part of the configuration that each part of the broker takes. Units are in the names and types.
 //!
 //! Each is built from [`BrokerConfigs`], so that after a dynamic change it is built again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use klamm_metadata::config_def::BrokerConfigs;
 
@@ -25,13 +26,8 @@ pub struct NetworkConfig {
     /// Address or host name to its own limit.
     pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
     pub max_connection_creation_rate: i32,
-    /// Negative: connections never idle out.
-    pub connections_max_idle_ms: i64,
-    pub queued_max_requests: i32,
-    /// -1: no limit.
-    pub queued_max_request_bytes: i64,
-    pub num_network_threads: i32,
-    pub num_io_threads: i32,
+    /// `None`: connections never idle out.
+    pub connections_max_idle: Option<Duration>,
     pub max_request_partition_size_limit: i32,
 }
 
@@ -48,14 +44,22 @@ impl NetworkConfig {
                 .map(BTreeMap::from_iter)
                 .expect("the overrides were checked when they were set"),
             max_connection_creation_rate: configs.int("max.connection.creation.rate"),
-            connections_max_idle_ms: configs.long("connections.max.idle.ms"),
-            queued_max_requests: configs.int("queued.max.requests"),
-            queued_max_request_bytes: configs.long("queued.max.request.bytes"),
-            num_network_threads: configs.int("num.network.threads"),
-            num_io_threads: configs.int("num.io.threads"),
+            connections_max_idle: u64::try_from(configs.long("connections.max.idle.ms"))
+                .ok()
+                .map(Duration::from_millis),
             max_request_partition_size_limit: configs.int("max.request.partition.size.limit"),
         }
     }
+}
+
+/// A time in milliseconds. The table allows some to be below 0, which is no time.
+fn millis(ms: impl Into<i64>) -> Duration {
+    Duration::from_millis(u64::try_from(ms.into()).unwrap_or_default())
+}
+
+/// A number of things, or of milliseconds for a pure core. Below 0 there is none.
+fn count(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or_default()
 }
 
 /// A size, where one is given and no default stands for it.
@@ -71,27 +75,13 @@ pub struct StorageConfig {
     /// Where `__cluster_metadata-0` is; one of `log_dirs` unless it is set.
     pub metadata_log_dir: PathBuf,
     pub num_recovery_threads_per_data_dir: i32,
-    pub retention_check_interval_ms: i64,
-    pub flush_scheduler_interval_ms: i64,
-    pub flush_offset_checkpoint_interval_ms: i32,
-    pub flush_start_offset_checkpoint_interval_ms: i32,
-    pub high_watermark_checkpoint_interval_ms: i64,
-    pub initial_task_delay_ms: i64,
-    pub log_dir_failure_timeout_ms: i64,
-    pub producer_id_expiration_ms: i32,
-    pub producer_id_expiration_check_interval_ms: i32,
-    pub transaction_partition_verification_enable: bool,
-    pub cleaner: CleanerConfig,
-}
-
-/// Compaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CleanerConfig {
-    pub enable: bool,
-    pub threads: i32,
-    pub dedupe_buffer_size: i64,
-    pub io_buffer_size: i32,
-    pub backoff_ms: i64,
+    pub retention_check_interval: Duration,
+    pub flush_scheduler_interval: Duration,
+    pub scrub_interval: Duration,
+    /// Bytes that scrubbing reads in a second; 0: nothing is scrubbed.
+    pub scrub_rate: u64,
+    pub flush_offset_checkpoint_interval: Duration,
+    pub producer_id_expiration_check_interval: Duration,
 }
 
 impl StorageConfig {
@@ -108,28 +98,17 @@ impl StorageConfig {
             metadata_log_dir: configs.string("metadata.log.dir").map_or(first, PathBuf::from),
             log_dirs,
             num_recovery_threads_per_data_dir: configs.int("num.recovery.threads.per.data.dir"),
-            retention_check_interval_ms: configs.long("log.retention.check.interval.ms"),
-            flush_scheduler_interval_ms: configs.long("log.flush.scheduler.interval.ms"),
-            flush_offset_checkpoint_interval_ms: configs
-                .int("log.flush.offset.checkpoint.interval.ms"),
-            flush_start_offset_checkpoint_interval_ms: configs
-                .int("log.flush.start.offset.checkpoint.interval.ms"),
-            high_watermark_checkpoint_interval_ms: configs
-                .long("replica.high.watermark.checkpoint.interval.ms"),
-            initial_task_delay_ms: configs.long("log.initial.task.delay.ms"),
-            log_dir_failure_timeout_ms: configs.long("log.dir.failure.timeout.ms"),
-            producer_id_expiration_ms: configs.int("producer.id.expiration.ms"),
-            producer_id_expiration_check_interval_ms: configs
-                .int("producer.id.expiration.check.interval.ms"),
-            transaction_partition_verification_enable: configs
-                .boolean("transaction.partition.verification.enable"),
-            cleaner: CleanerConfig {
-                enable: configs.boolean("log.cleaner.enable"),
-                threads: configs.int("log.cleaner.threads"),
-                dedupe_buffer_size: configs.long("log.cleaner.dedupe.buffer.size"),
-                io_buffer_size: configs.int("log.cleaner.io.buffer.size"),
-                backoff_ms: configs.long("log.cleaner.backoff.ms"),
-            },
+            retention_check_interval: millis(configs.long("log.retention.check.interval.ms")),
+            scrub_interval: millis(configs.long("log.scrub.interval.ms")),
+            scrub_rate: u64::try_from(configs.long("log.scrub.io.max.bytes.per.second"))
+                .unwrap_or_default(),
+            flush_scheduler_interval: millis(configs.long("log.flush.scheduler.interval.ms")),
+            flush_offset_checkpoint_interval: millis(
+                configs.int("log.flush.offset.checkpoint.interval.ms"),
+            ),
+            producer_id_expiration_check_interval: millis(
+                configs.int("producer.id.expiration.check.interval.ms"),
+            ),
         }
     }
 }
@@ -138,7 +117,6 @@ impl StorageConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicsConfig {
     pub auto_create_enable: bool,
-    pub delete_enable: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i32,
 }
@@ -147,7 +125,6 @@ impl TopicsConfig {
     pub fn new(configs: &BrokerConfigs) -> Self {
         Self {
             auto_create_enable: configs.boolean("auto.create.topics.enable"),
-            delete_enable: configs.boolean("delete.topic.enable"),
             num_partitions: configs.int("num.partitions"),
             default_replication_factor: configs.int("default.replication.factor"),
         }
@@ -162,10 +139,16 @@ pub struct ReplicationConfig {
     pub fetch_min_bytes: i32,
     pub fetch_max_bytes: i32,
     pub fetch_response_max_bytes: i32,
-    pub fetch_backoff_ms: i32,
-    pub num_fetchers: i32,
-    pub auto_leader_rebalance_enable: bool,
-    pub leader_imbalance_check_interval_seconds: i64,
+    pub fetch_backoff: Duration,
+    /// Fetchers for each leader broker; at least one.
+    pub num_fetchers: u32,
+    pub socket_timeout: Duration,
+    /// Bytes per second (KIP-73, KIP-113).
+    pub leader_throttled_rate: i64,
+    pub follower_throttled_rate: i64,
+    pub alter_log_dirs_rate: i64,
+    /// The class that chooses the replica from which a consumer reads (KIP-392).
+    pub replica_selector_class: Option<String>,
     /// `fetch.max.bytes`: the most that one fetch of a consumer returns.
     pub consumer_fetch_max_bytes: i32,
     pub max_incremental_fetch_session_cache_slots: i32,
@@ -179,11 +162,13 @@ impl ReplicationConfig {
             fetch_min_bytes: configs.int("replica.fetch.min.bytes"),
             fetch_max_bytes: configs.int("replica.fetch.max.bytes"),
             fetch_response_max_bytes: configs.int("replica.fetch.response.max.bytes"),
-            fetch_backoff_ms: configs.int("replica.fetch.backoff.ms"),
-            num_fetchers: configs.int("num.replica.fetchers"),
-            auto_leader_rebalance_enable: configs.boolean("auto.leader.rebalance.enable"),
-            leader_imbalance_check_interval_seconds: configs
-                .long("leader.imbalance.check.interval.seconds"),
+            fetch_backoff: millis(configs.int("replica.fetch.backoff.ms")),
+            num_fetchers: count(configs.int("num.replica.fetchers")).max(1),
+            socket_timeout: millis(configs.int("replica.socket.timeout.ms")),
+            leader_throttled_rate: configs.long("leader.replication.throttled.rate"),
+            follower_throttled_rate: configs.long("follower.replication.throttled.rate"),
+            alter_log_dirs_rate: configs.long("replica.alter.log.dirs.io.max.bytes.per.second"),
+            replica_selector_class: configs.string("replica.selector.class"),
             consumer_fetch_max_bytes: configs.int("fetch.max.bytes"),
             max_incremental_fetch_session_cache_slots: configs
                 .int("max.incremental.fetch.session.cache.slots"),
@@ -194,44 +179,44 @@ impl ReplicationConfig {
 /// The KRaft quorum's timers and the metadata log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuorumConfig {
-    pub election_timeout_ms: i32,
-    pub fetch_timeout_ms: i32,
-    pub election_backoff_max_ms: i32,
-    pub append_linger_ms: i32,
-    pub request_timeout_ms: i32,
-    pub retry_backoff_ms: i32,
+    pub election_timeout_ms: u32,
+    pub fetch_timeout_ms: u32,
+    pub election_backoff_max_ms: u32,
+    pub request_timeout_ms: u32,
+    pub retry_backoff_ms: u32,
+    /// `failover.quorum.silence.ms`: a voter gives up a leader that has been silent for so long, if that is less than
+    /// `fetch_timeout_ms`.
+    pub silence_ms: u32,
+    pub auto_join: bool,
     pub fetch_max_bytes: i32,
     pub fetch_snapshot_max_bytes: i32,
-    pub metadata_log_segment_bytes: i32,
-    pub metadata_log_segment_ms: i64,
-    pub metadata_max_retention_bytes: i64,
-    pub metadata_max_retention_ms: i64,
+    pub metadata_max_retention_bytes: u64,
     pub metadata_log_max_record_bytes_between_snapshots: i64,
     pub metadata_log_max_snapshot_interval_ms: i64,
-    /// 0: the active controller writes no no-op records.
-    pub metadata_max_idle_interval_ms: i32,
 }
 
 impl QuorumConfig {
     pub fn new(configs: &BrokerConfigs) -> Self {
         Self {
-            election_timeout_ms: configs.int("controller.quorum.election.timeout.ms"),
-            fetch_timeout_ms: configs.int("controller.quorum.fetch.timeout.ms"),
-            election_backoff_max_ms: configs.int("controller.quorum.election.backoff.max.ms"),
-            append_linger_ms: configs.int("controller.quorum.append.linger.ms"),
-            request_timeout_ms: configs.int("controller.quorum.request.timeout.ms"),
-            retry_backoff_ms: configs.int("controller.quorum.retry.backoff.ms"),
+            election_timeout_ms: count(configs.int("controller.quorum.election.timeout.ms")),
+            fetch_timeout_ms: count(configs.int("controller.quorum.fetch.timeout.ms")),
+            election_backoff_max_ms: count(
+                configs.int("controller.quorum.election.backoff.max.ms"),
+            ),
+            request_timeout_ms: count(configs.int("controller.quorum.request.timeout.ms")),
+            retry_backoff_ms: count(configs.int("controller.quorum.retry.backoff.ms")),
+            silence_ms: count(configs.int("failover.quorum.silence.ms")),
+            auto_join: configs.boolean("controller.quorum.auto.join.enable"),
             fetch_max_bytes: configs.int("controller.quorum.fetch.max.bytes"),
             fetch_snapshot_max_bytes: configs.int("controller.quorum.fetch.snapshot.max.bytes"),
-            metadata_log_segment_bytes: configs.int("metadata.log.segment.bytes"),
-            metadata_log_segment_ms: configs.long("metadata.log.segment.ms"),
-            metadata_max_retention_bytes: configs.long("metadata.max.retention.bytes"),
-            metadata_max_retention_ms: configs.long("metadata.max.retention.ms"),
+            metadata_max_retention_bytes: u64::try_from(
+                configs.long("metadata.max.retention.bytes"),
+            )
+            .unwrap_or(u64::MAX),
             metadata_log_max_record_bytes_between_snapshots: configs
                 .long("metadata.log.max.record.bytes.between.snapshots"),
             metadata_log_max_snapshot_interval_ms: configs
                 .long("metadata.log.max.snapshot.interval.ms"),
-            metadata_max_idle_interval_ms: configs.int("metadata.max.idle.interval.ms"),
         }
     }
 }
@@ -240,25 +225,36 @@ impl QuorumConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LifecycleConfig {
     pub rack: Option<String>,
-    pub heartbeat_interval_ms: i32,
-    pub session_timeout_ms: i32,
+    /// The lesser of `broker.heartbeat.interval.ms` and `failover.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    pub session_timeout_ms: i64,
+    /// `controller.socket.timeout.ms`: how long the controller may take to answer.
+    pub controller_socket_timeout: Duration,
+    /// `request.timeout.ms`: how long another node may take to answer.
+    pub request_timeout: Duration,
     /// Whether a leader that nobody has confirmed for a session refuses to acknowledge.
     pub leader_lease_enable: bool,
-    pub initial_registration_timeout_ms: i32,
+    pub initial_registration_timeout: Duration,
     pub controlled_shutdown_enable: bool,
-    pub server_max_startup_time_ms: i64,
+    pub server_max_startup_time: Duration,
 }
 
 impl LifecycleConfig {
     pub fn new(configs: &BrokerConfigs) -> Self {
         Self {
             rack: configs.string("broker.rack"),
-            heartbeat_interval_ms: configs.int("broker.heartbeat.interval.ms"),
-            session_timeout_ms: configs.int("broker.session.timeout.ms"),
+            heartbeat_interval: millis(configs.int("broker.heartbeat.interval.ms"))
+                .min(millis(configs.int("failover.heartbeat.interval.ms")))
+                .max(Duration::from_millis(1)),
+            session_timeout_ms: i64::from(configs.int("broker.session.timeout.ms")),
+            controller_socket_timeout: millis(configs.int("controller.socket.timeout.ms")),
+            request_timeout: millis(configs.int("request.timeout.ms")),
             leader_lease_enable: configs.boolean("failover.leader.lease.enable"),
-            initial_registration_timeout_ms: configs.int("initial.broker.registration.timeout.ms"),
+            initial_registration_timeout: millis(
+                configs.int("initial.broker.registration.timeout.ms"),
+            ),
             controlled_shutdown_enable: configs.boolean("controlled.shutdown.enable"),
-            server_max_startup_time_ms: configs.long("server.max.startup.time.ms"),
+            server_max_startup_time: millis(configs.long("server.max.startup.time.ms")),
         }
     }
 }

@@ -112,12 +112,11 @@ impl ControllerChannel {
     /// A channel of this node, of its own for each purpose: one must not wait for the other. The purpose is part of the client id,
     /// which the controller's log shows.
     pub(crate) fn new(config: &BrokerConfig, controller: &ControllerHandle, purpose: &str) -> Self {
-        let timeout_ms = config.configs.int("controller.socket.timeout.ms");
         Self {
             node_id: config.node_id,
             client_id: format!("broker-{}-{purpose}", config.node_id).into(),
             controller: controller.clone(),
-            request_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default()),
+            request_timeout: config.lifecycle.controller_socket_timeout,
             connection: Mutex::new(None),
         }
     }

@@ -112,8 +112,7 @@ impl Driver {
         );
         Self {
             snapshots,
-            max_retention_bytes: u64::try_from(config.metadata_max_retention_bytes)
-                .unwrap_or(u64::MAX),
+            max_retention_bytes: config.metadata_max_retention_bytes,
             quorum,
             log,
             controller,

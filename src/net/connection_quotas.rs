@@ -126,7 +126,7 @@ impl ConnectionQuotas {
                 () = stop.cancelled() => return,
                 () = config.changed.notified() => {}
             }
-            match ConnectionQuotaLimits::resolve(&NetworkConfig::new(&config.current())).await {
+            match ConnectionQuotaLimits::resolve(&config.current().network).await {
                 Ok(limits) => self.set_limits(limits),
                 Err(unknown) => warn!("the limits of connections stay as they were: {unknown}"),
             }

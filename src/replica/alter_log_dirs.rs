@@ -156,7 +156,7 @@ impl Moves {
             self.give_up(replicas, &partition);
             return false;
         }
-        let rate = replicas.config.current().long("replica.alter.log.dirs.io.max.bytes.per.second");
+        let rate = replicas.config.current().replication.alter_log_dirs_rate;
         let must_wait = partition.is_offline() || moving.not_before > Instant::now();
         if must_wait || self.quota.is_exceeded(rate, clock::now_ms()) {
             return false;

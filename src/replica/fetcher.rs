@@ -234,7 +234,7 @@ impl Fetcher {
             return;
         }
         let replicas = &self.replicas;
-        let rate = replicas.config.current().long("follower.replication.throttled.rate");
+        let rate = replicas.config.current().replication.follower_throttled_rate;
         if !replicas.follower_quota.is_exceeded(rate, clock::now_ms()) {
             return;
         }
@@ -286,8 +286,7 @@ impl Fetcher {
     }
 
     fn longest_pause(&self) -> Duration {
-        let ms = self.options.config.fetch_backoff_ms;
-        Duration::from_millis(u64::try_from(ms).unwrap_or_default()).max(FIRST_BACKOFF)
+        self.options.config.fetch_backoff.max(FIRST_BACKOFF)
     }
 
     /// Asks the leader; `None` when the assignment has changed before it answered.

@@ -131,8 +131,8 @@ fn cut_before(
 /// `log.scrub.io.max.bytes.per.second`).
 pub(super) async fn scrub(replicas: Arc<ReplicaManager>) {
     loop {
-        let interval_ms = replicas.config.current().long("log.scrub.interval.ms");
-        tokio::time::sleep(Duration::from_millis(interval_ms.unsigned_abs())).await;
+        let interval = replicas.config.current().storage.scrub_interval;
+        tokio::time::sleep(interval).await;
         for partition in replicas.partitions.all() {
             scrub_one(&replicas, &partition).await;
         }
@@ -142,8 +142,7 @@ pub(super) async fn scrub(replicas: Arc<ReplicaManager>) {
 async fn scrub_one(replicas: &ReplicaManager, partition: &Partition) {
     let Some(view) = partition.view().filter(|_| !partition.is_offline()) else { return };
     for sealed in 0..view.sealed_segments() {
-        let rate =
-            replicas.config.current().long("log.scrub.io.max.bytes.per.second").unsigned_abs();
+        let rate = replicas.config.current().storage.scrub_rate;
         if rate == 0 {
             return;
         }

@@ -35,7 +35,6 @@ use super::table::{LookupError, PartitionTable};
 use super::throttle::ReplicationQuota;
 use crate::broker_session::BrokerSession;
 use crate::clock;
-use crate::config::ReplicationConfig;
 use crate::config::dynamic::{self, DynamicBrokerConfig};
 use crate::controller::channel::ControllerChannel;
 use crate::controller::handle::ControllerHandle;
@@ -196,7 +195,7 @@ impl ReplicaManager {
     /// Whether a log directory takes no new replicas (KIP-1066).
     pub(crate) fn is_cordoned(&self, directory: &DirectoryStatus) -> bool {
         self.metadata_cache.image().metadata_version().is_cordoned_log_dirs_supported()
-            && dynamic::is_cordoned(&self.config.current(), &directory.path)
+            && dynamic::is_cordoned(&self.config.current().configs, &directory.path)
     }
 
     /// Has the controller asked for a change of a partition's in-sync replicas.
@@ -412,13 +411,12 @@ impl ReplicaManager {
         (leader_id, number): FetcherKey,
     ) -> watch::Sender<Arc<Assignment>> {
         let (sender, assignments) = watch::channel(Arc::default());
-        let configs = self.config.current();
-        let timeout_ms = configs.int("replica.socket.timeout.ms");
+        let config = self.config.current().replication.clone();
         let options = FetcherOptions {
             leader_id,
             client_id: format!("broker-{}-fetcher-{number}", self.config.node_id).into(),
-            config: ReplicationConfig::new(&configs),
-            request_timeout: Duration::from_millis(u64::try_from(timeout_ms).unwrap_or_default()),
+            request_timeout: config.socket_timeout,
+            config,
         };
         info!("fetcher {number} for broker {leader_id} starts");
         let fetcher = Fetcher::new(Arc::clone(self), options, assignments);
@@ -456,7 +454,7 @@ async fn check_isrs(replicas: Arc<ReplicaManager>) {
 }
 
 fn fetcher_count(replicas: &ReplicaManager) -> u32 {
-    u32::try_from(replicas.config.current().int("num.replica.fetchers")).unwrap_or(1).max(1)
+    replicas.config.current().replication.num_fetchers
 }
 
 fn key_of(change: &PartitionDelta) -> Key {

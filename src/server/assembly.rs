@@ -251,19 +251,17 @@ impl Identity {
     }
 
     fn quorum_config(&self, config: &BrokerConfig, cluster_id: ByteString) -> QuorumConfig {
-        let ms = |value: i32| u32::try_from(value).unwrap_or_default();
         let quorum = &config.quorum;
-        let silence_ms = config.configs.int("failover.quorum.silence.ms");
         QuorumConfig {
             local_endpoints: self.endpoints(),
             can_become_voter: config.roles.controller,
-            auto_join: config.configs.boolean("controller.quorum.auto.join.enable"),
+            auto_join: quorum.auto_join,
             bootstrap_servers: self.bootstrap_servers(config),
-            election_timeout_ms: ms(quorum.election_timeout_ms),
-            fetch_timeout_ms: ms(quorum.fetch_timeout_ms.min(silence_ms)),
-            election_backoff_max_ms: ms(quorum.election_backoff_max_ms),
-            request_timeout_ms: ms(quorum.request_timeout_ms),
-            retry_backoff_ms: ms(quorum.retry_backoff_ms),
+            election_timeout_ms: quorum.election_timeout_ms,
+            fetch_timeout_ms: quorum.fetch_timeout_ms.min(quorum.silence_ms),
+            election_backoff_max_ms: quorum.election_backoff_max_ms,
+            request_timeout_ms: quorum.request_timeout_ms,
+            retry_backoff_ms: quorum.retry_backoff_ms,
             fetch_max_bytes: quorum.fetch_max_bytes,
             fetch_snapshot_max_bytes: quorum.fetch_snapshot_max_bytes,
             seed: u64::from_be_bytes(random::bytes()),
@@ -289,7 +287,7 @@ fn address(at: &HostPort) -> Address {
 
 fn quorum_peers(services: &Services, runtime: Handle, listener: &ByteString) -> QuorumPeers {
     let config = &services.config;
-    let timeout_ms = u64::try_from(config.quorum.request_timeout_ms).unwrap_or_default();
+    let timeout_ms = u64::from(config.quorum.request_timeout_ms);
     let client = QuorumClient {
         controller: services.controller.clone(),
         client_id: format!("raft-client-{}", config.node_id).into(),

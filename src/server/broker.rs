@@ -361,7 +361,7 @@ fn listener_options(
     kind: ListenerKind,
 ) -> ListenerOptions {
     let network = &config.network;
-    let idle_ms = u64::try_from(network.connections_max_idle_ms);
+    let never = Duration::from_secs(u64::from(u32::MAX));
     ListenerOptions {
         name: endpoint.listener.as_str().into(),
         kind,
@@ -372,8 +372,7 @@ fn listener_options(
         },
         connection: ConnectionLimits {
             max_frame_bytes: count(network.socket_request_max_bytes),
-            max_idle: idle_ms
-                .map_or(Duration::from_secs(u64::from(u32::MAX)), Duration::from_millis),
+            max_idle: network.connections_max_idle.unwrap_or(never),
         },
     }
 }

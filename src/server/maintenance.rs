@@ -24,12 +24,10 @@ const LOG_START_DELAY: Duration = Duration::from_millis(200);
 /// Runs until `stop`.
 pub(crate) async fn run(replicas: Arc<ReplicaManager>, stop: CancellationToken) {
     let storage = &replicas.config.storage;
-    let period = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(1).max(1));
-    let mut retention = interval(period(storage.retention_check_interval_ms));
-    let mut producers =
-        interval(period(i64::from(storage.producer_id_expiration_check_interval_ms)));
-    let mut checkpoints = interval(period(i64::from(storage.flush_offset_checkpoint_interval_ms)));
-    let mut overdue = interval(period(storage.flush_scheduler_interval_ms));
+    let mut retention = interval(storage.retention_check_interval);
+    let mut producers = interval(storage.producer_id_expiration_check_interval);
+    let mut checkpoints = interval(storage.flush_offset_checkpoint_interval);
+    let mut overdue = interval(storage.flush_scheduler_interval);
     let mut deleted = interval(REMOVE_DELETED_INTERVAL);
     loop {
         let work: fn(&ReplicaManager) = tokio::select! {
@@ -51,7 +49,7 @@ pub(crate) async fn run(replicas: Arc<ReplicaManager>, stop: CancellationToken) 
 
 /// Ticks that begin one period from now: nothing has to be done right after the start.
 fn interval(period: Duration) -> tokio::time::Interval {
-    let period = period.min(LONGEST_PERIOD);
+    let period = period.clamp(Duration::from_millis(1), LONGEST_PERIOD);
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval

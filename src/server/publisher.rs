@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use klamm_metadata::config_def::{BrokerConfigs, Configs};
+use klamm_metadata::config_def::Configs;
 use klamm_metadata::delta::ImageDelta;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::configs::{ConfigResource, ConfigResourceType};
@@ -125,8 +125,9 @@ impl Publisher {
             self.apply_broker_configs(image);
             for partition in self.replicas.partitions.all() {
                 let overrides = image.configs.of(&ConfigResource::topic(partition.topic().clone()));
-                let configs = self.config.current();
-                partition.set_config(partition_config(&configs, partition.topic(), overrides));
+                let config = self.config.current();
+                let configs = &config.configs;
+                partition.set_config(partition_config(configs, partition.topic(), overrides));
             }
         }
         for resource in &delta.changed_configs {
@@ -135,10 +136,10 @@ impl Publisher {
             }
             let Some(topic) = image.topics.by_name(&resource.name) else { continue };
             let overrides = image.configs.of(resource);
-            let configs = self.config.current();
+            let config = self.config.current();
             for (index, _) in topic.partitions() {
                 if let Some(partition) = self.replicas.partitions.get(topic.id, index) {
-                    partition.set_config(partition_config(&configs, &topic.name, overrides));
+                    partition.set_config(partition_config(&config.configs, &topic.name, overrides));
                 }
             }
         }
@@ -152,7 +153,7 @@ impl Publisher {
             return;
         }
         self.dynamic_configs = (of_all.clone(), of_this.clone());
-        let mut configs = BrokerConfigs::clone(&self.config.current());
+        let mut configs = self.config.current().configs.clone();
         let mut ignored = configs.set_dynamic_default(of_all.clone());
         ignored.extend(configs.set_dynamic_broker(of_this.clone()));
         if !ignored.is_empty() {

@@ -54,7 +54,7 @@ fn check_brokers(
         let values = values.filter_map(|config| Some((config.name.clone(), config.value.clone()?)));
         let per_broker = !resource.resource_name.is_empty();
         if let Err(refusal) =
-            check_change(&services.config.current(), &values.collect(), per_broker)
+            check_change(&services.config.current().configs, &values.collect(), per_broker)
         {
             *checked = Checked::Here;
             refused.push((index, refusal));

@@ -129,17 +129,18 @@ fn describe(
     let name = &resource.resource_name;
     let keys = KeyFilter(resource.configuration_keys.as_deref().unwrap_or_default());
     let stored = image.configs.of(&ConfigResource { type_, name: name.clone() });
-    let broker = services.config.current();
+    let config = services.config.current();
+    let broker = &config.configs;
     match type_ {
         ConfigResourceType::Topic => {
             topic_name::validate(name)?;
             image.topics.by_name(name).ok_or(DescribeRefusal::UnknownTopic)?;
-            Ok(describe_topic(&broker, stored, keys)?)
+            Ok(describe_topic(broker, stored, keys)?)
         }
-        ConfigResourceType::Broker if name.is_empty() => Ok(describe_broker_default(&broker, keys)),
+        ConfigResourceType::Broker if name.is_empty() => Ok(describe_broker_default(broker, keys)),
         ConfigResourceType::Broker => {
             check_broker(name, services.config.node_id)?;
-            Ok(describe_broker(&broker, keys))
+            Ok(describe_broker(broker, keys))
         }
         ConfigResourceType::BrokerLogger => {
             refuse_empty(name, "Broker id")?;
@@ -152,7 +153,7 @@ fn describe(
         }
         ConfigResourceType::Group => {
             refuse_empty(name, "Group name")?;
-            Ok(describe_group(&broker, stored, keys)?)
+            Ok(describe_group(broker, stored, keys)?)
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn handle(
     context: &RequestContext,
     body: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let limit = context.services.config.current().int("max.request.partition.size.limit");
+    let limit = context.services.config.current().network.max_request_partition_size_limit;
     let limit = usize::try_from(body.response_partition_limit.min(limit)).unwrap_or_default();
     let image = context.services.metadata_cache.image();
     match Wanted::read(&body, &image) {

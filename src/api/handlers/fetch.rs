@@ -165,9 +165,10 @@ fn near_rack(
     if body.rack_id.is_empty() || !matches!(options.reader, Reader::Consumer { .. }) {
         return None;
     }
-    let selector = context.services.config.current().string("replica.selector.class");
+    let config = context.services.config.current();
+    let selector = config.replication.replica_selector_class.as_deref();
     // The rack outlives the frame of the request.
-    (selector.as_deref() == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
+    (selector == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
 }
 
 fn session_request(version: i16, body: FetchRequest) -> SessionRequest {
@@ -418,7 +419,7 @@ impl Fetch {
         let Reader::Follower { id, .. } = self.options.reader else { return false };
         let services = &self.services;
         !partition.is_in_sync(id) && {
-            let rate = services.config.current().long("leader.replication.throttled.rate");
+            let rate = services.config.current().replication.leader_throttled_rate;
             services.replicas.leader_quota.is_exceeded(rate, clock::now_ms())
         }
     }

@@ -114,7 +114,7 @@ fn check_broker(
 ) -> Result<(), (ErrorCode, Option<ByteString>)> {
     let proposed = proposed_values(resource, configs)
         .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))?;
-    check_change(&services.config.current(), &proposed, !resource.resource_name.is_empty())
+    check_change(&services.config.current().configs, &proposed, !resource.resource_name.is_empty())
         .map_err(|refusal| (refusal.code(), Some(refusal.to_string().into())))
 }
 

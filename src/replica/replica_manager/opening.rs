@@ -33,7 +33,7 @@ const MAX_NAMED: usize = 5;
 impl ReplicaManager {
     /// Opens the logs of replicas that are new here.
     pub(super) fn open(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
-        let configs = self.config.current();
+        let broker = self.config.current();
         let is_open =
             |change: &PartitionDelta| self.partitions.get(change.topic.id, change.index).is_some();
         let closed = changes.iter().copied().filter(|change| !is_open(change));
@@ -47,7 +47,7 @@ impl ReplicaManager {
                 self.log_manager.prefer_recorded(&change.topic.name, change.index, directory);
             }
             let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
-            let config = partition_config(&configs, &change.topic.name, overrides);
+            let config = partition_config(&broker.configs, &change.topic.name, overrides);
             (change.topic.name.clone(), change.topic.id, change.index, config)
         });
         let wanted: Vec<_> = wanted.collect();
