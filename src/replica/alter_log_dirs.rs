@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::directories::recorded;
-use super::fetcher::Key;
 use super::partition::{MoveError, Partition};
 use super::replica_manager::ReplicaManager;
 use super::throttle::ReplicationQuota;
 use crate::clock;
+use klamm_protocol::ids::TopicIdPartition;
 
 /// The pause when there is nothing to be done for any move: all are level, or throttled.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
@@ -39,7 +39,7 @@ struct Move {
 /// The moves of this broker.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
-    under_way: Mutex<BTreeMap<Key, Move>>,
+    under_way: Mutex<BTreeMap<TopicIdPartition, Move>>,
     news: Notify,
     quota: ReplicationQuota,
     /// Held while a request changes where replicas go.
@@ -58,19 +58,19 @@ pub(crate) enum BeginError {
 }
 
 impl Moves {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Move>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicIdPartition, Move>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with a copy that the partition has.
-    pub(super) fn go_on(&self, key: Key) {
+    pub(super) fn go_on(&self, key: TopicIdPartition) {
         let begun = Move { is_announced: false, not_before: Instant::now() };
         self.lock().insert(key, begun);
         self.news.notify_one();
     }
 
     /// Whether the controller has been told where the replica will be rather than where it is.
-    pub(super) fn is_announced(&self, key: Key) -> bool {
+    pub(super) fn is_announced(&self, key: TopicIdPartition) -> bool {
         self.lock().get(&key).is_some_and(|moving| moving.is_announced)
     }
 
@@ -103,13 +103,13 @@ impl Moves {
         // What an earlier log in that directory has left there does not hold for the copy.
         replicas.log_manager.write_checkpoints(&replicas.partitions.all());
         info!("{topic}-{index} moves to {}", directory.display());
-        self.go_on((partition.topic_id(), index));
+        self.go_on(TopicIdPartition::new(partition.topic_id(), index));
         Ok(())
     }
 
     fn give_up(&self, replicas: &ReplicaManager, partition: &Partition) {
         let (topic, index) = (partition.topic(), partition.index());
-        let key = (partition.topic_id(), index);
+        let key = TopicIdPartition::new(partition.topic_id(), index);
         let Some(future) = partition.take_future() else { return };
         info!(
             "{topic}-{index} does not move to {}",
@@ -127,7 +127,7 @@ impl Moves {
     /// Carries moves on, for as long as it is polled.
     pub(super) async fn run(&self, replicas: Arc<ReplicaManager>) {
         loop {
-            let keys: Vec<Key> = self.lock().keys().copied().collect();
+            let keys: Vec<TopicIdPartition> = self.lock().keys().copied().collect();
             if keys.is_empty() {
                 self.news.notified().await;
                 continue;
@@ -143,9 +143,9 @@ impl Moves {
     }
 
     /// One turn of one move; whether there was something to do.
-    async fn step(&self, replicas: &Arc<ReplicaManager>, key: Key) -> bool {
+    async fn step(&self, replicas: &Arc<ReplicaManager>, key: TopicIdPartition) -> bool {
         let Some(moving) = self.lock().get(&key).copied() else { return false };
-        let partition = replicas.partitions.get(key.0, key.1);
+        let partition = replicas.partitions.get(key.topic_id, key.partition);
         let place = partition.as_ref().and_then(|partition| partition.future_place());
         let (Some(partition), Some(place)) = (partition, place) else {
             self.forget(replicas, key);
@@ -176,7 +176,7 @@ impl Moves {
         }
     }
 
-    fn on_outcome(&self, replicas: &ReplicaManager, key: Key, outcome: Outcome) {
+    fn on_outcome(&self, replicas: &ReplicaManager, key: TopicIdPartition, outcome: Outcome) {
         match outcome {
             Outcome::GoesOn => {}
             Outcome::Level(directory) => self.announce(replicas, key, directory),
@@ -185,14 +185,14 @@ impl Moves {
     }
 
     /// The copy is level: the controller is told of its directory, if it still is the copy that it was.
-    fn announce(&self, replicas: &ReplicaManager, key: Key, directory: Uuid) {
+    fn announce(&self, replicas: &ReplicaManager, key: TopicIdPartition, directory: Uuid) {
         let mut under_way = self.lock();
         let Some(moving) = under_way.get_mut(&key).filter(|moving| !moving.is_announced) else {
             return;
         };
         let wanted = replicas
             .partitions
-            .get(key.0, key.1)
+            .get(key.topic_id, key.partition)
             .and_then(|partition| partition.with_future(|future| future.directory_id));
         if wanted == Some(directory) {
             moving.is_announced = true;
@@ -201,15 +201,15 @@ impl Moves {
     }
 
     /// The move is over, unless another has begun meanwhile.
-    fn forget(&self, replicas: &ReplicaManager, key: Key) {
+    fn forget(&self, replicas: &ReplicaManager, key: TopicIdPartition) {
         let mut under_way = self.lock();
-        let partition = replicas.partitions.get(key.0, key.1);
+        let partition = replicas.partitions.get(key.topic_id, key.partition);
         if partition.is_none_or(|partition| partition.future_place().is_none()) {
             under_way.remove(&key);
         }
     }
 
-    fn on_failure(&self, partition: &Partition, key: Key, failure: &MoveError) {
+    fn on_failure(&self, partition: &Partition, key: TopicIdPartition, failure: &MoveError) {
         if let MoveError::Read(ReadError::Corrupt { segment, .. }) = failure {
             partition.on_corrupt(*segment);
         }
@@ -237,7 +237,7 @@ enum Outcome {
 struct Turn {
     replicas: Arc<ReplicaManager>,
     partition: Arc<Partition>,
-    key: Key,
+    key: TopicIdPartition,
 }
 
 impl Turn {

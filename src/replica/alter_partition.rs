@@ -5,16 +5,17 @@
 //! request without an answer is never taken for one that failed: the same proposal is sent again until the
 //! controller has answered it or the metadata has overtaken it.
 
+use klamm_protocol::ids::TopicIdPartition;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::alter_partition_request::{
     AlterPartitionRequest, BrokerState, PartitionData, TopicData,
 };
 use klamm_protocol::messages::alter_partition_response::{self, AlterPartitionResponse};
-use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::{CommittedIsr, IsrProposal, ProposalOutcome};
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -27,39 +28,37 @@ const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 /// An election of a controller takes a few attempts, which are nobody's business.
 const FAILURES_UNTIL_TOLD: u64 = 100;
 
-type Key = (Uuid, PartitionIndex);
-
 /// A partition and what its leader proposes.
 type Proposed = (Arc<Partition>, IsrProposal);
 
 /// The proposals that wait to be sent: the newest one of each partition that this broker leads.
 #[derive(Debug, Default)]
 pub(crate) struct AlterPartitions {
-    waiting: Mutex<BTreeMap<Key, Proposed>>,
+    waiting: Mutex<BTreeMap<TopicIdPartition, Proposed>>,
     news: Notify,
 }
 
 impl AlterPartitions {
     /// Has the controller asked soon.
     pub(crate) fn propose(&self, partition: Arc<Partition>, proposal: IsrProposal) {
-        let key = (partition.topic_id(), partition.index());
+        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
         self.lock().insert(key, (partition, proposal));
         self.news.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Proposed>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicIdPartition, Proposed>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that waits and that the metadata has not overtaken.
-    fn take(&self) -> BTreeMap<Key, Proposed> {
+    fn take(&self) -> BTreeMap<TopicIdPartition, Proposed> {
         let mut taken = std::mem::take(&mut *self.lock());
         taken.retain(|_, (partition, proposal)| partition.is_proposing(proposal));
         taken
     }
 
     /// Puts proposals back that have no answer, unless there are newer ones.
-    fn put_back(&self, unanswered: BTreeMap<Key, Proposed>) {
+    fn put_back(&self, unanswered: BTreeMap<TopicIdPartition, Proposed>) {
         let mut waiting = self.lock();
         for (key, proposed) in unanswered {
             waiting.entry(key).or_insert(proposed);
@@ -103,10 +102,10 @@ impl AlterPartitions {
 fn request(
     broker_id: BrokerId,
     broker_epoch: i64,
-    proposed: &BTreeMap<Key, Proposed>,
+    proposed: &BTreeMap<TopicIdPartition, Proposed>,
 ) -> AlterPartitionRequest {
     let mut topics: Vec<TopicData> = Vec::new();
-    for ((topic_id, index), (_, proposal)) in proposed {
+    for (TopicIdPartition { topic_id, partition: index }, (_, proposal)) in proposed {
         let isr = proposal.new_isr.iter();
         let partition = PartitionData {
             partition_index: *index,
@@ -127,9 +126,9 @@ fn request(
 
 /// Tells the partitions what became of their proposals; returns those that are to be sent again.
 fn on_answered(
-    mut proposed: BTreeMap<Key, Proposed>,
+    mut proposed: BTreeMap<TopicIdPartition, Proposed>,
     answered: Result<AlterPartitionResponse, ChannelError>,
-) -> BTreeMap<Key, Proposed> {
+) -> BTreeMap<TopicIdPartition, Proposed> {
     let response = match answered {
         Ok(response) if response.error_code == ErrorCode::None.code() => response,
         Ok(response) => {
@@ -141,7 +140,7 @@ fn on_answered(
     let mut again = BTreeMap::new();
     for topic in response.topics {
         for data in topic.partitions {
-            let key = (topic.topic_id, data.partition_index);
+            let key = TopicIdPartition::new(topic.topic_id, data.partition_index);
             let Some((partition, proposal)) = proposed.remove(&key) else { continue };
             if tell(&partition, &proposal, data) == ProposalOutcome::Retry {
                 again.insert(key, (partition, proposal));

@@ -21,9 +21,9 @@ use klamm_protocol::{ErrorCode, Uuid};
 use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
-use super::fetcher::Key;
 use super::replica_manager::ReplicaManager;
 use crate::controller::channel::ControllerChannel;
+use klamm_protocol::ids::TopicIdPartition;
 
 /// The pause before the controller is asked again.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
@@ -35,23 +35,23 @@ const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Replicas whose directory the cluster has to be told of.
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryAssignments {
-    waiting: Mutex<BTreeMap<Key, Uuid>>,
+    waiting: Mutex<BTreeMap<TopicIdPartition, Uuid>>,
     news: Notify,
 }
 
 impl DirectoryAssignments {
     /// Has the controller told that a replica lies in a directory.
-    pub(super) fn assign(&self, key: Key, directory: Uuid) {
+    pub(super) fn assign(&self, key: TopicIdPartition, directory: Uuid) {
         self.lock().insert(key, directory);
         self.news.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Uuid>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicIdPartition, Uuid>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What waits and is still news, up to what one request can name.
-    fn next(&self, replicas: &ReplicaManager) -> BTreeMap<Key, Uuid> {
+    fn next(&self, replicas: &ReplicaManager) -> BTreeMap<TopicIdPartition, Uuid> {
         let (image, broker_id) = (replicas.metadata_cache.image(), replicas.config.node_id);
         let mut waiting = self.lock();
         // What the image does not have at all may be about to be published.
@@ -66,7 +66,7 @@ impl DirectoryAssignments {
     }
 
     /// The controller needs no other word about a replica, unless it has moved meanwhile.
-    fn settle(&self, key: Key, directory: Uuid) {
+    fn settle(&self, key: TopicIdPartition, directory: Uuid) {
         let mut waiting = self.lock();
         if waiting.get(&key) == Some(&directory) {
             waiting.remove(&key);
@@ -101,12 +101,19 @@ impl DirectoryAssignments {
 }
 
 /// The directory that the metadata has for this broker's replica; `None` when it has none here.
-pub(super) fn recorded(image: &ClusterImage, key: Key, broker_id: BrokerId) -> Option<Uuid> {
+pub(super) fn recorded(
+    image: &ClusterImage,
+    key: TopicIdPartition,
+    broker_id: BrokerId,
+) -> Option<Uuid> {
     replica(image, key)?.directory(broker_id)
 }
 
-fn replica(image: &ClusterImage, (topic, index): Key) -> Option<&Registered> {
-    image.topics.by_id(topic)?.partition(index)
+fn replica(
+    image: &ClusterImage,
+    TopicIdPartition { topic_id, partition }: TopicIdPartition,
+) -> Option<&Registered> {
+    image.topics.by_id(topic_id)?.partition(partition)
 }
 
 /// Nobody leads a partition that this broker could lead. A controller that is told of a directory elects by the one that
@@ -124,10 +131,10 @@ fn is_still_counted_on(known: &Registered, directory: Uuid, broker_id: BrokerId)
 
 fn request(
     replicas: &ReplicaManager,
-    assignments: &BTreeMap<Key, Uuid>,
+    assignments: &BTreeMap<TopicIdPartition, Uuid>,
 ) -> AssignReplicasToDirsRequest {
     let mut directories: BTreeMap<Uuid, BTreeMap<Uuid, Vec<PartitionData>>> = BTreeMap::new();
-    for ((topic_id, partition_index), directory) in assignments {
+    for (TopicIdPartition { topic_id, partition: partition_index }, directory) in assignments {
         let topics = directories.entry(*directory).or_default();
         let partition = PartitionData { partition_index: *partition_index };
         topics.entry(*topic_id).or_default().push(partition);
@@ -147,7 +154,7 @@ fn request(
 }
 
 /// The replicas about which nothing more is to be said.
-fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(Key, Uuid)> {
+fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(TopicIdPartition, Uuid)> {
     if response.error_code != ErrorCode::None.code() {
         debug!("AssignReplicasToDirs is refused with error {}", response.error_code);
         return Vec::new();
@@ -167,7 +174,8 @@ fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(Key, Uuid)> {
                     )
                 );
                 if done {
-                    settled.push(((topic.topic_id, partition.partition_index), directory.id));
+                    let key = TopicIdPartition::new(topic.topic_id, partition.partition_index);
+                    settled.push((key, directory.id));
                 }
             }
         }
@@ -212,6 +220,10 @@ mod tests {
     const DIRECTORY: Uuid = Uuid::from_bytes([1; 16]);
     const TOPIC: Uuid = Uuid::from_bytes([2; 16]);
 
+    fn key(partition: i32) -> TopicIdPartition {
+        TopicIdPartition::new(TOPIC, partition)
+    }
+
     fn response(codes: &[ErrorCode]) -> AssignReplicasToDirsResponse {
         let partitions = codes.iter().zip(0..).map(|(code, partition_index)| {
             answer::PartitionData { partition_index, error_code: code.code() }
@@ -225,7 +237,7 @@ mod tests {
     fn a_replica_is_reported_until_the_controller_knows_or_there_is_none() {
         let codes = [ErrorCode::None, ErrorCode::NotController, ErrorCode::UnknownTopicId];
         let settled = settled(&response(&codes));
-        assert_eq!(settled, [((TOPIC, 0), DIRECTORY), ((TOPIC, 2), DIRECTORY)]);
+        assert_eq!(settled, [(key(0), DIRECTORY), (key(2), DIRECTORY)]);
         let refused = AssignReplicasToDirsResponse {
             error_code: ErrorCode::StaleBrokerEpoch.code(),
             ..response(&codes)
@@ -236,11 +248,11 @@ mod tests {
     #[test]
     fn a_replica_that_has_moved_meanwhile_is_reported_again() {
         let assignments = DirectoryAssignments::default();
-        assignments.assign((TOPIC, 0), DIRECTORY);
-        assignments.assign((TOPIC, 0), TOPIC);
-        assignments.settle((TOPIC, 0), DIRECTORY);
+        assignments.assign(key(0), DIRECTORY);
+        assignments.assign(key(0), TOPIC);
+        assignments.settle(key(0), DIRECTORY);
         assert_eq!(assignments.lock().len(), 1);
-        assignments.settle((TOPIC, 0), TOPIC);
+        assignments.settle(key(0), TOPIC);
         assert!(assignments.lock().is_empty());
     }
 }

@@ -7,20 +7,21 @@
 
 mod session;
 
+use klamm_protocol::ids::TopicIdPartition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_log::error::Severity;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::messages::fetch_request::{FetchRequest, ReplicaState};
 use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
 use klamm_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
 use klamm_protocol::messages::list_offsets_response::ListOffsetsResponse;
-use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::OffsetAndEpoch;
 use klamm_replication::partition::{FetchedPartition, NextFetch};
 use tokio::sync::watch;
@@ -53,15 +54,13 @@ const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
 /// A partition by its topic's id.
-pub(crate) type Key = (Uuid, PartitionIndex);
-
 /// What a fetcher fetches.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Assignment {
     /// Where the leader is; `None` while it is not known.
     pub(super) address: Option<PeerAddress>,
     /// The replicas, each with the leader epoch that it follows.
-    pub(super) partitions: BTreeMap<Key, (Arc<Partition>, LeaderEpoch)>,
+    pub(super) partitions: BTreeMap<TopicIdPartition, (Arc<Partition>, LeaderEpoch)>,
 }
 
 /// What a fetcher is started with.
@@ -110,7 +109,7 @@ pub(super) struct Fetcher {
     assigned: Arc<Assignment>,
     connection: Option<Peer>,
     session: Session,
-    left_out: BTreeMap<Key, LeftOut>,
+    left_out: BTreeMap<TopicIdPartition, LeftOut>,
     /// When it was last looked for what is due.
     looked: Instant,
     /// Since the leader could not be reached.
@@ -191,7 +190,7 @@ impl Fetcher {
     }
 
     /// The replicas that can be fetched for now.
-    fn due(&mut self) -> BTreeMap<Key, (Due, Wanted)> {
+    fn due(&mut self) -> BTreeMap<TopicIdPartition, (Due, Wanted)> {
         self.hold_back_throttled();
         let now = Instant::now();
         self.looked = now;
@@ -219,7 +218,7 @@ impl Fetcher {
     /// Replicas that are behind and have had more than they may for now (KIP-73).
     fn hold_back_throttled(&mut self) {
         let now = Instant::now();
-        let waits = |key: &Key| match self.left_out.get(key) {
+        let waits = |key: &TopicIdPartition| match self.left_out.get(key) {
             None => false,
             Some(LeftOut::Paused(pause)) => pause.until > now,
             Some(LeftOut::Stuck(_)) => true,
@@ -239,13 +238,14 @@ impl Fetcher {
             return;
         }
         let image = replicas.metadata_cache.image();
-        let is_behind = |(topic, index): &Key| {
-            let known = image.topics.by_id(*topic).and_then(|topic| topic.partition(*index));
-            known.is_none_or(|known| !known.isr.contains(&replicas.config.node_id))
-        };
+        let is_behind =
+            |TopicIdPartition { topic_id: topic, partition: index }: &TopicIdPartition| {
+                let known = image.topics.by_id(*topic).and_then(|topic| topic.partition(*index));
+                known.is_none_or(|known| !known.isr.contains(&replicas.config.node_id))
+            };
         let pause = Pause { until: now + THROTTLE_PAUSE, length: Duration::ZERO };
         let pause = LeftOut::Paused(pause);
-        let held: Vec<Key> = throttled.filter(is_behind).collect();
+        let held: Vec<TopicIdPartition> = throttled.filter(is_behind).collect();
         self.left_out.extend(held.into_iter().map(|key| (key, pause)));
     }
 
@@ -292,7 +292,7 @@ impl Fetcher {
     /// Asks the leader; `None` when the assignment has changed before it answered.
     async fn fetch(
         &mut self,
-        due: &BTreeMap<Key, (Due, Wanted)>,
+        due: &BTreeMap<TopicIdPartition, (Due, Wanted)>,
     ) -> Result<Option<FetchResponse>, PeerError> {
         let mut peer = self.connected().await?;
         let version = peer.version::<FetchRequest>()?;
@@ -330,7 +330,11 @@ impl Fetcher {
         Peer::connect(&address, self.options.client_id.clone(), limit).await
     }
 
-    fn request(&mut self, version: i16, wanted: BTreeMap<Key, Wanted>) -> FetchRequest {
+    fn request(
+        &mut self,
+        version: i16,
+        wanted: BTreeMap<TopicIdPartition, Wanted>,
+    ) -> FetchRequest {
         let config = &self.options.config;
         let id = self.replicas.config.node_id;
         let named_in_state = version >= FIRST_WITH_REPLICA_STATE;
@@ -356,7 +360,7 @@ impl Fetcher {
 
     async fn on_response(
         &mut self,
-        mut due: BTreeMap<Key, (Due, Wanted)>,
+        mut due: BTreeMap<TopicIdPartition, (Due, Wanted)>,
         response: FetchResponse,
     ) {
         let error = error_of(response.error_code);
@@ -371,14 +375,14 @@ impl Fetcher {
         }
         for topic in response.responses {
             for data in topic.partitions {
-                let key = (topic.topic_id, data.partition_index);
+                let key = TopicIdPartition::new(topic.topic_id, data.partition_index);
                 let Some((due, _)) = due.remove(&key) else { continue };
                 self.on_partition(key, &due, data).await;
             }
         }
     }
 
-    async fn on_partition(&mut self, key: Key, due: &Due, data: PartitionData) {
+    async fn on_partition(&mut self, key: TopicIdPartition, due: &Due, data: PartitionData) {
         let diverging = data.diverging_epoch;
         let diverging = (diverging.epoch >= 0 || diverging.end_offset >= 0)
             .then(|| OffsetAndEpoch::new(diverging.end_offset, diverging.epoch));
@@ -413,7 +417,7 @@ impl Fetcher {
         self.on_progress(key, due.fetch.current_leader_epoch, progress);
     }
 
-    fn on_progress(&mut self, key: Key, epoch: LeaderEpoch, progress: Progress) {
+    fn on_progress(&mut self, key: TopicIdPartition, epoch: LeaderEpoch, progress: Progress) {
         let previous = match self.left_out.remove(&key) {
             Some(LeftOut::Paused(pause)) => Some(pause),
             Some(LeftOut::Stuck(_)) | None => None,

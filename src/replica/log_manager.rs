@@ -20,6 +20,7 @@ mod start;
 mod survey;
 mod vanished;
 
+use klamm_protocol::ids::TopicPartition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,18 +117,18 @@ pub(crate) struct LogManager {
     start: Start,
     cluster_id: ByteString,
     /// Where each partition lies.
-    places: Mutex<BTreeMap<PlaceKey, usize>>,
+    places: Mutex<BTreeMap<TopicPartition, usize>>,
     /// Other directories in which a partition was found as well.
-    doubles: Mutex<Vec<(PlaceKey, usize)>>,
+    doubles: Mutex<Vec<(TopicPartition, usize)>>,
     /// What the metadata have never known, and is left where it is.
-    unknown: Mutex<BTreeSet<(PlaceKey, usize)>>,
+    unknown: Mutex<BTreeSet<(TopicPartition, usize)>>,
     topics: Mutex<Topics>,
     /// Replicas whose directories are not here, by directory.
     missed: Mutex<BTreeSet<(Uuid, String, PartitionIndex)>>,
     /// Copies that were found, with the names of their directories.
-    futures: Mutex<BTreeMap<PlaceKey, Vec<(usize, String)>>>,
+    futures: Mutex<BTreeMap<TopicPartition, Vec<(usize, String)>>>,
     /// Where a partition is to lie once it comes here; at most [`futures::MAX_PREFERENCES`].
-    preferred: Mutex<BTreeMap<PlaceKey, usize>>,
+    preferred: Mutex<BTreeMap<TopicPartition, usize>>,
     /// Which of `slots` take no new replicas (KIP-1066).
     cordoned: Mutex<Vec<bool>>,
     /// Directories of deleted partitions, to be removed after their delay.
@@ -139,9 +140,6 @@ pub(crate) struct LogManager {
     recovery_threads: usize,
     node_failed: CancellationToken,
 }
-
-/// A partition by the name of its directory.
-pub(crate) type PlaceKey = (ByteString, PartitionIndex);
 
 impl LogManager {
     /// The directories that are in use, with their places.
@@ -259,7 +257,7 @@ impl LogManager {
 
     /// Where a partition lies.
     pub(crate) fn directory_of(&self, topic: &ByteString, index: PartitionIndex) -> Option<&Path> {
-        let place = lock(&self.places).get(&(topic.clone(), index)).copied()?;
+        let place = lock(&self.places).get(&TopicPartition::new(topic.clone(), index)).copied()?;
         Some(self.path_at(place))
     }
 
@@ -269,7 +267,7 @@ impl LogManager {
         topic: &ByteString,
         index: PartitionIndex,
     ) -> Option<Uuid> {
-        let place = lock(&self.places).get(&(topic.clone(), index)).copied()?;
+        let place = lock(&self.places).get(&TopicPartition::new(topic.clone(), index)).copied()?;
         Some(self.at(place).id)
     }
 

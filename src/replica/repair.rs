@@ -14,9 +14,9 @@ use klamm_log::error::{LogError, ReadError};
 use klamm_metadata::directory_id;
 use tracing::{error, info, warn};
 
-use super::fetcher::Key;
 use super::partition::{Cut, Partition};
 use super::replica_manager::ReplicaManager;
+use klamm_protocol::ids::TopicIdPartition;
 
 /// How often replicas are looked at whose damage is known.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
@@ -33,7 +33,7 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
             match next_step(&replicas, &partition) {
                 Step::None => {}
                 Step::Alone => {
-                    if told.insert((partition.topic_id(), partition.index())) {
+                    if told.insert(TopicIdPartition::new(partition.topic_id(), partition.index())) {
                         let (topic, index) = (partition.topic(), partition.index());
                         error!(
                             "{topic}-{index}: no other replica is in sync, the damaged records at \
@@ -91,11 +91,12 @@ fn leave(replicas: &ReplicaManager, partition: &Partition) {
         warn!("{topic}-{index} is damaged: this replica leaves, to be fetched again from a peer");
         partition.fail();
     }
-    replicas.assign_directory((partition.topic_id(), index), directory_id::LOST);
+    replicas
+        .assign_directory(TopicIdPartition::new(partition.topic_id(), index), directory_id::LOST);
 }
 
 async fn cut(replicas: &Arc<ReplicaManager>, partition: Arc<Partition>, segment: i64) {
-    let key: Key = (partition.topic_id(), partition.index());
+    let key: TopicIdPartition = TopicIdPartition::new(partition.topic_id(), partition.index());
     let (at, damaged) = (Arc::clone(replicas), Arc::clone(&partition));
     let cut = tokio::task::spawn_blocking(move || cut_before(&at, &damaged, segment)).await;
     let (topic, index) = (partition.topic(), partition.index());

@@ -7,6 +7,8 @@
 
 mod opening;
 
+use klamm_protocol::ids::TopicIdPartition;
+use klamm_protocol::ids::TopicPartition;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,8 +29,8 @@ use tracing::info;
 use super::alter_log_dirs::Moves;
 use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
-use super::fetcher::{Assignment, Fetcher, FetcherOptions, Key};
-use super::log_manager::{DirectoryStatus, LogManager, PlaceKey, end_of};
+use super::fetcher::{Assignment, Fetcher, FetcherOptions};
+use super::log_manager::{DirectoryStatus, LogManager, end_of};
 use super::partition::{BrokerStatuses, Partition};
 use super::repair;
 use super::table::{LookupError, PartitionTable};
@@ -47,7 +49,7 @@ type FetcherKey = (BrokerId, u32);
 
 /// A replica that is to be fetched for, or no longer.
 struct Move {
-    key: Key,
+    key: TopicIdPartition,
     /// The fetcher, the replica and the epoch that it follows.
     to: Option<(FetcherKey, Arc<Partition>, LeaderEpoch)>,
 }
@@ -55,7 +57,7 @@ struct Move {
 #[derive(Default)]
 struct Fetchers {
     running: BTreeMap<FetcherKey, watch::Sender<Arc<Assignment>>>,
-    places: BTreeMap<Key, FetcherKey>,
+    places: BTreeMap<TopicIdPartition, FetcherKey>,
 }
 
 /// What the replicas share with the rest of the node.
@@ -204,12 +206,12 @@ impl ReplicaManager {
     }
 
     /// Has the controller told in which directory a replica lies.
-    pub(super) fn assign_directory(&self, key: Key, directory: Uuid) {
+    pub(super) fn assign_directory(&self, key: TopicIdPartition, directory: Uuid) {
         self.directories.assign(key, directory);
     }
 
     /// A replica can be fetched for again.
-    pub(super) fn wake_fetcher(&self, key: Key) {
+    pub(super) fn wake_fetcher(&self, key: TopicIdPartition) {
         let fetchers = self.lock();
         let place = fetchers.places.get(&key);
         if let Some(fetcher) = place.and_then(|place| fetchers.running.get(place)) {
@@ -225,15 +227,18 @@ impl ReplicaManager {
     pub(crate) fn settle(self: &Arc<Self>, image: &ClusterImage) {
         let id = self.config.node_id;
         let known = |topic: &str, index| KnownReplica::find(image, id, topic, index);
-        let open = |(topic, index): &PlaceKey| {
+        let open = |TopicPartition { topic, partition: index }: &TopicPartition| {
             let partition = self.partitions.get(image.topics.by_name(topic)?.id, *index)?;
             Some(end_of(&partition.view()?))
         };
         self.log_manager.note_topics(image.topics.iter().map(|topic| topic.id));
         for (key, place) in self.log_manager.settle(&known, &open) {
-            let Some(topic) = image.topics.by_name(&key.0) else { continue };
-            let Some(partition) = self.partitions.remove(topic.id, key.1) else { continue };
-            self.move_all(vec![Move { key: (topic.id, key.1), to: None }]);
+            let Some(topic) = image.topics.by_name(&key.topic) else { continue };
+            let Some(partition) = self.partitions.remove(topic.id, key.partition) else { continue };
+            self.move_all(vec![Move {
+                key: TopicIdPartition::new(topic.id, key.partition),
+                to: None,
+            }]);
             self.log_manager.displace(&partition, key, place);
         }
     }
@@ -245,7 +250,8 @@ impl ReplicaManager {
         *applied = image.clone();
         self.log_manager.note_topics(delta.created_topics.iter().map(|topic| topic.id));
         self.remove(delta);
-        let changed: BTreeSet<Key> = delta.changed_partitions.iter().map(key_of).collect();
+        let changed: BTreeSet<TopicIdPartition> =
+            delta.changed_partitions.iter().map(key_of).collect();
         let returned = self.settle_returned(image);
         let returned = returned.iter().flat_map(|all| &all.changed_partitions);
         let returned = returned.filter(|change| !changed.contains(&key_of(change)));
@@ -329,18 +335,20 @@ impl ReplicaManager {
     fn remove(self: &Arc<Self>, delta: &ImageDelta) {
         let id = self.config.node_id;
         let deleted = delta.deleted_topics.iter().flat_map(|topic| {
-            topic.partitions().map(|(index, _)| (topic.id, index)).collect::<Vec<_>>()
+            let keys = topic.partitions().map(|(index, _)| TopicIdPartition::new(topic.id, index));
+            keys.collect::<Vec<_>>()
         });
         let moved = delta.changed_partitions.iter().filter(|change| change.is_removed_from(id));
         let mut any = false;
-        for (topic_id, index) in deleted.chain(moved.map(key_of)) {
-            if let Some(unopened) = self.partitions.remove_unopened((topic_id, index)) {
-                self.log_manager.delete_unopened(&unopened.topic, index);
+        for key in deleted.chain(moved.map(key_of)) {
+            if let Some(unopened) = self.partitions.remove_unopened(key) {
+                self.log_manager.delete_unopened(&unopened.topic, key.partition);
                 any = true;
             }
-            let Some(partition) = self.partitions.remove(topic_id, index) else { continue };
-            let ended = vec![Move { key: (topic_id, index), to: None }];
-            self.move_all(ended);
+            let Some(partition) = self.partitions.remove(key.topic_id, key.partition) else {
+                continue;
+            };
+            self.move_all(vec![Move { key, to: None }]);
             self.log_manager.delete(&partition);
             any = true;
         }
@@ -457,8 +465,8 @@ fn fetcher_count(replicas: &ReplicaManager) -> u32 {
     replicas.config.current().replication.num_fetchers
 }
 
-fn key_of(change: &PartitionDelta) -> Key {
-    (change.topic.id, change.index)
+fn key_of(change: &PartitionDelta) -> TopicIdPartition {
+    TopicIdPartition::new(change.topic.id, change.index)
 }
 
 fn registration(change: &PartitionDelta) -> Registration {
@@ -474,7 +482,7 @@ fn registration(change: &PartitionDelta) -> Registration {
 fn go_on_with_move(replicas: &ReplicaManager, partition: &Partition) {
     let Some(future) = replicas.log_manager.found_future(partition) else { return };
     if partition.begin_move(future).is_ok() {
-        replicas.moves.go_on((partition.topic_id(), partition.index()));
+        replicas.moves.go_on(TopicIdPartition::new(partition.topic_id(), partition.index()));
     }
 }
 

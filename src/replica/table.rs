@@ -1,5 +1,6 @@
 //! Which partitions this broker holds, by topic id, and which it should hold but cannot open.
 
+use klamm_protocol::ids::TopicIdPartition;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -27,7 +28,7 @@ impl LookupError {
     }
 }
 
-type Partitions = HashMap<(Uuid, PartitionIndex), Arc<Partition>>;
+type Partitions = HashMap<TopicIdPartition, Arc<Partition>>;
 
 /// A partition whose log could not be opened, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub(crate) struct Unopened {
 pub(crate) struct PartitionTable {
     partitions: RwLock<Partitions>,
     /// Those that the cluster has here and that are not in `partitions`.
-    unopened: Mutex<BTreeMap<(Uuid, PartitionIndex), Unopened>>,
+    unopened: Mutex<BTreeMap<TopicIdPartition, Unopened>>,
 }
 
 impl PartitionTable {
@@ -57,7 +58,7 @@ impl PartitionTable {
 
     /// The partition, if this broker holds a replica of it.
     pub(crate) fn get(&self, topic_id: Uuid, index: PartitionIndex) -> Option<Arc<Partition>> {
-        self.read().get(&(topic_id, index)).map(Arc::clone)
+        self.read().get(&TopicIdPartition::new(topic_id, index)).map(Arc::clone)
     }
 
     /// The partition, if this broker leads it and can reach its log.
@@ -80,7 +81,7 @@ impl PartitionTable {
         index: PartitionIndex,
     ) -> Result<Arc<Partition>, LookupError> {
         let partition = self.get(topic_id, index).ok_or_else(|| {
-            match self.unopened().contains_key(&(topic_id, index)) {
+            match self.unopened().contains_key(&TopicIdPartition::new(topic_id, index)) {
                 true => LookupError::Offline,
                 false => LookupError::NotLeader,
             }
@@ -89,19 +90,19 @@ impl PartitionTable {
     }
 
     pub(crate) fn insert(&self, partition: Arc<Partition>) {
-        let key = (partition.topic_id(), partition.index());
+        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
         self.write().insert(key, partition);
         self.unopened().remove(&key);
     }
 
     /// Notes that a partition cannot be opened; says whether that, or the reason, is news.
-    pub(crate) fn insert_unopened(&self, key: (Uuid, PartitionIndex), why: Unopened) -> bool {
+    pub(crate) fn insert_unopened(&self, key: TopicIdPartition, why: Unopened) -> bool {
         let known = self.unopened().insert(key, why.clone());
         known.as_ref() != Some(&why)
     }
 
     /// The partition is not to be opened here any more.
-    pub(crate) fn remove_unopened(&self, key: (Uuid, PartitionIndex)) -> Option<Unopened> {
+    pub(crate) fn remove_unopened(&self, key: TopicIdPartition) -> Option<Unopened> {
         self.unopened().remove(&key)
     }
 
@@ -111,21 +112,21 @@ impl PartitionTable {
     }
 
     /// Why the partition is not open, if it should be.
-    pub(crate) fn unopened_at(&self, key: (Uuid, PartitionIndex)) -> Option<Unopened> {
+    pub(crate) fn unopened_at(&self, key: TopicIdPartition) -> Option<Unopened> {
         self.unopened().get(&key).cloned()
     }
 
     /// The partitions that could not be opened.
-    pub(crate) fn all_unopened(&self) -> Vec<(Uuid, PartitionIndex)> {
+    pub(crate) fn all_unopened(&self) -> Vec<TopicIdPartition> {
         self.unopened().keys().copied().collect()
     }
 
-    fn unopened(&self) -> MutexGuard<'_, BTreeMap<(Uuid, PartitionIndex), Unopened>> {
+    fn unopened(&self) -> MutexGuard<'_, BTreeMap<TopicIdPartition, Unopened>> {
         self.unopened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn remove(&self, topic_id: Uuid, index: PartitionIndex) -> Option<Arc<Partition>> {
-        self.write().remove(&(topic_id, index))
+        self.write().remove(&TopicIdPartition::new(topic_id, index))
     }
 
     /// All partitions, in no particular order.

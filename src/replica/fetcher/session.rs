@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 
-use super::Key;
+use klamm_protocol::ids::TopicIdPartition;
 
 /// The request asks for a new session.
 const INITIAL_EPOCH: i32 = 0;
@@ -40,7 +40,7 @@ pub(super) struct InSession {
 pub(super) struct Session {
     id: i32,
     epoch: i32,
-    known: BTreeMap<Key, Wanted>,
+    known: BTreeMap<TopicIdPartition, Wanted>,
 }
 
 impl Default for Session {
@@ -61,13 +61,13 @@ impl Session {
     }
 
     /// What to send so that the leader answers for `wanted`.
-    pub(super) fn request(&mut self, wanted: BTreeMap<Key, Wanted>) -> InSession {
+    pub(super) fn request(&mut self, wanted: BTreeMap<TopicIdPartition, Wanted>) -> InSession {
         let is_full = self.epoch == INITIAL_EPOCH;
         let news = wanted.iter().filter(|(key, wanted)| {
             is_full || self.known.get(key).is_none_or(|known| known != *wanted)
         });
         let mut topics: Vec<FetchTopic> = Vec::new();
-        for ((topic_id, index), wanted) in news {
+        for (TopicIdPartition { topic_id, partition: index }, wanted) in news {
             let partition = FetchPartition {
                 partition: *index,
                 current_leader_epoch: wanted.current_leader_epoch,
@@ -117,9 +117,9 @@ impl Session {
     }
 }
 
-fn forgotten<'a>(gone: impl Iterator<Item = &'a Key>) -> Vec<ForgottenTopic> {
+fn forgotten<'a>(gone: impl Iterator<Item = &'a TopicIdPartition>) -> Vec<ForgottenTopic> {
     let mut topics: Vec<ForgottenTopic> = Vec::new();
-    for (topic_id, index) in gone {
+    for TopicIdPartition { topic_id, partition: index } in gone {
         match topics.last_mut().filter(|topic| topic.topic_id == *topic_id) {
             Some(topic) => topic.partitions.push(*index),
             None => topics.push(ForgottenTopic {
@@ -140,7 +140,7 @@ mod tests {
 
     const TOPIC: Uuid = Uuid::from_bytes([1; 16]);
 
-    fn wanted(partitions: &[(i32, i64)]) -> BTreeMap<Key, Wanted> {
+    fn wanted(partitions: &[(i32, i64)]) -> BTreeMap<TopicIdPartition, Wanted> {
         let wanted = partitions.iter().map(|&(index, fetch_offset)| {
             let wanted = Wanted {
                 fetch_offset,
@@ -149,7 +149,7 @@ mod tests {
                 last_fetched_epoch: 3,
                 max_bytes: 100,
             };
-            ((TOPIC, index), wanted)
+            (TopicIdPartition::new(TOPIC, index), wanted)
         });
         wanted.collect()
     }

@@ -4,6 +4,7 @@
 //! One writer at a time: an older state must not replace a newer one. A recovery point on disk is never above what is
 //! synced.
 
+use klamm_protocol::ids::TopicPartition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use klamm_protocol::ids::{LeaderEpoch, Offset, PartitionIndex};
 use tracing::error;
 
 use super::directory::Directory;
-use super::{LogManager, PlaceKey, lock};
+use super::{LogManager, lock};
 use crate::clock;
 use crate::replica::partition::{Cut, Partition};
 
@@ -176,7 +177,7 @@ impl LogManager {
         cut: Cut,
     ) -> Result<(), LogError> {
         let _writing = lock(&self.checkpoints);
-        let key = (partition.topic().clone(), partition.index());
+        let key = TopicPartition::new(partition.topic().clone(), partition.index());
         let place = lock(&self.places).get(&key).copied();
         if let Some(place) = place {
             self.write_checkpoints_of(place, partitions, Some((&key, cut.end())))?;
@@ -189,11 +190,11 @@ impl LogManager {
         &self,
         place: usize,
         partitions: &[Arc<Partition>],
-        lowered: Option<(&PlaceKey, Offset)>,
+        lowered: Option<(&TopicPartition, Offset)>,
     ) -> Result<(), LogError> {
         let mut offsets = lock(&self.at(place).checkpoints).of_unopened();
         for partition in partitions {
-            let key = (partition.topic().clone(), partition.index());
+            let key = TopicPartition::new(partition.topic().clone(), partition.index());
             if lock(&self.places).get(&key) != Some(&place) {
                 continue;
             }
@@ -206,7 +207,7 @@ impl LogManager {
                 ends[0] = ends[0].min(end);
             }
             for (offsets, end) in offsets.iter_mut().zip(ends) {
-                offsets.insert((key.0.to_string(), key.1), end);
+                offsets.insert((key.topic.to_string(), key.partition), end);
             }
         }
         add_futures(place, partitions, &mut offsets);

@@ -6,6 +6,7 @@ use klamm_log::error::LogError;
 use klamm_log::log::Log;
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
 use klamm_protocol::ids::PartitionIndex;
+use klamm_protocol::ids::TopicPartition;
 use tracing::{error, info, warn};
 
 use super::{LogManager, lock};
@@ -31,7 +32,10 @@ impl LogManager {
             self.discard_future(partition, future);
         }
         let Some(log) = stopped else { return };
-        let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
+        let Some(place) = lock(&self.places).remove(&TopicPartition::new(topic.clone(), index))
+        else {
+            return;
+        };
         let delay_ms = partition.config().log.file_delete_delay_ms;
         self.delete_when_there_is_room(topic, index, (log, place, delay_ms));
         match self.finish_deletion(topic, index) {
@@ -43,7 +47,10 @@ impl LogManager {
     /// As [`Self::delete`], of a partition that could not be opened.
     pub(crate) fn delete_unopened(&self, topic: &ByteString, index: PartitionIndex) {
         self.forget_vanished(topic, index);
-        let Some(place) = lock(&self.places).remove(&(topic.clone(), index)) else { return };
+        let Some(place) = lock(&self.places).remove(&TopicPartition::new(topic.clone(), index))
+        else {
+            return;
+        };
         lock(&self.at(place).checkpoints).forget(topic, index);
         match self.mark(place, topic, index, DirKind::Delete) {
             Ok(marked) => self.delete_later(0, place, marked),

@@ -7,10 +7,11 @@ use klamm_log::log::{Log, LogOptions};
 use klamm_log::log_reader::LogView;
 use klamm_log::partition_dir::PartitionDirName;
 use klamm_metadata::known_replica::{KnownReplica, LogEnd};
+use klamm_protocol::ids::TopicPartition;
 use tracing::{error, warn};
 
 use super::found::{Known, Opened};
-use super::{LogManager, PlaceKey, lock};
+use super::{LogManager, lock};
 use crate::clock;
 
 /// How far an open log goes.
@@ -28,15 +29,15 @@ impl LogManager {
         &self,
         known: Known<'_>,
         opened: Opened<'_>,
-    ) -> Vec<(PlaceKey, usize)> {
+    ) -> Vec<(TopicPartition, usize)> {
         let mut displaced = Vec::new();
         let doubles = std::mem::take(&mut *lock(&self.doubles));
         for (key, double) in doubles {
-            let Some(place) = self.place_of(&key.0, key.1) else {
+            let Some(place) = self.place_of(&key.topic, key.partition) else {
                 lock(&self.places).insert(key, double);
                 continue;
             };
-            let Some(replica) = known(&key.0, key.1) else {
+            let Some(replica) = known(&key.topic, key.partition) else {
                 self.judge(&key, double);
                 continue;
             };
@@ -54,12 +55,12 @@ impl LogManager {
     /// Decides between two places, puts the other log away unless it is open, and returns the one that stays.
     fn keep_one(
         &self,
-        key: &PlaceKey,
+        key: &TopicPartition,
         replica: &KnownReplica,
         places: [usize; 2],
         open: Option<LogEnd>,
     ) -> usize {
-        let name = PartitionDirName::current(&key.0, key.1);
+        let name = PartitionDirName::current(&key.topic, key.partition);
         let belongs = places.map(|place| {
             self.topic_id_at(place, &name).is_none_or(|found| found == replica.topic_id)
         });
@@ -91,7 +92,7 @@ impl LogManager {
     }
 
     /// How far the log of a partition goes that nobody has open.
-    pub(super) fn end_at(&self, key: &PlaceKey, place: usize) -> Option<LogEnd> {
+    pub(super) fn end_at(&self, key: &TopicPartition, place: usize) -> Option<LogEnd> {
         let end = self.read_end(key, place);
         end.inspect_err(|failure| {
             error!("{} cannot be compared: {failure}", self.dir_of(key, place).display());
@@ -99,9 +100,9 @@ impl LogManager {
         .ok()
     }
 
-    fn read_end(&self, key: &PlaceKey, place: usize) -> Result<LogEnd, LogError> {
+    fn read_end(&self, key: &TopicPartition, place: usize) -> Result<LogEnd, LogError> {
         let directory = self.at(place);
-        let checkpointed = lock(&directory.checkpoints).of(&key.0, key.1);
+        let checkpointed = lock(&directory.checkpoints).of(&key.topic, key.partition);
         let options = LogOptions {
             config: LogConfig::default(),
             recovery_point: checkpointed.recovery_point,

@@ -1,5 +1,6 @@
 //! What lies in the log directories, and what becomes of it once the cluster's metadata are known.
 
+use klamm_protocol::ids::TopicPartition;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use klamm_protocol::ids::PartitionIndex;
 use tracing::{error, warn};
 
 use super::directory::Directory;
-use super::{LogManager, PlaceKey, lock};
+use super::{LogManager, lock};
 use crate::controller::metadata_log::METADATA_LOG_DIR;
 
 /// How many directories that are left alone a line of the log names.
@@ -24,7 +25,7 @@ const MAX_NAMED: usize = 5;
 /// The metadata's replica of a partition.
 pub(super) type Known<'a> = &'a dyn Fn(&str, PartitionIndex) -> Option<KnownReplica>;
 /// The end of a partition's log that is open.
-pub(super) type Opened<'a> = &'a dyn Fn(&PlaceKey) -> Option<LogEnd>;
+pub(super) type Opened<'a> = &'a dyn Fn(&TopicPartition) -> Option<LogEnd>;
 
 impl LogManager {
     pub(super) fn find_partitions(&self) -> Result<(), LogError> {
@@ -45,7 +46,7 @@ impl LogManager {
             if matches!(found.kind, DirKind::Current | DirKind::Future) {
                 logs.insert((found.topic.clone(), found.partition));
             }
-            let key = (ByteString::from(found.topic), found.partition);
+            let key = TopicPartition::new(ByteString::from(found.topic), found.partition);
             match found.kind {
                 DirKind::Current => match lock(&self.places).entry(key) {
                     Entry::Vacant(free) => drop(free.insert(place)),
@@ -57,7 +58,7 @@ impl LogManager {
                     lock(&self.futures).entry(key).or_default().push((place, name));
                 }
                 DirKind::Delete => {
-                    let of = deleted.entry((key.0.to_string(), key.1)).or_default();
+                    let of = deleted.entry((key.topic.to_string(), key.partition)).or_default();
                     of.extend(self.topic_id_at(place, &name));
                     lock(&self.deleted).push((0, place, name));
                 }
@@ -75,7 +76,11 @@ impl LogManager {
     ///
     /// Logs of topics that are gone are set aside, and so is the other of two logs of one partition. What the metadata
     /// have never known is left where it is.
-    pub(crate) fn settle(&self, known: Known<'_>, opened: Opened<'_>) -> Vec<(PlaceKey, usize)> {
+    pub(crate) fn settle(
+        &self,
+        known: Known<'_>,
+        opened: Opened<'_>,
+    ) -> Vec<(TopicPartition, usize)> {
         let displaced = self.settle_doubles(known, opened);
         let is_new = |place: usize| {
             let directory = self.at(place);
@@ -83,11 +88,13 @@ impl LogManager {
         };
         let unclaimed: Vec<_> = {
             let mut places = lock(&self.places);
-            let unclaimed = places.iter().filter(|((topic, index), place)| {
-                is_new(**place) && known(topic, *index).is_none()
-            });
+            let unclaimed =
+                places.iter().filter(|(TopicPartition { topic, partition: index }, place)| {
+                    is_new(**place) && known(topic, *index).is_none()
+                });
             let unclaimed: Vec<_> = unclaimed.map(|(key, place)| (key.clone(), *place)).collect();
-            places.retain(|key, place| !is_new(*place) || known(&key.0, key.1).is_some());
+            places
+                .retain(|key, place| !is_new(*place) || known(&key.topic, key.partition).is_some());
             unclaimed
         };
         for (key, place) in unclaimed {
@@ -102,8 +109,8 @@ impl LogManager {
     }
 
     /// A log of which the cluster has no replica here.
-    pub(super) fn judge(&self, key: &PlaceKey, place: usize) {
-        match self.topic_id_at(place, &PartitionDirName::current(&key.0, key.1)) {
+    pub(super) fn judge(&self, key: &TopicPartition, place: usize) {
+        match self.topic_id_at(place, &PartitionDirName::current(&key.topic, key.partition)) {
             Some(id) if self.has_seen(id) => {
                 self.set_aside(key, place, "the cluster has no such replica here any more");
             }
@@ -139,11 +146,20 @@ impl LogManager {
         );
     }
 
-    pub(super) fn dir_of(&self, (topic, index): &PlaceKey, place: usize) -> PathBuf {
+    pub(super) fn dir_of(
+        &self,
+        TopicPartition { topic, partition: index }: &TopicPartition,
+        place: usize,
+    ) -> PathBuf {
         self.path_at(place).join(PartitionDirName::current(topic, *index))
     }
 
-    pub(super) fn set_aside(&self, (topic, index): &PlaceKey, place: usize, reason: &str) {
+    pub(super) fn set_aside(
+        &self,
+        TopicPartition { topic, partition: index }: &TopicPartition,
+        place: usize,
+        reason: &str,
+    ) {
         match self.mark(place, topic, *index, DirKind::Stray) {
             Ok(name) => warn!("{topic}-{index} is kept as {name}: {reason}"),
             Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),

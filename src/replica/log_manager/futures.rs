@@ -6,6 +6,7 @@
 //! renames in the other order and has to be helped by hand when it finds two logs; when it finds the copy alone it
 //! does the same as here.)
 
+use klamm_protocol::ids::TopicPartition;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use klamm_protocol::ids::PartitionIndex;
 use tracing::{error, info, warn};
 
 use super::found::Known;
-use super::{LogManager, PlaceKey, lock};
+use super::{LogManager, lock};
 use crate::clock;
 use crate::replica::partition::{FutureReplica, MoveError, Partition};
 
@@ -34,7 +35,7 @@ impl LogManager {
 
     /// Where a partition lies.
     pub(crate) fn place_of(&self, topic: &ByteString, index: PartitionIndex) -> Option<usize> {
-        lock(&self.places).get(&(topic.clone(), index)).copied()
+        lock(&self.places).get(&TopicPartition::new(topic.clone(), index)).copied()
     }
 
     pub(crate) fn path_at(&self, place: usize) -> &Path {
@@ -49,7 +50,7 @@ impl LogManager {
     pub(crate) fn prefer(&self, topic: &ByteString, index: PartitionIndex, place: usize) {
         let mut preferred = lock(&self.preferred);
         // The topic outlives the frame of the request.
-        let key = (ByteString::from(&**topic), index);
+        let key = TopicPartition::new(ByteString::from(&**topic), index);
         if preferred.len() >= MAX_PREFERENCES && !preferred.contains_key(&key) {
             warn!("the directory for {topic}-{index} is forgotten: too many are waited for");
             return;
@@ -66,7 +67,8 @@ impl LogManager {
     ) {
         let place = self.settled().find(|(_, known)| known.id == directory).map(|(place, _)| place);
         let Some(place) = place.filter(|_| self.place_of(topic, index).is_none()) else { return };
-        let is_preferred = lock(&self.preferred).contains_key(&(topic.clone(), index));
+        let is_preferred =
+            lock(&self.preferred).contains_key(&TopicPartition::new(topic.clone(), index));
         if !is_preferred {
             self.prefer(topic, index, place);
         }
@@ -77,7 +79,7 @@ impl LogManager {
     pub(super) fn settle_futures(&self, known: Known<'_>) {
         let futures = std::mem::take(&mut *lock(&self.futures));
         for (key, copies) in futures {
-            let replica = known(&key.0, key.1);
+            let replica = known(&key.topic, key.partition);
             let belongs = |(place, name): &(usize, String)| {
                 let topic_id = self.topic_id_at(*place, name);
                 replica.is_some_and(|replica| topic_id.is_none_or(|id| id == replica.topic_id))
@@ -103,11 +105,11 @@ impl LogManager {
     /// Only one copy of a replica can go on, in another directory than the log.
     fn settle_copies(
         &self,
-        key: PlaceKey,
+        key: TopicPartition,
         replica: &KnownReplica,
         mut copies: Vec<(usize, String)>,
     ) {
-        let current = self.place_of(&key.0, key.1);
+        let current = self.place_of(&key.topic, key.partition);
         let has_vanished = || self.vanished_from(&key, replica).is_some();
         if current.is_none() && (self.is_missed(replica) || has_vanished()) {
             // The log may come back; a copy that is not whole is none.
@@ -135,7 +137,7 @@ impl LogManager {
         topic: &ByteString,
         index: PartitionIndex,
     ) -> Result<(), LogError> {
-        let key = (topic.clone(), index);
+        let key = TopicPartition::new(topic.clone(), index);
         if self.place_of(topic, index).is_some() {
             return Ok(());
         }
@@ -146,8 +148,8 @@ impl LogManager {
         Ok(())
     }
 
-    fn promote(&self, key: &PlaceKey, place: usize, name: &str) -> Result<(), LogError> {
-        let (topic, index) = key;
+    fn promote(&self, key: &TopicPartition, place: usize, name: &str) -> Result<(), LogError> {
+        let TopicPartition { topic, partition: index } = key;
         let directory = &self.at(place).dir;
         let to = directory.path().join(PartitionDirName::current(topic, *index));
         let disk = &directory.storage().disk;
@@ -161,7 +163,7 @@ impl LogManager {
 
     /// The copy of a partition that was found at the start, to go on with it.
     pub(crate) fn found_future(&self, partition: &Partition) -> Option<FutureReplica> {
-        let key = (partition.topic().clone(), partition.index());
+        let key = TopicPartition::new(partition.topic().clone(), partition.index());
         let (place, name) = lock(&self.futures).remove(&key)?.into_iter().next()?;
         match self.open_future(partition, place, &name) {
             Ok(future) => Some(future),
@@ -240,11 +242,15 @@ impl LogManager {
         partition: &Partition,
     ) -> Result<bool, MoveError> {
         let _writing = lock(&self.checkpoints);
-        let key = (partition.topic().clone(), partition.index());
-        let Some(from) = self.place_of(&key.0, key.1) else { return Ok(false) };
+        let key = TopicPartition::new(partition.topic().clone(), partition.index());
+        let Some(from) = self.place_of(&key.topic, key.partition) else { return Ok(false) };
         let mut to = from;
-        let marked =
-            PartitionDirName::marked(&key.0, key.1, DirKind::Delete, crate::random::uuid());
+        let marked = PartitionDirName::marked(
+            &key.topic,
+            key.partition,
+            DirKind::Delete,
+            crate::random::uuid(),
+        );
         let replaced = partition.replace_with_future(|log, future| {
             to = future.place;
             self.exchange(&key, (log, from, &marked), (&mut future.log, to))
@@ -264,11 +270,11 @@ impl LogManager {
 
     fn exchange(
         &self,
-        key: &PlaceKey,
+        key: &TopicPartition,
         (log, from, marked): (&mut Log, usize, &str),
         (copy, to): (&mut Log, usize),
     ) -> Result<(), LogError> {
-        let name = PartitionDirName::current(&key.0, key.1);
+        let name = PartitionDirName::current(&key.topic, key.partition);
         log.rename_dir(&self.path_at(from).join(marked))?;
         if let Err(failure) = copy.rename_dir(&self.path_at(to).join(&name)) {
             // Under its present name it would be deleted with the next start.

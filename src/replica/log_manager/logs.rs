@@ -1,5 +1,6 @@
 //! Opening logs: where a partition lies or is to lie, and what recovery does not cover.
 
+use klamm_protocol::ids::TopicPartition;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -101,7 +102,7 @@ impl LogManager {
                     warn!("{topic}-{index} of a deleted topic is kept as {marked}");
                 }
                 Err(LogError::InconsistentTopicId { .. }) => {
-                    let key = (topic.clone(), index);
+                    let key = TopicPartition::new(topic.clone(), index);
                     lock(&self.places).remove(&key);
                     lock(&self.unknown).insert((key, place));
                 }
@@ -167,7 +168,7 @@ impl LogManager {
     /// Where the partition is, or is wanted, or the online directory with the fewest partitions; one that is
     /// cordoned only if there is no other. `None` where something of that name is left alone everywhere.
     fn place_for(&self, topic: &ByteString, index: PartitionIndex) -> Option<usize> {
-        let key = (topic.clone(), index);
+        let key = TopicPartition::new(topic.clone(), index);
         let mut places = lock(&self.places);
         if let Some(place) = places.get(&key) {
             return Some(*place);
@@ -196,7 +197,8 @@ impl LogManager {
     /// What has the name of a partition and is of no topic that the metadata have ever known.
     fn left_alone(&self, topic: &ByteString, index: PartitionIndex) -> Option<PathBuf> {
         let unknown = lock(&self.unknown);
-        let (key, place) = unknown.iter().find(|((name, at), _)| name == topic && *at == index)?;
+        let (key, place) =
+            unknown.iter().find(|(key, _)| key.topic == *topic && key.partition == index)?;
         Some(self.dir_of(key, *place))
     }
 }

@@ -1,6 +1,7 @@
 //! Directories that come back while the node runs: a disk is mounted where there was none, or an operator has formatted a
 //! new one. What was in use and has failed does not come back in this life: a failed sync is never tried again.
 
+use klamm_protocol::ids::TopicPartition;
 use std::sync::Arc;
 
 use klamm_log::partition_dir::{DirKind, PartitionDirName};
@@ -10,7 +11,7 @@ use tracing::{error, info, warn};
 use super::directory::Slot;
 use super::start::Contents;
 use super::survey::look_at;
-use super::{LogManager, PlaceKey, lock};
+use super::{LogManager, lock};
 use crate::replica::partition::Partition;
 
 impl LogManager {
@@ -81,7 +82,7 @@ impl LogManager {
     }
 
     /// Closes the log of a partition for one that was found elsewhere, and keeps it as `-stray`.
-    pub(crate) fn displace(&self, partition: &Arc<Partition>, key: PlaceKey, place: usize) {
+    pub(crate) fn displace(&self, partition: &Arc<Partition>, key: TopicPartition, place: usize) {
         let stopped = partition.stop();
         if let Some(future) = partition.take_future() {
             self.discard_future(partition, future);

@@ -1,6 +1,7 @@
 //! A node is stopped and started with its three directories in every order, each of them kept, absent, empty or replaced,
 //! or one a copy of another: it serves what is here, begins nothing anew, and has every record when all is put back.
 
+use klamm_protocol::ids::TopicPartition;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -140,8 +141,8 @@ impl Node {
         settle(store, image);
         let known = |index: &PartitionIndex| KnownReplica::find(image, 1, "t", *index);
         let here = (0..PARTITIONS).filter(|index| {
-            let key = ("t".into(), *index);
-            let is_found = store.place_of(&key.0, *index).is_some();
+            let key = TopicPartition::new("t".into(), *index);
+            let is_found = store.place_of(&key.topic, *index).is_some();
             known(index).is_some_and(|replica| {
                 let vanished = store.vanished_from(&key, &replica).is_some();
                 !vanished && (is_found || !store.is_out_of_reach(&replica))

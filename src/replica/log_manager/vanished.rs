@@ -6,6 +6,7 @@
 //! must not begin anew, empty, while the cluster counts on it: it would lead, and the others would cut their logs to
 //! nothing.
 
+use klamm_protocol::ids::TopicPartition;
 use std::path::PathBuf;
 
 use klamm_metadata::image::ClusterImage;
@@ -15,7 +16,7 @@ use klamm_protocol::ids::PartitionIndex;
 
 use super::directory::Directory;
 use super::found::Known;
-use super::{LogManager, PlaceKey, lock};
+use super::{LogManager, lock};
 
 /// The most missed replicas that are remembered for the return of their directories.
 const MAX_MISSED: usize = 1_000_000;
@@ -25,7 +26,7 @@ impl LogManager {
     /// cluster counts on it, or there is nobody from whom it could be fetched.
     pub(crate) fn vanished_from(
         &self,
-        (topic, index): &PlaceKey,
+        TopicPartition { topic, partition: index }: &TopicPartition,
         replica: &KnownReplica,
     ) -> Option<PathBuf> {
         let is_known = || lock(&self.topics).knew_at_start(replica.topic_id);
@@ -37,7 +38,7 @@ impl LogManager {
                 && lock(&directory.checkpoints).has_vanished(topic, *index, replica.topic_id)
         };
         let place = self.in_use().find(|(_, directory)| has_lost_it(directory))?.0;
-        Some(self.dir_of(&(topic.clone(), *index), place))
+        Some(self.dir_of(&TopicPartition::new(topic.clone(), *index), place))
     }
 
     /// The replicas that the local metadata log has in directories with nothing in them.
@@ -57,7 +58,11 @@ impl LogManager {
     }
 
     /// Remembers a replica whose directory is not here, for the case that the directory comes back without its log.
-    pub(crate) fn note_missed(&self, (topic, index): &PlaceKey, directory: Uuid) {
+    pub(crate) fn note_missed(
+        &self,
+        TopicPartition { topic, partition: index }: &TopicPartition,
+        directory: Uuid,
+    ) {
         let mut missed = lock(&self.missed);
         if missed.len() < MAX_MISSED {
             missed.insert((directory, topic.to_string(), *index));
@@ -69,7 +74,8 @@ impl LogManager {
         let mut missed = lock(&self.missed);
         let here = missed.extract_if(.., |(id, ..)| *id == directory.id);
         for (_, topic, index) in here {
-            let is_here = lock(&self.places).contains_key(&(topic.as_str().into(), index));
+            let is_here =
+                lock(&self.places).contains_key(&TopicPartition::new(topic.as_str().into(), index));
             if !is_here {
                 lock(&directory.checkpoints).set_vanished(topic, index);
             }

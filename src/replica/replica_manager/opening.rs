@@ -19,11 +19,12 @@ use klamm_metadata::known_replica::KnownReplica;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Key, ReplicaManager, go_on_with_move};
+use super::{ReplicaManager, go_on_with_move};
 use crate::blocking;
 use crate::replica::log_manager::OpenError;
 use crate::replica::settings::partition_config;
 use crate::replica::table::Unopened;
+use klamm_protocol::ids::{TopicIdPartition, TopicPartition};
 
 /// The pause before what could not be opened is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -73,13 +74,13 @@ impl ReplicaManager {
         image: &ClusterImage,
         told: &mut Vanished,
     ) -> bool {
-        let place = (change.topic.name.clone(), change.index);
+        let place = TopicPartition::new(change.topic.name.clone(), change.index);
         let replica = KnownReplica::of(change.topic.id, &change.after, self.config.node_id);
         let vanished = replica.and_then(|replica| self.log_manager.vanished_from(&place, &replica));
         let Some(dir) = vanished else { return false };
-        let key = (change.topic.id, change.index);
+        let key = TopicIdPartition::new(change.topic.id, change.index);
         let reason = format!("{} was there before, and has vanished", dir.display());
-        let unopened = Unopened { topic: place.0, reason, is_worth_a_try: false };
+        let unopened = Unopened { topic: place.topic, reason, is_worth_a_try: false };
         if self.partitions.insert_unopened(key, unopened) {
             told.note(&dir);
         }
@@ -88,7 +89,7 @@ impl ReplicaManager {
     }
 
     fn on_unopened(&self, failure: &OpenError, image: &ClusterImage) {
-        let key = (failure.topic_id, failure.index);
+        let key = TopicIdPartition::new(failure.topic_id, failure.index);
         let is_worth_a_try = match failure.source.severity() {
             Severity::Passes | Severity::Partition => true,
             // Heartbeats say so, of all its replicas at once.
@@ -127,10 +128,10 @@ impl ReplicaManager {
     }
 
     /// Has the controller move what this replica is counted on for to others.
-    fn leave(&self, key: Key, leaves: Leaves, image: &ClusterImage) {
+    fn leave(&self, key: TopicIdPartition, leaves: Leaves, image: &ClusterImage) {
         let id = self.config.node_id;
-        let topic = image.topics.by_id(key.0);
-        let Some(known) = topic.and_then(|topic| topic.partition(key.1)) else { return };
+        let topic = image.topics.by_id(key.topic_id);
+        let Some(known) = topic.and_then(|topic| topic.partition(key.partition)) else { return };
         // An eligible leader replica has all that was acknowledged, as one in sync has.
         let mut others = known.isr.iter().chain(&known.elr).filter(|other| **other != id);
         let others_have_it = others.next().is_some();
@@ -155,7 +156,7 @@ impl ReplicaManager {
             }
             let image = self.lock_applied();
             let Some(unopened) = self.partitions.unopened_at(key) else { continue };
-            let place = self.log_manager.place_of(&unopened.topic, key.1);
+            let place = self.log_manager.place_of(&unopened.topic, key.partition);
             // What has vanished is looked at with the next image that changes it.
             if place.is_none() && !unopened.is_worth_a_try {
                 continue;
@@ -170,11 +171,11 @@ impl ReplicaManager {
             };
             let delta = ImageDelta::of_partitions(vec![change]);
             self.take_roles(delta.changed_partitions.iter().collect(), &delta, &image);
-            if self.partitions.get(key.0, key.1).is_none() {
-                still_lacking.insert(self.log_manager.place_of(&unopened.topic, key.1));
+            if self.partitions.get(key.topic_id, key.partition).is_none() {
+                still_lacking.insert(self.log_manager.place_of(&unopened.topic, key.partition));
                 continue;
             }
-            info!("{}-{} is open: {} has passed", unopened.topic, key.1, unopened.reason);
+            info!("{}-{} is open: {} has passed", unopened.topic, key.partition, unopened.reason);
             // Under the lock: no newer image may be applied in between.
             on_opened(&delta, &image);
         }
@@ -234,7 +235,10 @@ fn report_missed(replicas: &ReplicaManager, missed: &[&PartitionDelta]) {
     }
     for change in missed {
         if let Some(directory) = change.after.directory(replicas.config.node_id) {
-            replicas.log_manager.note_missed(&(change.topic.name.clone(), change.index), directory);
+            replicas.log_manager.note_missed(
+                &TopicPartition::new(change.topic.name.clone(), change.index),
+                directory,
+            );
         }
     }
     let directories =
@@ -254,8 +258,8 @@ fn report_missed(replicas: &ReplicaManager, missed: &[&PartitionDelta]) {
 }
 
 /// A replica as if the image were the first that has it.
-fn as_change(key: Key, image: &ClusterImage) -> Option<PartitionDelta> {
-    let topic = image.topics.shared_by_id(key.0)?;
-    let after = topic.partition(key.1)?.clone();
-    Some(PartitionDelta { topic, index: key.1, before: None, after })
+fn as_change(key: TopicIdPartition, image: &ClusterImage) -> Option<PartitionDelta> {
+    let topic = image.topics.shared_by_id(key.topic_id)?;
+    let after = topic.partition(key.partition)?.clone();
+    Some(PartitionDelta { topic, index: key.partition, before: None, after })
 }

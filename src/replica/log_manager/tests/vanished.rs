@@ -6,7 +6,7 @@ use klamm_log::partition_dir::DirKind;
 
 use super::*;
 
-const KEY: (ByteString, PartitionIndex) = (ByteString::from_static("t"), 1);
+const KEY: TopicPartition = TopicPartition { topic: ByteString::from_static("t"), partition: 1 };
 
 /// The log of partition 1, wherever it lies.
 fn log_dir(node: &Node) -> (Uuid, PathBuf) {
@@ -89,8 +89,16 @@ fn a_replica_that_was_given_up_has_vanished_from_any_directory_and_no_other_repl
     }
     let other = store.directory_ids().into_iter().find(|id| *id != replica(&node).directory);
     assert_eq!(at(other.unwrap()), None);
-    assert_eq!(store.vanished_from(&("t".into(), 0), &replica(&node)), None, "it is here");
-    assert_eq!(store.vanished_from(&("t".into(), 77), &replica(&node)), None, "it never was");
+    assert_eq!(
+        store.vanished_from(&TopicPartition::new("t".into(), 0), &replica(&node)),
+        None,
+        "it is here"
+    );
+    assert_eq!(
+        store.vanished_from(&TopicPartition::new("t".into(), 77), &replica(&node)),
+        None,
+        "it never was"
+    );
 }
 
 #[test]
@@ -105,7 +113,7 @@ fn a_new_topic_of_the_same_name_begins() {
 fn a_deleted_topic_leaves_no_evidence() {
     let (node, _) = without_log();
     let store = settled(&node, &node.image);
-    store.delete_unopened(&KEY.0, KEY.1);
+    store.delete_unopened(&KEY.topic, KEY.partition);
     store.write_checkpoints(&[]);
     drop(store);
     let store = settled(&node, &node.image);
