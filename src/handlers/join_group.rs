@@ -23,17 +23,18 @@ pub(crate) async fn handle(
     let body: JoinGroupRequest = request.decode()?;
     let image = context.node.cluster.image();
     let (group_id, member_id) = (body.group_id.clone(), body.member_id.clone());
-    let asked = context.node.groups.ask_of_members(&image, &group_id, |shard, token, now| {
-        let join = JoinGroup {
-            token,
-            version: request.version,
-            client_id: request.client_id.clone().unwrap_or_default(),
-            client_host: client_host(context.peer.ip()),
-            member_uuid: random::uuid(),
-            request: body,
-        };
-        shard.on_join_group(&join, now)
-    });
+    let asked =
+        context.node.groups.send_member_request(&image, &group_id, |shard, token, effects| {
+            let join = JoinGroup {
+                token,
+                version: request.version,
+                client_id: request.client_id.clone().unwrap_or_default(),
+                client_host: client_host(context.peer.ip()),
+                member_uuid: random::uuid(),
+                request: body,
+            };
+            shard.on_join_group(&join, effects);
+        });
     let response = asked.answer().await.unwrap_or_else(|error| refused(error, member_id));
     request.respond(&lower(response, request.version))
 }

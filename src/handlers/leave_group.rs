@@ -16,9 +16,10 @@ pub(crate) async fn handle(
 ) -> Result<Response, ConnectionError> {
     let body = raise(request.decode()?, request.version);
     let image = context.node.cluster.image();
-    let asked = context.node.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
-        shard.on_leave_group(token, &body, now)
-    });
+    let asked =
+        context.node.groups.send_member_request(&image, &body.group_id, |shard, token, effects| {
+            shard.on_leave_group(token, &body, effects);
+        });
     let response = asked.answer().await.unwrap_or_else(|error| LeaveGroupResponse {
         error_code: error.code(),
         ..Default::default()

@@ -30,9 +30,10 @@ pub(crate) async fn handle(
     let topics = std::mem::take(&mut body.topics);
     body.topics = known_topics(&image, request.version, topics, &mut answers);
     if !body.topics.is_empty() {
-        let asked = context.node.groups.ask(&image, &body.group_id, |shard, token, now| {
-            shard.on_offset_commit(token, request.version, &body, now)
-        });
+        let asked =
+            context.node.groups.send_request(&image, &body.group_id, |shard, token, effects| {
+                shard.on_offset_commit(token, request.version, &body, effects);
+            });
         match asked.answer::<OffsetCommitResponse>().await {
             Ok(committed) => answers.extend(committed),
             Err(error) => {

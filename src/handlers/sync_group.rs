@@ -13,9 +13,10 @@ pub(crate) async fn handle(
 ) -> Result<Response, ConnectionError> {
     let body: SyncGroupRequest = request.decode()?;
     let image = context.node.cluster.image();
-    let asked = context.node.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
-        shard.on_sync_group(token, request.version, &body, now)
-    });
+    let asked =
+        context.node.groups.send_member_request(&image, &body.group_id, |shard, token, effects| {
+            shard.on_sync_group(token, request.version, &body, effects);
+        });
     let response: SyncGroupResponse = asked.answer().await.unwrap_or_else(|error| {
         SyncGroupResponse { error_code: error.code(), ..Default::default() }
     });

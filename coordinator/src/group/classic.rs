@@ -4,11 +4,20 @@
 //! members with a JoinGroup request waiting; a pending member is never a member; the leader, if any, is a
 //! member once the group has joined. (Kafka: `ClassicGroup`)
 
-pub(crate) mod load;
+pub(crate) mod context;
+mod describe;
+mod heartbeat;
+pub(crate) mod join;
+mod leave;
+mod load;
 pub(crate) mod member;
-pub(crate) mod protocols;
+mod protocols;
+mod rebalance;
+mod session;
 pub(crate) mod state;
-pub(crate) mod subscription;
+pub(crate) mod static_member;
+mod subscription;
+mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +28,7 @@ use self::member::Member;
 use self::protocols::ProtocolCounts;
 use self::state::State;
 use super::detach::detach;
-use crate::outcome::RequestToken;
+use crate::runtime::RequestToken;
 
 /// The wait for more members before the first rebalance of an empty group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -72,12 +72,12 @@ mod tests {
         let mut simple = committing(1);
         simple.group_id = "simple".into();
         harness.commit_offset(&simple);
-        harness.shard.stored.other_groups.insert("share".into(), GroupType::Share);
+        harness.shard_mut().stored.other_groups.insert("share".into(), GroupType::Share);
         let names = |names: &[&'static str]| -> Vec<ByteString> {
             names.iter().map(|name| ByteString::from_static(name)).collect()
         };
         let filter = ListFilter::new(&names(states), &names(types));
-        let listed = harness.shard.on_list_groups(&filter);
+        let listed = harness.shard().on_list_groups(&filter);
         listed
             .iter()
             .map(|group| {

@@ -4,6 +4,12 @@
 //! transaction's commit marker, unless a plain commit with a higher log offset came meanwhile.
 //! (Kafka: `OffsetMetadataManager.replay`, `replayEndTransactionMarker`)
 
+mod commit;
+mod delete;
+pub(crate) mod expiry;
+mod fetch;
+pub(crate) mod topic_deletion;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytestring::ByteString;

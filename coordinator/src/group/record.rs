@@ -6,6 +6,8 @@
 //! stay in the log for a broker that understands them, and their group ids are off limits here.
 //! (Kafka: `GroupCoordinatorRecordHelpers`, `CoordinatorRecordType`, `GroupCoordinatorRecordSerde`)
 
+pub(crate) mod replay;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use klamm_protocol::messages::consumer_group_metadata_key::ConsumerGroupMetadataKey;
@@ -17,7 +19,7 @@ use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 use klamm_protocol::{DecodeError, Decoder, EncodeError, Message};
 
-use crate::outcome::Record;
+use crate::runtime::EncodedRecord;
 
 const LEGACY_OFFSET_COMMIT: i16 = 0;
 const OFFSET_COMMIT: i16 = 1;
@@ -33,7 +35,7 @@ const OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY: i16 = 1;
 
 /// A record that changes the state of classic groups or their offsets.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum GroupRecord {
+pub enum GroupRecord {
     /// `None` deletes the committed offset.
     OffsetCommit { key: OffsetCommitKey, value: Option<OffsetCommitValue> },
     /// `None` deletes the group.
@@ -87,18 +89,6 @@ impl GroupType {
     }
 }
 
-/// What replaying a record did, for the driver's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replayed {
-    /// It changed (or repeated) the state of a classic group or a committed offset.
-    Applied,
-    /// It belongs to a group type that this coordinator does not run. It stays in the log.
-    OtherGroupType { record_type: i16 },
-    /// No version of Kafka up to 4.3.1 writes this record type. It stays in the log; worth a warning,
-    /// as Kafka gives one (a left-over of an aborted upgrade).
-    UnknownType { record_type: i16 },
-}
-
 /// Why a record of `__consumer_offsets` cannot be replayed. The partition must not be served then.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -126,17 +116,23 @@ impl GroupRecord {
 
     /// # Errors
     /// A string is longer than the 32,767 bytes that the record can hold.
-    pub(crate) fn encode(&self) -> Result<Record, EncodeError> {
+    pub(crate) fn encode(&self) -> Result<EncodedRecord, EncodeError> {
         match self {
             Self::OffsetCommit { key, value } => {
                 let value = value.as_ref().map(|value| prefixed(offset_version(value), value));
-                Ok(Record { key: prefixed_key(OFFSET_COMMIT, key)?, value: value.transpose()? })
+                Ok(EncodedRecord {
+                    key: prefixed_key(OFFSET_COMMIT, key)?,
+                    value: value.transpose()?,
+                })
             }
             Self::GroupMetadata { group_id, value } => {
                 let key = GroupMetadataKey { group: group_id.clone() };
                 let value =
                     value.as_ref().map(|value| prefixed(GROUP_METADATA_VALUE_VERSION, value));
-                Ok(Record { key: prefixed_key(GROUP_METADATA, &key)?, value: value.transpose()? })
+                Ok(EncodedRecord {
+                    key: prefixed_key(GROUP_METADATA, &key)?,
+                    value: value.transpose()?,
+                })
             }
         }
     }

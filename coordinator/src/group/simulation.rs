@@ -16,10 +16,11 @@ use super::config::GroupConfig;
 use super::harness::{
     GROUP, Harness, TOPIC, committing, committing_as, fetch_one, joining, protocol, topic_id,
 };
-use super::stored::Stored;
-use super::timers::Timer;
-use super::topic_deletion::DeletedTopic;
-use crate::outcome::{RequestToken, Response};
+use super::offsets::topic_deletion::DeletedTopic;
+use super::record::replay::Stored;
+use super::response::Response;
+use super::shard::Timer;
+use crate::runtime::RequestToken;
 
 const STEPS: usize = 400;
 const SEEDS: u64 = 120;
@@ -160,14 +161,12 @@ impl Simulation {
         if self.random.below(2) == 0 {
             members.push(MemberIdentity { group_instance_id: instance_id, ..Default::default() });
         }
-        let token = self.harness.token();
         let request = klamm_protocol::messages::leave_group_request::LeaveGroupRequest {
             group_id: GROUP.into(),
             members,
             ..Default::default()
         };
-        let outcome = self.harness.shard.on_leave_group(token, &request, self.harness.now());
-        self.harness.perform(outcome);
+        self.harness.send(|shard, token, effects| shard.on_leave_group(token, &request, effects));
     }
 
     fn commit_offset(&mut self) {
@@ -192,19 +191,16 @@ impl Simulation {
         match self.random.below(4) {
             0..=1 => self.harness.fail_over(),
             2 => {
-                let token = self.harness.token();
                 let group = [GROUP.into()];
-                let now = self.harness.now();
-                let outcome = self.harness.shard.on_delete_groups(token, &group, now);
                 self.forget_offset();
-                self.harness.perform(outcome);
+                self.harness.send(|shard, token, effects| {
+                    shard.on_delete_groups(token, &group, effects);
+                });
             }
             _ => {
                 let topic = DeletedTopic { topic_id: topic_id(), name: TOPIC.into() };
-                let now = self.harness.now();
-                let outcome = self.harness.shard.on_topics_deleted(&[topic], now);
                 self.forget_offset();
-                self.harness.perform(outcome);
+                self.harness.call(|shard, effects| shard.on_topics_deleted(&[topic], effects));
             }
         }
     }
@@ -279,7 +275,7 @@ impl Simulation {
     }
 
     fn check(&self) {
-        let shard = &self.harness.shard;
+        let shard = self.harness.shard();
         assert_eq!(replayed(&self.harness, self.harness.log.len()), shard.stored);
         let committed = replayed(&self.harness, self.harness.committed);
         let offset = committed.offsets.committed(GROUP, TOPIC, 0).map_or(-1, |found| found.offset);
@@ -289,7 +285,7 @@ impl Simulation {
             return;
         };
         group.assert_consistent();
-        let is_set = |timer| shard.timers.is_set(&timer);
+        let is_set = |timer| self.harness.is_set(&timer);
         let group_id = || GROUP.into();
         let join_timer = is_set(Timer::Join { group_id: group_id() });
         assert_eq!(join_timer, group.state() == State::PreparingRebalance);

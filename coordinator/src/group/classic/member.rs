@@ -9,7 +9,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 
 use crate::group::detach::{detach, detach_bytes};
-use crate::outcome::RequestToken;
+use crate::runtime::RequestToken;
 
 /// A member, static if it has a group instance id.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,6 @@
 //! The assignment is handed out only once its record is committed, so that no member acts on a
 //! generation that a new coordinator would not know. (Kafka: `classicGroupSyncToClassicGroup`)
 
-use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -12,12 +11,13 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::sync_group_request::SyncGroupRequest;
 use klamm_protocol::messages::sync_group_response::SyncGroupResponse;
 
-use super::classic::state::State;
-use super::detach::detach_bytes;
-use super::draft::{AfterWrite, Draft};
-use super::shard::GroupShard;
-use super::turn::GroupTurn;
-use crate::outcome::{Outcome, Reply, RequestToken, Response, WriteFailure};
+use super::context::GroupContext;
+use super::state::State;
+use crate::group::detach::detach_bytes;
+use crate::group::on_commit::OnCommit;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken, WriteFailure};
 
 /// The first version that must name protocol type and name.
 const FIRST_VERSION_WITH_PROTOCOL: i16 = 5;
@@ -29,13 +29,11 @@ impl GroupShard {
         token: RequestToken,
         version: i16,
         request: &SyncGroupRequest,
-        now: Now,
-    ) -> Outcome {
-        let mut draft = Draft::default();
-        if let Err(error) = self.sync_group(token, version, request, &mut draft, now) {
-            draft.refuse_sync(token, error);
+        effects: &mut Effects<Self>,
+    ) {
+        if let Err(error) = self.sync_group(token, version, request, effects) {
+            effects.refuse_sync(token, error);
         }
-        self.finish(draft, now)
     }
 
     fn sync_group(
@@ -43,8 +41,7 @@ impl GroupShard {
         token: RequestToken,
         version: i16,
         request: &SyncGroupRequest,
-        draft: &mut Draft,
-        now: Now,
+        effects: &mut Effects<Self>,
     ) -> Result<(), ErrorCode> {
         let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
         if version >= FIRST_VERSION_WITH_PROTOCOL && !names_protocol {
@@ -53,12 +50,12 @@ impl GroupShard {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        let turn = self.turn(&request.group_id, draft, now);
-        turn.ok_or(ErrorCode::UnknownMemberId)?.sync(token, request)
+        let context = self.classic_group(&request.group_id, effects);
+        context.ok_or(ErrorCode::UnknownMemberId)?.sync(token, request)
     }
 }
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
     fn sync(&mut self, token: RequestToken, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
         self.check_sync(request)?;
         let member_id = &request.member_id;
@@ -78,8 +75,8 @@ impl GroupTurn<'_> {
                 // A coordinator that has just been loaded may have read the generation from records
                 // that are not committed yet. Should they be lost, another coordinator will assign
                 // the same generation in another way.
-                let assigned = self.assigned(member_id, token);
-                self.draft.reads.push(assigned);
+                let assigned = self.assigned(member_id);
+                self.effects.reply_to_read(token, assigned);
                 Ok(())
             }
         }
@@ -110,7 +107,7 @@ impl GroupTurn<'_> {
     fn park_sync(&mut self, member_id: &ByteString, token: RequestToken) {
         let member = self.group.member_mut(member_id).expect("the member was validated");
         if let Some(earlier) = member.awaiting_sync.replace(token) {
-            self.draft.refuse_sync(earlier, ErrorCode::RebalanceInProgress);
+            self.effects.refuse_sync(earlier, ErrorCode::RebalanceInProgress);
         }
     }
 
@@ -122,12 +119,12 @@ impl GroupTurn<'_> {
             .collect();
         let record = self.group.metadata_record(&assignments);
         self.group.storing_assignment = true;
-        let after = AfterWrite::AssignmentStored {
+        self.effects.write(record);
+        self.effects.on_commit(OnCommit::AssignmentStored {
             group_id: self.group.group_id.clone(),
             generation_id: self.group.generation_id,
             assignments,
-        };
-        self.draft.write_then(record, after);
+        });
     }
 
     /// The generation is stored: it begins for all who have asked. A rebalance meanwhile has undone it.
@@ -146,12 +143,12 @@ impl GroupTurn<'_> {
         for member_id in self.group.member_ids() {
             let member = self.group.member_mut(&member_id).expect("ids are the members'");
             if let Some(token) = member.awaiting_sync.take() {
-                let assigned = self.assigned(&member_id, token);
-                self.draft.replies.push(assigned);
+                let assigned = self.assigned(&member_id);
+                self.effects.reply(token, assigned);
                 self.restart_session(&member_id);
             }
         }
-        self.group.transition_to(State::Stable, self.now.wall_ms);
+        self.group.transition_to(State::Stable, self.effects.now.wall_ms);
     }
 
     /// The generation could not be stored: nobody gets an assignment and all join again.
@@ -172,22 +169,21 @@ impl GroupTurn<'_> {
             let member = self.group.member_mut(&member_id).expect("ids are the members'");
             member.assignment = Bytes::new();
             if let Some(token) = member.awaiting_sync.take() {
-                self.draft.refuse_sync(token, error);
+                self.effects.refuse_sync(token, error);
                 self.restart_session(&member_id);
             }
         }
     }
 
     /// The answer that tells a member its assignment.
-    fn assigned(&self, member_id: &ByteString, token: RequestToken) -> Reply {
+    fn assigned(&self, member_id: &ByteString) -> Response {
         let member = self.group.member(member_id).expect("only members are answered");
-        let response = SyncGroupResponse {
+        Response::SyncGroup(SyncGroupResponse {
             protocol_type: self.group.protocol_type.clone(),
             protocol_name: self.group.protocol_name.clone(),
             assignment: member.assignment.clone(),
             ..Default::default()
-        };
-        Reply { token, response: Response::SyncGroup(response) }
+        })
     }
 }
 
@@ -210,10 +206,7 @@ mod tests {
     }
 
     fn ask(harness: &mut Harness, version: i16, request: &SyncGroupRequest) -> RequestToken {
-        let token = harness.token();
-        let outcome = harness.shard.on_sync_group(token, version, request, harness.now());
-        harness.perform(outcome);
-        token
+        harness.send(|shard, token, effects| shard.on_sync_group(token, version, request, effects))
     }
 
     #[test]
@@ -244,12 +237,7 @@ mod tests {
         // Found by the cluster simulation: the records were lost, and the generation assigned anew.
         let mut harness = Harness::new();
         let members = harness.stable(1);
-        let log_end = i64::try_from(harness.log.len()).unwrap();
-        let mut loader = crate::group::GroupLoader::new();
-        for (offset, record) in (0..).zip(&harness.log) {
-            loader.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
-        }
-        harness.shard = loader.on_loaded(harness.shard.config.clone(), log_end, harness.now());
+        harness.load();
         let early = harness.sync(1, &members[0], &[]);
         assert!(harness.is_waiting(early));
         harness.commit();
@@ -331,7 +319,7 @@ mod tests {
         assert_eq!(error(&harness, leader), ErrorCode::RebalanceInProgress);
         harness.commit();
         assert_eq!(harness.state_name(), "PreparingRebalance");
-        let group = &harness.shard.groups[GROUP];
+        let group = harness.group();
         assert!(group.members().all(|member| member.assignment.is_empty()));
     }
 
@@ -380,7 +368,7 @@ mod tests {
             harness.heartbeat(1, &members[1]);
         }
         assert_eq!(harness.state_name(), "PreparingRebalance");
-        assert!(!harness.shard.groups[GROUP].has_member(&members[1]));
+        assert!(!harness.group().has_member(&members[1]));
     }
 
     #[test]

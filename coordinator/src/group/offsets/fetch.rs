@@ -9,9 +9,10 @@ use klamm_protocol::messages::offset_fetch_response::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
-use super::offsets::CommittedOffset;
-use super::shard::GroupShard;
-use crate::outcome::{Outcome, Reply, RequestToken, Response};
+use crate::group::offsets::CommittedOffset;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken};
 
 /// What a partition without a committed offset has.
 const INVALID_OFFSET: i64 = -1;
@@ -25,11 +26,12 @@ impl GroupShard {
     /// transaction is UNSTABLE_OFFSET_COMMIT. The answer waits until all that it shows is committed. A
     /// group-level error has no topics; for version 1 the handler repeats it in each partition.
     pub fn on_offset_fetch(
-        &mut self,
+        &self,
         token: RequestToken,
         group: &OffsetFetchRequestGroup,
         require_stable: bool,
-    ) -> Outcome {
+        effects: &mut Effects<Self>,
+    ) {
         let topics = match &group.topics {
             Some(topics) => topics
                 .iter()
@@ -39,7 +41,7 @@ impl GroupShard {
         };
         let group_id = group.group_id.clone();
         let response = OffsetFetchResponseGroup { group_id, topics, ..Default::default() };
-        self.reply_to_read(Reply { token, response: Response::OffsetFetch(response) })
+        effects.reply_to_read(token, Response::OffsetFetch(response));
     }
 
     fn fetch_topic(
@@ -113,8 +115,8 @@ mod tests {
     use super::*;
     use crate::group::config::GroupConfig;
     use crate::group::harness::{GROUP, Harness, TOPIC, committing, fetch_one, topic_id};
-    use crate::group::loader::GroupLoader;
     use crate::group::record::GroupRecord;
+    use crate::runtime::ShardLoader;
     use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
     use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 
@@ -203,10 +205,7 @@ mod tests {
     fn a_new_coordinator_shows_offsets_when_all_it_loaded_is_committed() {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
-        let mut loader = GroupLoader::new();
-        let record = harness.log[0].clone();
-        loader.replay(0, -1, record.key, record.value).unwrap();
-        harness.shard = loader.on_loaded(GroupConfig::default(), 1, harness.now());
+        harness.load();
         let token = harness.fetch(&fetch_one(), false);
         assert!(harness.is_waiting(token));
         harness.commit();
@@ -216,12 +215,12 @@ mod tests {
     #[test]
     fn an_open_transaction_makes_its_partitions_unstable_for_who_wants_to_know() {
         let mut harness = Harness::new();
-        let mut loader = GroupLoader::new();
+        let mut loader = ShardLoader::new(GroupConfig::default());
         let key = OffsetCommitKey { group: GROUP.into(), topic: TOPIC.into(), partition: 0 };
         let value = Some(OffsetCommitValue { offset: 9, ..Default::default() });
         let record = GroupRecord::OffsetCommit { key, value }.encode().unwrap();
         loader.replay(0, 77, record.key, record.value).unwrap();
-        harness.shard = loader.on_loaded(GroupConfig::default(), 0, harness.now());
+        harness.load_from(loader);
         let unstable = harness.fetch(&fetch_one(), true);
         let partition = &answer(&harness, unstable).topics[0].partitions[0];
         assert_eq!(partition.error_code, ErrorCode::UnstableOffsetCommit.code());

@@ -2,13 +2,11 @@
 
 use bytestring::ByteString;
 use klamm_protocol::Uuid;
-use klamm_protocol::time::Now;
 
-use super::detach::detach;
-use super::draft::Draft;
-use super::offset_expiry::Slice;
-use super::shard::GroupShard;
-use crate::outcome::Outcome;
+use super::expiry::Slice;
+use crate::group::detach::detach;
+use crate::group::shard::GroupShard;
+use crate::runtime::Effects;
 
 /// A topic that is no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +20,7 @@ impl GroupShard {
     /// had the name before or has it now are told apart by their topic id, where they have one.
     ///
     /// What does not fit into one batch follows with the next ticks.
-    pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], now: Now) -> Outcome {
+    pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], effects: &mut Effects<Self>) {
         for topic in topics {
             let topic = DeletedTopic { topic_id: topic.topic_id, name: detach(&topic.name) };
             let offsets = &self.stored.offsets;
@@ -32,9 +30,7 @@ impl GroupShard {
                 self.cleanup.topic_deletions.push_back((group.clone(), topic.clone()));
             }
         }
-        let mut draft = Draft::default();
-        self.clean_up(&mut draft, now);
-        self.finish(draft, now)
+        self.clean_up(effects);
     }
 
     pub(crate) fn delete_offsets_of_deleted_topics(&mut self, slice: &mut Slice) {
@@ -64,8 +60,7 @@ mod tests {
 
     fn delete(harness: &mut Harness, topic_id: Uuid) {
         let topic = DeletedTopic { topic_id, name: TOPIC.into() };
-        let outcome = harness.shard.on_topics_deleted(&[topic], harness.now());
-        harness.perform(outcome);
+        harness.call(|shard, effects| shard.on_topics_deleted(&[topic], effects));
     }
 
     #[test]
@@ -99,8 +94,8 @@ mod tests {
     fn groups_of_other_types_lose_such_offsets_too() {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
-        harness.shard.groups.remove(GROUP);
-        harness.shard.stored.other_groups.insert(GROUP.into(), GroupType::Consumer);
+        harness.shard_mut().groups.remove(GROUP);
+        harness.shard_mut().stored.other_groups.insert(GROUP.into(), GroupType::Consumer);
         delete(&mut harness, topic_id());
         assert_eq!(harness.committed_offset(), -1);
     }

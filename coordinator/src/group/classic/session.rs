@@ -2,10 +2,10 @@
 
 use bytestring::ByteString;
 
-use super::classic::state::State;
-use super::turn::GroupTurn;
+use super::context::GroupContext;
+use super::state::State;
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
     /// The session timer of a member, or of an id that was given out and never used.
     pub(crate) fn on_session_timer(&mut self, member_id: &ByteString) {
         if self.group.is_pending_member(member_id) {

@@ -10,14 +10,13 @@ use klamm_protocol::messages::offset_commit_response::{
     OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
-use klamm_protocol::time::Now;
 
-use super::classic::ClassicGroup;
-use super::classic::state::State;
-use super::draft::Draft;
-use super::record::GroupRecord;
-use super::shard::GroupShard;
-use crate::outcome::{Outcome, RequestToken, Response};
+use crate::group::classic::ClassicGroup;
+use crate::group::classic::state::State;
+use crate::group::record::GroupRecord;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken};
 
 /// The first version that is told GROUP_ID_NOT_FOUND; before it ILLEGAL_GENERATION says the same.
 const FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 9;
@@ -34,12 +33,11 @@ impl GroupShard {
         token: RequestToken,
         version: i16,
         request: &OffsetCommitRequest,
-        now: Now,
-    ) -> Outcome {
-        let mut draft = Draft::default();
+        effects: &mut Effects<Self>,
+    ) {
         let refusal = self.check_commit(version, request).err();
         if refusal.is_none() {
-            self.extend_session(request, now);
+            self.extend_session(request, effects);
         }
         let topics = request.topics.iter().map(|topic| OffsetCommitResponseTopic {
             name: topic.name.clone(),
@@ -55,10 +53,9 @@ impl GroupShard {
         });
         let response = OffsetCommitResponse { topics: topics.collect(), ..Default::default() };
         if refusal.is_none() {
-            draft.records = self.commit_records(request, now.wall_ms);
+            effects.records = self.commit_records(request, effects.now.wall_ms);
         }
-        draft.reply_when_committed(token, Response::OffsetCommit(response));
-        self.finish(draft, now)
+        effects.reply_when_committed(token, Response::OffsetCommit(response));
     }
 
     fn check_commit(&self, version: i16, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
@@ -82,12 +79,11 @@ impl GroupShard {
     }
 
     /// A commit is a sign of life too.
-    fn extend_session(&mut self, request: &OffsetCommitRequest, now: Now) {
-        let mut draft = Draft::default();
-        if let Some(mut turn) = self.turn(&request.group_id, &mut draft, now)
-            && matches!(turn.group.state(), State::Stable | State::PreparingRebalance)
+    fn extend_session(&mut self, request: &OffsetCommitRequest, effects: &mut Effects<Self>) {
+        if let Some(mut context) = self.classic_group(&request.group_id, effects)
+            && matches!(context.group.state(), State::Stable | State::PreparingRebalance)
         {
-            turn.restart_session(&request.member_id);
+            context.restart_session(&request.member_id);
         }
     }
 
@@ -290,7 +286,7 @@ mod tests {
         let mut request = committing(5);
         request.topics[0].partitions[0].committed_metadata = Some("x".repeat(4_097).into());
         assert_eq!(harness.commit_offset(&request), ErrorCode::OffsetMetadataTooLarge);
-        assert_eq!((harness.log.len(), harness.shard.groups.len()), (0, 0));
+        assert_eq!((harness.log.len(), harness.shard().groups.len()), (0, 0));
     }
 
     #[test]
@@ -299,11 +295,11 @@ mod tests {
         let mut request = OffsetCommitRequest { retention_time_ms: 60, ..committing(5) };
         request.topics[0].partitions[0].committed_metadata = None;
         harness.commit_offset(&request);
-        let stored = harness.shard.stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
+        let stored = harness.shard().stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
         assert_eq!(stored.expire_timestamp_ms, Some(harness.now_ms + 60));
         assert_eq!((stored.commit_timestamp_ms, &*stored.metadata), (harness.now_ms, ""));
         harness.commit_offset(&committing(6));
-        let stored = harness.shard.stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
+        let stored = harness.shard().stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
         assert_eq!((stored.expire_timestamp_ms, &*stored.metadata), (None, "meta"));
         assert_eq!((stored.record_offset, stored.leader_epoch), (1, -1));
         assert_eq!(stored.topic_id, crate::group::harness::topic_id());

@@ -10,9 +10,10 @@ use bytestring::ByteString;
 use klamm_protocol::ids::{Offset, ProducerId};
 use klamm_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
 
-use super::detach::{detach, detach_bytes};
-use super::offsets::Offsets;
-use super::record::{self, Existence, GroupRecord, GroupType, ReadRecord, ReplayError, Replayed};
+use super::{self as record, Existence, GroupRecord, GroupType, ReadRecord, ReplayError};
+use crate::group::detach::{detach, detach_bytes};
+use crate::group::offsets::Offsets;
+use crate::runtime::Replayed;
 
 /// The producer id of records outside transactions.
 const NO_PRODUCER_ID: ProducerId = -1;
@@ -45,7 +46,7 @@ impl Stored {
             }
             ReadRecord::OtherGroup { record_type, group_type, group_id, says } => {
                 self.apply_other_group(&group_id, group_type, says);
-                Ok(Replayed::OtherGroupType { record_type })
+                Ok(Replayed::NotRun { record_type })
             }
             ReadRecord::Unknown { record_type } => Ok(Replayed::UnknownType { record_type }),
         }
@@ -120,12 +121,15 @@ mod tests {
 
     use super::*;
     use crate::group::harness::{GROUP, Harness, committing, joining};
-    use crate::outcome::Record;
+    use crate::runtime::EncodedRecord;
 
-    fn consumer_group(group: &str, exists: bool) -> Record {
+    fn consumer_group(group: &str, exists: bool) -> EncodedRecord {
         let mut key = vec![0, 3, 0, u8::try_from(group.len()).unwrap()];
         key.extend_from_slice(group.as_bytes());
-        Record { key: key.into(), value: exists.then(|| Bytes::from_static(b"\0\0\0\0\0\x05")) }
+        EncodedRecord {
+            key: key.into(),
+            value: exists.then(|| Bytes::from_static(b"\0\0\0\0\0\x05")),
+        }
     }
 
     /// A loaded shard whose log says that [`GROUP`] is a consumer group with a committed offset.
@@ -134,7 +138,7 @@ mod tests {
         harness.commit_offset(&committing(5));
         let mut log = harness.log.clone();
         log.push(consumer_group(GROUP, true));
-        Harness::loaded(harness.shard.config.clone(), log, harness.now_ms)
+        Harness::loaded(harness.config.clone(), log, harness.now_ms)
     }
 
     #[test]
@@ -145,14 +149,14 @@ mod tests {
         let JoinGroupResponse { error_code, .. } = harness.join_answer(join);
         assert_eq!(error_code, ErrorCode::InconsistentGroupProtocol.code());
         let request = HeartbeatRequest { group_id: GROUP.into(), ..Default::default() };
-        let heartbeat = harness.shard.on_heartbeat(&request, harness.now());
+        let heartbeat = harness.call(|shard, effects| shard.on_heartbeat(&request, effects));
         assert_eq!(heartbeat, ErrorCode::UnknownMemberId);
         assert_eq!(harness.leave(&"m".into()), ErrorCode::UnknownMemberId);
         assert_eq!(harness.commit_offset(&committing(6)), ErrorCode::UnknownMemberId);
         assert_eq!(harness.state_name(), "Dead");
-        let described = &harness.shard.on_describe_groups(&[GROUP.into()], 6)[0];
+        let described = harness.describe(true);
         assert_eq!(described.error_message.as_deref(), Some("Group g is not a classic group."));
-        harness.advance(harness.shard.config.offsets_retention_ms * 2);
+        harness.advance(harness.config.offsets_retention_ms * 2);
         assert_eq!(harness.committed_offset(), 5);
         assert_eq!(harness.log.len(), 2);
     }
@@ -160,18 +164,17 @@ mod tests {
     #[test]
     fn a_group_of_another_type_is_not_deleted() {
         let mut harness = with_consumer_group();
-        let token = harness.token();
-        let outcome = harness.shard.on_delete_groups(token, &[GROUP.into()], harness.now());
-        assert!(outcome.records.is_empty());
-        harness.perform(outcome);
-        let token = harness.token();
+        let appended = harness.log.len();
+        harness.send(|shard, token, effects| {
+            shard.on_delete_groups(token, &[GROUP.into()], effects);
+        });
+        assert_eq!(harness.log.len(), appended);
         let request = klamm_protocol::messages::offset_delete_request::OffsetDeleteRequest {
             group_id: GROUP.into(),
             ..Default::default()
         };
-        let outcome = harness.shard.on_offset_delete(token, &request, harness.now());
-        assert!(outcome.records.is_empty());
-        harness.perform(outcome);
+        harness.send(|shard, token, effects| shard.on_offset_delete(token, &request, effects));
+        assert_eq!(harness.log.len(), appended);
         assert!(harness.waiting().is_empty());
     }
 
@@ -182,7 +185,7 @@ mod tests {
             harness.stable(1);
             harness.log.pop().unwrap()
         };
-        let replay = |records: &[Record]| {
+        let replay = |records: &[EncodedRecord]| {
             let mut stored = Stored::default();
             for (offset, record) in (0..).zip(records) {
                 stored.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
@@ -201,7 +204,7 @@ mod tests {
         let mut stored = Stored::default();
         let mut replay = |key: &'static [u8]| stored.replay(0, -1, Bytes::from_static(key), None);
         let detail = replay(b"\0\x08\0\x01g\0\x01m").unwrap();
-        assert_eq!(detail, Replayed::OtherGroupType { record_type: 8 });
+        assert_eq!(detail, Replayed::NotRun { record_type: 8 });
         assert_eq!(replay(b"\0\x63").unwrap(), Replayed::UnknownType { record_type: 99 });
         assert!(replay(b"\0\x02").is_err());
     }
@@ -228,6 +231,6 @@ mod tests {
             stored.replay(offset, -1, key, Some(value)).unwrap();
         }
         assert!(block.is_unique());
-        assert_eq!(stored, harness.shard.stored);
+        assert_eq!(stored, harness.shard().stored);
     }
 }
