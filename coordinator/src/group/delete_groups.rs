@@ -24,7 +24,7 @@ impl GroupShard {
         for group_id in group_ids {
             let refusal = self.check_deletable(group_id).err();
             if refusal.is_none() {
-                effects.records.extend(offset_tombstones(&self.stored.offsets, group_id));
+                effects.records.extend(offset_tombstones(&self.offsets, group_id));
                 effects.write(GroupRecord::group_tombstone(group_id));
             }
             let error_code = refusal.unwrap_or(ErrorCode::None).code();
@@ -34,11 +34,11 @@ impl GroupShard {
     }
 
     fn check_deletable(&self, group_id: &str) -> Result<(), ErrorCode> {
-        if self.stored.other_groups.contains_key(group_id) {
+        if self.is_not_run(group_id) {
             // Whether it has members cannot be known here.
             return Err(ErrorCode::NonEmptyGroup);
         }
-        let group = self.groups.get(group_id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let group = self.classic_group(group_id).ok_or(ErrorCode::GroupIdNotFound)?;
         if group.state() == State::Empty { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::messages::describe_groups_response::DescribedGroup;
+use klamm_protocol::messages::group_metadata_value::GroupMetadataValue;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
 use klamm_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use klamm_protocol::messages::join_group_response::JoinGroupResponse;
@@ -27,6 +28,7 @@ use klamm_protocol::{ErrorCode, Uuid};
 use super::classic::ClassicGroup;
 use super::classic::join::JoinGroup;
 use super::config::GroupConfig;
+use super::record::{GroupRecord, ReadRecord, read};
 use super::response::Response;
 use super::shard::{GroupShard, Timer};
 use crate::runtime::{
@@ -167,7 +169,22 @@ impl Harness {
 
     /// The group that most tests are about.
     pub(crate) fn group(&self) -> &ClassicGroup {
-        &self.shard().groups[GROUP]
+        self.shard().classic_group(GROUP).expect("the group exists")
+    }
+
+    /// The last record of that group in the log.
+    pub(crate) fn stored_group(&self) -> GroupMetadataValue {
+        let records = self.log.iter().rev().filter_map(|record| {
+            match read(record.key.clone(), record.value.clone()).unwrap() {
+                ReadRecord::Group(GroupRecord::GroupMetadata { group_id, value })
+                    if group_id == GROUP =>
+                {
+                    Some(value)
+                }
+                _ => None,
+            }
+        });
+        records.flatten().next().expect("the group is stored")
     }
 
     pub(crate) fn next_deadline_ms(&self) -> i64 {

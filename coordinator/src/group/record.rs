@@ -6,7 +6,7 @@
 //! stay in the log for a broker that understands them, and their group ids are off limits here.
 //! (Kafka: `GroupCoordinatorRecordHelpers`, `CoordinatorRecordType`, `GroupCoordinatorRecordSerde`)
 
-pub(crate) mod replay;
+mod replay;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -19,6 +19,7 @@ use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 use klamm_protocol::{DecodeError, Decoder, EncodeError, Message};
 
+use super::kind::GroupType;
 use crate::runtime::EncodedRecord;
 
 const LEGACY_OFFSET_COMMIT: i16 = 0;
@@ -65,28 +66,6 @@ pub(crate) enum Existence {
     Deleted,
     /// A detail was deleted; its group may live on.
     Nothing,
-}
-
-/// The kinds of group that share `__consumer_offsets`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupType {
-    Classic,
-    Consumer,
-    Share,
-    Streams,
-}
-
-impl GroupType {
-    /// Kafka's name, as in ListGroups.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Classic => "classic",
-            Self::Consumer => "consumer",
-            Self::Share => "share",
-            Self::Streams => "streams",
-        }
-    }
 }
 
 /// Why a record of `__consumer_offsets` cannot be replayed. The partition must not be served then.

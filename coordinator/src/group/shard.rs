@@ -11,12 +11,16 @@ use klamm_protocol::time::Now;
 use super::classic::ClassicGroup;
 use super::classic::context::GroupContext;
 use super::config::GroupConfig;
+use super::kind::Group;
+use super::offsets::Offsets;
 use super::offsets::expiry::Cleanup;
 use super::on_commit::OnCommit;
-use super::record::replay::Stored;
 use super::record::{GroupRecord, ReplayError};
 use super::response::Response;
 use crate::runtime::{Effects, EncodedRecord, Replayed, Shard, WriteFailure};
+
+/// The producer id of records outside transactions.
+pub(crate) const NO_PRODUCER_ID: ProducerId = -1;
 
 /// What happens when a deadline of a group shard has come.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,31 +39,47 @@ pub enum Timer {
 #[derive(Debug)]
 pub struct GroupShard {
     pub(crate) config: GroupConfig,
-    pub(crate) stored: Stored,
-    /// The classic groups, with their members as they are now.
-    pub(crate) groups: BTreeMap<ByteString, ClassicGroup>,
+    /// The groups of every kind, classic ones with their members as they are now.
+    pub(crate) groups: BTreeMap<ByteString, Group>,
+    /// The offsets of all groups, of whatever kind.
+    pub(crate) offsets: Offsets,
     pub(crate) cleanup: Cleanup,
 }
 
 impl GroupShard {
+    /// A classic group, if it exists.
+    pub(crate) fn classic_group(&self, group_id: &str) -> Option<&ClassicGroup> {
+        self.groups.get(group_id)?.as_classic()
+    }
+
+    /// The classic groups, by their ids.
+    pub(crate) fn classic_groups(&self) -> impl Iterator<Item = &ClassicGroup> {
+        self.groups.values().filter_map(Group::as_classic)
+    }
+
     /// A classic group and what its decisions may touch, if the group exists.
-    pub(crate) fn classic_group<'a>(
+    pub(crate) fn classic_context<'a>(
         &'a mut self,
         group_id: &str,
         effects: &'a mut Effects<Self>,
     ) -> Option<GroupContext<'a>> {
-        let group = self.groups.get_mut(group_id)?;
+        let group = self.groups.get_mut(group_id)?.as_classic_mut()?;
         Some(GroupContext { group, config: &self.config, effects })
     }
 
-    /// Offsets that were committed without members belong to a simple group.
-    fn add_simple_groups(&mut self, wall_ms: i64) {
-        for group_id in self.stored.offsets.group_ids() {
-            if !self.groups.contains_key(group_id)
-                && !self.stored.other_groups.contains_key(group_id)
-            {
-                self.groups.insert(group_id.clone(), ClassicGroup::new(group_id, wall_ms));
-            }
+    /// Whether the id belongs to a group of a type that is not run here.
+    pub(crate) fn is_not_run(&self, group_id: &str) -> bool {
+        matches!(self.groups.get(group_id), Some(Group::NotRun(_)))
+    }
+
+    pub(crate) fn insert_classic(&mut self, group: ClassicGroup) {
+        self.groups.insert(group.group_id.clone(), Group::Classic(Box::new(group)));
+    }
+
+    /// Offsets that are committed without members belong to a simple group.
+    fn add_simple_group(&mut self, group_id: &ByteString, wall_ms: i64) {
+        if !self.groups.contains_key(group_id) {
+            self.insert_classic(ClassicGroup::new(group_id, wall_ms));
         }
     }
 }
@@ -75,8 +95,8 @@ impl Shard for GroupShard {
     fn new(config: GroupConfig) -> Self {
         Self {
             config,
-            stored: Stored::default(),
             groups: BTreeMap::new(),
+            offsets: Offsets::default(),
             cleanup: Cleanup::default(),
         }
     }
@@ -96,46 +116,42 @@ impl Shard for GroupShard {
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<Replayed, ReplayError> {
-        self.stored.replay(offset, producer_id, key, value)
+        self.replay_record(offset, producer_id, key, value)
     }
 
     fn replay_end_transaction(&mut self, producer_id: ProducerId, committed: bool) {
-        self.stored.offsets.replay_txn_marker(producer_id, committed);
+        self.offsets.replay_txn_marker(producer_id, committed);
     }
 
     /// The groups live, and every member's session starts anew.
     fn on_loaded(&mut self, effects: &mut Effects<Self>) {
-        let stored = self.stored.groups.iter();
-        self.groups = stored
-            .map(|(group_id, stored)| {
-                (group_id.clone(), ClassicGroup::from_stored(group_id, stored))
-            })
-            .collect();
-        self.add_simple_groups(effects.now.wall_ms);
+        let with_offsets: Vec<ByteString> = self.offsets.group_ids().into_iter().cloned().collect();
+        for group_id in with_offsets {
+            self.add_simple_group(&group_id, effects.now.wall_ms);
+        }
         self.schedule_next_check(effects);
-        for group in self.groups.values_mut() {
+        for group in self.groups.values_mut().filter_map(Group::as_classic_mut) {
             GroupContext { group, config: &self.config, effects }.on_loaded();
         }
     }
 
-    /// What a record in the log means for the groups in memory: a deleted group is gone, and who
-    /// commits offsets without being a member makes a group.
+    /// What a record in the log means for what is in memory: offsets are committed, a deleted group is
+    /// gone, and who commits offsets without being a member makes a group.
     fn apply(&mut self, offset: Offset, record: &GroupRecord, now: Now) {
-        self.stored.apply_appended(offset, record);
         match record {
+            GroupRecord::OffsetCommit { key, value } => {
+                self.offsets.replay(offset, NO_PRODUCER_ID, key, value.as_ref());
+                if value.is_some() {
+                    self.add_simple_group(&key.group, now.wall_ms);
+                }
+            }
             GroupRecord::GroupMetadata { group_id, value: None } => {
                 self.groups.remove(group_id);
             }
-            GroupRecord::OffsetCommit { key, value: Some(_) } => {
-                let is_known = self.groups.contains_key(&key.group)
-                    || self.stored.other_groups.contains_key(&key.group);
-                if !is_known {
-                    let group = ClassicGroup::new(&key.group, now.wall_ms);
-                    self.groups.insert(group.group_id.clone(), group);
-                }
+            GroupRecord::GroupMetadata { group_id, value: Some(_) } => {
+                let is_known = self.classic_group(group_id).is_some();
+                assert!(is_known, "a record of a group is written by the group in memory");
             }
-            GroupRecord::GroupMetadata { value: Some(_), .. }
-            | GroupRecord::OffsetCommit { value: None, .. } => {}
         }
     }
 
@@ -143,12 +159,12 @@ impl Shard for GroupShard {
         match on_commit {
             OnCommit::GroupCreated { .. } | OnCommit::CleanedUp => {}
             OnCommit::AssignmentStored { group_id, generation_id, assignments } => {
-                if let Some(mut group) = self.classic_group(&group_id, effects) {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
                     group.on_assignment_stored(generation_id, assignments);
                 }
             }
             OnCommit::StaticMemberReplaced(replacement) => {
-                if let Some(mut group) = self.classic_group(&replacement.group_id, effects) {
+                if let Some(mut group) = self.classic_context(&replacement.group_id, effects) {
                     group.on_replacement_stored(&replacement);
                 }
             }
@@ -168,12 +184,12 @@ impl Shard for GroupShard {
             OnCommit::GroupCreated { group_id } => self.forget_group(&group_id, failure, effects),
             OnCommit::CleanedUp => self.abandon_cleanup(effects),
             OnCommit::AssignmentStored { group_id, generation_id, .. } => {
-                if let Some(mut group) = self.classic_group(&group_id, effects) {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
                     group.on_assignment_failed(generation_id, failure);
                 }
             }
             OnCommit::StaticMemberReplaced(replacement) => {
-                if let Some(mut group) = self.classic_group(&replacement.group_id, effects) {
+                if let Some(mut group) = self.classic_context(&replacement.group_id, effects) {
                     group.on_replacement_failed(&replacement, failure);
                 }
             }
@@ -188,17 +204,17 @@ impl Shard for GroupShard {
     fn on_timer(&mut self, timer: Timer, effects: &mut Effects<Self>) {
         match timer {
             Timer::Session { group_id, member_id } => {
-                if let Some(mut group) = self.classic_group(&group_id, effects) {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
                     group.on_session_timer(&member_id);
                 }
             }
             Timer::Join { group_id } => {
-                if let Some(mut group) = self.classic_group(&group_id, effects) {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
                     group.on_join_timer();
                 }
             }
             Timer::Sync { group_id } => {
-                if let Some(mut group) = self.classic_group(&group_id, effects) {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
                     group.on_sync_timer();
                 }
             }
@@ -207,7 +223,7 @@ impl Shard for GroupShard {
     }
 
     fn on_unloaded(&mut self, effects: &mut Effects<Self>) {
-        for group in self.groups.values_mut() {
+        for group in self.groups.values_mut().filter_map(Group::as_classic_mut) {
             GroupContext { group, config: &self.config, effects }.on_unloaded();
         }
     }

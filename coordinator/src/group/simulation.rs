@@ -11,16 +11,16 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 use klamm_protocol::messages::leave_group_request::MemberIdentity;
 
+use super::classic::ClassicGroup;
 use super::classic::state::State;
 use super::config::GroupConfig;
 use super::harness::{
     GROUP, Harness, TOPIC, committing, committing_as, fetch_one, joining, protocol, topic_id,
 };
 use super::offsets::topic_deletion::DeletedTopic;
-use super::record::replay::Stored;
 use super::response::Response;
-use super::shard::Timer;
-use crate::runtime::RequestToken;
+use super::shard::{GroupShard, Timer};
+use crate::runtime::{RequestToken, Shard};
 
 const STEPS: usize = 400;
 const SEEDS: u64 = 120;
@@ -261,10 +261,9 @@ impl Simulation {
                     self.syncs.insert(token, (member_id, generation));
                 }
                 Some(Response::SyncGroup(answer)) if answer.error_code == 0 => {
-                    let group = &stored.groups[GROUP];
-                    assert_eq!(group.generation, generation);
-                    let mut members = group.members.iter();
-                    let member = members.find(|member| member.member_id == member_id);
+                    let group = stored.classic_group(GROUP).expect("the group is stored");
+                    assert_eq!(group.generation_id, generation);
+                    let member = group.member(&member_id);
                     let member = member.expect("an assignment goes to a stored member");
                     assert_eq!(member.assignment, answer.assignment);
                 }
@@ -274,17 +273,44 @@ impl Simulation {
         }
     }
 
+    /// A stable group is the one that its last record says. Only the id of a static member may differ: one
+    /// that came back has its former id again if storing the new one took too long.
+    fn check_stored(&self, group: &ClassicGroup) {
+        let stored = self.harness.stored_group();
+        assert_eq!(stored.generation, group.generation_id);
+        assert_eq!((stored.protocol_type, stored.protocol), {
+            (group.protocol_type.clone().unwrap_or_default(), group.protocol_name.clone())
+        });
+        let stored_members: BTreeMap<_, _> = stored
+            .members
+            .iter()
+            .map(|member| {
+                let identity = identity(&member.member_id, member.group_instance_id.as_ref());
+                (identity, member.assignment.clone())
+            })
+            .collect();
+        let members = group.members().map(|member| {
+            let identity = identity(&member.member_id, member.group_instance_id.as_ref());
+            (identity, member.assignment.clone())
+        });
+        assert_eq!(stored_members, members.collect());
+    }
+
     fn check(&self) {
         let shard = self.harness.shard();
-        assert_eq!(replayed(&self.harness, self.harness.log.len()), shard.stored);
+        let stored = replayed(&self.harness, self.harness.log.len());
+        assert_eq!(stored.offsets, shard.offsets);
         let committed = replayed(&self.harness, self.harness.committed);
         let offset = committed.offsets.committed(GROUP, TOPIC, 0).map_or(-1, |found| found.offset);
         assert!(offset >= self.owed_offset, "{offset} is stored, {} is owed", self.owed_offset);
-        let Some(group) = shard.groups.get(GROUP) else {
-            assert!(shard.stored.groups.is_empty(), "a stored group is gone");
+        let Some(group) = shard.classic_group(GROUP) else {
+            assert!(stored.groups.is_empty(), "a stored group is gone");
             return;
         };
         group.assert_consistent();
+        if group.state() == State::Stable {
+            self.check_stored(group);
+        }
         let is_set = |timer| self.harness.is_set(&timer);
         let group_id = || GROUP.into();
         let join_timer = is_set(Timer::Join { group_id: group_id() });
@@ -300,8 +326,13 @@ impl Simulation {
     }
 }
 
-fn replayed(harness: &Harness, records: usize) -> Stored {
-    let mut stored = Stored::default();
+/// Who a member is in every life: a static one is its instance.
+fn identity(member_id: &ByteString, instance_id: Option<&ByteString>) -> ByteString {
+    instance_id.unwrap_or(member_id).clone()
+}
+
+fn replayed(harness: &Harness, records: usize) -> GroupShard {
+    let mut stored = GroupShard::new(harness.config.clone());
     for (offset, record) in (0..).zip(&harness.log[..records]) {
         stored.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
     }

@@ -19,7 +19,7 @@ impl GroupShard {
         group_ids: &[ByteString],
         reports_missing: bool,
     ) -> Vec<DescribedGroup> {
-        let describe = |group_id: &ByteString| match self.groups.get(group_id) {
+        let describe = |group_id: &ByteString| match self.classic_group(group_id) {
             Some(group) => describe_group(group),
             None => self.describe_missing(group_id, reports_missing),
         };
@@ -33,7 +33,7 @@ impl GroupShard {
             ..Default::default()
         };
         if is_reported {
-            let message = if self.stored.other_groups.contains_key(group_id) {
+            let message = if self.is_not_run(group_id) {
                 format!("Group {group_id} is not a classic group.")
             } else {
                 format!("Group {group_id} not found.")

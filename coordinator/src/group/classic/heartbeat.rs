@@ -27,7 +27,7 @@ impl GroupShard {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        let context = self.classic_group(&request.group_id, effects);
+        let context = self.classic_context(&request.group_id, effects);
         let mut context = context.ok_or(ErrorCode::UnknownMemberId)?;
         context.group.validate_member(&request.member_id, request.group_instance_id.as_ref())?;
         if request.generation_id != context.group.generation_id {

@@ -68,7 +68,7 @@ impl GroupShard {
         let request = &join.request;
         let refuse = |error| Refusal { error, member_id: request.member_id.clone() };
         self.check_request(join).map_err(refuse)?;
-        if self.stored.other_groups.contains_key(&request.group_id) {
+        if self.is_not_run(&request.group_id) {
             let member_id = ByteString::new();
             return Err(Refusal { error: ErrorCode::InconsistentGroupProtocol, member_id });
         }
@@ -77,7 +77,7 @@ impl GroupShard {
             self.create_group(&request.group_id, effects);
         }
         let mut context =
-            self.classic_group(&request.group_id, effects).expect("the group exists now");
+            self.classic_context(&request.group_id, effects).expect("the group exists now");
         if !context.accepts_joining_member(&request.member_id) {
             context.remove_member(&request.member_id);
             context.complete_join_if_all_joined();
@@ -113,10 +113,9 @@ impl GroupShard {
     /// A group that a member founds is stored at once, empty, so that it outlives this broker.
     fn create_group(&mut self, group_id: &ByteString, effects: &mut Effects<Self>) {
         let group = ClassicGroup::new(group_id, effects.now.wall_ms);
-        let group_id = group.group_id.clone();
         effects.write(group.metadata_record(&BTreeMap::new()));
-        effects.on_commit(OnCommit::GroupCreated { group_id: group_id.clone() });
-        self.groups.insert(group_id, group);
+        effects.on_commit(OnCommit::GroupCreated { group_id: group.group_id.clone() });
+        self.insert_classic(group);
     }
 
     /// Takes back a group whose first record was refused, with the member that founded it.
@@ -126,7 +125,7 @@ impl GroupShard {
         failure: WriteFailure,
         effects: &mut Effects<Self>,
     ) {
-        if let Some(mut context) = self.classic_group(group_id, effects) {
+        if let Some(mut context) = self.classic_context(group_id, effects) {
             context.cancel_join();
             for member_id in context.group.member_ids() {
                 context.cancel_session(&member_id);

@@ -23,7 +23,7 @@ impl GroupShard {
         let mut response = LeaveGroupResponse::default();
         if request.group_id.is_empty() {
             response.error_code = ErrorCode::InvalidGroupId.code();
-        } else if let Some(mut context) = self.classic_group(&request.group_id, effects) {
+        } else if let Some(mut context) = self.classic_context(&request.group_id, effects) {
             response.members = context.leave(&request.members);
         } else {
             let unknown = |member| answer(member, ErrorCode::UnknownMemberId);
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(harness.leave(&members[0]), ErrorCode::None);
         assert_eq!(harness.state_name(), "Empty");
         assert_eq!(harness.log.len(), stored + 1);
-        let stored = &harness.shard().stored.groups[GROUP];
+        let stored = harness.stored_group();
         assert_eq!((stored.generation, stored.members.len()), (2, 0));
         assert_eq!((&*stored.protocol_type, &stored.protocol), ("consumer", &None));
         assert_eq!(harness.leave(&members[0]), ErrorCode::UnknownMemberId);

@@ -144,7 +144,7 @@ mod tests {
     use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 
     use crate::group::config::GroupConfig;
-    use crate::group::harness::{Harness, REBALANCE_MS, SESSION_MS, joining};
+    use crate::group::harness::{GROUP, Harness, REBALANCE_MS, SESSION_MS, joining};
 
     #[test]
     fn when_the_last_missing_member_expires_the_initial_delay_is_over() {
@@ -189,8 +189,8 @@ mod tests {
     fn a_generation_never_becomes_negative() {
         let mut harness = Harness::new();
         let members = harness.stable(1);
-        let group = harness.shard_mut().groups.get_mut("g").unwrap();
-        group.generation_id = i32::MAX;
+        let group = harness.shard_mut().groups.get_mut(GROUP).unwrap();
+        group.as_classic_mut().unwrap().generation_id = i32::MAX;
         let token = harness.join(3, joining(&members[0]));
         assert_eq!(harness.join_answer(token).generation_id, 0);
     }

@@ -50,7 +50,7 @@ impl GroupShard {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        let context = self.classic_group(&request.group_id, effects);
+        let context = self.classic_context(&request.group_id, effects);
         context.ok_or(ErrorCode::UnknownMemberId)?.sync(token, request)
     }
 }

@@ -60,11 +60,11 @@ impl GroupShard {
 
     fn check_commit(&self, version: i16, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
         let has_generation = request.generation_id_or_member_epoch >= 0;
-        if self.stored.other_groups.contains_key(&request.group_id) {
+        if self.is_not_run(&request.group_id) {
             // Its members cannot be known here, so nobody is one.
             return Err(ErrorCode::UnknownMemberId);
         }
-        match self.groups.get(&request.group_id) {
+        match self.classic_group(&request.group_id) {
             Some(group) => group.check_commit(
                 &request.member_id,
                 request.group_instance_id.as_ref(),
@@ -80,7 +80,7 @@ impl GroupShard {
 
     /// A commit is a sign of life too.
     fn extend_session(&mut self, request: &OffsetCommitRequest, effects: &mut Effects<Self>) {
-        if let Some(mut context) = self.classic_group(&request.group_id, effects)
+        if let Some(mut context) = self.classic_context(&request.group_id, effects)
             && matches!(context.group.state(), State::Stable | State::PreparingRebalance)
         {
             context.restart_session(&request.member_id);
@@ -295,11 +295,11 @@ mod tests {
         let mut request = OffsetCommitRequest { retention_time_ms: 60, ..committing(5) };
         request.topics[0].partitions[0].committed_metadata = None;
         harness.commit_offset(&request);
-        let stored = harness.shard().stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
+        let stored = harness.shard().offsets.committed(GROUP, TOPIC, 0).unwrap();
         assert_eq!(stored.expire_timestamp_ms, Some(harness.now_ms + 60));
         assert_eq!((stored.commit_timestamp_ms, &*stored.metadata), (harness.now_ms, ""));
         harness.commit_offset(&committing(6));
-        let stored = harness.shard().stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
+        let stored = harness.shard().offsets.committed(GROUP, TOPIC, 0).unwrap();
         assert_eq!((stored.expire_timestamp_ms, &*stored.metadata), (None, "meta"));
         assert_eq!((stored.record_offset, stored.leader_epoch), (1, -1));
         assert_eq!(stored.topic_id, crate::group::harness::topic_id());

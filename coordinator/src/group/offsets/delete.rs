@@ -47,11 +47,11 @@ impl GroupShard {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        if self.stored.other_groups.contains_key(&request.group_id) {
+        if self.is_not_run(&request.group_id) {
             // It may have members, whose subscriptions cannot be known here.
             return Err(ErrorCode::NonEmptyGroup);
         }
-        let group = self.groups.get(&request.group_id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let group = self.classic_group(&request.group_id).ok_or(ErrorCode::GroupIdNotFound)?;
         if group.state() != State::Empty && !group.uses_consumer_protocol() {
             return Err(ErrorCode::NonEmptyGroup);
         }
@@ -63,7 +63,7 @@ impl GroupShard {
         request: &OffsetDeleteRequest,
         topic: &OffsetDeleteRequestTopic,
     ) -> Vec<GroupRecord> {
-        let offsets = &self.stored.offsets;
+        let offsets = &self.offsets;
         let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
         let stored = partitions.filter(|partition| {
             offsets.committed(&request.group_id, &topic.name, *partition).is_some()

@@ -85,7 +85,8 @@ impl GroupShard {
     pub(crate) fn clean_up(&mut self, effects: &mut Effects<Self>) {
         if effects.now.steady_ms >= self.cleanup.next_check_ms {
             self.schedule_next_check(effects);
-            self.cleanup.expiring = self.groups.keys().cloned().collect();
+            self.cleanup.expiring =
+                self.classic_groups().map(|group| group.group_id.clone()).collect();
         }
         let mut slice = Slice::default();
         self.delete_offsets_of_deleted_topics(&mut slice);
@@ -110,7 +111,7 @@ impl GroupShard {
                 return;
             }
             let Some(group_id) = self.cleanup.expiring.pop_front() else { return };
-            let Some(group) = self.groups.get(&group_id) else { continue };
+            let Some(group) = self.classic_group(&group_id) else { continue };
             let is_done = self.expire_group(group, slice, now_ms);
             if !is_done {
                 self.cleanup.expiring.push_front(group_id);
@@ -122,8 +123,8 @@ impl GroupShard {
     fn expire_group(&self, group: &ClassicGroup, slice: &mut Slice, now_ms: i64) -> bool {
         let Some(age) = group.expiry() else { return true };
         let group_id = &group.group_id;
-        let mut keeps_offsets = self.stored.offsets.pending_of_group(group_id).is_some();
-        for (topic, partitions) in self.stored.offsets.of_group(group_id).into_iter().flatten() {
+        let mut keeps_offsets = self.offsets.pending_of_group(group_id).is_some();
+        for (topic, partitions) in self.offsets.of_group(group_id).into_iter().flatten() {
             let is_read = group.is_subscribed_to(topic);
             for (partition, offset) in partitions {
                 if slice.is_full() {
@@ -131,7 +132,7 @@ impl GroupShard {
                 }
                 let is_expired = !is_read
                     && age.has_expired(offset, now_ms, self.config.offsets_retention_ms)
-                    && !self.stored.offsets.is_pending(group_id, topic, *partition);
+                    && !self.offsets.is_pending(group_id, topic, *partition);
                 if is_expired {
                     slice.delete_offset(group_id, topic, *partition);
                 } else {
@@ -315,7 +316,7 @@ mod tests {
         request.topics.push(read);
         harness.commit_offset(&request);
         live(&mut harness, &member, RETENTION_MS + 5_000);
-        let offsets = &harness.shard().stored.offsets;
+        let offsets = &harness.shard().offsets;
         assert!(offsets.committed(GROUP, TOPIC, 0).is_none());
         assert!(offsets.committed(GROUP, "t", 0).is_some());
         assert_eq!(harness.state_name(), "Stable");

@@ -52,12 +52,11 @@ impl GroupShard {
     ) -> OffsetFetchResponseTopics {
         let fetch = |partition: &i32| {
             let committed = self
-                .stored
                 .offsets
                 .committed(group_id, &topic.name, *partition)
                 .filter(|committed| is_same_topic(committed.topic_id, topic.topic_id));
             let is_unstable =
-                require_stable && self.stored.offsets.is_pending(group_id, &topic.name, *partition);
+                require_stable && self.offsets.is_pending(group_id, &topic.name, *partition);
             partition_answer(*partition, committed, is_unstable)
         };
         OffsetFetchResponseTopics {
@@ -68,12 +67,12 @@ impl GroupShard {
     }
 
     fn fetch_all(&self, group_id: &str, require_stable: bool) -> Vec<OffsetFetchResponseTopics> {
-        let topics = self.stored.offsets.of_group(group_id).into_iter().flatten();
+        let topics = self.offsets.of_group(group_id).into_iter().flatten();
         topics
             .map(|(topic, partitions)| {
                 let fetch = |(partition, committed): (&i32, &CommittedOffset)| {
-                    let is_unstable = require_stable
-                        && self.stored.offsets.is_pending(group_id, topic, *partition);
+                    let is_unstable =
+                        require_stable && self.offsets.is_pending(group_id, topic, *partition);
                     partition_answer(*partition, Some(committed), is_unstable)
                 };
                 OffsetFetchResponseTopics {

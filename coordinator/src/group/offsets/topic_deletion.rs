@@ -23,7 +23,7 @@ impl GroupShard {
     pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], effects: &mut Effects<Self>) {
         for topic in topics {
             let topic = DeletedTopic { topic_id: topic.topic_id, name: detach(&topic.name) };
-            let offsets = &self.stored.offsets;
+            let offsets = &self.offsets;
             let groups = offsets.group_ids().into_iter();
             let affected = groups.filter(|group| offsets.has_topic(group, &topic.name));
             for group in affected {
@@ -37,7 +37,7 @@ impl GroupShard {
         while !slice.is_full()
             && let Some((group, topic)) = self.cleanup.topic_deletions.pop_front()
         {
-            let partitions = self.stored.offsets.partitions_of(&group, &topic.name, topic.topic_id);
+            let partitions = self.offsets.partitions_of(&group, &topic.name, topic.topic_id);
             for partition in &partitions {
                 if slice.is_full() {
                     break;
@@ -56,7 +56,7 @@ impl GroupShard {
 mod tests {
     use super::*;
     use crate::group::harness::{GROUP, Harness, TOPIC, committing, topic_id};
-    use crate::group::record::GroupType;
+    use crate::group::kind::{Group, GroupType};
 
     fn delete(harness: &mut Harness, topic_id: Uuid) {
         let topic = DeletedTopic { topic_id, name: TOPIC.into() };
@@ -94,8 +94,8 @@ mod tests {
     fn groups_of_other_types_lose_such_offsets_too() {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
-        harness.shard_mut().groups.remove(GROUP);
-        harness.shard_mut().stored.other_groups.insert(GROUP.into(), GroupType::Consumer);
+        let not_run = Group::NotRun(GroupType::Consumer);
+        harness.shard_mut().groups.insert(GROUP.into(), not_run);
         delete(&mut harness, topic_id());
         assert_eq!(harness.committed_offset(), -1);
     }

@@ -1,115 +1,64 @@
-//! What the log says: stored group metadata, committed offsets, and groups of other types.
-//!
-//! The durable half of a shard. It changes only through [`Stored::replay`] and the transaction
-//! markers, and so it is the same on every broker that has read the log up to the same offset.
-
-use std::collections::BTreeMap;
+//! Loading: what each record that is read from the log means for the groups and offsets of a shard.
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use klamm_protocol::ids::{Offset, ProducerId};
-use klamm_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
 
-use super::{self as record, Existence, GroupRecord, GroupType, ReadRecord, ReplayError};
-use crate::group::detach::{detach, detach_bytes};
-use crate::group::offsets::Offsets;
+use super::{Existence, GroupRecord, ReadRecord, ReplayError, read};
+use crate::group::classic::ClassicGroup;
+use crate::group::detach::detach;
+use crate::group::kind::{Group, GroupType};
+use crate::group::shard::GroupShard;
 use crate::runtime::Replayed;
 
-/// The producer id of records outside transactions.
-const NO_PRODUCER_ID: ProducerId = -1;
-
-/// The state that replaying the log gives.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Stored {
-    pub(crate) groups: BTreeMap<ByteString, GroupMetadataValue>,
-    pub(crate) offsets: Offsets,
-    /// Groups of types that are not run here. Classic members may not join them and nothing of theirs is deleted.
-    pub(crate) other_groups: BTreeMap<ByteString, GroupType>,
-}
-
-impl Stored {
+impl GroupShard {
     /// Applies a record at `record_offset` of the log, written by `producer_id` (-1 outside transactions).
     ///
     /// # Errors
-    /// As [`record::read`].
-    pub(crate) fn replay(
+    /// As [`read`].
+    pub(crate) fn replay_record(
         &mut self,
         record_offset: Offset,
         producer_id: ProducerId,
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<Replayed, ReplayError> {
-        match record::read(key, value)? {
-            ReadRecord::Group(record) => {
-                self.apply(record_offset, producer_id, &record);
+        match read(key, value)? {
+            ReadRecord::Group(GroupRecord::OffsetCommit { key, value }) => {
+                self.offsets.replay(record_offset, producer_id, &key, value.as_ref());
+                Ok(Replayed::Applied)
+            }
+            ReadRecord::Group(GroupRecord::GroupMetadata { group_id, value }) => {
+                match value {
+                    Some(value) => {
+                        self.insert_classic(ClassicGroup::from_stored(&group_id, &value));
+                    }
+                    None if self.is_not_run(&group_id) => {}
+                    None => drop(self.groups.remove(&group_id)),
+                }
                 Ok(Replayed::Applied)
             }
             ReadRecord::OtherGroup { record_type, group_type, group_id, says } => {
-                self.apply_other_group(&group_id, group_type, says);
+                self.replay_other_group(&group_id, group_type, says);
                 Ok(Replayed::NotRun { record_type })
             }
             ReadRecord::Unknown { record_type } => Ok(Replayed::UnknownType { record_type }),
         }
     }
 
-    /// The part of [`Self::replay`] that a running shard uses on the records it has just appended.
-    pub(crate) fn apply_appended(&mut self, record_offset: Offset, record: &GroupRecord) {
-        self.apply(record_offset, NO_PRODUCER_ID, record);
-    }
-
-    fn apply(&mut self, record_offset: Offset, producer_id: ProducerId, record: &GroupRecord) {
-        match record {
-            GroupRecord::OffsetCommit { key, value: None } => self.offsets.replay_tombstone(key),
-            GroupRecord::OffsetCommit { key, value: Some(value) } => {
-                if producer_id == NO_PRODUCER_ID {
-                    self.offsets.replay_commit(record_offset, key, value);
-                } else {
-                    self.offsets.replay_pending(record_offset, producer_id, key, value);
-                }
-            }
-            GroupRecord::GroupMetadata { group_id, value: None } => {
-                self.groups.remove(group_id);
-            }
-            GroupRecord::GroupMetadata { group_id, value: Some(value) } => {
-                self.other_groups.remove(group_id);
-                self.groups.insert(detach(group_id), detach_group(value));
-            }
-        }
-    }
-
-    fn apply_other_group(&mut self, group_id: &ByteString, group_type: GroupType, says: Existence) {
+    fn replay_other_group(
+        &mut self,
+        group_id: &ByteString,
+        group_type: GroupType,
+        says: Existence,
+    ) {
         match says {
             Existence::Exists => {
-                self.groups.remove(group_id);
-                self.other_groups.insert(detach(group_id), group_type);
+                self.groups.insert(detach(group_id), Group::NotRun(group_type));
             }
-            Existence::Deleted => {
-                self.other_groups.remove(group_id);
-            }
-            Existence::Nothing => {}
+            Existence::Deleted if self.is_not_run(group_id) => drop(self.groups.remove(group_id)),
+            Existence::Deleted | Existence::Nothing => {}
         }
-    }
-}
-
-fn detach_group(value: &GroupMetadataValue) -> GroupMetadataValue {
-    GroupMetadataValue {
-        protocol_type: detach(&value.protocol_type),
-        protocol: value.protocol.as_ref().map(detach),
-        leader: value.leader.as_ref().map(detach),
-        members: value.members.iter().map(detach_member).collect(),
-        ..value.clone()
-    }
-}
-
-fn detach_member(member: &MemberMetadata) -> MemberMetadata {
-    MemberMetadata {
-        member_id: detach(&member.member_id),
-        group_instance_id: member.group_instance_id.as_ref().map(detach),
-        client_id: detach(&member.client_id),
-        client_host: detach(&member.client_host),
-        subscription: detach_bytes(&member.subscription),
-        assignment: detach_bytes(&member.assignment),
-        ..member.clone()
     }
 }
 
@@ -120,8 +69,9 @@ mod tests {
     use klamm_protocol::messages::join_group_response::JoinGroupResponse;
 
     use super::*;
+    use crate::group::config::GroupConfig;
     use crate::group::harness::{GROUP, Harness, committing, joining};
-    use crate::runtime::EncodedRecord;
+    use crate::runtime::{EncodedRecord, Shard};
 
     fn consumer_group(group: &str, exists: bool) -> EncodedRecord {
         let mut key = vec![0, 3, 0, u8::try_from(group.len()).unwrap()];
@@ -139,6 +89,14 @@ mod tests {
         let mut log = harness.log.clone();
         log.push(consumer_group(GROUP, true));
         Harness::loaded(harness.config.clone(), log, harness.now_ms)
+    }
+
+    fn replayed(records: &[EncodedRecord]) -> GroupShard {
+        let mut shard = GroupShard::new(GroupConfig::default());
+        for (offset, record) in (0..).zip(records) {
+            shard.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
+        }
+        shard
     }
 
     #[test]
@@ -186,11 +144,9 @@ mod tests {
             harness.log.pop().unwrap()
         };
         let replay = |records: &[EncodedRecord]| {
-            let mut stored = Stored::default();
-            for (offset, record) in (0..).zip(records) {
-                stored.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
-            }
-            (stored.groups.len(), stored.other_groups.len())
+            let shard = replayed(records);
+            let not_run = shard.groups.keys().filter(|group_id| shard.is_not_run(group_id)).count();
+            (shard.classic_groups().count(), not_run)
         };
         let (new, gone) = (consumer_group(GROUP, true), consumer_group(GROUP, false));
         assert_eq!(replay(&[classic.clone(), new.clone()]), (0, 1));
@@ -201,8 +157,8 @@ mod tests {
 
     #[test]
     fn replaying_says_what_it_passed_over() {
-        let mut stored = Stored::default();
-        let mut replay = |key: &'static [u8]| stored.replay(0, -1, Bytes::from_static(key), None);
+        let mut shard = GroupShard::new(GroupConfig::default());
+        let mut replay = |key: &'static [u8]| shard.replay(0, -1, Bytes::from_static(key), None);
         let detail = replay(b"\0\x08\0\x01g\0\x01m").unwrap();
         assert_eq!(detail, Replayed::NotRun { record_type: 8 });
         assert_eq!(replay(b"\0\x63").unwrap(), Replayed::UnknownType { record_type: 99 });
@@ -215,7 +171,7 @@ mod tests {
         harness.commit_offset(&committing(5));
         harness.stable(2);
         // Everything in one block, as read from a segment.
-        let mut stored = Stored::default();
+        let mut shard = GroupShard::new(GroupConfig::default());
         let mut block = Vec::new();
         for record in &harness.log {
             block.extend_from_slice(&record.key);
@@ -228,9 +184,10 @@ mod tests {
             at += record.key.len();
             let value = block.slice(at..at + record.value.as_ref().unwrap().len());
             at += value.len();
-            stored.replay(offset, -1, key, Some(value)).unwrap();
+            shard.replay(offset, -1, key, Some(value)).unwrap();
         }
         assert!(block.is_unique());
-        assert_eq!(stored, harness.shard().stored);
+        assert_eq!(shard.offsets, harness.shard().offsets);
+        assert_eq!(shard.groups, replayed(&harness.log).groups);
     }
 }
