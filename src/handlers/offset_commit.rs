@@ -17,6 +17,8 @@ use crate::net::connection::Context;
 use crate::net::request::{ConnectionError, Request};
 use crate::net::response::Response;
 
+/// The first version that is told GROUP_ID_NOT_FOUND; before it ILLEGAL_GENERATION says the same.
+const FIRST_WITH_GROUP_ID_NOT_FOUND: i16 = 9;
 /// The first version that names topics by id (KIP-848).
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
@@ -29,10 +31,11 @@ pub(crate) async fn handle(
     let mut answers = Answers::default();
     let topics = std::mem::take(&mut body.topics);
     body.topics = known_topics(&image, request.version, topics, &mut answers);
+    let reports_missing = request.version >= FIRST_WITH_GROUP_ID_NOT_FOUND;
     if !body.topics.is_empty() {
         let asked =
             context.node.groups.send_request(&image, &body.group_id, |shard, token, effects| {
-                shard.on_offset_commit(token, request.version, &body, effects);
+                shard.on_offset_commit(token, &body, reports_missing, effects);
             });
         match asked.answer::<OffsetCommitResponse>().await {
             Ok(committed) => answers.extend(committed),

@@ -20,11 +20,6 @@ use klamm_protocol::messages::offset_commit_request::{
 use klamm_protocol::messages::offset_commit_response::OffsetCommitResponse;
 use klamm_protocol::{ErrorCode, Uuid};
 
-/// What a version of JoinGroup, SyncGroup and OffsetCommit the members speak.
-const JOIN_VERSION: i16 = 5;
-const SYNC_VERSION: i16 = 4;
-const COMMIT_VERSION: i16 = 9;
-
 /// A request that waits; of a commit also what it commits.
 #[derive(Debug)]
 struct Waiting {
@@ -218,18 +213,18 @@ impl GroupDriver {
                 let is_active = self.runtime.is_active();
                 let member_uuid = if is_active { random_uuid(io.step) } else { Uuid::ZERO };
                 self.send(waiting, io, |shard, token, effects| {
-                    let join = JoinGroup { token, version: JOIN_VERSION, member_uuid, ..join };
+                    let join = JoinGroup { token, member_uuid, ..join };
                     shard.on_join_group(&join, effects);
                 })
             }
             GroupRequest::Sync(request) => self.send(waiting, io, |shard, token, effects| {
-                shard.on_sync_group(token, SYNC_VERSION, &request, effects);
+                shard.on_sync_group(token, &request, false, effects);
             }),
             GroupRequest::Commit(request) => {
                 waiting.generation = request.generation_id_or_member_epoch;
                 waiting.commits = commits(&request);
                 self.send(waiting, io, |shard, token, effects| {
-                    shard.on_offset_commit(token, COMMIT_VERSION, &request, effects);
+                    shard.on_offset_commit(token, &request, true, effects);
                 })
             }
             GroupRequest::FetchOffsets(group) => self.send(waiting, io, |shard, token, effects| {

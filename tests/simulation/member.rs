@@ -151,13 +151,14 @@ impl Member {
         }
     }
 
-    /// The coordinator fills in what it is to decide: the token, the version, a new member's id.
+    /// The coordinator fills in what it is to decide: the token and a new member's id.
     fn join(&self, call: CallId) -> GroupRequest {
         let protocol =
             JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"m") };
         GroupRequest::Join(JoinGroup {
             token: RequestToken(call),
-            version: 0,
+            requires_known_member_id: true,
+            supports_skipping_assignment: false,
             client_id: "member".into(),
             client_host: "/127.0.0.1".into(),
             member_uuid: Uuid::ZERO,

@@ -329,6 +329,7 @@ impl Harness {
 
     // Requests.
 
+    /// Joins as a client that speaks this version of JoinGroup.
     pub(crate) fn join(&mut self, version: i16, request: JoinGroupRequest) -> RequestToken {
         let token = self.token();
         let mut uuid = [0; 16];
@@ -337,7 +338,8 @@ impl Harness {
         self.send_as(token, |shard, token, effects| {
             let join = JoinGroup {
                 token,
-                version,
+                requires_known_member_id: version >= 4,
+                supports_skipping_assignment: version >= 9,
                 client_id: "client".into(),
                 client_host: "/127.0.0.1".into(),
                 member_uuid,
@@ -365,7 +367,7 @@ impl Harness {
             assignments: assignments.collect(),
             ..Default::default()
         };
-        self.send(|shard, token, effects| shard.on_sync_group(token, 4, &request, effects))
+        self.send(|shard, token, effects| shard.on_sync_group(token, &request, false, effects))
     }
 
     pub(crate) fn heartbeat(&mut self, generation_id: i32, member_id: &ByteString) -> ErrorCode {
@@ -392,18 +394,14 @@ impl Harness {
         ErrorCode::from_code(self.leave_all(vec![member]).members[0].error_code).unwrap()
     }
 
-    pub(crate) fn commit_request(
-        &mut self,
-        version: i16,
-        request: &OffsetCommitRequest,
-    ) -> RequestToken {
-        self.send(|shard, token, effects| shard.on_offset_commit(token, version, request, effects))
+    pub(crate) fn commit_request(&mut self, request: &OffsetCommitRequest) -> RequestToken {
+        self.send(|shard, token, effects| shard.on_offset_commit(token, request, true, effects))
     }
 
     /// Commits an offset and gives the partition's error.
     #[track_caller]
     pub(crate) fn commit_offset(&mut self, request: &OffsetCommitRequest) -> ErrorCode {
-        let token = self.commit_request(9, request);
+        let token = self.commit_request(request);
         self.commit_error(token)
     }
 

@@ -245,7 +245,7 @@ mod tests {
         harness.holds_commits = true;
         let mut to_other = committing(5);
         to_other.group_id = "other".into();
-        let commit = harness.commit_request(9, &to_other);
+        let commit = harness.commit_request(&to_other);
         let fetch = harness.fetch(&fetch_one(), false);
         let mut to_third = joining("");
         to_third.group_id = "third".into();

@@ -177,7 +177,7 @@ impl Simulation {
             }
             _ => committing(self.next_offset),
         };
-        let token = self.harness.commit_request(9, &request);
+        let token = self.harness.commit_request(&request);
         self.commits.insert(token, self.next_offset);
     }
 

@@ -89,11 +89,9 @@ fn commit(coordinator: &Coordinator<GroupShard>, offset: Offset) -> Pending {
         }],
         ..Default::default()
     };
-    Pending(
-        coordinator.send_request(|shard, token, effects| {
-            shard.on_offset_commit(token, 9, &request, effects)
-        }),
-    )
+    Pending(coordinator.send_request(|shard, token, effects| {
+        shard.on_offset_commit(token, &request, true, effects)
+    }))
 }
 
 async fn commit_error(pending: Pending) -> i16 {
@@ -134,7 +132,8 @@ fn join(coordinator: &Coordinator<GroupShard>) -> Pending {
         };
         let join = JoinGroup {
             token,
-            version: 3,
+            requires_known_member_id: false,
+            supports_skipping_assignment: false,
             client_id: "c".into(),
             client_host: "/127.0.0.1".into(),
             member_uuid: TOPIC_ID,

@@ -17,8 +17,6 @@ use crate::group::on_commit::OnCommit;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken, WriteFailure};
 
-/// The first version whose members fetch their id with one request and join with the next (KIP-394).
-const FIRST_VERSION_WITH_KNOWN_MEMBER_ID: i16 = 4;
 /// The longest string that the records and old responses hold.
 const MAX_STRING_BYTES: usize = 32_767;
 /// What a member id has after the client or instance id: a dash and a uuid.
@@ -28,25 +26,16 @@ const MEMBER_ID_SUFFIX_BYTES: usize = 37;
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinGroup {
     pub token: RequestToken,
-    /// Version of the request: before 4 a member joins without knowing its id, 0 has no rebalance
-    /// timeout, from 9 on an answer may say that the assignment is to be skipped.
-    pub version: i16,
+    /// The member has to know its id before it joins: it is given one and asks again (KIP-394).
+    pub requires_known_member_id: bool,
+    /// The leader can be told to keep the assignment that it made (KIP-814).
+    pub supports_skipping_assignment: bool,
     pub client_id: ByteString,
     /// As Java prints an address: `/127.0.0.1`.
     pub client_host: ByteString,
     /// Random; becomes part of the member id if a new one is needed.
     pub member_uuid: Uuid,
     pub request: JoinGroupRequest,
-}
-
-impl JoinGroup {
-    fn rebalance_timeout_ms(&self) -> i32 {
-        if self.version == 0 {
-            self.request.session_timeout_ms
-        } else {
-            self.request.rebalance_timeout_ms
-        }
-    }
 }
 
 /// A join that is answered with an error, and the member id that goes with it.
@@ -175,7 +164,7 @@ impl GroupContext<'_> {
                 Some(old_id) => self.replace_static_member(join, &old_id, &member_id),
                 None => self.add_member(join, member_id),
             }
-        } else if join.version >= FIRST_VERSION_WITH_KNOWN_MEMBER_ID {
+        } else if join.requires_known_member_id {
             self.group.add_pending_member(member_id.clone());
             self.schedule_session(&member_id, join.request.session_timeout_ms);
             self.effects.refuse_join(join.token, member_id, ErrorCode::MemberIdRequired);
@@ -221,7 +210,7 @@ impl GroupContext<'_> {
     pub(crate) fn update_member(&mut self, join: &JoinGroup, member_id: &ByteString) {
         self.group.set_protocols(member_id, &join.request.protocols);
         let member = self.group.member_mut(member_id).expect("only members are updated");
-        member.rebalance_timeout_ms = join.rebalance_timeout_ms();
+        member.rebalance_timeout_ms = join.request.rebalance_timeout_ms;
         member.session_timeout_ms = join.request.session_timeout_ms;
         self.park_join(member_id, join.token);
     }
@@ -236,7 +225,7 @@ impl GroupContext<'_> {
             group_instance_id: request.group_instance_id.as_ref().map(detach),
             client_id: detach(&join.client_id),
             client_host: detach(&join.client_host),
-            rebalance_timeout_ms: join.rebalance_timeout_ms(),
+            rebalance_timeout_ms: join.request.rebalance_timeout_ms,
             session_timeout_ms: request.session_timeout_ms,
             protocols: detach_protocols(&request.protocols),
             assignment: bytes::Bytes::new(),
@@ -355,13 +344,6 @@ mod tests {
             (-1, None, None)
         );
         assert_eq!((&*answer.leader, &*answer.member_id), ("", "nobody"));
-    }
-
-    #[test]
-    fn version_0_takes_the_session_timeout_for_the_rebalance_timeout() {
-        let mut harness = Harness::new();
-        harness.join(0, JoinGroupRequest { rebalance_timeout_ms: -1, ..joining("") });
-        assert_eq!(harness.group().rebalance_timeout_ms(), SESSION_MS);
     }
 
     #[test]

@@ -18,9 +18,6 @@ use crate::group::on_commit::OnCommit;
 use crate::group::response::Response;
 use crate::runtime::{RequestToken, WriteFailure};
 
-/// The first version whose leader can be told to keep the assignment it made (KIP-814).
-const FIRST_VERSION_WITH_SKIP_ASSIGNMENT: i16 = 9;
-
 /// A replacement on its way to the log, with what is needed to answer it or to take it back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replacement {
@@ -86,7 +83,7 @@ impl GroupContext<'_> {
             former_protocols: old.protocols.clone(),
             former_rebalance_timeout_ms: old.rebalance_timeout_ms,
             former_session_timeout_ms: old.session_timeout_ms,
-            can_skip_assignment: join.version >= FIRST_VERSION_WITH_SKIP_ASSIGNMENT,
+            can_skip_assignment: join.supports_skipping_assignment,
         }
     }
 

@@ -19,19 +19,17 @@ use crate::group::response::Response;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken, WriteFailure};
 
-/// The first version that must name protocol type and name.
-const FIRST_VERSION_WITH_PROTOCOL: i16 = 5;
-
 impl GroupShard {
-    /// A member asks for its assignment; the leader brings everybody's. `version` is the request's.
+    /// A member asks for its assignment; the leader brings everybody's. If `requires_protocol`, the request
+    /// has to name the protocol's type and name (KIP-559).
     pub fn on_sync_group(
         &mut self,
         token: RequestToken,
-        version: i16,
         request: &SyncGroupRequest,
+        requires_protocol: bool,
         effects: &mut Effects<Self>,
     ) {
-        if let Err(error) = self.sync_group(token, version, request, effects) {
+        if let Err(error) = self.sync_group(token, request, requires_protocol, effects) {
             effects.refuse_sync(token, error);
         }
     }
@@ -39,12 +37,12 @@ impl GroupShard {
     fn sync_group(
         &mut self,
         token: RequestToken,
-        version: i16,
         request: &SyncGroupRequest,
+        requires_protocol: bool,
         effects: &mut Effects<Self>,
     ) -> Result<(), ErrorCode> {
         let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
-        if version >= FIRST_VERSION_WITH_PROTOCOL && !names_protocol {
+        if requires_protocol && !names_protocol {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
         if request.group_id.is_empty() {
@@ -205,8 +203,14 @@ mod tests {
         }
     }
 
-    fn ask(harness: &mut Harness, version: i16, request: &SyncGroupRequest) -> RequestToken {
-        harness.send(|shard, token, effects| shard.on_sync_group(token, version, request, effects))
+    fn ask(
+        harness: &mut Harness,
+        requires_protocol: bool,
+        request: &SyncGroupRequest,
+    ) -> RequestToken {
+        harness.send(|shard, token, effects| {
+            shard.on_sync_group(token, request, requires_protocol, effects);
+        })
     }
 
     #[test]
@@ -251,29 +255,29 @@ mod tests {
         let good = request(&members[0]);
         let cases = [
             (
-                4,
+                false,
                 SyncGroupRequest { group_id: "".into(), ..good.clone() },
                 ErrorCode::InvalidGroupId,
             ),
             (
-                4,
+                false,
                 SyncGroupRequest { group_id: "h".into(), ..good.clone() },
                 ErrorCode::UnknownMemberId,
             ),
-            (4, request(&"nobody".into()), ErrorCode::UnknownMemberId),
+            (false, request(&"nobody".into()), ErrorCode::UnknownMemberId),
             (
-                4,
+                false,
                 SyncGroupRequest { generation_id: 2, ..good.clone() },
                 ErrorCode::IllegalGeneration,
             ),
             (
-                4,
+                false,
                 SyncGroupRequest { group_instance_id: Some("i".into()), ..good.clone() },
                 ErrorCode::UnknownMemberId,
             ),
-            (5, good.clone(), ErrorCode::InconsistentGroupProtocol),
+            (true, good.clone(), ErrorCode::InconsistentGroupProtocol),
             (
-                5,
+                true,
                 SyncGroupRequest {
                     protocol_type: Some("connect".into()),
                     protocol_name: Some("range".into()),
@@ -282,7 +286,7 @@ mod tests {
                 ErrorCode::InconsistentGroupProtocol,
             ),
             (
-                5,
+                true,
                 SyncGroupRequest {
                     protocol_type: Some("consumer".into()),
                     protocol_name: Some("sticky".into()),
@@ -291,8 +295,8 @@ mod tests {
                 ErrorCode::InconsistentGroupProtocol,
             ),
         ];
-        for (version, request, expected) in cases {
-            let token = ask(&mut harness, version, &request);
+        for (requires_protocol, request, expected) in cases {
+            let token = ask(&mut harness, requires_protocol, &request);
             assert_eq!(error(&harness, token), expected, "{request:?}");
         }
         assert_eq!(harness.state_name(), "CompletingRebalance");

@@ -18,8 +18,6 @@ use crate::group::response::Response;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
 
-/// The first version that is told GROUP_ID_NOT_FOUND; before it ILLEGAL_GENERATION says the same.
-const FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 9;
 /// "Keep it as long as offsets.retention.minutes says."
 const DEFAULT_RETENTION_TIME: i64 = -1;
 
@@ -27,15 +25,16 @@ impl GroupShard {
     /// Commits offsets, by a member of the group or by anybody while the group has no members.
     ///
     /// Every topic of the request needs its name *and* its id: the handler resolves one from the
-    /// other and answers unknown topics and partitions itself. `version` is the request's.
+    /// other and answers unknown topics and partitions itself. A member of a group that does not exist is
+    /// told GROUP_ID_NOT_FOUND if `reports_missing`, otherwise ILLEGAL_GENERATION.
     pub fn on_offset_commit(
         &mut self,
         token: RequestToken,
-        version: i16,
         request: &OffsetCommitRequest,
+        reports_missing: bool,
         effects: &mut Effects<Self>,
     ) {
-        let refusal = self.check_commit(version, request).err();
+        let refusal = self.check_commit(request, reports_missing).err();
         if refusal.is_none() {
             self.extend_session(request, effects);
         }
@@ -58,7 +57,11 @@ impl GroupShard {
         effects.reply_when_committed(token, Response::OffsetCommit(response));
     }
 
-    fn check_commit(&self, version: i16, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+    fn check_commit(
+        &self,
+        request: &OffsetCommitRequest,
+        reports_missing: bool,
+    ) -> Result<(), ErrorCode> {
         let has_generation = request.generation_id_or_member_epoch >= 0;
         if self.is_not_run(&request.group_id) {
             // Its members cannot be known here, so nobody is one.
@@ -71,9 +74,7 @@ impl GroupShard {
                 request.generation_id_or_member_epoch,
             ),
             None if !has_generation => Ok(()),
-            None if version >= FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND => {
-                Err(ErrorCode::GroupIdNotFound)
-            }
+            None if reports_missing => Err(ErrorCode::GroupIdNotFound),
             None => Err(ErrorCode::IllegalGeneration),
         }
     }
@@ -193,13 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_of_an_unknown_group_is_refused_in_the_words_of_its_version() {
+    fn a_generation_of_an_unknown_group_is_refused_in_words_that_the_client_knows() {
         let mut harness = Harness::new();
         let request = committing_as(&"m".into(), 1, 5);
-        for (version, expected) in
-            [(8, ErrorCode::IllegalGeneration), (9, ErrorCode::GroupIdNotFound)]
+        for (reports_missing, expected) in
+            [(false, ErrorCode::IllegalGeneration), (true, ErrorCode::GroupIdNotFound)]
         {
-            let token = harness.commit_request(version, &request);
+            let token = harness.send(|shard, token, effects| {
+                shard.on_offset_commit(token, &request, reports_missing, effects);
+            });
             assert_eq!(harness.commit_error(token), expected);
         }
         assert_eq!(harness.log.len(), 0);
@@ -272,7 +275,7 @@ mod tests {
             });
         }
         request.topics[0].partitions.remove(0);
-        let token = harness.commit_request(9, &request);
+        let token = harness.commit_request(&request);
         let Response::OffsetCommit(response) = harness.answer(token) else { panic!() };
         let errors: Vec<_> =
             response.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
@@ -309,11 +312,11 @@ mod tests {
     fn a_commit_is_answered_when_it_is_committed_or_when_that_takes_too_long() {
         let mut harness = Harness::new();
         harness.holds_commits = true;
-        let first = harness.commit_request(9, &committing(5));
+        let first = harness.commit_request(&committing(5));
         assert!(harness.is_waiting(first));
         harness.commit();
         assert_eq!(harness.commit_error(first), ErrorCode::None);
-        let second = harness.commit_request(9, &committing(6));
+        let second = harness.commit_request(&committing(6));
         harness.advance(5_000);
         assert_eq!(harness.commit_error(second), ErrorCode::CoordinatorNotAvailable);
     }

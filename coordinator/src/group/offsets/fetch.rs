@@ -176,7 +176,7 @@ mod tests {
     fn a_read_waits_for_the_commits_that_it_has_seen() {
         let mut harness = Harness::new();
         harness.holds_commits = true;
-        harness.commit_request(9, &committing(5));
+        harness.commit_request(&committing(5));
         let token = harness.fetch(&fetch_one(), false);
         assert!(harness.is_waiting(token));
         harness.commit();
@@ -187,7 +187,7 @@ mod tests {
     fn while_nothing_is_committed_reads_are_sent_to_look_for_another_coordinator() {
         let mut harness = Harness::new();
         harness.holds_commits = true;
-        harness.commit_request(9, &committing(5));
+        harness.commit_request(&committing(5));
         let early = harness.fetch(&fetch_one(), false);
         harness.advance(5_000);
         let late = harness.fetch(&fetch_one(), false);
