@@ -1,4 +1,5 @@
-//! The group coordinators of this broker: one for each partition of `__consumer_offsets` that it leads.
+//! The group coordinators of this broker: one for each partition of `__consumer_offsets` that it
+//! leads.
 //!
 //! Finds the coordinator of a group, and starts and ends coordinators as leadership moves. Decides
 //! nothing: that is `klamm_coordinator`'s. (Kafka: `GroupCoordinatorService`, `CoordinatorRuntime`)
@@ -69,7 +70,8 @@ impl GroupCoordinators {
         }
     }
 
-    /// Tells the coordinators of the node that they are part of, before anything is published to it.
+    /// Tells the coordinators of the node that they are part of, before anything is published to
+    /// it.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or when called again.
@@ -78,8 +80,8 @@ impl GroupCoordinators {
         assert!(attached.is_ok(), "coordinators are part of one node");
     }
 
-    /// Begins to coordinate, and stops, as the partitions of `__consumer_offsets` move. Loading goes on
-    /// in the background. The partitions have already taken their roles.
+    /// Begins to coordinate, and stops, as the partitions of `__consumer_offsets` move. Loading
+    /// goes on in the background. The partitions have already taken their roles.
     pub(crate) fn on_published(&self, delta: &ImageDelta, _image: &ClusterImage) {
         let Some((node, runtime)) = self.surroundings.get() else { return };
         let Some(node) = node.upgrade() else { return };
@@ -180,7 +182,8 @@ impl GroupCoordinators {
         Pending(coordinator.and_then(|coordinator| coordinator.send_request(event)))
     }
 
-    /// Like [`Self::send_request`], for requests in which an empty group id is invalid on every broker.
+    /// Like [`Self::send_request`], for requests in which an empty group id is invalid on every
+    /// broker.
     pub(crate) fn send_member_request(
         &self,
         image: &ClusterImage,

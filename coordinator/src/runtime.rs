@@ -1,14 +1,14 @@
 //! The runtime of a coordinator on one partition of an internal topic, from loading to unloading.
 //!
-//! It is generic over the [`Shard`], which decides, and over what the driver answers a request by (the
-//! waiter). The runtime appends the records of a decision, applies them, holds replies until the records
-//! are committed, runs timers, and gives up on writes that are overdue. It does no IO: the [`Driver`]
-//! appends and replies. (Kafka: `CoordinatorRuntime` and its `CoordinatorContext`)
+//! It is generic over the [`Shard`], which decides, and over what the driver answers a request by
+//! (the waiter). The runtime appends the records of a decision, applies them, holds replies until
+//! the records are committed, runs timers, and gives up on writes that are overdue. It does no IO:
+//! the [`Driver`] appends and replies. (Kafka: `CoordinatorRuntime` and its `CoordinatorContext`)
 //!
 //! How a driver runs it:
 //! 1. [`ShardLoader`] replays every record of the partition; its [`ActiveShard`] goes to
-//!    [`CoordinatorRuntime::on_loaded`]. The first `on_committed` follows: until the committed end has
-//!    reached the log end of the load, nothing that was read is shown.
+//!    [`CoordinatorRuntime::on_loaded`]. The first `on_committed` follows: until the committed end
+//!    has reached the log end of the load, nothing that was read is shown.
 //! 2. Events are passed on as they come: requests, the committed end whenever it moves, time when
 //!    [`CoordinatorRuntime::next_deadline_ms`] has come.
 //! 3. [`CoordinatorRuntime::unload`] answers every request that still waits.
@@ -43,8 +43,8 @@ pub use self::write_failure::WriteFailure;
 
 /// What the runtime has done by its driver.
 pub trait Driver<S: Shard, W> {
-    /// Appends the records to the partition as one batch: all of them, in order, or none. Returns the
-    /// offset of the first one.
+    /// Appends the records to the partition as one batch: all of them, in order, or none. Returns
+    /// the offset of the first one.
     ///
     /// # Errors
     /// Why the log refused them.
@@ -189,8 +189,8 @@ impl<S: Shard, W> CoordinatorRuntime<S, W> {
         }
     }
 
-    /// Time has passed. One call ends with the first records to append, so that what belongs together
-    /// is one batch; [`Self::next_deadline_ms`] then asks for another call at once.
+    /// Time has passed. One call ends with the first records to append, so that what belongs
+    /// together is one batch; [`Self::next_deadline_ms`] then asks for another call at once.
     pub fn on_tick(&mut self, now: Now, driver: &mut impl Driver<S, W>) {
         if let State::Active(active) = &mut self.state {
             active.on_tick(now, driver);

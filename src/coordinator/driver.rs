@@ -1,10 +1,11 @@
-//! The driver of one partition's coordinator: loads it, gives its runtime events, appends and replies.
+//! The driver of one partition's coordinator: loads it, gives its runtime events, appends and
+//! replies.
 //!
 //! It decides nothing: that is the runtime's and the shard's (`klamm_coordinator::runtime`).
 //!
 //! Invariants: an event is decided and its records are appended under one lock, so that the log has
-//! them in the order of the decisions; the lock is never held across an await; once ended, nothing is
-//! appended. Every request that waits has a connection of its own, which bounds their number.
+//! them in the order of the decisions; the lock is never held across an await; once ended, nothing
+//! is appended. Every request that waits has a connection of its own, which bounds their number.
 
 #[cfg(test)]
 mod tests;
@@ -255,8 +256,8 @@ impl<S: Shard> Coordinator<S> {
     }
 
     /// The high watermark has moved. The partition is asked where to: what the watch carries may be
-    /// older than what is committed by now. Once another leads, what is committed may be something else than what was
-    /// appended here.
+    /// older than what is committed by now. Once another leads, what is committed may be something
+    /// else than what was appended here.
     fn on_high_watermark(&self) {
         let Some(committed_end) = self.partition.committed_as_leader() else { return };
         self.with_runtime(|runtime, now, io| runtime.on_committed(committed_end, now, io));

@@ -1,4 +1,5 @@
-//! The group coordinator on its partition of `__consumer_offsets`: the runtime that ships, on a simulated log.
+//! The group coordinator on its partition of `__consumer_offsets`: the runtime that ships, on a
+//! simulated log.
 
 use crate::batch::Payload;
 use crate::log_directories::PartitionDisk;
@@ -266,7 +267,8 @@ fn deleted(record: &EncodedRecord) -> Option<Observation> {
     })
 }
 
-/// A member has joined the group: which one of those that had the name one after another, the log says.
+/// A member has joined the group: which one of those that had the name one after another, the log
+/// says.
 fn joined(response: &Response, partition: &PartitionDisk) -> Option<Observation> {
     let Response::JoinGroup(answer) = response else { return None };
     if answer.error_code != ErrorCode::None.code() {
@@ -280,7 +282,8 @@ fn joined(response: &Response, partition: &PartitionDisk) -> Option<Observation>
     Some(Observation::Joined { member: answer.member_id.clone(), deletions })
 }
 
-/// Whether a record deletes the group that the members are in: its key is the version, then the name with its length.
+/// Whether a record deletes the group that the members are in: its key is the version, then the
+/// name with its length.
 fn deletes_group(record: &EncodedRecord) -> bool {
     matches!(deleted(record), Some(Observation::GroupDeleted))
         && record.key[4..] == *group_id().as_bytes()

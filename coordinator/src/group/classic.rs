@@ -1,8 +1,8 @@
 //! One classic group: its members, generation and protocol. Knows no timers, replies or records.
 //!
-//! Invariants: every static member's instance id maps to a member of the group; `awaiting_join` counts the
-//! members with a JoinGroup request waiting; a pending member is never a member; the leader, if any, is a
-//! member once the group has joined. (Kafka: `ClassicGroup`)
+//! Invariants: every static member's instance id maps to a member of the group; `awaiting_join`
+//! counts the members with a JoinGroup request waiting; a pending member is never a member; the
+//! leader, if any, is a member once the group has joined. (Kafka: `ClassicGroup`)
 
 pub(crate) mod context;
 mod describe;
@@ -41,7 +41,8 @@ pub(crate) struct InitialRebalance {
     pub(crate) new_member_added: bool,
 }
 
-/// A group of consumers (or Connect workers, or schema registries) that the old protocol coordinates.
+/// A group of consumers (or Connect workers, or schema registries) that the old protocol
+/// coordinates.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClassicGroup {
     pub(crate) group_id: ByteString,

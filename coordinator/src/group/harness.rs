@@ -43,7 +43,8 @@ pub(crate) const TOPIC: &str = "topic-with-a-name";
 
 #[derive(Debug)]
 pub(crate) struct Harness {
-    /// Requests are told apart by tokens of the harness: those of a shard begin anew with each load.
+    /// Requests are told apart by tokens of the harness: those of a shard begin anew with each
+    /// load.
     runtime: CoordinatorRuntime<GroupShard, RequestToken>,
     pub(crate) config: GroupConfig,
     pub(crate) log: Vec<EncodedRecord>,

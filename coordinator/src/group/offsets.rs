@@ -194,7 +194,8 @@ impl Offsets {
         open.entry(key.partition).or_default().insert(producer_id);
     }
 
-    /// Forgets the committed offset and every pending one: a commit marker afterwards commits nothing.
+    /// Forgets the committed offset and every pending one: a commit marker afterwards commits
+    /// nothing.
     fn replay_tombstone(&mut self, key: &OffsetCommitKey) {
         self.committed.remove(&key.group, &key.topic, key.partition);
         let open = self.open_transactions.remove(&key.group, &key.topic, key.partition);

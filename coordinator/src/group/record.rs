@@ -1,10 +1,11 @@
 //! The records of `__consumer_offsets`: which we write, which we read, and which we leave alone.
 //!
-//! A key starts with a two-byte record type, a value with a two-byte version. We write what Kafka 4.3.1 writes:
-//! GroupMetadataValue version 3, OffsetCommitValue version 4 (version 1 with an explicit expiry).
-//! Records of consumer, share and streams groups are recognised, never written and never deleted: they
-//! stay in the log for a broker that understands them, and their group ids are off limits here.
-//! (Kafka: `GroupCoordinatorRecordHelpers`, `CoordinatorRecordType`, `GroupCoordinatorRecordSerde`)
+//! A key starts with a two-byte record type, a value with a two-byte version. We write what Kafka
+//! 4.3.1 writes: GroupMetadataValue version 3, OffsetCommitValue version 4 (version 1 with an
+//! explicit expiry). Records of consumer, share and streams groups are recognised, never written
+//! and never deleted: they stay in the log for a broker that understands them, and their group ids
+//! are off limits here. (Kafka: `GroupCoordinatorRecordHelpers`, `CoordinatorRecordType`,
+//! `GroupCoordinatorRecordSerde`)
 
 mod replay;
 

@@ -135,8 +135,8 @@ impl Shard for GroupShard {
         }
     }
 
-    /// What a record in the log means for what is in memory: offsets are committed, a deleted group is
-    /// gone, and who commits offsets without being a member makes a group.
+    /// What a record in the log means for what is in memory: offsets are committed, a deleted group
+    /// is gone, and who commits offsets without being a member makes a group.
     fn apply(&mut self, offset: Offset, record: &GroupRecord, now: Now) {
         match record {
             GroupRecord::OffsetCommit { key, value } => {

@@ -1,8 +1,9 @@
 //! Random clients against one group on a log that stalls, refuses and fails over.
 //!
-//! After every step: the group is consistent and something will wake it up; replaying the log gives the durable
-//! state; what was acknowledged or shown is in the committed log; an assignment that was handed out is
-//! the one that the log holds for its generation; and in the end every request was answered once.
+//! After every step: the group is consistent and something will wake it up; replaying the log gives
+//! the durable state; what was acknowledged or shown is in the committed log; an assignment that
+//! was handed out is the one that the log holds for its generation; and in the end every request
+//! was answered once.
 
 use std::collections::BTreeMap;
 
@@ -273,8 +274,8 @@ impl Simulation {
         }
     }
 
-    /// A stable group is the one that its last record says. Only the id of a static member may differ: one
-    /// that came back has its former id again if storing the new one took too long.
+    /// A stable group is the one that its last record says. Only the id of a static member may
+    /// differ: one that came back has its former id again if storing the new one took too long.
     fn check_stored(&self, group: &ClassicGroup) {
         let stored = self.harness.stored_group();
         assert_eq!(stored.generation, group.generation_id);

@@ -5,7 +5,8 @@ use klamm_protocol::time::Now;
 use super::shard::Shard;
 use super::timers::Timers;
 
-/// Names a request whose reply may come with a later event. The runtime picks it and never reuses it.
+/// Names a request whose reply may come with a later event. The runtime picks it and never reuses
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestToken(pub u64);
 

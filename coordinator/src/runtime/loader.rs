@@ -24,8 +24,9 @@ impl<S: Shard> ShardLoader<S> {
         Self { shard: S::new(config), records: 0, unknown_records: 0 }
     }
 
-    /// Applies the record at `offset`. `producer_id` is its batch's if it is part of a transaction, otherwise
-    /// -1; such a record takes effect with [`Self::replay_end_transaction`]. Offsets come in ascending order.
+    /// Applies the record at `offset`. `producer_id` is its batch's if it is part of a transaction,
+    /// otherwise -1; such a record takes effect with [`Self::replay_end_transaction`]. Offsets come
+    /// in ascending order.
     ///
     /// # Errors
     /// The record is damaged or newer than this program. The partition must not be served then.

@@ -17,7 +17,7 @@ pub enum Replayed {
     Applied,
     /// It belongs to a feature that this shard does not run. It stays in the log.
     NotRun { record_type: i16 },
-    /// No version of Kafka up to 4.3.1 writes this record type. It stays in the log; worth a warning,
-    /// as Kafka gives one (a left-over of an aborted upgrade).
+    /// No version of Kafka up to 4.3.1 writes this record type. It stays in the log; worth a
+    /// warning, as Kafka gives one (a left-over of an aborted upgrade).
     UnknownType { record_type: i16 },
 }

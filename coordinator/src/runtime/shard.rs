@@ -13,10 +13,10 @@ use super::write_failure::WriteFailure;
 
 /// The state machine of one partition of an internal topic. (Kafka: `CoordinatorShard`)
 ///
-/// Requests are inherent methods of a shard: they are given a [`super::RequestToken`] and leave what they
-/// decide in [`Effects`]. Durable state changes only in [`Self::replay`], [`Self::replay_end_transaction`]
-/// and [`Self::apply`].
-/// A driver may run it on any thread, so all of it is `Send`.
+/// Requests are inherent methods of a shard: they are given a [`super::RequestToken`] and leave
+/// what they decide in [`Effects`]. Durable state changes only in [`Self::replay`],
+/// [`Self::replay_end_transaction`] and [`Self::apply`]. A driver may run it on any thread, so all
+/// of it is `Send`.
 pub trait Shard: Debug + Send + Sized + 'static {
     /// The settings of a shard.
     type Config: Clone + Debug + Send + Sync;
@@ -43,8 +43,8 @@ pub trait Shard: Debug + Send + Sized + 'static {
     /// A field is longer than the record can hold.
     fn encode(record: &Self::Record) -> Result<EncodedRecord, EncodeError>;
 
-    /// Loads the record at `offset` of the log. `producer_id` is its batch's if it is part of a transaction,
-    /// otherwise -1. Offsets come in ascending order.
+    /// Loads the record at `offset` of the log. `producer_id` is its batch's if it is part of a
+    /// transaction, otherwise -1. Offsets come in ascending order.
     ///
     /// # Errors
     /// The record is damaged or newer than this program. The partition must not be served then.
@@ -59,7 +59,8 @@ pub trait Shard: Debug + Send + Sized + 'static {
     /// Loads the end of a transaction: an end-transaction control record of the log.
     fn replay_end_transaction(&mut self, producer_id: ProducerId, committed: bool);
 
-    /// The log has been read to its end: timers start. There is nobody to reply to and nothing to write.
+    /// The log has been read to its end: timers start. There is nobody to reply to and nothing to
+    /// write.
     fn on_loaded(&mut self, effects: &mut Effects<Self>);
 
     /// A record of this shard's own lies in the log at `offset`.

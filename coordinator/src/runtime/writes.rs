@@ -1,4 +1,5 @@
-//! The writes of a shard that are in the log and not known to be committed, and what waits for them.
+//! The writes of a shard that are in the log and not known to be committed, and what waits for
+//! them.
 
 use std::collections::VecDeque;
 
@@ -32,7 +33,8 @@ pub(super) struct Writes<S: Shard> {
 }
 
 impl<S: Shard> Writes<S> {
-    /// The writes of a shard that was just loaded: what lies in the log is not known to be committed.
+    /// The writes of a shard that was just loaded: what lies in the log is not known to be
+    /// committed.
     pub(super) fn after_loading(log_end: Offset, deadline_ms: i64) -> Self {
         let mut writes = Self { uncommitted: VecDeque::new(), committed_end: 0, overdue_end: 0 };
         if log_end > 0 {

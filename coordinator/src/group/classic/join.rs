@@ -139,8 +139,8 @@ fn check_founder(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
 }
 
 impl GroupContext<'_> {
-    /// `group.max.size`. While the members gather, those that are back count, so that the last ones to
-    /// come are left out if the limit was lowered; afterwards the members themselves.
+    /// `group.max.size`. While the members gather, those that are back count, so that the last ones
+    /// to come are left out if the limit was lowered; afterwards the members themselves.
     fn accepts_joining_member(&self, member_id: &str) -> bool {
         let max_size = self.config.max_size;
         match self.group.state() {

@@ -12,8 +12,8 @@ use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
 
 impl GroupShard {
-    /// Takes the request's `members` out of the group. Versions below 3 name one member in a field of
-    /// its own; the handler moves it into `members` and the answer's error back to the top.
+    /// Takes the request's `members` out of the group. Versions below 3 name one member in a field
+    /// of its own; the handler moves it into `members` and the answer's error back to the top.
     pub fn on_leave_group(
         &mut self,
         token: RequestToken,

@@ -43,7 +43,8 @@ impl ClassicGroup {
         group
     }
 
-    /// The record of this generation with the given assignments; members without one get an empty one.
+    /// The record of this generation with the given assignments; members without one get an empty
+    /// one.
     pub(crate) fn metadata_record(&self, assignments: &BTreeMap<ByteString, Bytes>) -> GroupRecord {
         let protocol = self.protocol_name.as_deref().unwrap_or_default();
         let members = self.members.values().map(|member| MemberMetadata {

@@ -32,8 +32,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Whether the coordinator owes the member an answer, so that it cannot be expected to heartbeat.
-    /// A new member is expired even then: it may be gone and nobody could know.
+    /// Whether the coordinator owes the member an answer, so that it cannot be expected to
+    /// heartbeat. A new member is expired even then: it may be gone and nobody could know.
     pub(crate) fn has_satisfied_heartbeat(&self) -> bool {
         !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
     }

@@ -89,7 +89,8 @@ impl GroupContext<'_> {
             self.remove_member(&member_id);
         }
         if !self.group.elect_joined_leader() && self.group.member_count() > 0 {
-            // Only static members are left and none has come back: wait on, their sessions will end it.
+            // Only static members are left and none has come back: wait on, their sessions will end
+            // it.
             self.group.initial_rebalance = None;
             self.schedule_join(self.group.rebalance_timeout_ms());
             return;

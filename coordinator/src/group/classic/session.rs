@@ -26,7 +26,8 @@ impl GroupContext<'_> {
         }
     }
 
-    /// Unlike elsewhere the initial delay is cut short here, as Kafka does: nobody is missing any more.
+    /// Unlike elsewhere the initial delay is cut short here, as Kafka does: nobody is missing any
+    /// more.
     fn complete_join_if_group_is_whole(&mut self) {
         if self.group.state() == State::PreparingRebalance && self.group.has_all_members_joined() {
             self.group.initial_rebalance = None;

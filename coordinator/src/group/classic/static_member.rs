@@ -1,4 +1,5 @@
-//! A static member that comes back without its member id takes the place of its former self (KIP-345).
+//! A static member that comes back without its member id takes the place of its former self
+//! (KIP-345).
 //!
 //! In a stable group that keeps its protocol no rebalance is needed: the new id is stored and the
 //! member goes on with the old assignment. (Kafka: `updateStaticMemberThenRebalanceOrCompleteJoin`)
@@ -114,7 +115,8 @@ impl GroupContext<'_> {
             self.answer_join(replacement.token, new_id, /* skip_assignment */ is_leader);
             return;
         }
-        // Told that somebody else leads, an old client does not compute an assignment nobody asked for.
+        // Told that somebody else leads, an old client does not compute an assignment nobody asked
+        // for.
         let response = self.replacement_answer(replacement, new_id.clone(), ErrorCode::None);
         self.effects.reply(replacement.token, response);
     }

@@ -20,8 +20,8 @@ use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken, WriteFailure};
 
 impl GroupShard {
-    /// A member asks for its assignment; the leader brings everybody's. If `requires_protocol`, the request
-    /// has to name the protocol's type and name (KIP-559).
+    /// A member asks for its assignment; the leader brings everybody's. If `requires_protocol`, the
+    /// request has to name the protocol's type and name (KIP-559).
     pub fn on_sync_group(
         &mut self,
         token: RequestToken,
@@ -125,7 +125,8 @@ impl GroupContext<'_> {
         });
     }
 
-    /// The generation is stored: it begins for all who have asked. A rebalance meanwhile has undone it.
+    /// The generation is stored: it begins for all who have asked. A rebalance meanwhile has undone
+    /// it.
     pub(crate) fn on_assignment_stored(
         &mut self,
         generation_id: i32,

@@ -25,8 +25,8 @@ impl GroupShard {
     /// Commits offsets, by a member of the group or by anybody while the group has no members.
     ///
     /// Every topic of the request needs its name *and* its id: the handler resolves one from the
-    /// other and answers unknown topics and partitions itself. A member of a group that does not exist is
-    /// told GROUP_ID_NOT_FOUND if `reports_missing`, otherwise ILLEGAL_GENERATION.
+    /// other and answers unknown topics and partitions itself. A member of a group that does not
+    /// exist is told GROUP_ID_NOT_FOUND if `reports_missing`, otherwise ILLEGAL_GENERATION.
     pub fn on_offset_commit(
         &mut self,
         token: RequestToken,

@@ -16,8 +16,8 @@ use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
 
 impl GroupShard {
-    /// Deletes committed offsets of topics that no member reads, pending transactional ones included.
-    /// Unknown topics and partitions are the handler's to answer.
+    /// Deletes committed offsets of topics that no member reads, pending transactional ones
+    /// included. Unknown topics and partitions are the handler's to answer.
     pub fn on_offset_delete(
         &self,
         token: RequestToken,

@@ -21,10 +21,11 @@ const NO_LEADER_EPOCH: i32 = -1;
 impl GroupShard {
     /// Looks up the committed offsets of the asked partitions, or of all (`topics` null).
     ///
-    /// With topic ids (version 10) the handler has put in the names, answers unknown ids itself and, when
-    /// all topics were asked for, puts in the ids. With `require_stable` a partition with an open
-    /// transaction is UNSTABLE_OFFSET_COMMIT. The answer waits until all that it shows is committed. A
-    /// group-level error has no topics; for version 1 the handler repeats it in each partition.
+    /// With topic ids (version 10) the handler has put in the names, answers unknown ids itself
+    /// and, when all topics were asked for, puts in the ids. With `require_stable` a partition with
+    /// an open transaction is UNSTABLE_OFFSET_COMMIT. The answer waits until all that it shows is
+    /// committed. A group-level error has no topics; for version 1 the handler repeats it in each
+    /// partition.
     pub fn on_offset_fetch(
         &self,
         token: RequestToken,
@@ -85,7 +86,8 @@ impl GroupShard {
     }
 }
 
-/// An offset of a deleted topic is not one of the topic that has its name now. Old records have no id.
+/// An offset of a deleted topic is not one of the topic that has its name now. Old records have no
+/// id.
 fn is_same_topic(committed: Uuid, asked: Uuid) -> bool {
     committed.is_zero() || asked.is_zero() || committed == asked
 }

@@ -12,7 +12,8 @@ use crate::group::shard::GroupShard;
 use crate::runtime::Replayed;
 
 impl GroupShard {
-    /// Applies a record at `record_offset` of the log, written by `producer_id` (-1 outside transactions).
+    /// Applies a record at `record_offset` of the log, written by `producer_id` (-1 outside
+    /// transactions).
     ///
     /// # Errors
     /// As [`read`].
