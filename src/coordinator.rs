@@ -1,74 +1,62 @@
-//! The group coordinators of this broker: one for each partition of `__consumer_offsets` that it leads.
+//! The group coordinators of this broker: one for each partition of `__consumer_offsets` that it
+//! leads.
 //!
 //! Finds the coordinator of a group, and starts and ends coordinators as leadership moves. Decides
 //! nothing: that is `klamm_coordinator`'s. (Kafka: `GroupCoordinatorService`, `CoordinatorRuntime`)
 
 mod answer;
+mod driver;
 mod loader;
-mod shard;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use klamm_coordinator::group::{DeletedTopic, GroupConfig, GroupShard, ListFilter, partition_for};
-use klamm_coordinator::outcome::{Outcome, RequestToken};
+use klamm_coordinator::runtime::{Effects, RequestToken};
 use klamm_metadata::delta::{ImageDelta, PartitionDelta};
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::compression::Compression;
 use klamm_protocol::ids::{BrokerId, PartitionIndex};
 use klamm_protocol::messages::list_groups_response::ListedGroup;
-use klamm_protocol::time::Now;
 use tokio::runtime::Handle;
 use tracing::error;
 
 pub(crate) use self::answer::Pending;
-use self::shard::Coordinator;
+use self::driver::{Coordinator, Settings};
 use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::config::{BrokerConfig, GroupsConfig};
 use crate::replica::replica_manager::ReplicaManager;
 
-/// What every coordinator is started with.
-#[derive(Debug, Clone)]
-struct Settings {
-    group: GroupConfig,
-    /// `offsets.topic.compression.codec`
-    compression: Compression,
-    /// `offsets.load.buffer.size`
-    load_buffer_bytes: u64,
-}
-
-impl Settings {
-    fn new(config: &GroupsConfig) -> Self {
-        let size = |value: i32| usize::try_from(value).unwrap_or_default();
-        let compression = u8::try_from(config.offsets_topic_compression_codec)
-            .ok()
-            .and_then(|id| Compression::from_id(id).ok())
-            .expect("the table allows the ids of codecs only");
-        Self {
-            group: GroupConfig {
-                min_session_timeout_ms: config.min_session_timeout_ms,
-                max_session_timeout_ms: config.max_session_timeout_ms,
-                initial_rebalance_delay_ms: config.initial_rebalance_delay_ms,
-                max_size: size(config.max_size),
-                offset_metadata_max_size: size(config.offset_metadata_max_bytes),
-                offsets_retention_ms: config.offsets_retention_ms,
-                offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
-                offset_commit_timeout_ms: i64::from(config.offset_commit_timeout_ms),
-            },
-            compression,
-            load_buffer_bytes: u64::try_from(config.offsets_load_buffer_size).unwrap_or(1),
-        }
+fn settings(config: &GroupsConfig) -> Settings<GroupConfig> {
+    let size = |value: i32| usize::try_from(value).unwrap_or_default();
+    let compression = u8::try_from(config.offsets_topic_compression_codec)
+        .ok()
+        .and_then(|id| Compression::from_id(id).ok())
+        .expect("the table allows the ids of codecs only");
+    Settings {
+        shard: GroupConfig {
+            min_session_timeout_ms: config.min_session_timeout_ms,
+            max_session_timeout_ms: config.max_session_timeout_ms,
+            initial_rebalance_delay_ms: config.initial_rebalance_delay_ms,
+            max_size: size(config.max_size),
+            offset_metadata_max_size: size(config.offset_metadata_max_bytes),
+            offsets_retention_ms: config.offsets_retention_ms,
+            offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+            offset_commit_timeout_ms: i64::from(config.offset_commit_timeout_ms),
+        },
+        compression,
+        load_buffer_bytes: u64::try_from(config.offsets_load_buffer_size).unwrap_or(1),
     }
 }
 
 /// The coordinators, by their partition.
 pub(crate) struct GroupCoordinators {
     broker_id: BrokerId,
-    settings: Settings,
+    settings: Settings<GroupConfig>,
     replicas: Arc<ReplicaManager>,
     runtime: Handle,
-    coordinators: RwLock<BTreeMap<PartitionIndex, Arc<Coordinator>>>,
+    coordinators: RwLock<BTreeMap<PartitionIndex, Arc<Coordinator<GroupShard>>>>,
 }
 
 impl GroupCoordinators {
@@ -80,7 +68,7 @@ impl GroupCoordinators {
     ) -> Self {
         Self {
             broker_id: config.node_id,
-            settings: Settings::new(&config.groups),
+            settings: settings(&config.groups),
             replicas,
             runtime,
             coordinators: RwLock::default(),
@@ -141,7 +129,10 @@ impl GroupCoordinators {
         }
         for coordinator in self.all() {
             let deleted = Arc::clone(&deleted);
-            self.runtime.spawn_blocking(move || coordinator.on_topics_deleted(&deleted));
+            self.runtime.spawn_blocking(move || {
+                coordinator
+                    .notify(move |shard, effects| shard.on_topics_deleted(&deleted, effects));
+            });
         }
     }
 
@@ -150,11 +141,14 @@ impl GroupCoordinators {
         self.end_all();
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PartitionIndex, Arc<Coordinator>>> {
+    fn write(
+        &self,
+    ) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PartitionIndex, Arc<Coordinator<GroupShard>>>>
+    {
         self.coordinators.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn all(&self) -> Vec<Arc<Coordinator>> {
+    fn all(&self) -> Vec<Arc<Coordinator<GroupShard>>> {
         let coordinators = self.coordinators.read().unwrap_or_else(PoisonError::into_inner);
         coordinators.values().map(Arc::clone).collect()
     }
@@ -164,43 +158,45 @@ impl GroupCoordinators {
         &self,
         image: &ClusterImage,
         group_id: &str,
-    ) -> Result<Arc<Coordinator>, ErrorCode> {
+    ) -> Result<Arc<Coordinator<GroupShard>>, ErrorCode> {
         let index = partition_of(image, group_id).ok_or(ErrorCode::NotCoordinator)?;
         let coordinators = self.coordinators.read().unwrap_or_else(PoisonError::into_inner);
         coordinators.get(&index).map(Arc::clone).ok_or(ErrorCode::NotCoordinator)
     }
 
     /// Has the coordinator of a group decide on a request, at once; the answer may take longer.
-    pub(crate) fn ask(
+    pub(crate) fn send_request(
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, &mut Effects<GroupShard>),
     ) -> Pending {
-        Pending(self.coordinator_of(image, group_id).and_then(|coordinator| coordinator.ask(event)))
+        let coordinator = self.coordinator_of(image, group_id);
+        Pending(coordinator.and_then(|coordinator| coordinator.send_request(event)))
     }
 
-    /// Like [`Self::ask`], for requests in which an empty group id is invalid whoever is asked.
-    pub(crate) fn ask_of_members(
+    /// Like [`Self::send_request`], for requests in which an empty group id is invalid on every
+    /// broker.
+    pub(crate) fn send_member_request(
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, RequestToken, Now) -> Outcome,
+        event: impl FnOnce(&mut GroupShard, RequestToken, &mut Effects<GroupShard>),
     ) -> Pending {
         if group_id.is_empty() {
             return Pending(Err(ErrorCode::InvalidGroupId));
         }
-        self.ask(image, group_id, event)
+        self.send_request(image, group_id, event)
     }
 
-    /// Has the coordinator of a group answer something that needs no record.
-    pub(crate) fn look<R>(
+    /// Has the coordinator of a group answer something that waits for nothing.
+    pub(crate) fn call<R>(
         &self,
         image: &ClusterImage,
         group_id: &str,
-        event: impl FnOnce(&mut GroupShard, Now) -> R,
+        event: impl FnOnce(&mut GroupShard, &mut Effects<GroupShard>) -> R,
     ) -> Result<R, ErrorCode> {
-        self.coordinator_of(image, group_id)?.look(event)
+        self.coordinator_of(image, group_id)?.call(event)
     }
 
     /// The groups of all coordinators of this broker.
@@ -210,7 +206,7 @@ impl GroupCoordinators {
     pub(crate) fn list(&self, filter: &ListFilter) -> Result<Vec<ListedGroup>, ErrorCode> {
         let mut groups = Vec::new();
         for coordinator in self.all() {
-            match coordinator.look(|shard, _| shard.on_list_groups(filter)) {
+            match coordinator.call(|shard, _| shard.on_list_groups(filter)) {
                 Ok(listed) => groups.extend(listed),
                 // Whoever coordinates them now lists them.
                 Err(ErrorCode::NotCoordinator) => {}

@@ -2,4 +2,4 @@
 //! Pure: no IO, no clock, no async. Time comes in as a `Now`, randomness as a `Uuid`.
 
 pub mod group;
-pub mod outcome;
+pub mod runtime;

@@ -1,6 +1,6 @@
 //! The answer to a request that a coordinator has been asked, when it comes.
 
-use klamm_coordinator::outcome::Response;
+use klamm_coordinator::group::Response;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::delete_groups_response::DeletableGroupResult;
 use klamm_protocol::messages::join_group_response::JoinGroupResponse;

@@ -1,6 +1,6 @@
-//! Reading a partition of `__consumer_offsets` from its start, so that its groups can be coordinated.
+//! Reading a coordinator's partition from its start, so that its shard can run.
 
-use klamm_coordinator::group::{GroupLoader, ReplayError, Replayed};
+use klamm_coordinator::runtime::{Shard, ShardLoader};
 use klamm_log::error::{ReadError, Severity};
 use klamm_log::log_reader::{FetchSpec, LogView};
 use klamm_protocol::batch::{BatchError, Batches, RecordBatch};
@@ -13,7 +13,7 @@ const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
 
 /// Why a partition cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LoadError {
+pub(super) enum LoadError<E> {
     #[error("cannot be read: {0}")]
     Read(#[from] ReadError),
     #[error("holds a damaged batch at or above offset {offset}: {source}")]
@@ -23,10 +23,10 @@ pub(super) enum LoadError {
     #[error("holds a damaged control record at offset {offset}: {source}")]
     Control { offset: Offset, source: ControlRecordError },
     #[error("holds a record at offset {offset} that cannot be replayed: {source}")]
-    Replay { offset: Offset, source: ReplayError },
+    Replay { offset: Offset, source: E },
 }
 
-impl LoadError {
+impl<E> LoadError<E> {
     /// Trying again later may succeed.
     pub(super) fn passes(&self) -> bool {
         match self {
@@ -39,22 +39,13 @@ impl LoadError {
     }
 }
 
-/// What was read.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) loader: GroupLoader,
-    pub(super) records: u64,
-    /// Records of types that no version of Kafka up to 4.3.1 writes.
-    pub(super) unknown: u64,
-}
-
 /// Replays all records of the view; `None` when `stopped` says so meanwhile. Blocks.
-pub(super) fn load(
+pub(super) fn load<S: Shard>(
+    mut loader: ShardLoader<S>,
     view: &LogView,
     buffer_bytes: u64,
     stopped: impl Fn() -> bool,
-) -> Result<Option<Loaded>, LoadError> {
-    let mut loaded = Loaded { loader: GroupLoader::new(), records: 0, unknown: 0 };
+) -> Result<Option<ShardLoader<S>>, LoadError<S::ReplayError>> {
     let mut offset = view.log_start();
     while offset < view.log_end() {
         if stopped() {
@@ -68,51 +59,54 @@ pub(super) fn load(
         })?;
         // What is left of the log has been compacted away.
         let Some(records) = fetched.records else { break };
-        offset = loaded.replay_batches(Batches::new(records.read()?), offset)?;
+        offset = replay_batches(&mut loader, Batches::new(records.read()?), offset)?;
     }
-    Ok(Some(loaded))
+    Ok(Some(loader))
 }
 
-impl Loaded {
-    /// Replays what is at or above `from`, and returns the offset to go on with.
-    fn replay_batches(&mut self, batches: Batches, from: Offset) -> Result<Offset, LoadError> {
-        let mut next = from;
-        for batch in batches {
-            let batch = batch.map_err(|source| LoadError::Batch { offset: next, source })?;
-            self.replay_batch(&batch, from)?;
-            next = batch.header.next_offset();
-        }
-        if next == from { Err(LoadError::NoBatch { offset: from }) } else { Ok(next) }
+/// Replays what is at or above `from`, and returns the offset to go on with.
+fn replay_batches<S: Shard>(
+    loader: &mut ShardLoader<S>,
+    batches: Batches,
+    from: Offset,
+) -> Result<Offset, LoadError<S::ReplayError>> {
+    let mut next = from;
+    for batch in batches {
+        let batch = batch.map_err(|source| LoadError::Batch { offset: next, source })?;
+        replay_batch(loader, &batch, from)?;
+        next = batch.header.next_offset();
     }
+    if next == from { Err(LoadError::NoBatch { offset: from }) } else { Ok(next) }
+}
 
-    fn replay_batch(&mut self, batch: &RecordBatch, from: Offset) -> Result<(), LoadError> {
-        let header = batch.header;
-        let damaged = |source| LoadError::Batch { offset: header.base_offset, source };
-        batch.check_crc().map_err(damaged)?;
-        for record in batch.records(MAX_DECOMPRESSED_BYTES).map_err(damaged)? {
-            let record = record.map_err(damaged)?;
-            let offset = record.offset;
-            if offset < from {
-                continue;
-            }
-            self.records += 1;
-            if header.is_control() {
-                let control = ControlRecord::read(&record)
-                    .map_err(|source| LoadError::Control { offset, source })?;
-                if let Some(ControlRecord::EndTransaction(end)) = control {
-                    self.loader.replay_txn_marker(header.producer_id, end.committed);
-                }
-                continue;
-            }
-            let key = record.key.unwrap_or_default();
-            let replayed = self
-                .loader
-                .replay(offset, producer_of(batch), key, record.value)
-                .map_err(|source| LoadError::Replay { offset, source })?;
-            self.unknown += u64::from(matches!(replayed, Replayed::UnknownType { .. }));
+fn replay_batch<S: Shard>(
+    loader: &mut ShardLoader<S>,
+    batch: &RecordBatch,
+    from: Offset,
+) -> Result<(), LoadError<S::ReplayError>> {
+    let header = batch.header;
+    let damaged = |source| LoadError::Batch { offset: header.base_offset, source };
+    batch.check_crc().map_err(damaged)?;
+    for record in batch.records(MAX_DECOMPRESSED_BYTES).map_err(damaged)? {
+        let record = record.map_err(damaged)?;
+        let offset = record.offset;
+        if offset < from {
+            continue;
         }
-        Ok(())
+        if header.is_control() {
+            let control = ControlRecord::read(&record)
+                .map_err(|source| LoadError::Control { offset, source })?;
+            if let Some(ControlRecord::EndTransaction(end)) = control {
+                loader.replay_end_transaction(header.producer_id, end.committed);
+            }
+            continue;
+        }
+        let key = record.key.unwrap_or_default();
+        loader
+            .replay(offset, producer_of(batch), key, record.value)
+            .map_err(|source| LoadError::Replay { offset, source })?;
     }
+    Ok(())
 }
 
 /// The producer whose transaction a batch belongs to, or -1.

@@ -3,7 +3,7 @@
 
 use crate::log::Extent;
 use bytes::Bytes;
-use klamm_coordinator::outcome::Record as GroupRecord;
+use klamm_coordinator::runtime::EncodedRecord as GroupRecord;
 use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;

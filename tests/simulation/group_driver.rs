@@ -1,6 +1,5 @@
-//! The driver of the group coordinator on its partition of `__consumer_offsets`, as
-//! `src/coordinator/shard.rs` is for real: loads when the partition is led, appends what is decided,
-//! answers, and ends when the partition moves.
+//! The group coordinator on its partition of `__consumer_offsets`: the runtime that ships, on a
+//! simulated log.
 
 use crate::batch::Payload;
 use crate::log_directories::PartitionDisk;
@@ -10,26 +9,17 @@ use crate::node::NodeTimer;
 use crate::observation::Observation;
 use crate::plant::Plant;
 use crate::replica::{Replica, header};
-use klamm_coordinator::group::{GroupConfig, GroupLoader, GroupShard, JoinGroup};
-use klamm_coordinator::outcome::{Outcome, Record, Reply, RequestToken, Response};
+use klamm_coordinator::group::{GroupConfig, GroupShard, JoinGroup, Response};
+use klamm_coordinator::runtime::{
+    CoordinatorRuntime, Driver, Effects, EncodedRecord, RequestToken, ShardLoader,
+};
 use klamm_log::producer_state::AppendOrigin;
 use klamm_protocol::ids::Offset;
+use klamm_protocol::messages::offset_commit_request::{
+    OffsetCommitRequest, OffsetCommitRequestPartition,
+};
 use klamm_protocol::messages::offset_commit_response::OffsetCommitResponse;
 use klamm_protocol::{ErrorCode, Uuid};
-use std::collections::BTreeMap;
-
-/// What a version of JoinGroup, SyncGroup and OffsetCommit the members speak.
-const JOIN_VERSION: i16 = 5;
-const SYNC_VERSION: i16 = 4;
-const COMMIT_VERSION: i16 = 9;
-
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Ended,
-    Loading,
-    Active(Box<GroupShard>),
-}
 
 /// A request that waits; of a commit also what it commits.
 #[derive(Debug)]
@@ -40,13 +30,59 @@ struct Waiting {
     generation: i32,
 }
 
-#[derive(Debug, Default)]
+type Runtime = CoordinatorRuntime<GroupShard, Waiting>;
+
+#[derive(Debug)]
 pub(crate) struct GroupDriver {
-    state: State,
-    waiting: BTreeMap<RequestToken, Waiting>,
-    next_token: u64,
+    runtime: Runtime,
     /// How often a coordinator has begun here: names the load that may end.
     begun: u64,
+}
+
+impl Default for GroupDriver {
+    fn default() -> Self {
+        Self { runtime: Runtime::ended(), begun: 0 }
+    }
+}
+
+/// The partition and the network during one event.
+struct Io<'a, 'w> {
+    replica: &'a mut Replica,
+    partition: &'a mut PartitionDisk,
+    step: &'a mut NodeStep<'w>,
+}
+
+impl Driver<GroupShard, Waiting> for Io<'_, '_> {
+    fn append(&mut self, records: &[EncodedRecord]) -> Result<Offset, ErrorCode> {
+        records.iter().filter_map(deleted).for_each(|seen| self.step.observe(seen));
+        let header = header(records.len(), self.step.now_ms);
+        let payload = Payload::Groups(records.to_vec());
+        let origin = AppendOrigin::Coordinator;
+        let appended = self.replica.append(header, payload, origin, self.partition, self.step)?;
+        Ok(appended.first_offset)
+    }
+
+    fn reply(&mut self, waiting: Waiting, response: Response) {
+        if let Some(seen) = joined(&response, self.partition) {
+            self.step.observe(seen);
+        }
+        waiting.answer(response, self.step);
+    }
+}
+
+impl Waiting {
+    fn answer(self, response: Response, step: &mut NodeStep<'_>) {
+        if let Response::OffsetCommit(response) = &response
+            && is_committed(response)
+        {
+            for (partition, offset) in self.commits {
+                let generation = self.generation;
+                step.observe(Observation::OffsetCommitted { generation, partition, offset });
+            }
+        }
+        let (call, answer) = (self.call, GroupAnswer::Answered(response));
+        step.answer(self.to, Message::GroupAnswer { call, answer });
+    }
 }
 
 fn config() -> GroupConfig {
@@ -63,23 +99,18 @@ impl GroupDriver {
     /// The partition is led here from now on.
     pub(crate) fn begin(&mut self, step: &mut NodeStep<'_>) {
         self.begun += 1;
-        self.state = State::Loading;
+        self.runtime = Runtime::loading();
         let delay_ms = step.random.between(0, 20);
         step.after(delay_ms, NodeTimer::LoadGroups(self.begun));
     }
 
     /// The partition is led elsewhere. Whoever waits is sent there.
     pub(crate) fn end(&mut self, step: &mut NodeStep<'_>) {
-        if let State::Active(shard) = std::mem::take(&mut self.state) {
-            self.send(shard.on_unloaded(), step);
-        }
+        self.runtime.unload(|waiting, response| waiting.answer(response, step));
     }
 
     pub(crate) fn next_deadline_ms(&self) -> i64 {
-        match &self.state {
-            State::Active(shard) => shard.next_deadline_ms(),
-            State::Ended | State::Loading => i64::MAX,
-        }
+        self.runtime.next_deadline_ms().unwrap_or(i64::MAX)
     }
 
     pub(crate) fn load(
@@ -90,10 +121,10 @@ impl GroupDriver {
         step: &mut NodeStep<'_>,
     ) {
         let (Some(replica), Some(partition)) = (replica, partition) else { return };
-        if begun != self.begun || !matches!(self.state, State::Loading) {
+        if begun != self.begun {
             return;
         }
-        let mut loader = GroupLoader::new();
+        let mut loader = ShardLoader::new(config());
         for batch in partition.log.batches() {
             let Payload::Groups(records) = &batch.payload else { continue };
             for (record, offset) in records.iter().zip(batch.base_offset..) {
@@ -101,8 +132,9 @@ impl GroupDriver {
                 replayed.expect("what a coordinator wrote can be read");
             }
         }
-        let shard = loader.on_loaded(config(), partition.log.end(), step.now);
-        self.state = State::Active(Box::new(shard));
+        let active = loader.into_active(partition.log.end(), step.now);
+        let now = step.now;
+        self.runtime.on_loaded(active, now, &mut Io { replica, partition, step });
         self.on_progress(Some(replica), Some(partition), step);
     }
 
@@ -114,13 +146,12 @@ impl GroupDriver {
         step: &mut NodeStep<'_>,
     ) {
         let (Some(replica), Some(partition)) = (replica, partition) else { return };
-        let State::Active(shard) = &mut self.state else { return };
         let committed_end = match step.plant {
             Plant::OffsetsShownBeforeCommit => partition.log.end(),
             _ => replica.high_watermark,
         };
-        let outcome = shard.on_committed(committed_end, step.now);
-        self.perform(outcome, replica, partition, step);
+        let now = step.now;
+        self.runtime.on_committed(committed_end, now, &mut Io { replica, partition, step });
     }
 
     pub(crate) fn on_tick(
@@ -130,13 +161,14 @@ impl GroupDriver {
         step: &mut NodeStep<'_>,
     ) {
         let (Some(replica), Some(partition)) = (replica, partition) else { return };
+        let now = step.now;
         for _ in 0..100 {
-            let State::Active(shard) = &mut self.state else { return };
-            if shard.next_deadline_ms() > step.now_ms {
+            if self.next_deadline_ms() > step.now_ms {
                 return;
             }
-            let outcome = shard.on_tick(step.now);
-            self.perform(outcome, replica, partition, step);
+            let mut io =
+                Io { replica: &mut *replica, partition: &mut *partition, step: &mut *step };
+            self.runtime.on_tick(now, &mut io);
         }
         panic!("a group coordinator is never done with what is due");
     }
@@ -149,98 +181,83 @@ impl GroupDriver {
         partition: Option<&mut PartitionDisk>,
         step: &mut NodeStep<'_>,
     ) {
-        let refusal = match &self.state {
-            State::Active(_) => None,
-            State::Loading => Some(ErrorCode::CoordinatorLoadInProgress),
-            State::Ended => Some(ErrorCode::NotCoordinator),
-        };
-        let (Some(replica), Some(partition), None) = (replica, partition, refusal) else {
-            let answer = GroupAnswer::Refused(refusal.unwrap_or(ErrorCode::NotCoordinator));
+        let (Some(replica), Some(partition)) = (replica, partition) else {
+            let answer = GroupAnswer::Refused(ErrorCode::NotCoordinator);
             return step.answer(to, Message::GroupAnswer { call, answer });
         };
-        let State::Active(shard) = &mut self.state else { return };
-        let token = RequestToken(self.next_token);
-        let (mut commits, mut generation) = (Vec::new(), -1);
-        let now = step.now;
-        let outcome = match request {
-            GroupRequest::Heartbeat(request) => {
-                let answer = GroupAnswer::Heartbeat(shard.on_heartbeat(&request, now));
-                return step.answer(to, Message::GroupAnswer { call, answer });
-            }
-            GroupRequest::Join(join) => {
-                let member_uuid = random_uuid(step);
-                let join = JoinGroup { token, version: JOIN_VERSION, member_uuid, ..join };
-                shard.on_join_group(&join, now)
-            }
-            GroupRequest::Sync(request) => shard.on_sync_group(token, SYNC_VERSION, &request, now),
-            GroupRequest::Commit(request) => {
-                generation = request.generation_id_or_member_epoch;
-                let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
-                commits.extend(partitions.map(|partition| {
-                    let id = usize::try_from(partition.partition_index).expect("an index");
-                    (id, partition.committed_offset)
-                }));
-                shard.on_offset_commit(token, COMMIT_VERSION, &request, now)
-            }
-            GroupRequest::FetchOffsets(group) => shard.on_offset_fetch(token, &group, true),
-        };
-        self.next_token += 1;
-        self.waiting.insert(token, Waiting { to, call, commits, generation });
-        self.perform(outcome, replica, partition, step);
+        let decided = self.decide((to, call), request, &mut Io { replica, partition, step });
+        if let Some(answer) = decided {
+            step.answer(to, Message::GroupAnswer { call, answer });
+        }
         self.on_progress(Some(replica), Some(partition), step);
     }
 
-    /// Sends the replies and appends the records; a refusal by the log is another outcome.
-    fn perform(
+    /// Has a request decided on; returns the answer if there is one at once.
+    fn decide(
         &mut self,
-        decided: Outcome,
-        replica: &mut Replica,
-        partition: &mut PartitionDisk,
-        step: &mut NodeStep<'_>,
-    ) {
-        let mut outcome = decided;
-        loop {
-            outcome.replies.iter().filter_map(|reply| joined(reply, partition)).for_each(|seen| {
-                step.observe(seen);
-            });
-            self.send(std::mem::take(&mut outcome.replies), step);
-            if outcome.records.is_empty() {
-                return;
+        (to, call): (Sender, CallId),
+        request: GroupRequest,
+        io: &mut Io<'_, '_>,
+    ) -> Option<GroupAnswer> {
+        let now = io.step.now;
+        let mut waiting = Waiting { to, call, commits: Vec::new(), generation: -1 };
+        let sent = match request {
+            GroupRequest::Heartbeat(request) => {
+                let event = |shard: &mut GroupShard, effects: &mut Effects<GroupShard>| {
+                    shard.on_heartbeat(&request, effects)
+                };
+                let heartbeat = self.runtime.call(event, now, io);
+                return Some(heartbeat.map_or_else(GroupAnswer::Refused, GroupAnswer::Heartbeat));
             }
-            outcome.records.iter().filter_map(deleted).for_each(|seen| step.observe(seen));
-            let header = header(outcome.records.len(), step.now_ms);
-            let payload = Payload::Groups(std::mem::take(&mut outcome.records));
-            let origin = AppendOrigin::Coordinator;
-            let appended = replica.append(header, payload, origin, partition, step);
-            let State::Active(shard) = &mut self.state else { return };
-            match appended {
-                Ok(appended) => {
-                    return shard.on_appended(appended.first_offset, step.now);
-                }
-                Err(error) => outcome = shard.on_append_failed(error, step.now),
+            GroupRequest::Join(join) => {
+                // Drawn only for a request that is looked at, as a real driver does.
+                let is_active = self.runtime.is_active();
+                let member_uuid = if is_active { random_uuid(io.step) } else { Uuid::ZERO };
+                self.send(waiting, io, |shard, token, effects| {
+                    let join = JoinGroup { token, member_uuid, ..join };
+                    shard.on_join_group(&join, effects);
+                })
             }
-        }
+            GroupRequest::Sync(request) => self.send(waiting, io, |shard, token, effects| {
+                shard.on_sync_group(token, &request, false, effects);
+            }),
+            GroupRequest::Commit(request) => {
+                waiting.generation = request.generation_id_or_member_epoch;
+                waiting.commits = commits(&request);
+                self.send(waiting, io, |shard, token, effects| {
+                    shard.on_offset_commit(token, &request, true, effects);
+                })
+            }
+            GroupRequest::FetchOffsets(group) => self.send(waiting, io, |shard, token, effects| {
+                shard.on_offset_fetch(token, &group, true, effects);
+            }),
+        };
+        sent.err().map(GroupAnswer::Refused)
     }
 
-    fn send(&mut self, replies: Vec<Reply>, step: &mut NodeStep<'_>) {
-        for Reply { token, response } in replies {
-            let waiting = self.waiting.remove(&token).expect("every request is answered once");
-            if let Response::OffsetCommit(response) = &response
-                && is_committed(response)
-            {
-                for (partition, offset) in waiting.commits {
-                    let generation = waiting.generation;
-                    step.observe(Observation::OffsetCommitted { generation, partition, offset });
-                }
-            }
-            let (call, answer) = (waiting.call, GroupAnswer::Answered(response));
-            step.answer(waiting.to, Message::GroupAnswer { call, answer });
-        }
+    fn send(
+        &mut self,
+        waiting: Waiting,
+        io: &mut Io<'_, '_>,
+        event: impl FnOnce(&mut GroupShard, RequestToken, &mut Effects<GroupShard>),
+    ) -> Result<(), ErrorCode> {
+        let now = io.step.now;
+        self.runtime.send_request(waiting, event, now, io)
     }
 }
 
+/// The partitions of a commit, with their offsets.
+fn commits(request: &OffsetCommitRequest) -> Vec<(usize, Offset)> {
+    let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    let commit = |partition: &OffsetCommitRequestPartition| {
+        let id = usize::try_from(partition.partition_index).expect("an index");
+        (id, partition.committed_offset)
+    };
+    partitions.map(commit).collect()
+}
+
 /// What a tombstone deletes, by the version of its key (Kafka's CoordinatorRecordType).
-fn deleted(record: &Record) -> Option<Observation> {
+fn deleted(record: &EncodedRecord) -> Option<Observation> {
     if record.value.is_some() {
         return None;
     }
@@ -250,9 +267,10 @@ fn deleted(record: &Record) -> Option<Observation> {
     })
 }
 
-/// A member has joined the group: which one of those that had the name one after another, the log says.
-fn joined(reply: &Reply, partition: &PartitionDisk) -> Option<Observation> {
-    let Response::JoinGroup(answer) = &reply.response else { return None };
+/// A member has joined the group: which one of those that had the name one after another, the log
+/// says.
+fn joined(response: &Response, partition: &PartitionDisk) -> Option<Observation> {
+    let Response::JoinGroup(answer) = response else { return None };
     if answer.error_code != ErrorCode::None.code() {
         return None;
     }
@@ -264,8 +282,9 @@ fn joined(reply: &Reply, partition: &PartitionDisk) -> Option<Observation> {
     Some(Observation::Joined { member: answer.member_id.clone(), deletions })
 }
 
-/// Whether a record deletes the group that the members are in: its key is the version, then the name with its length.
-fn deletes_group(record: &Record) -> bool {
+/// Whether a record deletes the group that the members are in: its key is the version, then the
+/// name with its length.
+fn deletes_group(record: &EncodedRecord) -> bool {
     matches!(deleted(record), Some(Observation::GroupDeleted))
         && record.key[4..] == *group_id().as_bytes()
 }

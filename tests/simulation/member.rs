@@ -7,8 +7,8 @@ use crate::observation::Observation;
 use crate::scenario::{MEMBER_SESSION_MS, REBALANCE_MS};
 use bytes::Bytes;
 use bytestring::ByteString;
-use klamm_coordinator::group::JoinGroup;
-use klamm_coordinator::outcome::{RequestToken, Response};
+use klamm_coordinator::group::{JoinGroup, Response};
+use klamm_coordinator::runtime::RequestToken;
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
 use klamm_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
@@ -151,13 +151,14 @@ impl Member {
         }
     }
 
-    /// The coordinator fills in what it is to decide: the token, the version, a new member's id.
+    /// The coordinator fills in what it is to decide: the token and a new member's id.
     fn join(&self, call: CallId) -> GroupRequest {
         let protocol =
             JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"m") };
         GroupRequest::Join(JoinGroup {
             token: RequestToken(call),
-            version: 0,
+            requires_known_member_id: true,
+            supports_skipping_assignment: false,
             client_id: "member".into(),
             client_host: "/127.0.0.1".into(),
             member_uuid: Uuid::ZERO,

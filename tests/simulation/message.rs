@@ -3,7 +3,7 @@
 use crate::batch::{PartitionBatch, PartitionId, Value};
 use bytestring::ByteString;
 use klamm_coordinator::group::JoinGroup;
-use klamm_coordinator::outcome::Response as GroupResponse;
+use klamm_coordinator::group::Response as GroupResponse;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::messages::alter_partition_request::AlterPartitionRequest;

@@ -1,14 +1,23 @@
 //! One classic group: its members, generation and protocol. Knows no timers, replies or records.
 //!
-//! Invariants: every static member's instance id maps to a member of the group; `awaiting_join` counts the
-//! members with a JoinGroup request waiting; a pending member is never a member; the leader, if any, is a
-//! member once the group has joined. (Kafka: `ClassicGroup`)
+//! Invariants: every static member's instance id maps to a member of the group; `awaiting_join`
+//! counts the members with a JoinGroup request waiting; a pending member is never a member; the
+//! leader, if any, is a member once the group has joined. (Kafka: `ClassicGroup`)
 
-pub(crate) mod load;
+pub(crate) mod context;
+mod describe;
+mod heartbeat;
+pub(crate) mod join;
+mod leave;
+mod load;
 pub(crate) mod member;
-pub(crate) mod protocols;
+mod protocols;
+mod rebalance;
+mod session;
 pub(crate) mod state;
-pub(crate) mod subscription;
+pub(crate) mod static_member;
+mod subscription;
+mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +28,7 @@ use self::member::Member;
 use self::protocols::ProtocolCounts;
 use self::state::State;
 use super::detach::detach;
-use crate::outcome::RequestToken;
+use crate::runtime::RequestToken;
 
 /// The wait for more members before the first rebalance of an empty group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +41,8 @@ pub(crate) struct InitialRebalance {
     pub(crate) new_member_added: bool,
 }
 
-/// A group of consumers (or Connect workers, or schema registries) that the old protocol coordinates.
+/// A group of consumers (or Connect workers, or schema registries) that the old protocol
+/// coordinates.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClassicGroup {
     pub(crate) group_id: ByteString,

@@ -7,7 +7,8 @@ pub struct GroupConfig {
     pub min_session_timeout_ms: i32,
     /// `group.max.session.timeout.ms`
     pub max_session_timeout_ms: i32,
-    /// `group.initial.rebalance.delay.ms`: how long the first rebalance of an empty group waits for more members.
+    /// `group.initial.rebalance.delay.ms`: how long the first rebalance of an empty group waits for
+    /// more members.
     pub initial_rebalance_delay_ms: i32,
     /// `group.max.size`: members in one group.
     pub max_size: usize,
@@ -36,7 +37,7 @@ impl Default for GroupConfig {
     }
 }
 
-/// How long a new member may wait for its first JoinGroup answer. It cannot heartbeat yet, and a client that
-/// gave up and came again would otherwise leave dead members in the rebalance for ever.
+/// How long a new member may wait for its first JoinGroup answer. It cannot heartbeat yet, and a
+/// client that gave up and came again would otherwise leave dead members in the rebalance for ever.
 /// (`classicGroupNewMemberJoinTimeoutMs` of Kafka's `GroupCoordinatorConfig`)
 pub(crate) const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1_000;

@@ -3,45 +3,42 @@
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::delete_groups_response::DeletableGroupResult;
-use klamm_protocol::time::Now;
 
 use super::classic::state::State;
-use super::draft::Draft;
 use super::offsets::Offsets;
 use super::record::GroupRecord;
 use super::shard::GroupShard;
-use crate::outcome::{Outcome, RequestToken, Response};
+use crate::group::response::Response;
+use crate::runtime::{Effects, RequestToken};
 
 impl GroupShard {
     /// Deletes groups without members, and their offsets. The handler sends each partition its own
     /// groups, each of them once.
     pub fn on_delete_groups(
-        &mut self,
+        &self,
         token: RequestToken,
         group_ids: &[ByteString],
-        now: Now,
-    ) -> Outcome {
-        let mut draft = Draft::default();
+        effects: &mut Effects<Self>,
+    ) {
         let mut results = Vec::with_capacity(group_ids.len());
         for group_id in group_ids {
             let refusal = self.check_deletable(group_id).err();
             if refusal.is_none() {
-                draft.records.extend(offset_tombstones(&self.stored.offsets, group_id));
-                draft.records.push(GroupRecord::group_tombstone(group_id));
+                effects.records.extend(offset_tombstones(&self.offsets, group_id));
+                effects.write(GroupRecord::group_tombstone(group_id));
             }
             let error_code = refusal.unwrap_or(ErrorCode::None).code();
             results.push(DeletableGroupResult { group_id: group_id.clone(), error_code });
         }
-        draft.reply_when_committed(token, Response::DeleteGroups(results));
-        self.finish(draft, now)
+        effects.reply_when_committed(token, Response::DeleteGroups(results));
     }
 
     fn check_deletable(&self, group_id: &str) -> Result<(), ErrorCode> {
-        if self.stored.other_groups.contains_key(group_id) {
+        if self.is_not_run(group_id) {
             // Whether it has members cannot be known here.
             return Err(ErrorCode::NonEmptyGroup);
         }
-        let group = self.groups.get(group_id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let group = self.classic_group(group_id).ok_or(ErrorCode::GroupIdNotFound)?;
         if group.state() == State::Empty { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
     }
 }
@@ -70,9 +67,9 @@ mod tests {
 
     fn delete(harness: &mut Harness, group_ids: &[&'static str]) -> Vec<ErrorCode> {
         let group_ids: Vec<_> = group_ids.iter().map(|id| ByteString::from_static(id)).collect();
-        let token = harness.token();
-        let outcome = harness.shard.on_delete_groups(token, &group_ids, harness.now());
-        harness.perform(outcome);
+        let token = harness.send(|shard, token, effects| {
+            shard.on_delete_groups(token, &group_ids, effects);
+        });
         let Response::DeleteGroups(results) = harness.answer(token) else { panic!() };
         results.iter().map(|result| ErrorCode::from_code(result.error_code).unwrap()).collect()
     }

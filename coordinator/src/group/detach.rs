@@ -1,7 +1,8 @@
 //! Copies that let go of the frame they were decoded from.
 //!
-//! Decoded strings and bytes are slices of a request frame or of a block read from the log. State that lives for
-//! days must not keep such a buffer alive, so whatever is kept goes through here once.
+//! Decoded strings and bytes are slices of a request frame or of a block read from the log. State
+//! that lives for days must not keep such a buffer alive, so whatever is kept goes through here
+//! once.
 
 use bytes::Bytes;
 use bytestring::ByteString;

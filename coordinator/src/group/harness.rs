@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use klamm_protocol::ids::Offset;
+use klamm_protocol::messages::describe_groups_response::DescribedGroup;
+use klamm_protocol::messages::group_metadata_value::GroupMetadataValue;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
 use klamm_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use klamm_protocol::messages::join_group_response::JoinGroupResponse;
@@ -22,11 +25,15 @@ use klamm_protocol::messages::sync_group_response::SyncGroupResponse;
 use klamm_protocol::time::Now;
 use klamm_protocol::{ErrorCode, Uuid};
 
+use super::classic::ClassicGroup;
+use super::classic::join::JoinGroup;
 use super::config::GroupConfig;
-use super::join::JoinGroup;
-use super::loader::GroupLoader;
-use super::shard::GroupShard;
-use crate::outcome::{Outcome, Record, Reply, RequestToken, Response};
+use super::record::{GroupRecord, ReadRecord, read};
+use super::response::Response;
+use super::shard::{GroupShard, Timer};
+use crate::runtime::{
+    CoordinatorRuntime, Driver, Effects, EncodedRecord, RequestToken, ShardLoader,
+};
 
 pub(crate) const GROUP: &str = "g";
 pub(crate) const SESSION_MS: i32 = 10_000;
@@ -36,8 +43,11 @@ pub(crate) const TOPIC: &str = "topic-with-a-name";
 
 #[derive(Debug)]
 pub(crate) struct Harness {
-    pub(crate) shard: GroupShard,
-    pub(crate) log: Vec<Record>,
+    /// Requests are told apart by tokens of the harness: those of a shard begin anew with each
+    /// load.
+    runtime: CoordinatorRuntime<GroupShard, RequestToken>,
+    pub(crate) config: GroupConfig,
+    pub(crate) log: Vec<EncodedRecord>,
     /// The steady clock.
     pub(crate) now_ms: i64,
     /// How far the wall clock has been set ahead of it.
@@ -50,9 +60,44 @@ pub(crate) struct Harness {
     pub(crate) holds_commits: bool,
     /// The log's answer to the next append.
     pub(crate) next_append_error: Option<ErrorCode>,
+    requests: Requests,
+    next_token: u64,
+}
+
+/// Every request, until it is answered and afterwards.
+#[derive(Debug, Default)]
+struct Requests {
     waiting: BTreeSet<RequestToken>,
     answers: BTreeMap<RequestToken, Response>,
-    next_token: u64,
+}
+
+impl Requests {
+    fn on_reply(&mut self, token: RequestToken, response: Response) {
+        assert!(self.waiting.remove(&token), "{response:?} answers nothing that waits");
+        self.answers.insert(token, response);
+    }
+}
+
+/// The log and the requests, as the runtime drives them.
+struct TestDriver<'a> {
+    log: &'a mut Vec<EncodedRecord>,
+    next_append_error: &'a mut Option<ErrorCode>,
+    requests: &'a mut Requests,
+}
+
+impl Driver<GroupShard, RequestToken> for TestDriver<'_> {
+    fn append(&mut self, records: &[EncodedRecord]) -> Result<Offset, ErrorCode> {
+        if let Some(error) = self.next_append_error.take() {
+            return Err(error);
+        }
+        let base_offset = Offset::try_from(self.log.len()).unwrap();
+        self.log.extend_from_slice(records);
+        Ok(base_offset)
+    }
+
+    fn reply(&mut self, token: RequestToken, response: Response) {
+        self.requests.on_reply(token, response);
+    }
 }
 
 impl Harness {
@@ -65,14 +110,10 @@ impl Harness {
     }
 
     /// A shard that has read `log`, all of which is committed.
-    pub(crate) fn loaded(config: GroupConfig, log: Vec<Record>, now_ms: i64) -> Self {
-        let mut loader = GroupLoader::new();
-        for (offset, record) in (0..).zip(&log) {
-            loader.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
-        }
-        let log_end = i64::try_from(log.len()).unwrap();
+    pub(crate) fn loaded(config: GroupConfig, log: Vec<EncodedRecord>, now_ms: i64) -> Self {
         let mut harness = Self {
-            shard: loader.on_loaded(config, log_end, Now::at(now_ms)),
+            runtime: CoordinatorRuntime::loading(),
+            config,
             committed: log.len(),
             log,
             now_ms,
@@ -80,12 +121,122 @@ impl Harness {
             believed_ms: 0,
             holds_commits: false,
             next_append_error: None,
-            waiting: BTreeSet::new(),
-            answers: BTreeMap::new(),
+            requests: Requests::default(),
             next_token: 0,
         };
+        harness.load();
         harness.commit();
         harness
+    }
+
+    /// Reads the log; nothing of it is known to be committed yet.
+    pub(crate) fn load(&mut self) {
+        let mut loader = ShardLoader::new(self.config.clone());
+        for (offset, record) in (0..).zip(&self.log) {
+            loader.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
+        }
+        self.load_from(loader);
+    }
+
+    /// Goes on with a shard that has been loaded otherwise.
+    pub(crate) fn load_from(&mut self, loader: ShardLoader<GroupShard>) {
+        let log_end = Offset::try_from(self.log.len()).unwrap();
+        let now = self.now();
+        self.runtime = CoordinatorRuntime::loading();
+        self.with_runtime(|runtime, driver| {
+            runtime.on_loaded(loader.into_active(log_end, now), now, driver);
+        });
+    }
+
+    fn with_runtime<R>(
+        &mut self,
+        act: impl FnOnce(&mut CoordinatorRuntime<GroupShard, RequestToken>, &mut TestDriver<'_>) -> R,
+    ) -> R {
+        let mut driver = TestDriver {
+            log: &mut self.log,
+            next_append_error: &mut self.next_append_error,
+            requests: &mut self.requests,
+        };
+        act(&mut self.runtime, &mut driver)
+    }
+
+    pub(crate) fn shard(&self) -> &GroupShard {
+        self.runtime.shard()
+    }
+
+    pub(crate) fn shard_mut(&mut self) -> &mut GroupShard {
+        self.runtime.shard_mut()
+    }
+
+    /// The group that most tests are about.
+    pub(crate) fn group(&self) -> &ClassicGroup {
+        self.shard().classic_group(GROUP).expect("the group exists")
+    }
+
+    /// The last record of that group in the log.
+    pub(crate) fn stored_group(&self) -> GroupMetadataValue {
+        let records = self.log.iter().rev().filter_map(|record| {
+            match read(record.key.clone(), record.value.clone()).unwrap() {
+                ReadRecord::Group(GroupRecord::GroupMetadata { group_id, value })
+                    if group_id == GROUP =>
+                {
+                    Some(value)
+                }
+                _ => None,
+            }
+        });
+        records.flatten().next().expect("the group is stored")
+    }
+
+    pub(crate) fn next_deadline_ms(&self) -> i64 {
+        self.runtime.next_deadline_ms().expect("a group coordinator always waits for something")
+    }
+
+    pub(crate) fn is_set(&self, timer: &Timer) -> bool {
+        self.runtime.timers().is_set(timer)
+    }
+
+    /// Sends a request, whose answer may come later.
+    pub(crate) fn send(
+        &mut self,
+        event: impl FnOnce(&mut GroupShard, RequestToken, &mut Effects<GroupShard>),
+    ) -> RequestToken {
+        let token = self.token();
+        self.send_as(token, event);
+        token
+    }
+
+    fn send_as(
+        &mut self,
+        token: RequestToken,
+        event: impl FnOnce(&mut GroupShard, RequestToken, &mut Effects<GroupShard>),
+    ) {
+        let now = self.now();
+        let sent =
+            self.with_runtime(|runtime, driver| runtime.send_request(token, event, now, driver));
+        sent.expect("the coordinator is active");
+        self.commit_unless_held();
+    }
+
+    /// Has the shard do something at once.
+    pub(crate) fn call<R>(
+        &mut self,
+        event: impl FnOnce(&mut GroupShard, &mut Effects<GroupShard>) -> R,
+    ) -> R {
+        let now = self.now();
+        let called = self.with_runtime(|runtime, driver| runtime.call(event, now, driver));
+        self.commit_unless_held();
+        called.expect("the coordinator is active")
+    }
+
+    pub(crate) fn tick(&mut self) {
+        let now = self.now();
+        self.with_runtime(|runtime, driver| runtime.on_tick(now, driver));
+        self.commit_unless_held();
+    }
+
+    pub(crate) fn describe(&self, reports_missing: bool) -> DescribedGroup {
+        self.shard().on_describe_groups(&[GROUP.into()], reports_missing).remove(0)
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -99,40 +250,29 @@ impl Harness {
     /// Reads the log again, as after a restart.
     pub(crate) fn restart(self) -> Self {
         let (wall_ahead_ms, believed_ms) = (self.wall_ahead_ms, self.believed_ms);
-        let restarted = Self::loaded(self.shard.config.clone(), self.log, self.now_ms);
+        let restarted = Self::loaded(self.config, self.log, self.now_ms);
         Self { wall_ahead_ms, believed_ms, ..restarted }
     }
 
     /// The coordinator moves: who waits is answered, and what was not committed is lost.
     pub(crate) fn fail_over(&mut self) {
-        let config = self.shard.config.clone();
+        let requests = &mut self.requests;
+        self.runtime.unload(|token, response| requests.on_reply(token, response));
+        assert!(requests.waiting.is_empty(), "{:?} were never answered", requests.waiting);
         self.log.truncate(self.committed);
-        let next = Self::loaded(config, self.log.clone(), self.now_ms).shard;
-        let last = std::mem::replace(&mut self.shard, next);
-        self.note(last.on_unloaded());
-        assert!(self.waiting.is_empty(), "{:?} were never answered", self.waiting);
+        self.load();
+        self.commit();
     }
 
     pub(crate) fn token(&mut self) -> RequestToken {
         self.next_token += 1;
         let token = RequestToken(self.next_token);
-        self.waiting.insert(token);
+        self.requests.waiting.insert(token);
         token
     }
 
-    pub(crate) fn perform(&mut self, outcome: Outcome) {
-        self.note(outcome.replies);
-        if outcome.records.is_empty() {
-            return;
-        }
-        if let Some(error) = self.next_append_error.take() {
-            let failed = self.shard.on_append_failed(error, self.now());
-            return self.perform(failed);
-        }
-        let base_offset = i64::try_from(self.log.len()).unwrap();
-        self.log.extend(outcome.records);
-        self.shard.on_appended(base_offset, self.now());
-        if !self.holds_commits {
+    fn commit_unless_held(&mut self) {
+        while !self.holds_commits && self.committed < self.log.len() {
             self.commit();
         }
     }
@@ -143,44 +283,37 @@ impl Harness {
 
     pub(crate) fn commit_up_to(&mut self, records: usize) {
         self.committed = self.committed.max(records);
-        let end = i64::try_from(self.committed).unwrap();
-        let outcome = self.shard.on_committed(end, self.now());
-        self.perform(outcome);
-    }
-
-    pub(crate) fn note(&mut self, replies: Vec<Reply>) {
-        for reply in replies {
-            assert!(self.waiting.remove(&reply.token), "{reply:?} answers nothing that waits");
-            self.answers.insert(reply.token, reply.response);
-        }
+        let end = Offset::try_from(self.committed).unwrap();
+        let now = self.now();
+        self.with_runtime(|runtime, driver| runtime.on_committed(end, now, driver));
+        self.commit_unless_held();
     }
 
     /// Lets time pass, and everything happen that is due meanwhile.
     pub(crate) fn advance(&mut self, by_ms: i64) {
         let until_ms = self.now_ms + by_ms;
-        while self.shard.next_deadline_ms() <= until_ms {
-            self.now_ms = self.now_ms.max(self.shard.next_deadline_ms());
-            let outcome = self.shard.on_tick(self.now());
-            self.perform(outcome);
+        while self.next_deadline_ms() <= until_ms {
+            self.now_ms = self.now_ms.max(self.next_deadline_ms());
+            self.tick();
         }
         self.now_ms = until_ms;
     }
 
     pub(crate) fn waiting(&self) -> Vec<RequestToken> {
-        self.waiting.iter().copied().collect()
+        self.requests.waiting.iter().copied().collect()
     }
 
     pub(crate) fn find_answer(&self, token: RequestToken) -> Option<&Response> {
-        self.answers.get(&token)
+        self.requests.answers.get(&token)
     }
 
     pub(crate) fn is_waiting(&self, token: RequestToken) -> bool {
-        self.waiting.contains(&token)
+        self.requests.waiting.contains(&token)
     }
 
     #[track_caller]
     pub(crate) fn answer(&self, token: RequestToken) -> Response {
-        self.answers.get(&token).cloned().expect("the request was answered")
+        self.requests.answers.get(&token).cloned().expect("the request was answered")
     }
 
     #[track_caller]
@@ -197,20 +330,24 @@ impl Harness {
 
     // Requests.
 
+    /// Joins as a client that speaks this version of JoinGroup.
     pub(crate) fn join(&mut self, version: i16, request: JoinGroupRequest) -> RequestToken {
         let token = self.token();
         let mut uuid = [0; 16];
         uuid[8..].copy_from_slice(&token.0.to_be_bytes());
-        let join = JoinGroup {
-            token,
-            version,
-            client_id: "client".into(),
-            client_host: "/127.0.0.1".into(),
-            member_uuid: Uuid::from_bytes(uuid),
-            request,
-        };
-        let outcome = self.shard.on_join_group(&join, self.now());
-        self.perform(outcome);
+        let member_uuid = Uuid::from_bytes(uuid);
+        self.send_as(token, |shard, token, effects| {
+            let join = JoinGroup {
+                token,
+                requires_known_member_id: version >= 4,
+                supports_skipping_assignment: version >= 9,
+                client_id: "client".into(),
+                client_host: "/127.0.0.1".into(),
+                member_uuid,
+                request,
+            };
+            shard.on_join_group(&join, effects);
+        });
         token
     }
 
@@ -220,7 +357,6 @@ impl Harness {
         member_id: &ByteString,
         assignments: &[(&ByteString, &'static str)],
     ) -> RequestToken {
-        let token = self.token();
         let assignments = assignments.iter().map(|(member_id, assignment)| {
             let assignment = Bytes::from_static(assignment.as_bytes());
             SyncGroupRequestAssignment { member_id: (*member_id).clone(), assignment }
@@ -232,9 +368,7 @@ impl Harness {
             assignments: assignments.collect(),
             ..Default::default()
         };
-        let outcome = self.shard.on_sync_group(token, 4, &request, self.now());
-        self.perform(outcome);
-        token
+        self.send(|shard, token, effects| shard.on_sync_group(token, &request, false, effects))
     }
 
     pub(crate) fn heartbeat(&mut self, generation_id: i32, member_id: &ByteString) -> ErrorCode {
@@ -244,14 +378,14 @@ impl Harness {
             member_id: member_id.clone(),
             ..Default::default()
         };
-        self.shard.on_heartbeat(&request, self.now())
+        self.call(|shard, effects| shard.on_heartbeat(&request, effects))
     }
 
     pub(crate) fn leave_all(&mut self, members: Vec<MemberIdentity>) -> LeaveGroupResponse {
-        let token = self.token();
         let request = LeaveGroupRequest { group_id: GROUP.into(), members, ..Default::default() };
-        let outcome = self.shard.on_leave_group(token, &request, self.now());
-        self.perform(outcome);
+        let token = self.send(|shard, token, effects| {
+            shard.on_leave_group(token, &request, effects);
+        });
         let Response::LeaveGroup(response) = self.answer(token) else { panic!("not a LeaveGroup") };
         response
     }
@@ -261,21 +395,14 @@ impl Harness {
         ErrorCode::from_code(self.leave_all(vec![member]).members[0].error_code).unwrap()
     }
 
-    pub(crate) fn commit_request(
-        &mut self,
-        version: i16,
-        request: &OffsetCommitRequest,
-    ) -> RequestToken {
-        let token = self.token();
-        let outcome = self.shard.on_offset_commit(token, version, request, self.now());
-        self.perform(outcome);
-        token
+    pub(crate) fn commit_request(&mut self, request: &OffsetCommitRequest) -> RequestToken {
+        self.send(|shard, token, effects| shard.on_offset_commit(token, request, true, effects))
     }
 
     /// Commits an offset and gives the partition's error.
     #[track_caller]
     pub(crate) fn commit_offset(&mut self, request: &OffsetCommitRequest) -> ErrorCode {
-        let token = self.commit_request(9, request);
+        let token = self.commit_request(request);
         self.commit_error(token)
     }
 
@@ -288,10 +415,7 @@ impl Harness {
     }
 
     pub(crate) fn fetch(&mut self, group: &OffsetFetchRequestGroup, stable: bool) -> RequestToken {
-        let token = self.token();
-        let outcome = self.shard.on_offset_fetch(token, group, stable);
-        self.perform(outcome);
-        token
+        self.send(|shard, token, effects| shard.on_offset_fetch(token, group, stable, effects))
     }
 
     /// The committed offset of partition 0 of [`TOPIC`], -1 if there is none.
@@ -310,7 +434,7 @@ impl Harness {
     /// The leader comes first.
     pub(crate) fn joined(&mut self, count: usize) -> Vec<ByteString> {
         let tokens: Vec<_> = (0..count).map(|_| self.join(3, joining(""))).collect();
-        self.advance(i64::from(self.shard.config.initial_rebalance_delay_ms) * 4);
+        self.advance(i64::from(self.config.initial_rebalance_delay_ms) * 4);
         let mut members: Vec<_> = tokens
             .iter()
             .map(|token| {
@@ -338,11 +462,11 @@ impl Harness {
     }
 
     pub(crate) fn generation(&self) -> i32 {
-        self.shard.groups[GROUP].generation_id
+        self.group().generation_id
     }
 
     pub(crate) fn state_name(&self) -> String {
-        self.shard.on_describe_groups(&[GROUP.into()], 5)[0].group_state.to_string()
+        self.describe(false).group_state.to_string()
     }
 }
 

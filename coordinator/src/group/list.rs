@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytestring::ByteString;
 use klamm_protocol::messages::list_groups_response::ListedGroup;
 
-use super::record::GroupType;
+use super::kind::{Group, GroupType};
 use super::shard::GroupShard;
 
 /// The state of a group whose members are not known here.
@@ -40,7 +40,7 @@ impl GroupShard {
     /// The groups of this partition as they are now, those of other types included.
     #[must_use]
     pub fn on_list_groups(&self, filter: &ListFilter) -> Vec<ListedGroup> {
-        let classic = self.groups.values().map(|group| ListedGroup {
+        let classic = self.classic_groups().map(|group| ListedGroup {
             group_id: group.group_id.clone(),
             protocol_type: group.protocol_type.clone().unwrap_or_default(),
             group_state: group.state().name().into(),
@@ -48,9 +48,12 @@ impl GroupShard {
         });
         let classic =
             classic.filter(|listed| filter.matches(&listed.group_state, GroupType::Classic));
-        let others = self.stored.other_groups.iter();
+        let others = self.groups.iter().filter_map(|(group_id, group)| match group {
+            Group::NotRun(group_type) => Some((group_id, *group_type)),
+            Group::Classic(_) => None,
+        });
         let others = others
-            .filter(|(_, group_type)| filter.matches(UNKNOWN_STATE, **group_type))
+            .filter(|(_, group_type)| filter.matches(UNKNOWN_STATE, *group_type))
             .map(|(group_id, group_type)| ListedGroup {
                 group_id: group_id.clone(),
                 protocol_type: group_type.name().into(),
@@ -72,12 +75,12 @@ mod tests {
         let mut simple = committing(1);
         simple.group_id = "simple".into();
         harness.commit_offset(&simple);
-        harness.shard.stored.other_groups.insert("share".into(), GroupType::Share);
+        harness.shard_mut().groups.insert("share".into(), Group::NotRun(GroupType::Share));
         let names = |names: &[&'static str]| -> Vec<ByteString> {
             names.iter().map(|name| ByteString::from_static(name)).collect()
         };
         let filter = ListFilter::new(&names(states), &names(types));
-        let listed = harness.shard.on_list_groups(&filter);
+        let listed = harness.shard().on_list_groups(&filter);
         listed
             .iter()
             .map(|group| {

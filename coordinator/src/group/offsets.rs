@@ -4,6 +4,12 @@
 //! transaction's commit marker, unless a plain commit with a higher log offset came meanwhile.
 //! (Kafka: `OffsetMetadataManager.replay`, `replayEndTransactionMarker`)
 
+mod commit;
+mod delete;
+pub(crate) mod expiry;
+mod fetch;
+pub(crate) mod topic_deletion;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytestring::ByteString;
@@ -13,6 +19,7 @@ use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 
 use super::detach::detach;
+use super::shard::NO_PRODUCER_ID;
 
 /// An offset that a group committed, as its record in the log says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +153,24 @@ impl Offsets {
         in_store(&self.committed).into_iter().chain(pending).collect()
     }
 
-    pub(crate) fn replay_commit(
+    /// Applies a record at `record_offset`, written by `producer_id` (-1 outside transactions).
+    pub(crate) fn replay(
+        &mut self,
+        record_offset: Offset,
+        producer_id: ProducerId,
+        key: &OffsetCommitKey,
+        value: Option<&OffsetCommitValue>,
+    ) {
+        match value {
+            None => self.replay_tombstone(key),
+            Some(value) if producer_id == NO_PRODUCER_ID => {
+                self.replay_commit(record_offset, key, value);
+            }
+            Some(value) => self.replay_pending(record_offset, producer_id, key, value),
+        }
+    }
+
+    fn replay_commit(
         &mut self,
         record_offset: Offset,
         key: &OffsetCommitKey,
@@ -156,7 +180,7 @@ impl Offsets {
         self.committed.partitions_mut(&key.group, &key.topic).insert(key.partition, committed);
     }
 
-    pub(crate) fn replay_pending(
+    fn replay_pending(
         &mut self,
         record_offset: Offset,
         producer_id: ProducerId,
@@ -170,8 +194,9 @@ impl Offsets {
         open.entry(key.partition).or_default().insert(producer_id);
     }
 
-    /// Forgets the committed offset and every pending one: a commit marker afterwards commits nothing.
-    pub(crate) fn replay_tombstone(&mut self, key: &OffsetCommitKey) {
+    /// Forgets the committed offset and every pending one: a commit marker afterwards commits
+    /// nothing.
+    fn replay_tombstone(&mut self, key: &OffsetCommitKey) {
         self.committed.remove(&key.group, &key.topic, key.partition);
         let open = self.open_transactions.remove(&key.group, &key.topic, key.partition);
         for producer_id in open.unwrap_or_default() {

@@ -1,10 +1,10 @@
 //! Which partition of `__consumer_offsets` holds a group.
 
-/// The partition of a group id: the absolute value of Java's `String.hashCode` modulo `partitions`, where
-/// `Integer.MIN_VALUE` counts as 0.
+/// The partition of a group id: the absolute value of Java's `String.hashCode` modulo `partitions`,
+/// where `Integer.MIN_VALUE` counts as 0.
 ///
-/// The sign is *not* masked off, as Kafka does elsewhere (`Utils.toPositive`): for half of all ids that gives
-/// another partition. (Kafka: `GroupCoordinatorService.partitionFor`, `Utils.abs`)
+/// The sign is *not* masked off, as Kafka does elsewhere (`Utils.toPositive`): for half of all ids
+/// that gives another partition. (Kafka: `GroupCoordinatorService.partitionFor`, `Utils.abs`)
 ///
 /// # Panics
 /// If `partitions` is not positive: a topic has at least one partition.

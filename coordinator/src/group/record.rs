@@ -1,10 +1,13 @@
 //! The records of `__consumer_offsets`: which we write, which we read, and which we leave alone.
 //!
-//! A key starts with a two-byte record type, a value with a two-byte version. We write what Kafka 4.3.1 writes:
-//! GroupMetadataValue version 3, OffsetCommitValue version 4 (version 1 with an explicit expiry).
-//! Records of consumer, share and streams groups are recognised, never written and never deleted: they
-//! stay in the log for a broker that understands them, and their group ids are off limits here.
-//! (Kafka: `GroupCoordinatorRecordHelpers`, `CoordinatorRecordType`, `GroupCoordinatorRecordSerde`)
+//! A key starts with a two-byte record type, a value with a two-byte version. We write what Kafka
+//! 4.3.1 writes: GroupMetadataValue version 3, OffsetCommitValue version 4 (version 1 with an
+//! explicit expiry). Records of consumer, share and streams groups are recognised, never written
+//! and never deleted: they stay in the log for a broker that understands them, and their group ids
+//! are off limits here. (Kafka: `GroupCoordinatorRecordHelpers`, `CoordinatorRecordType`,
+//! `GroupCoordinatorRecordSerde`)
+
+mod replay;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -17,7 +20,8 @@ use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 use klamm_protocol::{DecodeError, Decoder, EncodeError, Message};
 
-use crate::outcome::Record;
+use super::kind::GroupType;
+use crate::runtime::EncodedRecord;
 
 const LEGACY_OFFSET_COMMIT: i16 = 0;
 const OFFSET_COMMIT: i16 = 1;
@@ -33,7 +37,7 @@ const OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY: i16 = 1;
 
 /// A record that changes the state of classic groups or their offsets.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum GroupRecord {
+pub enum GroupRecord {
     /// `None` deletes the committed offset.
     OffsetCommit { key: OffsetCommitKey, value: Option<OffsetCommitValue> },
     /// `None` deletes the group.
@@ -65,40 +69,6 @@ pub(crate) enum Existence {
     Nothing,
 }
 
-/// The kinds of group that share `__consumer_offsets`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupType {
-    Classic,
-    Consumer,
-    Share,
-    Streams,
-}
-
-impl GroupType {
-    /// Kafka's name, as in ListGroups.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Classic => "classic",
-            Self::Consumer => "consumer",
-            Self::Share => "share",
-            Self::Streams => "streams",
-        }
-    }
-}
-
-/// What replaying a record did, for the driver's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replayed {
-    /// It changed (or repeated) the state of a classic group or a committed offset.
-    Applied,
-    /// It belongs to a group type that this coordinator does not run. It stays in the log.
-    OtherGroupType { record_type: i16 },
-    /// No version of Kafka up to 4.3.1 writes this record type. It stays in the log; worth a warning,
-    /// as Kafka gives one (a left-over of an aborted upgrade).
-    UnknownType { record_type: i16 },
-}
-
 /// Why a record of `__consumer_offsets` cannot be replayed. The partition must not be served then.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -126,17 +96,23 @@ impl GroupRecord {
 
     /// # Errors
     /// A string is longer than the 32,767 bytes that the record can hold.
-    pub(crate) fn encode(&self) -> Result<Record, EncodeError> {
+    pub(crate) fn encode(&self) -> Result<EncodedRecord, EncodeError> {
         match self {
             Self::OffsetCommit { key, value } => {
                 let value = value.as_ref().map(|value| prefixed(offset_version(value), value));
-                Ok(Record { key: prefixed_key(OFFSET_COMMIT, key)?, value: value.transpose()? })
+                Ok(EncodedRecord {
+                    key: prefixed_key(OFFSET_COMMIT, key)?,
+                    value: value.transpose()?,
+                })
             }
             Self::GroupMetadata { group_id, value } => {
                 let key = GroupMetadataKey { group: group_id.clone() };
                 let value =
                     value.as_ref().map(|value| prefixed(GROUP_METADATA_VALUE_VERSION, value));
-                Ok(Record { key: prefixed_key(GROUP_METADATA, &key)?, value: value.transpose()? })
+                Ok(EncodedRecord {
+                    key: prefixed_key(GROUP_METADATA, &key)?,
+                    value: value.transpose()?,
+                })
             }
         }
     }

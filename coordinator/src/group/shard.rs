@@ -1,115 +1,241 @@
-//! The groups of one partition of `__consumer_offsets`: who owns what, time, and unloading.
-//!
-//! Invariants: every request token given to an event is answered exactly once, at the latest by
-//! `on_unloaded`; an event's records are appended, or refused, before the next event is decided.
+//! The groups of one partition of `__consumer_offsets`: who owns what, time, loading and unloading.
 
-use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use bytestring::ByteString;
+use klamm_protocol::EncodeError;
+use klamm_protocol::ids::{Offset, ProducerId};
+use klamm_protocol::time::Now;
 
 use super::classic::ClassicGroup;
+use super::classic::context::GroupContext;
 use super::config::GroupConfig;
-use super::draft::Draft;
-use super::offset_expiry::Cleanup;
-use super::stored::Stored;
-use super::timers::{Timer, Timers};
-use super::turn::GroupTurn;
-use super::write::Writes;
-use crate::outcome::{Outcome, Reply, WriteFailure};
+use super::kind::Group;
+use super::offsets::Offsets;
+use super::offsets::expiry::Cleanup;
+use super::on_commit::OnCommit;
+use super::record::{GroupRecord, ReplayError};
+use super::response::Response;
+use crate::runtime::{Effects, EncodedRecord, Replayed, Shard, WriteFailure};
 
-/// A running group coordinator for one partition. See [`crate::group`] for how a driver runs it.
+/// The producer id of records outside transactions.
+pub(crate) const NO_PRODUCER_ID: ProducerId = -1;
+
+/// What happens when a deadline of a group shard has come.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The session of a member, or of a member that was given an id and has not joined yet.
+    Session { group_id: ByteString, member_id: ByteString },
+    /// The end of a group's join phase, or of one round of its initial delay.
+    Join { group_id: ByteString },
+    /// The end of the wait for the members' SyncGroup requests.
+    Sync { group_id: ByteString },
+    /// The next slice of offsets and groups that are due to be deleted.
+    Cleanup,
+}
+
+/// A group coordinator for one partition. [`crate::runtime`] runs it.
 #[derive(Debug)]
 pub struct GroupShard {
     pub(crate) config: GroupConfig,
-    pub(crate) stored: Stored,
-    /// The classic groups, with their members as they are now.
-    pub(crate) groups: BTreeMap<ByteString, ClassicGroup>,
-    pub(crate) timers: Timers,
-    pub(crate) writes: Writes,
+    /// The groups of every kind, classic ones with their members as they are now.
+    pub(crate) groups: BTreeMap<ByteString, Group>,
+    /// The offsets of all groups, of whatever kind.
+    pub(crate) offsets: Offsets,
     pub(crate) cleanup: Cleanup,
 }
 
 impl GroupShard {
-    /// A group's turn, if the group exists.
-    pub(crate) fn turn<'a>(
+    /// A classic group, if it exists.
+    pub(crate) fn classic_group(&self, group_id: &str) -> Option<&ClassicGroup> {
+        self.groups.get(group_id)?.as_classic()
+    }
+
+    /// The classic groups, by their ids.
+    pub(crate) fn classic_groups(&self) -> impl Iterator<Item = &ClassicGroup> {
+        self.groups.values().filter_map(Group::as_classic)
+    }
+
+    /// A classic group and what its decisions may touch, if the group exists.
+    pub(crate) fn classic_context<'a>(
         &'a mut self,
         group_id: &str,
-        draft: &'a mut Draft,
-        now: Now,
-    ) -> Option<GroupTurn<'a>> {
-        let group = self.groups.get_mut(group_id)?;
-        Some(GroupTurn { group, timers: &mut self.timers, config: &self.config, draft, now })
+        effects: &'a mut Effects<Self>,
+    ) -> Option<GroupContext<'a>> {
+        let group = self.groups.get_mut(group_id)?.as_classic_mut()?;
+        Some(GroupContext { group, config: &self.config, effects })
     }
 
-    /// When [`Self::on_tick`] is due, by the steady clock. May lie in the past.
-    #[must_use]
-    pub fn next_deadline_ms(&self) -> i64 {
-        let due = [self.timers.next_deadline_ms(), self.writes.next_deadline_ms()];
-        due.into_iter().flatten().fold(self.cleanup.next_deadline_ms(), i64::min)
+    /// Whether the id belongs to a group of a type that is not run here.
+    pub(crate) fn is_not_run(&self, group_id: &str) -> bool {
+        matches!(self.groups.get(group_id), Some(Group::NotRun(_)))
     }
 
-    /// Time has passed: ends sessions, join phases, waits and offsets that are due.
-    ///
-    /// One call ends with the first records to append, so that what belongs to one group is one
-    /// batch; [`Self::next_deadline_ms`] then asks for another call at once.
-    pub fn on_tick(&mut self, now: Now) -> Outcome {
-        let mut draft = Draft::default();
-        self.fail_overdue_writes(&mut draft, now);
-        while draft.records.is_empty()
-            && let Some(timer) = self.timers.pop_due(now.steady_ms)
-        {
-            self.on_timer(&timer, &mut draft, now);
+    pub(crate) fn insert_classic(&mut self, group: ClassicGroup) {
+        self.groups.insert(group.group_id.clone(), Group::Classic(Box::new(group)));
+    }
+
+    /// Offsets that are committed without members belong to a simple group.
+    fn add_simple_group(&mut self, group_id: &ByteString, wall_ms: i64) {
+        if !self.groups.contains_key(group_id) {
+            self.insert_classic(ClassicGroup::new(group_id, wall_ms));
         }
-        if draft.records.is_empty() {
-            self.clean_up(&mut draft, now);
-        }
-        self.finish(draft, now)
     }
+}
 
-    fn on_timer(&mut self, timer: &Timer, draft: &mut Draft, now: Now) {
-        let (Timer::Session { group_id, .. } | Timer::Join { group_id } | Timer::Sync { group_id }) =
-            timer;
-        // A group that was deleted has left its timers behind.
-        let Some(mut turn) = self.turn(group_id, draft, now) else { return };
-        match timer {
-            Timer::Session { member_id, .. } => turn.on_session_timer(member_id),
-            Timer::Join { .. } => turn.on_join_timer(),
-            Timer::Sync { .. } => turn.on_sync_timer(),
+impl Shard for GroupShard {
+    type Config = GroupConfig;
+    type Record = GroupRecord;
+    type Response = Response;
+    type OnCommit = OnCommit;
+    type Timer = Timer;
+    type ReplayError = ReplayError;
+
+    fn new(config: GroupConfig) -> Self {
+        Self {
+            config,
+            groups: BTreeMap::new(),
+            offsets: Offsets::default(),
+            cleanup: Cleanup::default(),
         }
     }
 
-    /// This broker is no longer the coordinator: all that still wait are sent to look for the new one.
-    #[must_use = "the replies must be sent"]
-    pub fn on_unloaded(mut self) -> Vec<Reply> {
-        let failure = WriteFailure::unloaded();
-        let mut draft = Draft::default();
-        for write in self.writes.take_all() {
-            draft.replies.extend(write.into_refusals(failure));
+    fn commit_timeout_ms(&self) -> i64 {
+        self.config.offset_commit_timeout_ms
+    }
+
+    fn encode(record: &GroupRecord) -> Result<EncodedRecord, EncodeError> {
+        record.encode()
+    }
+
+    fn replay(
+        &mut self,
+        offset: Offset,
+        producer_id: ProducerId,
+        key: Bytes,
+        value: Option<Bytes>,
+    ) -> Result<Replayed, ReplayError> {
+        self.replay_record(offset, producer_id, key, value)
+    }
+
+    fn replay_end_transaction(&mut self, producer_id: ProducerId, committed: bool) {
+        self.offsets.replay_txn_marker(producer_id, committed);
+    }
+
+    /// The groups live, and every member's session starts anew.
+    fn on_loaded(&mut self, effects: &mut Effects<Self>) {
+        let with_offsets: Vec<ByteString> = self.offsets.group_ids().into_iter().cloned().collect();
+        for group_id in with_offsets {
+            self.add_simple_group(&group_id, effects.now.wall_ms);
         }
-        for group in self.groups.values_mut() {
-            for member_id in group.member_ids() {
-                if let Some(token) = group.take_awaiting_join(&member_id) {
-                    draft.refuse_join(token, member_id.clone(), failure.code());
+        self.schedule_next_check(effects);
+        for group in self.groups.values_mut().filter_map(Group::as_classic_mut) {
+            GroupContext { group, config: &self.config, effects }.on_loaded();
+        }
+    }
+
+    /// What a record in the log means for what is in memory: offsets are committed, a deleted group
+    /// is gone, and who commits offsets without being a member makes a group.
+    fn apply(&mut self, offset: Offset, record: &GroupRecord, now: Now) {
+        match record {
+            GroupRecord::OffsetCommit { key, value } => {
+                self.offsets.replay(offset, NO_PRODUCER_ID, key, value.as_ref());
+                if value.is_some() {
+                    self.add_simple_group(&key.group, now.wall_ms);
                 }
-                let member = group.member_mut(&member_id).expect("ids are the members'");
-                if let Some(token) = member.awaiting_sync.take() {
-                    draft.refuse_sync(token, failure.code());
+            }
+            GroupRecord::GroupMetadata { group_id, value: None } => {
+                self.groups.remove(group_id);
+            }
+            GroupRecord::GroupMetadata { group_id, value: Some(_) } => {
+                let is_known = self.classic_group(group_id).is_some();
+                assert!(is_known, "a record of a group is written by the group in memory");
+            }
+        }
+    }
+
+    fn on_committed(&mut self, on_commit: OnCommit, effects: &mut Effects<Self>) {
+        match on_commit {
+            OnCommit::GroupCreated { .. } | OnCommit::CleanedUp => {}
+            OnCommit::AssignmentStored { group_id, generation_id, assignments } => {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
+                    group.on_assignment_stored(generation_id, assignments);
+                }
+            }
+            OnCommit::StaticMemberReplaced(replacement) => {
+                if let Some(mut group) = self.classic_context(&replacement.group_id, effects) {
+                    group.on_replacement_stored(&replacement);
                 }
             }
         }
-        draft.replies
+    }
+
+    fn on_write_failed(
+        &mut self,
+        on_commit: OnCommit,
+        failure: WriteFailure,
+        effects: &mut Effects<Self>,
+    ) {
+        let is_in_the_log = failure == WriteFailure::CommitTimeout;
+        match on_commit {
+            // The record may still be committed, and the group does not depend on it.
+            OnCommit::GroupCreated { .. } | OnCommit::CleanedUp if is_in_the_log => {}
+            OnCommit::GroupCreated { group_id } => self.forget_group(&group_id, failure, effects),
+            OnCommit::CleanedUp => self.abandon_cleanup(effects),
+            OnCommit::AssignmentStored { group_id, generation_id, .. } => {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
+                    group.on_assignment_failed(generation_id, failure);
+                }
+            }
+            OnCommit::StaticMemberReplaced(replacement) => {
+                if let Some(mut group) = self.classic_context(&replacement.group_id, effects) {
+                    group.on_replacement_failed(&replacement, failure);
+                }
+            }
+        }
+    }
+
+    fn refuse(response: Response, failure: WriteFailure) -> Response {
+        response.refused(failure)
+    }
+
+    /// A group that was deleted has left its timers behind.
+    fn on_timer(&mut self, timer: Timer, effects: &mut Effects<Self>) {
+        match timer {
+            Timer::Session { group_id, member_id } => {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
+                    group.on_session_timer(&member_id);
+                }
+            }
+            Timer::Join { group_id } => {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
+                    group.on_join_timer();
+                }
+            }
+            Timer::Sync { group_id } => {
+                if let Some(mut group) = self.classic_context(&group_id, effects) {
+                    group.on_sync_timer();
+                }
+            }
+            Timer::Cleanup => self.clean_up(effects),
+        }
+    }
+
+    fn on_unloaded(&mut self, effects: &mut Effects<Self>) {
+        for group in self.groups.values_mut().filter_map(Group::as_classic_mut) {
+            GroupContext { group, config: &self.config, effects }.on_unloaded();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use klamm_protocol::ErrorCode;
-    use klamm_protocol::time::Now;
 
     use crate::group::config::GroupConfig;
-    use crate::group::harness::{GROUP, Harness, SESSION_MS, committing, fetch_one, joining};
-    use crate::outcome::Response;
+    use crate::group::harness::{Harness, SESSION_MS, committing, fetch_one, joining};
+    use crate::group::response::Response;
 
     #[test]
     fn unloading_answers_all_that_wait() {
@@ -119,7 +245,7 @@ mod tests {
         harness.holds_commits = true;
         let mut to_other = committing(5);
         to_other.group_id = "other".into();
-        let commit = harness.commit_request(9, &to_other);
+        let commit = harness.commit_request(&to_other);
         let fetch = harness.fetch(&fetch_one(), false);
         let mut to_third = joining("");
         to_third.group_id = "third".into();
@@ -137,13 +263,13 @@ mod tests {
     fn a_stable_group_goes_on_after_a_restart_with_all_it_had() {
         let mut harness = Harness::new();
         let members = harness.stable(2);
-        let before = harness.shard.on_describe_groups(&[GROUP.into()], 5);
+        let before = harness.describe(false);
         let mut harness = harness.restart();
-        assert_eq!(harness.shard.on_describe_groups(&[GROUP.into()], 5), before);
+        assert_eq!(harness.describe(false), before);
         for member in &members {
             assert_eq!(harness.heartbeat(1, member), ErrorCode::None);
         }
-        let leader = harness.shard.groups[GROUP].leader_id.clone();
+        let leader = harness.group().leader_id.clone();
         assert_eq!(leader.as_ref(), Some(&members[0]));
         // Sessions begin anew with the load.
         harness.advance(i64::from(SESSION_MS) - 1);
@@ -157,18 +283,6 @@ mod tests {
         let config = GroupConfig::default();
         let harness = Harness::new();
         let due = harness.now_ms + config.offsets_retention_check_interval_ms;
-        assert_eq!(harness.shard.next_deadline_ms(), due);
-    }
-
-    #[test]
-    #[should_panic(expected = "the driver reports on an append before the next event")]
-    fn a_driver_that_forgets_to_append_is_told() {
-        let mut harness = Harness::new();
-        let first = harness.token();
-        let outcome = harness.shard.on_offset_commit(first, 9, &committing(1), Now::at(0));
-        assert_eq!(outcome.records.len(), 1);
-        let second = harness.token();
-        let outcome = harness.shard.on_offset_commit(second, 9, &committing(2), Now::at(0));
-        assert!(outcome.replies.is_empty());
+        assert_eq!(harness.next_deadline_ms(), due);
     }
 }

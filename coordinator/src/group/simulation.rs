@@ -1,8 +1,9 @@
 //! Random clients against one group on a log that stalls, refuses and fails over.
 //!
-//! After every step: the group is consistent and something will wake it up; replaying the log gives the durable
-//! state; what was acknowledged or shown is in the committed log; an assignment that was handed out is
-//! the one that the log holds for its generation; and in the end every request was answered once.
+//! After every step: the group is consistent and something will wake it up; replaying the log gives
+//! the durable state; what was acknowledged or shown is in the committed log; an assignment that
+//! was handed out is the one that the log holds for its generation; and in the end every request
+//! was answered once.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +12,16 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 use klamm_protocol::messages::leave_group_request::MemberIdentity;
 
+use super::classic::ClassicGroup;
 use super::classic::state::State;
 use super::config::GroupConfig;
 use super::harness::{
     GROUP, Harness, TOPIC, committing, committing_as, fetch_one, joining, protocol, topic_id,
 };
-use super::stored::Stored;
-use super::timers::Timer;
-use super::topic_deletion::DeletedTopic;
-use crate::outcome::{RequestToken, Response};
+use super::offsets::topic_deletion::DeletedTopic;
+use super::response::Response;
+use super::shard::{GroupShard, Timer};
+use crate::runtime::{RequestToken, Shard};
 
 const STEPS: usize = 400;
 const SEEDS: u64 = 120;
@@ -160,14 +162,12 @@ impl Simulation {
         if self.random.below(2) == 0 {
             members.push(MemberIdentity { group_instance_id: instance_id, ..Default::default() });
         }
-        let token = self.harness.token();
         let request = klamm_protocol::messages::leave_group_request::LeaveGroupRequest {
             group_id: GROUP.into(),
             members,
             ..Default::default()
         };
-        let outcome = self.harness.shard.on_leave_group(token, &request, self.harness.now());
-        self.harness.perform(outcome);
+        self.harness.send(|shard, token, effects| shard.on_leave_group(token, &request, effects));
     }
 
     fn commit_offset(&mut self) {
@@ -178,7 +178,7 @@ impl Simulation {
             }
             _ => committing(self.next_offset),
         };
-        let token = self.harness.commit_request(9, &request);
+        let token = self.harness.commit_request(&request);
         self.commits.insert(token, self.next_offset);
     }
 
@@ -192,19 +192,16 @@ impl Simulation {
         match self.random.below(4) {
             0..=1 => self.harness.fail_over(),
             2 => {
-                let token = self.harness.token();
                 let group = [GROUP.into()];
-                let now = self.harness.now();
-                let outcome = self.harness.shard.on_delete_groups(token, &group, now);
                 self.forget_offset();
-                self.harness.perform(outcome);
+                self.harness.send(|shard, token, effects| {
+                    shard.on_delete_groups(token, &group, effects);
+                });
             }
             _ => {
                 let topic = DeletedTopic { topic_id: topic_id(), name: TOPIC.into() };
-                let now = self.harness.now();
-                let outcome = self.harness.shard.on_topics_deleted(&[topic], now);
                 self.forget_offset();
-                self.harness.perform(outcome);
+                self.harness.call(|shard, effects| shard.on_topics_deleted(&[topic], effects));
             }
         }
     }
@@ -265,10 +262,9 @@ impl Simulation {
                     self.syncs.insert(token, (member_id, generation));
                 }
                 Some(Response::SyncGroup(answer)) if answer.error_code == 0 => {
-                    let group = &stored.groups[GROUP];
-                    assert_eq!(group.generation, generation);
-                    let mut members = group.members.iter();
-                    let member = members.find(|member| member.member_id == member_id);
+                    let group = stored.classic_group(GROUP).expect("the group is stored");
+                    assert_eq!(group.generation_id, generation);
+                    let member = group.member(&member_id);
                     let member = member.expect("an assignment goes to a stored member");
                     assert_eq!(member.assignment, answer.assignment);
                 }
@@ -278,18 +274,45 @@ impl Simulation {
         }
     }
 
+    /// A stable group is the one that its last record says. Only the id of a static member may
+    /// differ: one that came back has its former id again if storing the new one took too long.
+    fn check_stored(&self, group: &ClassicGroup) {
+        let stored = self.harness.stored_group();
+        assert_eq!(stored.generation, group.generation_id);
+        assert_eq!((stored.protocol_type, stored.protocol), {
+            (group.protocol_type.clone().unwrap_or_default(), group.protocol_name.clone())
+        });
+        let stored_members: BTreeMap<_, _> = stored
+            .members
+            .iter()
+            .map(|member| {
+                let identity = identity(&member.member_id, member.group_instance_id.as_ref());
+                (identity, member.assignment.clone())
+            })
+            .collect();
+        let members = group.members().map(|member| {
+            let identity = identity(&member.member_id, member.group_instance_id.as_ref());
+            (identity, member.assignment.clone())
+        });
+        assert_eq!(stored_members, members.collect());
+    }
+
     fn check(&self) {
-        let shard = &self.harness.shard;
-        assert_eq!(replayed(&self.harness, self.harness.log.len()), shard.stored);
+        let shard = self.harness.shard();
+        let stored = replayed(&self.harness, self.harness.log.len());
+        assert_eq!(stored.offsets, shard.offsets);
         let committed = replayed(&self.harness, self.harness.committed);
         let offset = committed.offsets.committed(GROUP, TOPIC, 0).map_or(-1, |found| found.offset);
         assert!(offset >= self.owed_offset, "{offset} is stored, {} is owed", self.owed_offset);
-        let Some(group) = shard.groups.get(GROUP) else {
-            assert!(shard.stored.groups.is_empty(), "a stored group is gone");
+        let Some(group) = shard.classic_group(GROUP) else {
+            assert!(stored.groups.is_empty(), "a stored group is gone");
             return;
         };
         group.assert_consistent();
-        let is_set = |timer| shard.timers.is_set(&timer);
+        if group.state() == State::Stable {
+            self.check_stored(group);
+        }
+        let is_set = |timer| self.harness.is_set(&timer);
         let group_id = || GROUP.into();
         let join_timer = is_set(Timer::Join { group_id: group_id() });
         assert_eq!(join_timer, group.state() == State::PreparingRebalance);
@@ -304,8 +327,13 @@ impl Simulation {
     }
 }
 
-fn replayed(harness: &Harness, records: usize) -> Stored {
-    let mut stored = Stored::default();
+/// Who a member is in every life: a static one is its instance.
+fn identity(member_id: &ByteString, instance_id: Option<&ByteString>) -> ByteString {
+    instance_id.unwrap_or(member_id).clone()
+}
+
+fn replayed(harness: &Harness, records: usize) -> GroupShard {
+    let mut stored = GroupShard::new(harness.config.clone());
     for (offset, record) in (0..).zip(&harness.log[..records]) {
         stored.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
     }

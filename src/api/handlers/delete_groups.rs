@@ -21,9 +21,10 @@ pub(crate) async fn handle(
     let asked: Vec<_> = groups
         .into_iter()
         .map(|group_id| {
-            let asked = context.services.groups.ask(&image, &group_id, |shard, token, now| {
-                shard.on_delete_groups(token, std::slice::from_ref(&group_id), now)
-            });
+            let asked =
+                context.services.groups.send_request(&image, &group_id, |shard, token, effects| {
+                    shard.on_delete_groups(token, std::slice::from_ref(&group_id), effects);
+                });
             (group_id, asked)
         })
         .collect();

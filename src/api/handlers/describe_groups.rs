@@ -9,6 +9,8 @@ use crate::api::reply::message_replies;
 
 /// The first version that may ask what the client is allowed to do (KIP-430).
 const FIRST_WITH_AUTHORIZED_OPERATIONS: i16 = 3;
+/// The first version that can tell that a group does not exist; before it such a group is just "Dead".
+const FIRST_WITH_GROUP_ID_NOT_FOUND: i16 = 6;
 /// All operations on a group, as bits: without an authorizer everybody may do everything.
 /// (READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS of `AclOperation`)
 const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
@@ -34,8 +36,9 @@ pub(crate) fn handle(
 
 fn describe(context: &RequestContext, version: i16, group_id: &ByteString) -> DescribedGroup {
     let image = context.services.metadata_cache.image();
-    let described = context.services.groups.look(&image, group_id, |shard, _| {
-        shard.on_describe_groups(std::slice::from_ref(group_id), version).pop()
+    let reports_missing = version >= FIRST_WITH_GROUP_ID_NOT_FOUND;
+    let described = context.services.groups.call(&image, group_id, |shard, _| {
+        shard.on_describe_groups(std::slice::from_ref(group_id), reports_missing).pop()
     });
     match described {
         Ok(described) => described.expect("every group that is asked for is described"),

@@ -20,7 +20,7 @@ fn heartbeat(context: &RequestContext, body: &HeartbeatRequest) -> ErrorCode {
     }
     let image = context.services.metadata_cache.image();
     let groups = &context.services.groups;
-    match groups.look(&image, &body.group_id, |shard, now| shard.on_heartbeat(body, now)) {
+    match groups.call(&image, &body.group_id, |shard, effects| shard.on_heartbeat(body, effects)) {
         Ok(error) => error,
         // Sessions begin anew once the groups are loaded: nothing is lost by saying that all is well.
         Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,

@@ -12,27 +12,43 @@ use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 use crate::random;
 
+/// The first version with a rebalance timeout; before it the session timeout stands for it.
+const FIRST_WITH_REBALANCE_TIMEOUT: i16 = 1;
+/// The first version whose members fetch their id with one request and join with the next (KIP-394).
+const FIRST_WITH_KNOWN_MEMBER_ID: i16 = 4;
+/// The first version whose leader can be told to keep the assignment that it made (KIP-814).
+const FIRST_WITH_SKIP_ASSIGNMENT: i16 = 9;
 /// The first version whose answer may have no protocol name.
 const FIRST_WITH_NULL_PROTOCOL: i16 = 7;
 
 message_replies!(JoinGroupResponse);
 
 pub(crate) async fn handle(context: RequestContext, body: JoinGroupRequest) -> JoinGroupResponse {
+    let body = raise(body, context.version());
     let image = context.services.metadata_cache.image();
     let (group_id, member_id) = (body.group_id.clone(), body.member_id.clone());
-    let asked = context.services.groups.ask_of_members(&image, &group_id, |shard, token, now| {
-        let join = JoinGroup {
-            token,
-            version: context.version(),
-            client_id: context.client_id.clone().unwrap_or_default(),
-            client_host: client_host(context.requester.host),
-            member_uuid: random::uuid(),
-            request: body,
-        };
-        shard.on_join_group(&join, now)
-    });
+    let asked =
+        context.services.groups.send_member_request(&image, &group_id, |shard, token, effects| {
+            let join = JoinGroup {
+                token,
+                requires_known_member_id: context.version() >= FIRST_WITH_KNOWN_MEMBER_ID,
+                supports_skipping_assignment: context.version() >= FIRST_WITH_SKIP_ASSIGNMENT,
+                client_id: context.client_id.clone().unwrap_or_default(),
+                client_host: client_host(context.requester.host),
+                member_uuid: random::uuid(),
+                request: body,
+            };
+            shard.on_join_group(&join, effects);
+        });
     let response = asked.answer().await.unwrap_or_else(|error| refused(error, member_id));
     lower(response, context.version())
+}
+
+fn raise(mut body: JoinGroupRequest, version: i16) -> JoinGroupRequest {
+    if version < FIRST_WITH_REBALANCE_TIMEOUT {
+        body.rebalance_timeout_ms = body.session_timeout_ms;
+    }
+    body
 }
 
 /// The answer of a broker that does not coordinate the group.
@@ -87,6 +103,17 @@ mod tests {
                 assert!(lower(answer.clone(), version).encoded(version).is_ok(), "{version}");
             }
         }
+    }
+
+    #[test]
+    fn version_0_takes_the_session_timeout_for_the_rebalance_timeout() {
+        let body = JoinGroupRequest {
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: -1,
+            ..Default::default()
+        };
+        assert_eq!(raise(body.clone(), 0).rebalance_timeout_ms, 10_000);
+        assert_eq!(raise(body, 1).rebalance_timeout_ms, -1);
     }
 
     #[test]

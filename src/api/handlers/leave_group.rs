@@ -14,10 +14,13 @@ message_replies!(LeaveGroupResponse);
 pub(crate) async fn handle(context: RequestContext, body: LeaveGroupRequest) -> LeaveGroupResponse {
     let body = raise(body, context.version());
     let image = context.services.metadata_cache.image();
-    let asked =
-        context.services.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
-            shard.on_leave_group(token, &body, now)
-        });
+    let asked = context.services.groups.send_member_request(
+        &image,
+        &body.group_id,
+        |shard, token, effects| {
+            shard.on_leave_group(token, &body, effects);
+        },
+    );
     let response = asked.answer().await.unwrap_or_else(|error| LeaveGroupResponse {
         error_code: error.code(),
         ..Default::default()

@@ -16,6 +16,8 @@ use klamm_protocol::{ErrorCode, Uuid};
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 
+/// The first version that is told GROUP_ID_NOT_FOUND; before it ILLEGAL_GENERATION says the same.
+const FIRST_WITH_GROUP_ID_NOT_FOUND: i16 = 9;
 /// The first version that names topics by id (KIP-848).
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
 
@@ -29,10 +31,15 @@ pub(crate) async fn handle(
     let mut answers = Answers::default();
     let topics = std::mem::take(&mut body.topics);
     body.topics = known_topics(&image, context.version(), topics, &mut answers);
+    let reports_missing = context.version() >= FIRST_WITH_GROUP_ID_NOT_FOUND;
     if !body.topics.is_empty() {
-        let asked = context.services.groups.ask(&image, &body.group_id, |shard, token, now| {
-            shard.on_offset_commit(token, context.version(), &body, now)
-        });
+        let asked = context.services.groups.send_request(
+            &image,
+            &body.group_id,
+            |shard, token, effects| {
+                shard.on_offset_commit(token, &body, reports_missing, effects);
+            },
+        );
         match asked.answer::<OffsetCommitResponse>().await {
             Ok(committed) => answers.extend(committed),
             Err(error) => {

@@ -22,10 +22,13 @@ pub(crate) async fn handle(
 ) -> OffsetDeleteResponse {
     let image = context.services.metadata_cache.image();
     let unknown = take_unknown(&image, &mut body.topics);
-    let asked =
-        context.services.groups.ask_of_members(&image, &body.group_id, |shard, token, now| {
-            shard.on_offset_delete(token, &body, now)
-        });
+    let asked = context.services.groups.send_member_request(
+        &image,
+        &body.group_id,
+        |shard, token, effects| {
+            shard.on_offset_delete(token, &body, effects);
+        },
+    );
     let response = asked.answer().await.unwrap_or_else(|error| OffsetDeleteResponse {
         error_code: error.code(),
         ..Default::default()

@@ -82,9 +82,13 @@ impl GroupFetch {
         {
             unknown = take_unknown(image, topics);
         }
-        let asked = context.services.groups.ask(image, &group.group_id, |shard, token, _| {
-            shard.on_offset_fetch(token, &group, require_stable)
-        });
+        let asked = context.services.groups.send_request(
+            image,
+            &group.group_id,
+            |shard, token, effects| {
+                shard.on_offset_fetch(token, &group, require_stable, effects);
+            },
+        );
         Self { group, unknown, asked }
     }
 

@@ -10,6 +10,7 @@ use klamm_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use super::ClassicGroup;
 use super::member::Member;
 use super::state::State;
+use crate::group::detach::{detach, detach_bytes};
 use crate::group::record::GroupRecord;
 
 /// The rebalance timeout of records older than version 1.
@@ -18,16 +19,17 @@ const NO_REBALANCE_TIMEOUT: i32 = -1;
 const NO_TIMESTAMP: i64 = -1;
 
 impl ClassicGroup {
-    /// The group as its last stored generation left it: stable, or empty without members.
+    /// The group as a record of it says: stable, or empty without members.
     pub(crate) fn from_stored(group_id: &ByteString, stored: &GroupMetadataValue) -> Self {
         let mut group = Self::new(group_id, NO_TIMESTAMP);
         group.generation_id = stored.generation;
         let is_member = |leader: &ByteString| stored.members.iter().any(|m| m.member_id == *leader);
-        group.leader_id = stored.leader.clone().filter(is_member);
+        group.leader_id = stored.leader.as_ref().filter(|leader| is_member(leader)).map(detach);
         for member in &stored.members {
             // A record that names a member twice would be damaged; the first one counts.
             if !group.has_member(&member.member_id) {
-                let member = load_member(member, stored.protocol.clone().unwrap_or_default());
+                let member =
+                    load_member(member, stored.protocol.as_ref().map(detach).unwrap_or_default());
                 group.add(member, &stored.protocol_type);
             }
         }
@@ -35,13 +37,14 @@ impl ClassicGroup {
         group.state_timestamp_ms = (stored.current_state_timestamp != NO_TIMESTAMP)
             .then_some(stored.current_state_timestamp);
         group.protocol_type =
-            (!stored.protocol_type.is_empty()).then(|| stored.protocol_type.clone());
-        group.protocol_name = stored.protocol.clone();
+            (!stored.protocol_type.is_empty()).then(|| detach(&stored.protocol_type));
+        group.protocol_name = stored.protocol.as_ref().map(detach);
         group.subscribed_topics = group.compute_subscribed_topics();
         group
     }
 
-    /// The record of this generation with the given assignments; members without one get an empty one.
+    /// The record of this generation with the given assignments; members without one get an empty
+    /// one.
     pub(crate) fn metadata_record(&self, assignments: &BTreeMap<ByteString, Bytes>) -> GroupRecord {
         let protocol = self.protocol_name.as_deref().unwrap_or_default();
         let members = self.members.values().map(|member| MemberMetadata {
@@ -72,16 +75,16 @@ fn load_member(stored: &MemberMetadata, protocol: ByteString) -> Member {
     } else {
         stored.rebalance_timeout
     };
-    let metadata = stored.subscription.clone();
+    let metadata = detach_bytes(&stored.subscription);
     Member {
-        member_id: stored.member_id.clone(),
-        group_instance_id: stored.group_instance_id.clone(),
-        client_id: stored.client_id.clone(),
-        client_host: stored.client_host.clone(),
+        member_id: detach(&stored.member_id),
+        group_instance_id: stored.group_instance_id.as_ref().map(detach),
+        client_id: detach(&stored.client_id),
+        client_host: detach(&stored.client_host),
         rebalance_timeout_ms,
         session_timeout_ms: stored.session_timeout,
         protocols: vec![JoinGroupRequestProtocol { name: protocol, metadata }],
-        assignment: stored.assignment.clone(),
+        assignment: detach_bytes(&stored.assignment),
         awaiting_join: None,
         awaiting_sync: None,
         is_new: false,

@@ -9,7 +9,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 
 use crate::group::detach::{detach, detach_bytes};
-use crate::outcome::RequestToken;
+use crate::runtime::RequestToken;
 
 /// A member, static if it has a group instance id.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,8 +32,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Whether the coordinator owes the member an answer, so that it cannot be expected to heartbeat.
-    /// A new member is expired even then: it may be gone and nobody could know.
+    /// Whether the coordinator owes the member an answer, so that it cannot be expected to
+    /// heartbeat. A new member is expired even then: it may be gone and nobody could know.
     pub(crate) fn has_satisfied_heartbeat(&self) -> bool {
         !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
     }

@@ -69,8 +69,9 @@ impl ClassicGroup {
                 .any(|protocol| self.supported_protocols.is_supported_by(&protocol.name, members))
     }
 
-    /// The protocol with the most votes among those that every member supports. Each member votes for the
-    /// first one on its list; between equals the first by name wins (Kafka leaves that open).
+    /// The protocol with the most votes among those that every member supports. Each member votes
+    /// for the first one on its list; between equals the first by name wins (Kafka leaves that
+    /// open).
     pub(crate) fn select_protocol(&self) -> ByteString {
         let candidates = self.supported_protocols.supported_by(self.members.len());
         let mut votes: BTreeMap<&ByteString, usize> = BTreeMap::new();

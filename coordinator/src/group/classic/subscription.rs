@@ -17,7 +17,8 @@ pub(crate) const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 const SUBSCRIPTION_BASE_VERSION: i16 = 0;
 
 impl ClassicGroup {
-    /// The topics of all members; `None` if the group is not a `consumer` group or metadata cannot be read.
+    /// The topics of all members; `None` if the group is not a `consumer` group or metadata cannot
+    /// be read.
     pub(crate) fn compute_subscribed_topics(&self) -> Option<BTreeSet<ByteString>> {
         if !self.uses_consumer_protocol() {
             return None;

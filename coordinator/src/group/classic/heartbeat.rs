@@ -2,33 +2,39 @@
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
-use klamm_protocol::time::Now;
 
-use super::classic::state::State;
-use super::draft::Draft;
-use super::shard::GroupShard;
+use super::state::State;
+use crate::group::shard::GroupShard;
+use crate::runtime::Effects;
 
 impl GroupShard {
     /// Extends a member's session. NONE, or why the member has to act: REBALANCE_IN_PROGRESS still
     /// counts as a sign of life.
     #[must_use]
-    pub fn on_heartbeat(&mut self, request: &HeartbeatRequest, now: Now) -> ErrorCode {
-        self.heartbeat(request, now).err().unwrap_or(ErrorCode::None)
+    pub fn on_heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        effects: &mut Effects<Self>,
+    ) -> ErrorCode {
+        self.heartbeat(request, effects).err().unwrap_or(ErrorCode::None)
     }
 
-    fn heartbeat(&mut self, request: &HeartbeatRequest, now: Now) -> Result<(), ErrorCode> {
+    fn heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        effects: &mut Effects<Self>,
+    ) -> Result<(), ErrorCode> {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        let mut draft = Draft::default();
-        let turn = self.turn(&request.group_id, &mut draft, now);
-        let mut turn = turn.ok_or(ErrorCode::UnknownMemberId)?;
-        turn.group.validate_member(&request.member_id, request.group_instance_id.as_ref())?;
-        if request.generation_id != turn.group.generation_id {
+        let context = self.classic_context(&request.group_id, effects);
+        let mut context = context.ok_or(ErrorCode::UnknownMemberId)?;
+        context.group.validate_member(&request.member_id, request.group_instance_id.as_ref())?;
+        if request.generation_id != context.group.generation_id {
             return Err(ErrorCode::IllegalGeneration);
         }
-        turn.restart_session(&request.member_id);
-        match turn.group.state() {
+        context.restart_session(&request.member_id);
+        match context.group.state() {
             State::PreparingRebalance => Err(ErrorCode::RebalanceInProgress),
             State::Empty | State::CompletingRebalance | State::Stable => Ok(()),
         }
@@ -65,7 +71,8 @@ mod tests {
             (HeartbeatRequest { generation_id: 0, ..good }, ErrorCode::IllegalGeneration),
         ];
         for (request, expected) in cases {
-            assert_eq!(harness.shard.on_heartbeat(&request, harness.now()), expected);
+            let error = harness.call(|shard, effects| shard.on_heartbeat(&request, effects));
+            assert_eq!(error, expected);
         }
     }
 

@@ -2,13 +2,11 @@
 
 use bytestring::ByteString;
 use klamm_protocol::Uuid;
-use klamm_protocol::time::Now;
 
-use super::detach::detach;
-use super::draft::Draft;
-use super::offset_expiry::Slice;
-use super::shard::GroupShard;
-use crate::outcome::Outcome;
+use super::expiry::Slice;
+use crate::group::detach::detach;
+use crate::group::shard::GroupShard;
+use crate::runtime::Effects;
 
 /// A topic that is no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,26 +20,24 @@ impl GroupShard {
     /// had the name before or has it now are told apart by their topic id, where they have one.
     ///
     /// What does not fit into one batch follows with the next ticks.
-    pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], now: Now) -> Outcome {
+    pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], effects: &mut Effects<Self>) {
         for topic in topics {
             let topic = DeletedTopic { topic_id: topic.topic_id, name: detach(&topic.name) };
-            let offsets = &self.stored.offsets;
+            let offsets = &self.offsets;
             let groups = offsets.group_ids().into_iter();
             let affected = groups.filter(|group| offsets.has_topic(group, &topic.name));
             for group in affected {
                 self.cleanup.topic_deletions.push_back((group.clone(), topic.clone()));
             }
         }
-        let mut draft = Draft::default();
-        self.clean_up(&mut draft, now);
-        self.finish(draft, now)
+        self.clean_up(effects);
     }
 
     pub(crate) fn delete_offsets_of_deleted_topics(&mut self, slice: &mut Slice) {
         while !slice.is_full()
             && let Some((group, topic)) = self.cleanup.topic_deletions.pop_front()
         {
-            let partitions = self.stored.offsets.partitions_of(&group, &topic.name, topic.topic_id);
+            let partitions = self.offsets.partitions_of(&group, &topic.name, topic.topic_id);
             for partition in &partitions {
                 if slice.is_full() {
                     break;
@@ -60,12 +56,11 @@ impl GroupShard {
 mod tests {
     use super::*;
     use crate::group::harness::{GROUP, Harness, TOPIC, committing, topic_id};
-    use crate::group::record::GroupType;
+    use crate::group::kind::{Group, GroupType};
 
     fn delete(harness: &mut Harness, topic_id: Uuid) {
         let topic = DeletedTopic { topic_id, name: TOPIC.into() };
-        let outcome = harness.shard.on_topics_deleted(&[topic], harness.now());
-        harness.perform(outcome);
+        harness.call(|shard, effects| shard.on_topics_deleted(&[topic], effects));
     }
 
     #[test]
@@ -99,8 +94,8 @@ mod tests {
     fn groups_of_other_types_lose_such_offsets_too() {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
-        harness.shard.groups.remove(GROUP);
-        harness.shard.stored.other_groups.insert(GROUP.into(), GroupType::Consumer);
+        let not_run = Group::NotRun(GroupType::Consumer);
+        harness.shard_mut().groups.insert(GROUP.into(), not_run);
         delete(&mut harness, topic_id());
         assert_eq!(harness.committed_offset(), -1);
     }

@@ -7,25 +7,23 @@ use klamm_protocol::messages::offset_delete_request::{
 use klamm_protocol::messages::offset_delete_response::{
     OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
-use klamm_protocol::time::Now;
 
-use super::classic::ClassicGroup;
-use super::classic::state::State;
-use super::draft::Draft;
-use super::record::GroupRecord;
-use super::shard::GroupShard;
-use crate::outcome::{Outcome, RequestToken, Response};
+use crate::group::classic::ClassicGroup;
+use crate::group::classic::state::State;
+use crate::group::record::GroupRecord;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken};
 
 impl GroupShard {
-    /// Deletes committed offsets of topics that no member reads, pending transactional ones included.
-    /// Unknown topics and partitions are the handler's to answer.
+    /// Deletes committed offsets of topics that no member reads, pending transactional ones
+    /// included. Unknown topics and partitions are the handler's to answer.
     pub fn on_offset_delete(
-        &mut self,
+        &self,
         token: RequestToken,
         request: &OffsetDeleteRequest,
-        now: Now,
-    ) -> Outcome {
-        let mut draft = Draft::default();
+        effects: &mut Effects<Self>,
+    ) {
         let mut response = OffsetDeleteResponse::default();
         match self.group_for_offset_delete(request) {
             Err(error) => response.error_code = error.code(),
@@ -34,13 +32,12 @@ impl GroupShard {
                     let is_read = group.is_subscribed_to(&topic.name);
                     response.topics.push(topic_answer(topic, is_read));
                     if !is_read {
-                        draft.records.extend(self.delete_records(request, topic));
+                        effects.records.extend(self.delete_records(request, topic));
                     }
                 }
             }
         }
-        draft.reply_when_committed(token, Response::OffsetDelete(response));
-        self.finish(draft, now)
+        effects.reply_when_committed(token, Response::OffsetDelete(response));
     }
 
     fn group_for_offset_delete(
@@ -50,11 +47,11 @@ impl GroupShard {
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        if self.stored.other_groups.contains_key(&request.group_id) {
+        if self.is_not_run(&request.group_id) {
             // It may have members, whose subscriptions cannot be known here.
             return Err(ErrorCode::NonEmptyGroup);
         }
-        let group = self.groups.get(&request.group_id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let group = self.classic_group(&request.group_id).ok_or(ErrorCode::GroupIdNotFound)?;
         if group.state() != State::Empty && !group.uses_consumer_protocol() {
             return Err(ErrorCode::NonEmptyGroup);
         }
@@ -66,7 +63,7 @@ impl GroupShard {
         request: &OffsetDeleteRequest,
         topic: &OffsetDeleteRequestTopic,
     ) -> Vec<GroupRecord> {
-        let offsets = &self.stored.offsets;
+        let offsets = &self.offsets;
         let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
         let stored = partitions.filter(|partition| {
             offsets.committed(&request.group_id, &topic.name, *partition).is_some()
@@ -108,9 +105,9 @@ mod tests {
 
     /// The error of the whole, and that of the partition if there is one.
     fn delete(harness: &mut Harness, request: &OffsetDeleteRequest) -> (i16, Option<i16>) {
-        let token = harness.token();
-        let outcome = harness.shard.on_offset_delete(token, request, harness.now());
-        harness.perform(outcome);
+        let token = harness.send(|shard, token, effects| {
+            shard.on_offset_delete(token, request, effects);
+        });
         let Response::OffsetDelete(response) = harness.answer(token) else { panic!() };
         let partition = response.topics.first().map(|topic| topic.partitions[0].error_code);
         (response.error_code, partition)

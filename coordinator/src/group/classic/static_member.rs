@@ -1,4 +1,5 @@
-//! A static member that comes back without its member id takes the place of its former self (KIP-345).
+//! A static member that comes back without its member id takes the place of its former self
+//! (KIP-345).
 //!
 //! In a stable group that keeps its protocol no rebalance is needed: the new id is stored and the
 //! member goes on with the old assignment. (Kafka: `updateStaticMemberThenRebalanceOrCompleteJoin`)
@@ -11,18 +12,16 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use klamm_protocol::messages::join_group_response::JoinGroupResponse;
 
-use super::classic::state::State;
-use super::draft::AfterWrite;
+use super::context::GroupContext;
 use super::join::JoinGroup;
-use super::turn::GroupTurn;
-use crate::outcome::{RequestToken, Response, WriteFailure};
-
-/// The first version whose leader can be told to keep the assignment it made (KIP-814).
-const FIRST_VERSION_WITH_SKIP_ASSIGNMENT: i16 = 9;
+use super::state::State;
+use crate::group::on_commit::OnCommit;
+use crate::group::response::Response;
+use crate::runtime::{RequestToken, WriteFailure};
 
 /// A replacement on its way to the log, with what is needed to answer it or to take it back.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Replacement {
+pub struct Replacement {
     pub(crate) group_id: ByteString,
     generation_id: i32,
     token: RequestToken,
@@ -35,7 +34,7 @@ pub(crate) struct Replacement {
     can_skip_assignment: bool,
 }
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
     pub(crate) fn replace_static_member(
         &mut self,
         join: &JoinGroup,
@@ -59,11 +58,11 @@ impl GroupTurn<'_> {
     /// Whoever still waits under the old id learns that it was replaced.
     fn fence(&mut self, old_id: &ByteString) {
         if let Some(token) = self.group.take_awaiting_join(old_id) {
-            self.draft.refuse_join(token, old_id.clone(), ErrorCode::FencedInstanceId);
+            self.effects.refuse_join(token, old_id.clone(), ErrorCode::FencedInstanceId);
         }
         let old = self.group.member_mut(old_id).expect("a static member's id is a member's");
         if let Some(token) = old.awaiting_sync.take() {
-            self.draft.refuse_sync(token, ErrorCode::FencedInstanceId);
+            self.effects.refuse_sync(token, ErrorCode::FencedInstanceId);
         }
         self.cancel_session(old_id);
     }
@@ -85,7 +84,7 @@ impl GroupTurn<'_> {
             former_protocols: old.protocols.clone(),
             former_rebalance_timeout_ms: old.rebalance_timeout_ms,
             former_session_timeout_ms: old.session_timeout_ms,
-            can_skip_assignment: join.version >= FIRST_VERSION_WITH_SKIP_ASSIGNMENT,
+            can_skip_assignment: join.supports_skipping_assignment,
         }
     }
 
@@ -100,7 +99,8 @@ impl GroupTurn<'_> {
             .map(|member| (member.member_id.clone(), member.assignment.clone()))
             .collect();
         let record = self.group.metadata_record(&assignments);
-        self.draft.write_then(record, AfterWrite::StaticMemberReplaced(replacement));
+        self.effects.write(record);
+        self.effects.on_commit(OnCommit::StaticMemberReplaced(replacement));
     }
 
     /// The new id is stored: the member goes on in the current generation.
@@ -115,9 +115,10 @@ impl GroupTurn<'_> {
             self.answer_join(replacement.token, new_id, /* skip_assignment */ is_leader);
             return;
         }
-        // Told that somebody else leads, an old client does not compute an assignment nobody asked for.
+        // Told that somebody else leads, an old client does not compute an assignment nobody asked
+        // for.
         let response = self.replacement_answer(replacement, new_id.clone(), ErrorCode::None);
-        self.draft.reply(replacement.token, response);
+        self.effects.reply(replacement.token, response);
     }
 
     /// The new id could not be stored: the old one has its place back.
@@ -141,7 +142,7 @@ impl GroupTurn<'_> {
         self.restart_session(old_id);
         let nobody = ByteString::new();
         let response = self.replacement_answer(replacement, nobody, failure.code());
-        self.draft.reply(replacement.token, response);
+        self.effects.reply(replacement.token, response);
     }
 
     /// `false` once a rebalance or another replacement has taken the request over.
@@ -175,7 +176,7 @@ mod tests {
     use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 
     use super::*;
-    use crate::group::harness::{GROUP, Harness, joining, protocol};
+    use crate::group::harness::{Harness, joining, protocol};
 
     fn joining_static() -> JoinGroupRequest {
         JoinGroupRequest { group_instance_id: Some("i1".into()), ..joining("") }
@@ -236,7 +237,7 @@ mod tests {
         let as_old = JoinGroupRequest { member_id: old_id.clone(), ..joining_static() };
         let token = harness.join(9, as_old);
         assert_eq!(error(&harness, token), ErrorCode::FencedInstanceId);
-        let group = &harness.shard.groups[GROUP];
+        let group = harness.group();
         let instance: ByteString = "i1".into();
         let fenced = group.validate_member(&old_id, Some(&instance));
         assert_eq!(fenced, Err(ErrorCode::FencedInstanceId));
@@ -326,7 +327,7 @@ mod tests {
         let newcomer = harness.join(3, joining(""));
         harness.advance(9_000);
         assert!(harness.is_waiting(newcomer), "the join phase waits for the static member");
-        assert!(harness.shard.groups[GROUP].has_member(&member_id));
+        assert!(harness.group().has_member(&member_id));
         harness.advance(1_000);
         assert_eq!(harness.join_answer(newcomer).members.len(), 1);
     }

@@ -1,44 +1,64 @@
-//! One group's turn in an event: the group and all that its decisions may touch.
+//! One group in an event: the group and all that its decisions may touch.
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
-use klamm_protocol::time::Now;
 
-use super::classic::ClassicGroup;
-use super::config::GroupConfig;
-use super::draft::Draft;
-use super::timers::{Timer, Timers};
-use crate::outcome::{RequestToken, Response};
+use super::ClassicGroup;
+use crate::group::config::GroupConfig;
+use crate::group::response::Response;
+use crate::group::shard::{GroupShard, Timer};
+use crate::runtime::{Effects, RequestToken, WriteFailure};
 
-/// A group, its timers and the event's draft.
+/// A group, the settings, and the effects of the event.
 #[derive(Debug)]
-pub(crate) struct GroupTurn<'a> {
+pub(crate) struct GroupContext<'a> {
     pub(crate) group: &'a mut ClassicGroup,
-    pub(crate) timers: &'a mut Timers,
     pub(crate) config: &'a GroupConfig,
-    pub(crate) draft: &'a mut Draft,
-    pub(crate) now: Now,
+    pub(crate) effects: &'a mut Effects<GroupShard>,
 }
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
+    /// The coordinator has just loaded the group: every session starts anew.
+    pub(crate) fn on_loaded(&mut self) {
+        for member_id in self.group.member_ids() {
+            self.restart_session(&member_id);
+        }
+        // group.max.size may have been lowered: the last ones to join again are left out.
+        if self.group.member_count() > self.config.max_size {
+            self.prepare_rebalance();
+        }
+    }
+
+    /// Another broker coordinates the group from now on: refuses every request that is parked.
+    pub(crate) fn on_unloaded(&mut self) {
+        let error = WriteFailure::Unloaded.code();
+        for member_id in self.group.member_ids() {
+            if let Some(token) = self.group.take_awaiting_join(&member_id) {
+                self.effects.refuse_join(token, member_id.clone(), error);
+            }
+            let member = self.group.member_mut(&member_id).expect("ids are the members'");
+            if let Some(token) = member.awaiting_sync.take() {
+                self.effects.refuse_sync(token, error);
+            }
+        }
+    }
+
     pub(crate) fn schedule_join(&mut self, delay_ms: i32) {
-        let timer = Timer::Join { group_id: self.group.group_id.clone() };
-        self.timers.schedule(timer, self.now.steady_ms.saturating_add(i64::from(delay_ms)));
+        self.effects.schedule(self.join_timer(), i64::from(delay_ms));
     }
 
     pub(crate) fn cancel_join(&mut self) {
-        self.timers.cancel(Timer::Join { group_id: self.group.group_id.clone() });
+        self.effects.cancel(&self.join_timer());
     }
 
     pub(crate) fn schedule_sync(&mut self) {
-        let timer = Timer::Sync { group_id: self.group.group_id.clone() };
         let delay_ms = i64::from(self.group.rebalance_timeout_ms());
-        self.timers.schedule(timer, self.now.steady_ms.saturating_add(delay_ms));
+        self.effects.schedule(self.sync_timer(), delay_ms);
     }
 
     pub(crate) fn cancel_sync(&mut self) {
-        self.timers.cancel(Timer::Sync { group_id: self.group.group_id.clone() });
+        self.effects.cancel(&self.sync_timer());
     }
 
     /// Gives a member its session timeout from now on.
@@ -50,13 +70,19 @@ impl GroupTurn<'_> {
     }
 
     pub(crate) fn schedule_session(&mut self, member_id: &ByteString, timeout_ms: i32) {
-        let timer = self.session_timer(member_id);
-        self.timers.schedule(timer, self.now.steady_ms.saturating_add(i64::from(timeout_ms)));
+        self.effects.schedule(self.session_timer(member_id), i64::from(timeout_ms));
     }
 
     pub(crate) fn cancel_session(&mut self, member_id: &ByteString) {
-        let timer = self.session_timer(member_id);
-        self.timers.cancel(timer);
+        self.effects.cancel(&self.session_timer(member_id));
+    }
+
+    fn join_timer(&self) -> Timer {
+        Timer::Join { group_id: self.group.group_id.clone() }
+    }
+
+    fn sync_timer(&self) -> Timer {
+        Timer::Sync { group_id: self.group.group_id.clone() }
     }
 
     fn session_timer(&self, member_id: &ByteString) -> Timer {
@@ -68,10 +94,10 @@ impl GroupTurn<'_> {
         self.cancel_session(member_id);
         let Some(member) = self.group.remove(member_id) else { return };
         if let Some(token) = member.awaiting_join {
-            self.draft.refuse_join(token, ByteString::new(), ErrorCode::UnknownMemberId);
+            self.effects.refuse_join(token, ByteString::new(), ErrorCode::UnknownMemberId);
         }
         if let Some(token) = member.awaiting_sync {
-            self.draft.refuse_sync(token, ErrorCode::UnknownMemberId);
+            self.effects.refuse_sync(token, ErrorCode::UnknownMemberId);
         }
     }
 
@@ -81,7 +107,7 @@ impl GroupTurn<'_> {
     /// client either gave up or sends the next one right behind it.
     pub(crate) fn park_join(&mut self, member_id: &ByteString, token: RequestToken) {
         if let Some(earlier) = self.group.await_join(member_id, token) {
-            self.draft.refuse_join(earlier, member_id.clone(), ErrorCode::RebalanceInProgress);
+            self.effects.refuse_join(earlier, member_id.clone(), ErrorCode::RebalanceInProgress);
         }
     }
 
@@ -103,7 +129,7 @@ impl GroupTurn<'_> {
             members: if is_leader { self.join_members() } else { Vec::new() },
             ..Default::default()
         };
-        self.draft.reply(token, Response::JoinGroup(response));
+        self.effects.reply(token, Response::JoinGroup(response));
     }
 
     fn join_members(&self) -> Vec<JoinGroupResponseMember> {
@@ -114,5 +140,20 @@ impl GroupTurn<'_> {
             metadata: member.metadata(protocol).cloned().unwrap_or_default(),
         });
         members.collect()
+    }
+}
+
+impl Effects<GroupShard> {
+    pub(crate) fn refuse_join(
+        &mut self,
+        token: RequestToken,
+        member_id: ByteString,
+        error: ErrorCode,
+    ) {
+        self.reply(token, Response::join_refusal(member_id, error));
+    }
+
+    pub(crate) fn refuse_sync(&mut self, token: RequestToken, error: ErrorCode) {
+        self.reply(token, Response::sync_refusal(error));
     }
 }

@@ -4,39 +4,36 @@ use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
 use klamm_protocol::messages::leave_group_response::{LeaveGroupResponse, MemberResponse};
-use klamm_protocol::time::Now;
 
-use super::classic::state::State;
-use super::draft::Draft;
-use super::shard::GroupShard;
-use super::turn::GroupTurn;
-use crate::outcome::{Outcome, RequestToken, Response};
+use super::context::GroupContext;
+use super::state::State;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken};
 
 impl GroupShard {
-    /// Takes the request's `members` out of the group. Versions below 3 name one member in a field of
-    /// its own; the handler moves it into `members` and the answer's error back to the top.
+    /// Takes the request's `members` out of the group. Versions below 3 name one member in a field
+    /// of its own; the handler moves it into `members` and the answer's error back to the top.
     pub fn on_leave_group(
         &mut self,
         token: RequestToken,
         request: &LeaveGroupRequest,
-        now: Now,
-    ) -> Outcome {
-        let mut draft = Draft::default();
+        effects: &mut Effects<Self>,
+    ) {
         let mut response = LeaveGroupResponse::default();
         if request.group_id.is_empty() {
             response.error_code = ErrorCode::InvalidGroupId.code();
-        } else if let Some(mut turn) = self.turn(&request.group_id, &mut draft, now) {
-            response.members = turn.leave(&request.members);
+        } else if let Some(mut context) = self.classic_context(&request.group_id, effects) {
+            response.members = context.leave(&request.members);
         } else {
             let unknown = |member| answer(member, ErrorCode::UnknownMemberId);
             response.members = request.members.iter().map(unknown).collect();
         }
-        draft.reply_when_committed(token, Response::LeaveGroup(response));
-        self.finish(draft, now)
+        effects.reply_when_committed(token, Response::LeaveGroup(response));
     }
 }
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
     fn leave(&mut self, members: &[MemberIdentity]) -> Vec<MemberResponse> {
         let mut has_left = false;
         let mut answers = Vec::with_capacity(members.len());
@@ -105,7 +102,7 @@ mod tests {
         assert_eq!(harness.leave(&members[0]), ErrorCode::None);
         assert_eq!(harness.state_name(), "Empty");
         assert_eq!(harness.log.len(), stored + 1);
-        let stored = &harness.shard.stored.groups[GROUP];
+        let stored = harness.stored_group();
         assert_eq!((stored.generation, stored.members.len()), (2, 0));
         assert_eq!((&*stored.protocol_type, &stored.protocol), ("consumer", &None));
         assert_eq!(harness.leave(&members[0]), ErrorCode::UnknownMemberId);
@@ -116,11 +113,11 @@ mod tests {
         let mut harness = Harness::new();
         let members = harness.stable(1);
         harness.holds_commits = true;
-        let token = harness.token();
         let members = vec![identity(&members[0], None)];
         let request = LeaveGroupRequest { group_id: GROUP.into(), members, ..Default::default() };
-        let outcome = harness.shard.on_leave_group(token, &request, harness.now());
-        harness.perform(outcome);
+        let token = harness.send(|shard, token, effects| {
+            shard.on_leave_group(token, &request, effects);
+        });
         assert!(harness.is_waiting(token));
         harness.advance(5_000);
         let Response::LeaveGroup(response) = harness.answer(token) else { panic!() };
@@ -149,7 +146,7 @@ mod tests {
         let unknown = ErrorCode::UnknownMemberId.code();
         assert_eq!(harness.sync_answer(sync).error_code, unknown);
         let join = harness.join(3, joining(""));
-        let joined = harness.shard.groups[GROUP].member_ids();
+        let joined = harness.group().member_ids();
         let newcomer = joined.iter().find(|member| **member != members[0]).unwrap();
         harness.leave(newcomer);
         assert_eq!(harness.join_answer(join).error_code, unknown);
@@ -185,7 +182,7 @@ mod tests {
             ErrorCode::UnknownMemberId,
         ];
         assert_eq!(errors(&response), expected);
-        assert_eq!(harness.shard.groups[GROUP].member_ids(), [ids[2].clone()]);
+        assert_eq!(harness.group().member_ids(), [ids[2].clone()]);
     }
 
     #[test]
@@ -203,10 +200,9 @@ mod tests {
         let mut harness = Harness::new();
         let response = harness.leave_all(vec![identity("m", None)]);
         assert_eq!((response.error_code, errors(&response)), (0, vec![ErrorCode::UnknownMemberId]));
-        let token = harness.token();
-        let outcome =
-            harness.shard.on_leave_group(token, &LeaveGroupRequest::default(), harness.now());
-        harness.perform(outcome);
+        let token = harness.send(|shard, token, effects| {
+            shard.on_leave_group(token, &LeaveGroupRequest::default(), effects);
+        });
         let Response::LeaveGroup(response) = harness.answer(token) else { panic!() };
         assert_eq!(response.error_code, ErrorCode::InvalidGroupId.code());
     }

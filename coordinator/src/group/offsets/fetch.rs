@@ -9,9 +9,10 @@ use klamm_protocol::messages::offset_fetch_response::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
-use super::offsets::CommittedOffset;
-use super::shard::GroupShard;
-use crate::outcome::{Outcome, Reply, RequestToken, Response};
+use crate::group::offsets::CommittedOffset;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken};
 
 /// What a partition without a committed offset has.
 const INVALID_OFFSET: i64 = -1;
@@ -20,16 +21,18 @@ const NO_LEADER_EPOCH: i32 = -1;
 impl GroupShard {
     /// Looks up the committed offsets of the asked partitions, or of all (`topics` null).
     ///
-    /// With topic ids (version 10) the handler has put in the names, answers unknown ids itself and, when
-    /// all topics were asked for, puts in the ids. With `require_stable` a partition with an open
-    /// transaction is UNSTABLE_OFFSET_COMMIT. The answer waits until all that it shows is committed. A
-    /// group-level error has no topics; for version 1 the handler repeats it in each partition.
+    /// With topic ids (version 10) the handler has put in the names, answers unknown ids itself
+    /// and, when all topics were asked for, puts in the ids. With `require_stable` a partition with
+    /// an open transaction is UNSTABLE_OFFSET_COMMIT. The answer waits until all that it shows is
+    /// committed. A group-level error has no topics; for version 1 the handler repeats it in each
+    /// partition.
     pub fn on_offset_fetch(
-        &mut self,
+        &self,
         token: RequestToken,
         group: &OffsetFetchRequestGroup,
         require_stable: bool,
-    ) -> Outcome {
+        effects: &mut Effects<Self>,
+    ) {
         let topics = match &group.topics {
             Some(topics) => topics
                 .iter()
@@ -39,7 +42,7 @@ impl GroupShard {
         };
         let group_id = group.group_id.clone();
         let response = OffsetFetchResponseGroup { group_id, topics, ..Default::default() };
-        self.reply_to_read(Reply { token, response: Response::OffsetFetch(response) })
+        effects.reply_to_read(token, Response::OffsetFetch(response));
     }
 
     fn fetch_topic(
@@ -50,12 +53,11 @@ impl GroupShard {
     ) -> OffsetFetchResponseTopics {
         let fetch = |partition: &i32| {
             let committed = self
-                .stored
                 .offsets
                 .committed(group_id, &topic.name, *partition)
                 .filter(|committed| is_same_topic(committed.topic_id, topic.topic_id));
             let is_unstable =
-                require_stable && self.stored.offsets.is_pending(group_id, &topic.name, *partition);
+                require_stable && self.offsets.is_pending(group_id, &topic.name, *partition);
             partition_answer(*partition, committed, is_unstable)
         };
         OffsetFetchResponseTopics {
@@ -66,12 +68,12 @@ impl GroupShard {
     }
 
     fn fetch_all(&self, group_id: &str, require_stable: bool) -> Vec<OffsetFetchResponseTopics> {
-        let topics = self.stored.offsets.of_group(group_id).into_iter().flatten();
+        let topics = self.offsets.of_group(group_id).into_iter().flatten();
         topics
             .map(|(topic, partitions)| {
                 let fetch = |(partition, committed): (&i32, &CommittedOffset)| {
-                    let is_unstable = require_stable
-                        && self.stored.offsets.is_pending(group_id, topic, *partition);
+                    let is_unstable =
+                        require_stable && self.offsets.is_pending(group_id, topic, *partition);
                     partition_answer(*partition, Some(committed), is_unstable)
                 };
                 OffsetFetchResponseTopics {
@@ -84,7 +86,8 @@ impl GroupShard {
     }
 }
 
-/// An offset of a deleted topic is not one of the topic that has its name now. Old records have no id.
+/// An offset of a deleted topic is not one of the topic that has its name now. Old records have no
+/// id.
 fn is_same_topic(committed: Uuid, asked: Uuid) -> bool {
     committed.is_zero() || asked.is_zero() || committed == asked
 }
@@ -113,8 +116,8 @@ mod tests {
     use super::*;
     use crate::group::config::GroupConfig;
     use crate::group::harness::{GROUP, Harness, TOPIC, committing, fetch_one, topic_id};
-    use crate::group::loader::GroupLoader;
     use crate::group::record::GroupRecord;
+    use crate::runtime::ShardLoader;
     use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
     use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 
@@ -175,7 +178,7 @@ mod tests {
     fn a_read_waits_for_the_commits_that_it_has_seen() {
         let mut harness = Harness::new();
         harness.holds_commits = true;
-        harness.commit_request(9, &committing(5));
+        harness.commit_request(&committing(5));
         let token = harness.fetch(&fetch_one(), false);
         assert!(harness.is_waiting(token));
         harness.commit();
@@ -186,7 +189,7 @@ mod tests {
     fn while_nothing_is_committed_reads_are_sent_to_look_for_another_coordinator() {
         let mut harness = Harness::new();
         harness.holds_commits = true;
-        harness.commit_request(9, &committing(5));
+        harness.commit_request(&committing(5));
         let early = harness.fetch(&fetch_one(), false);
         harness.advance(5_000);
         let late = harness.fetch(&fetch_one(), false);
@@ -203,10 +206,7 @@ mod tests {
     fn a_new_coordinator_shows_offsets_when_all_it_loaded_is_committed() {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
-        let mut loader = GroupLoader::new();
-        let record = harness.log[0].clone();
-        loader.replay(0, -1, record.key, record.value).unwrap();
-        harness.shard = loader.on_loaded(GroupConfig::default(), 1, harness.now());
+        harness.load();
         let token = harness.fetch(&fetch_one(), false);
         assert!(harness.is_waiting(token));
         harness.commit();
@@ -216,12 +216,12 @@ mod tests {
     #[test]
     fn an_open_transaction_makes_its_partitions_unstable_for_who_wants_to_know() {
         let mut harness = Harness::new();
-        let mut loader = GroupLoader::new();
+        let mut loader = ShardLoader::new(GroupConfig::default());
         let key = OffsetCommitKey { group: GROUP.into(), topic: TOPIC.into(), partition: 0 };
         let value = Some(OffsetCommitValue { offset: 9, ..Default::default() });
         let record = GroupRecord::OffsetCommit { key, value }.encode().unwrap();
         loader.replay(0, 77, record.key, record.value).unwrap();
-        harness.shard = loader.on_loaded(GroupConfig::default(), 0, harness.now());
+        harness.load_from(loader);
         let unstable = harness.fetch(&fetch_one(), true);
         let partition = &answer(&harness, unstable).topics[0].partitions[0];
         assert_eq!(partition.error_code, ErrorCode::UnstableOffsetCommit.code());

@@ -10,17 +10,14 @@ use klamm_protocol::messages::offset_commit_response::{
     OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
-use klamm_protocol::time::Now;
 
-use super::classic::ClassicGroup;
-use super::classic::state::State;
-use super::draft::Draft;
-use super::record::GroupRecord;
-use super::shard::GroupShard;
-use crate::outcome::{Outcome, RequestToken, Response};
+use crate::group::classic::ClassicGroup;
+use crate::group::classic::state::State;
+use crate::group::record::GroupRecord;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken};
 
-/// The first version that is told GROUP_ID_NOT_FOUND; before it ILLEGAL_GENERATION says the same.
-const FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 9;
 /// "Keep it as long as offsets.retention.minutes says."
 const DEFAULT_RETENTION_TIME: i64 = -1;
 
@@ -28,18 +25,18 @@ impl GroupShard {
     /// Commits offsets, by a member of the group or by anybody while the group has no members.
     ///
     /// Every topic of the request needs its name *and* its id: the handler resolves one from the
-    /// other and answers unknown topics and partitions itself. `version` is the request's.
+    /// other and answers unknown topics and partitions itself. A member of a group that does not
+    /// exist is told GROUP_ID_NOT_FOUND if `reports_missing`, otherwise ILLEGAL_GENERATION.
     pub fn on_offset_commit(
         &mut self,
         token: RequestToken,
-        version: i16,
         request: &OffsetCommitRequest,
-        now: Now,
-    ) -> Outcome {
-        let mut draft = Draft::default();
-        let refusal = self.check_commit(version, request).err();
+        reports_missing: bool,
+        effects: &mut Effects<Self>,
+    ) {
+        let refusal = self.check_commit(request, reports_missing).err();
         if refusal.is_none() {
-            self.extend_session(request, now);
+            self.extend_session(request, effects);
         }
         let topics = request.topics.iter().map(|topic| OffsetCommitResponseTopic {
             name: topic.name.clone(),
@@ -55,39 +52,39 @@ impl GroupShard {
         });
         let response = OffsetCommitResponse { topics: topics.collect(), ..Default::default() };
         if refusal.is_none() {
-            draft.records = self.commit_records(request, now.wall_ms);
+            effects.records = self.commit_records(request, effects.now.wall_ms);
         }
-        draft.reply_when_committed(token, Response::OffsetCommit(response));
-        self.finish(draft, now)
+        effects.reply_when_committed(token, Response::OffsetCommit(response));
     }
 
-    fn check_commit(&self, version: i16, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+    fn check_commit(
+        &self,
+        request: &OffsetCommitRequest,
+        reports_missing: bool,
+    ) -> Result<(), ErrorCode> {
         let has_generation = request.generation_id_or_member_epoch >= 0;
-        if self.stored.other_groups.contains_key(&request.group_id) {
+        if self.is_not_run(&request.group_id) {
             // Its members cannot be known here, so nobody is one.
             return Err(ErrorCode::UnknownMemberId);
         }
-        match self.groups.get(&request.group_id) {
+        match self.classic_group(&request.group_id) {
             Some(group) => group.check_commit(
                 &request.member_id,
                 request.group_instance_id.as_ref(),
                 request.generation_id_or_member_epoch,
             ),
             None if !has_generation => Ok(()),
-            None if version >= FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND => {
-                Err(ErrorCode::GroupIdNotFound)
-            }
+            None if reports_missing => Err(ErrorCode::GroupIdNotFound),
             None => Err(ErrorCode::IllegalGeneration),
         }
     }
 
     /// A commit is a sign of life too.
-    fn extend_session(&mut self, request: &OffsetCommitRequest, now: Now) {
-        let mut draft = Draft::default();
-        if let Some(mut turn) = self.turn(&request.group_id, &mut draft, now)
-            && matches!(turn.group.state(), State::Stable | State::PreparingRebalance)
+    fn extend_session(&mut self, request: &OffsetCommitRequest, effects: &mut Effects<Self>) {
+        if let Some(mut context) = self.classic_context(&request.group_id, effects)
+            && matches!(context.group.state(), State::Stable | State::PreparingRebalance)
         {
-            turn.restart_session(&request.member_id);
+            context.restart_session(&request.member_id);
         }
     }
 
@@ -197,13 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_of_an_unknown_group_is_refused_in_the_words_of_its_version() {
+    fn a_generation_of_an_unknown_group_is_refused_in_words_that_the_client_knows() {
         let mut harness = Harness::new();
         let request = committing_as(&"m".into(), 1, 5);
-        for (version, expected) in
-            [(8, ErrorCode::IllegalGeneration), (9, ErrorCode::GroupIdNotFound)]
+        for (reports_missing, expected) in
+            [(false, ErrorCode::IllegalGeneration), (true, ErrorCode::GroupIdNotFound)]
         {
-            let token = harness.commit_request(version, &request);
+            let token = harness.send(|shard, token, effects| {
+                shard.on_offset_commit(token, &request, reports_missing, effects);
+            });
             assert_eq!(harness.commit_error(token), expected);
         }
         assert_eq!(harness.log.len(), 0);
@@ -276,7 +275,7 @@ mod tests {
             });
         }
         request.topics[0].partitions.remove(0);
-        let token = harness.commit_request(9, &request);
+        let token = harness.commit_request(&request);
         let Response::OffsetCommit(response) = harness.answer(token) else { panic!() };
         let errors: Vec<_> =
             response.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
@@ -290,7 +289,7 @@ mod tests {
         let mut request = committing(5);
         request.topics[0].partitions[0].committed_metadata = Some("x".repeat(4_097).into());
         assert_eq!(harness.commit_offset(&request), ErrorCode::OffsetMetadataTooLarge);
-        assert_eq!((harness.log.len(), harness.shard.groups.len()), (0, 0));
+        assert_eq!((harness.log.len(), harness.shard().groups.len()), (0, 0));
     }
 
     #[test]
@@ -299,11 +298,11 @@ mod tests {
         let mut request = OffsetCommitRequest { retention_time_ms: 60, ..committing(5) };
         request.topics[0].partitions[0].committed_metadata = None;
         harness.commit_offset(&request);
-        let stored = harness.shard.stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
+        let stored = harness.shard().offsets.committed(GROUP, TOPIC, 0).unwrap();
         assert_eq!(stored.expire_timestamp_ms, Some(harness.now_ms + 60));
         assert_eq!((stored.commit_timestamp_ms, &*stored.metadata), (harness.now_ms, ""));
         harness.commit_offset(&committing(6));
-        let stored = harness.shard.stored.offsets.committed(GROUP, TOPIC, 0).unwrap();
+        let stored = harness.shard().offsets.committed(GROUP, TOPIC, 0).unwrap();
         assert_eq!((stored.expire_timestamp_ms, &*stored.metadata), (None, "meta"));
         assert_eq!((stored.record_offset, stored.leader_epoch), (1, -1));
         assert_eq!(stored.topic_id, crate::group::harness::topic_id());
@@ -313,11 +312,11 @@ mod tests {
     fn a_commit_is_answered_when_it_is_committed_or_when_that_takes_too_long() {
         let mut harness = Harness::new();
         harness.holds_commits = true;
-        let first = harness.commit_request(9, &committing(5));
+        let first = harness.commit_request(&committing(5));
         assert!(harness.is_waiting(first));
         harness.commit();
         assert_eq!(harness.commit_error(first), ErrorCode::None);
-        let second = harness.commit_request(9, &committing(6));
+        let second = harness.commit_request(&committing(6));
         harness.advance(5_000);
         assert_eq!(harness.commit_error(second), ErrorCode::CoordinatorNotAvailable);
     }

@@ -4,18 +4,18 @@
 //! bounded batch each. Groups of other types are never touched. (Kafka: `cleanupGroupMetadata`,
 //! `OffsetMetadataManager.cleanupExpiredOffsets`, `ClassicGroup.offsetExpirationCondition`)
 
-use klamm_protocol::time::Now;
 use std::collections::VecDeque;
 
 use bytestring::ByteString;
 
-use super::classic::ClassicGroup;
-use super::classic::state::State;
-use super::draft::{AfterWrite, Draft};
-use super::offsets::CommittedOffset;
-use super::record::GroupRecord;
-use super::shard::GroupShard;
 use super::topic_deletion::DeletedTopic;
+use crate::group::classic::ClassicGroup;
+use crate::group::classic::state::State;
+use crate::group::offsets::CommittedOffset;
+use crate::group::on_commit::OnCommit;
+use crate::group::record::GroupRecord;
+use crate::group::shard::{GroupShard, Timer};
+use crate::runtime::Effects;
 
 /// Tombstones of one slice stop here, well below the size of a batch that the log takes.
 const MAX_SLICE_BYTES: usize = 256 * 1024;
@@ -24,41 +24,21 @@ const MAX_SLICE_GROUPS: usize = 1_000;
 /// What a tombstone takes in a batch beside its group and topic.
 const TOMBSTONE_OVERHEAD_BYTES: usize = 32;
 
+/// The pause before the next slice, so that a long check never holds up other events.
+const SLICE_PAUSE_MS: i64 = 1;
+
 /// What is still to be deleted, and when to look again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Cleanup {
     next_check_ms: i64,
-    check_interval_ms: i64,
-    /// When the remaining slices were left for another tick.
-    waiting_since_ms: i64,
     expiring: VecDeque<ByteString>,
     /// Groups with offsets of a deleted topic.
     pub(crate) topic_deletions: VecDeque<(ByteString, DeletedTopic)>,
 }
 
 impl Cleanup {
-    pub(crate) fn starting_at(steady_ms: i64, check_interval_ms: i64) -> Self {
-        Self {
-            next_check_ms: steady_ms.saturating_add(check_interval_ms),
-            check_interval_ms,
-            waiting_since_ms: steady_ms,
-            expiring: VecDeque::new(),
-            topic_deletions: VecDeque::new(),
-        }
-    }
-
-    pub(crate) fn next_deadline_ms(&self) -> i64 {
-        if self.expiring.is_empty() && self.topic_deletions.is_empty() {
-            self.next_check_ms
-        } else {
-            self.waiting_since_ms
-        }
-    }
-
-    /// The log does not take tombstones now: leave the rest to the next check.
-    pub(crate) fn abandon(&mut self) {
-        self.expiring.clear();
-        self.topic_deletions.clear();
+    fn is_done(&self) -> bool {
+        self.expiring.is_empty() && self.topic_deletions.is_empty()
     }
 }
 
@@ -86,21 +66,43 @@ impl Slice {
 }
 
 impl GroupShard {
+    pub(crate) fn schedule_next_check(&mut self, effects: &mut Effects<Self>) {
+        let interval_ms = self.config.offsets_retention_check_interval_ms;
+        self.cleanup.next_check_ms = effects.now.steady_ms.saturating_add(interval_ms);
+        self.schedule_cleanup(effects);
+    }
+
+    fn schedule_cleanup(&self, effects: &mut Effects<Self>) {
+        let due_ms = if self.cleanup.is_done() {
+            self.cleanup.next_check_ms
+        } else {
+            effects.now.steady_ms.saturating_add(SLICE_PAUSE_MS)
+        };
+        effects.timers.schedule(Timer::Cleanup, due_ms);
+    }
+
     /// Makes the next slice of what is due to be deleted.
-    pub(crate) fn clean_up(&mut self, draft: &mut Draft, now: Now) {
-        if now.steady_ms >= self.cleanup.next_check_ms {
-            self.cleanup.next_check_ms =
-                now.steady_ms.saturating_add(self.cleanup.check_interval_ms);
-            self.cleanup.expiring = self.groups.keys().cloned().collect();
+    pub(crate) fn clean_up(&mut self, effects: &mut Effects<Self>) {
+        if effects.now.steady_ms >= self.cleanup.next_check_ms {
+            self.schedule_next_check(effects);
+            self.cleanup.expiring =
+                self.classic_groups().map(|group| group.group_id.clone()).collect();
         }
-        self.cleanup.waiting_since_ms = now.steady_ms;
         let mut slice = Slice::default();
         self.delete_offsets_of_deleted_topics(&mut slice);
-        self.expire_offsets(&mut slice, now.retention_ms);
+        self.expire_offsets(&mut slice, effects.now.retention_ms);
         if !slice.records.is_empty() {
-            draft.records.extend(slice.records);
-            draft.after = Some(AfterWrite::CleanedUp);
+            effects.records.extend(slice.records);
+            effects.on_commit(OnCommit::CleanedUp);
         }
+        self.schedule_cleanup(effects);
+    }
+
+    /// The log does not take tombstones now: the rest is left to the next check.
+    pub(crate) fn abandon_cleanup(&mut self, effects: &mut Effects<Self>) {
+        self.cleanup.expiring.clear();
+        self.cleanup.topic_deletions.clear();
+        self.schedule_cleanup(effects);
     }
 
     fn expire_offsets(&mut self, slice: &mut Slice, now_ms: i64) {
@@ -109,7 +111,7 @@ impl GroupShard {
                 return;
             }
             let Some(group_id) = self.cleanup.expiring.pop_front() else { return };
-            let Some(group) = self.groups.get(&group_id) else { continue };
+            let Some(group) = self.classic_group(&group_id) else { continue };
             let is_done = self.expire_group(group, slice, now_ms);
             if !is_done {
                 self.cleanup.expiring.push_front(group_id);
@@ -121,8 +123,8 @@ impl GroupShard {
     fn expire_group(&self, group: &ClassicGroup, slice: &mut Slice, now_ms: i64) -> bool {
         let Some(age) = group.expiry() else { return true };
         let group_id = &group.group_id;
-        let mut keeps_offsets = self.stored.offsets.pending_of_group(group_id).is_some();
-        for (topic, partitions) in self.stored.offsets.of_group(group_id).into_iter().flatten() {
+        let mut keeps_offsets = self.offsets.pending_of_group(group_id).is_some();
+        for (topic, partitions) in self.offsets.of_group(group_id).into_iter().flatten() {
             let is_read = group.is_subscribed_to(topic);
             for (partition, offset) in partitions {
                 if slice.is_full() {
@@ -130,7 +132,7 @@ impl GroupShard {
                 }
                 let is_expired = !is_read
                     && age.has_expired(offset, now_ms, self.config.offsets_retention_ms)
-                    && !self.stored.offsets.is_pending(group_id, topic, *partition);
+                    && !self.offsets.is_pending(group_id, topic, *partition);
                 if is_expired {
                     slice.delete_offset(group_id, topic, *partition);
                 } else {
@@ -314,7 +316,7 @@ mod tests {
         request.topics.push(read);
         harness.commit_offset(&request);
         live(&mut harness, &member, RETENTION_MS + 5_000);
-        let offsets = &harness.shard.stored.offsets;
+        let offsets = &harness.shard().offsets;
         assert!(offsets.committed(GROUP, TOPIC, 0).is_none());
         assert!(offsets.committed(GROUP, "t", 0).is_some());
         assert_eq!(harness.state_name(), "Stable");
@@ -362,15 +364,15 @@ mod tests {
         let mut batches = 0;
         while harness.state_name() != "Dead" {
             let written = harness.log.len();
-            let outcome = harness.shard.on_tick(harness.now());
-            harness.perform(outcome);
+            harness.now_ms = harness.now_ms.max(harness.next_deadline_ms());
+            harness.tick();
             let tombstones = &harness.log[written..];
             let bytes: usize = tombstones.iter().map(|record| record.key.len()).sum();
             assert!(bytes <= MAX_SLICE_BYTES && !tombstones.is_empty());
             batches += 1;
         }
         assert!(batches > 1);
-        assert!(harness.shard.next_deadline_ms() > harness.now_ms);
+        assert!(harness.next_deadline_ms() > harness.now_ms);
     }
 
     #[test]

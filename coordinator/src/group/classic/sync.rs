@@ -3,7 +3,6 @@
 //! The assignment is handed out only once its record is committed, so that no member acts on a
 //! generation that a new coordinator would not know. (Kafka: `classicGroupSyncToClassicGroup`)
 
-use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -12,53 +11,49 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::sync_group_request::SyncGroupRequest;
 use klamm_protocol::messages::sync_group_response::SyncGroupResponse;
 
-use super::classic::state::State;
-use super::detach::detach_bytes;
-use super::draft::{AfterWrite, Draft};
-use super::shard::GroupShard;
-use super::turn::GroupTurn;
-use crate::outcome::{Outcome, Reply, RequestToken, Response, WriteFailure};
-
-/// The first version that must name protocol type and name.
-const FIRST_VERSION_WITH_PROTOCOL: i16 = 5;
+use super::context::GroupContext;
+use super::state::State;
+use crate::group::detach::detach_bytes;
+use crate::group::on_commit::OnCommit;
+use crate::group::response::Response;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken, WriteFailure};
 
 impl GroupShard {
-    /// A member asks for its assignment; the leader brings everybody's. `version` is the request's.
+    /// A member asks for its assignment; the leader brings everybody's. If `requires_protocol`, the
+    /// request has to name the protocol's type and name (KIP-559).
     pub fn on_sync_group(
         &mut self,
         token: RequestToken,
-        version: i16,
         request: &SyncGroupRequest,
-        now: Now,
-    ) -> Outcome {
-        let mut draft = Draft::default();
-        if let Err(error) = self.sync_group(token, version, request, &mut draft, now) {
-            draft.refuse_sync(token, error);
+        requires_protocol: bool,
+        effects: &mut Effects<Self>,
+    ) {
+        if let Err(error) = self.sync_group(token, request, requires_protocol, effects) {
+            effects.refuse_sync(token, error);
         }
-        self.finish(draft, now)
     }
 
     fn sync_group(
         &mut self,
         token: RequestToken,
-        version: i16,
         request: &SyncGroupRequest,
-        draft: &mut Draft,
-        now: Now,
+        requires_protocol: bool,
+        effects: &mut Effects<Self>,
     ) -> Result<(), ErrorCode> {
         let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
-        if version >= FIRST_VERSION_WITH_PROTOCOL && !names_protocol {
+        if requires_protocol && !names_protocol {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
         if request.group_id.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        let turn = self.turn(&request.group_id, draft, now);
-        turn.ok_or(ErrorCode::UnknownMemberId)?.sync(token, request)
+        let context = self.classic_context(&request.group_id, effects);
+        context.ok_or(ErrorCode::UnknownMemberId)?.sync(token, request)
     }
 }
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
     fn sync(&mut self, token: RequestToken, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
         self.check_sync(request)?;
         let member_id = &request.member_id;
@@ -78,8 +73,8 @@ impl GroupTurn<'_> {
                 // A coordinator that has just been loaded may have read the generation from records
                 // that are not committed yet. Should they be lost, another coordinator will assign
                 // the same generation in another way.
-                let assigned = self.assigned(member_id, token);
-                self.draft.reads.push(assigned);
+                let assigned = self.assigned(member_id);
+                self.effects.reply_to_read(token, assigned);
                 Ok(())
             }
         }
@@ -110,7 +105,7 @@ impl GroupTurn<'_> {
     fn park_sync(&mut self, member_id: &ByteString, token: RequestToken) {
         let member = self.group.member_mut(member_id).expect("the member was validated");
         if let Some(earlier) = member.awaiting_sync.replace(token) {
-            self.draft.refuse_sync(earlier, ErrorCode::RebalanceInProgress);
+            self.effects.refuse_sync(earlier, ErrorCode::RebalanceInProgress);
         }
     }
 
@@ -122,15 +117,16 @@ impl GroupTurn<'_> {
             .collect();
         let record = self.group.metadata_record(&assignments);
         self.group.storing_assignment = true;
-        let after = AfterWrite::AssignmentStored {
+        self.effects.write(record);
+        self.effects.on_commit(OnCommit::AssignmentStored {
             group_id: self.group.group_id.clone(),
             generation_id: self.group.generation_id,
             assignments,
-        };
-        self.draft.write_then(record, after);
+        });
     }
 
-    /// The generation is stored: it begins for all who have asked. A rebalance meanwhile has undone it.
+    /// The generation is stored: it begins for all who have asked. A rebalance meanwhile has undone
+    /// it.
     pub(crate) fn on_assignment_stored(
         &mut self,
         generation_id: i32,
@@ -146,12 +142,12 @@ impl GroupTurn<'_> {
         for member_id in self.group.member_ids() {
             let member = self.group.member_mut(&member_id).expect("ids are the members'");
             if let Some(token) = member.awaiting_sync.take() {
-                let assigned = self.assigned(&member_id, token);
-                self.draft.replies.push(assigned);
+                let assigned = self.assigned(&member_id);
+                self.effects.reply(token, assigned);
                 self.restart_session(&member_id);
             }
         }
-        self.group.transition_to(State::Stable, self.now.wall_ms);
+        self.group.transition_to(State::Stable, self.effects.now.wall_ms);
     }
 
     /// The generation could not be stored: nobody gets an assignment and all join again.
@@ -172,22 +168,21 @@ impl GroupTurn<'_> {
             let member = self.group.member_mut(&member_id).expect("ids are the members'");
             member.assignment = Bytes::new();
             if let Some(token) = member.awaiting_sync.take() {
-                self.draft.refuse_sync(token, error);
+                self.effects.refuse_sync(token, error);
                 self.restart_session(&member_id);
             }
         }
     }
 
     /// The answer that tells a member its assignment.
-    fn assigned(&self, member_id: &ByteString, token: RequestToken) -> Reply {
+    fn assigned(&self, member_id: &ByteString) -> Response {
         let member = self.group.member(member_id).expect("only members are answered");
-        let response = SyncGroupResponse {
+        Response::SyncGroup(SyncGroupResponse {
             protocol_type: self.group.protocol_type.clone(),
             protocol_name: self.group.protocol_name.clone(),
             assignment: member.assignment.clone(),
             ..Default::default()
-        };
-        Reply { token, response: Response::SyncGroup(response) }
+        })
     }
 }
 
@@ -209,11 +204,14 @@ mod tests {
         }
     }
 
-    fn ask(harness: &mut Harness, version: i16, request: &SyncGroupRequest) -> RequestToken {
-        let token = harness.token();
-        let outcome = harness.shard.on_sync_group(token, version, request, harness.now());
-        harness.perform(outcome);
-        token
+    fn ask(
+        harness: &mut Harness,
+        requires_protocol: bool,
+        request: &SyncGroupRequest,
+    ) -> RequestToken {
+        harness.send(|shard, token, effects| {
+            shard.on_sync_group(token, request, requires_protocol, effects);
+        })
     }
 
     #[test]
@@ -244,12 +242,7 @@ mod tests {
         // Found by the cluster simulation: the records were lost, and the generation assigned anew.
         let mut harness = Harness::new();
         let members = harness.stable(1);
-        let log_end = i64::try_from(harness.log.len()).unwrap();
-        let mut loader = crate::group::GroupLoader::new();
-        for (offset, record) in (0..).zip(&harness.log) {
-            loader.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
-        }
-        harness.shard = loader.on_loaded(harness.shard.config.clone(), log_end, harness.now());
+        harness.load();
         let early = harness.sync(1, &members[0], &[]);
         assert!(harness.is_waiting(early));
         harness.commit();
@@ -263,29 +256,29 @@ mod tests {
         let good = request(&members[0]);
         let cases = [
             (
-                4,
+                false,
                 SyncGroupRequest { group_id: "".into(), ..good.clone() },
                 ErrorCode::InvalidGroupId,
             ),
             (
-                4,
+                false,
                 SyncGroupRequest { group_id: "h".into(), ..good.clone() },
                 ErrorCode::UnknownMemberId,
             ),
-            (4, request(&"nobody".into()), ErrorCode::UnknownMemberId),
+            (false, request(&"nobody".into()), ErrorCode::UnknownMemberId),
             (
-                4,
+                false,
                 SyncGroupRequest { generation_id: 2, ..good.clone() },
                 ErrorCode::IllegalGeneration,
             ),
             (
-                4,
+                false,
                 SyncGroupRequest { group_instance_id: Some("i".into()), ..good.clone() },
                 ErrorCode::UnknownMemberId,
             ),
-            (5, good.clone(), ErrorCode::InconsistentGroupProtocol),
+            (true, good.clone(), ErrorCode::InconsistentGroupProtocol),
             (
-                5,
+                true,
                 SyncGroupRequest {
                     protocol_type: Some("connect".into()),
                     protocol_name: Some("range".into()),
@@ -294,7 +287,7 @@ mod tests {
                 ErrorCode::InconsistentGroupProtocol,
             ),
             (
-                5,
+                true,
                 SyncGroupRequest {
                     protocol_type: Some("consumer".into()),
                     protocol_name: Some("sticky".into()),
@@ -303,8 +296,8 @@ mod tests {
                 ErrorCode::InconsistentGroupProtocol,
             ),
         ];
-        for (version, request, expected) in cases {
-            let token = ask(&mut harness, version, &request);
+        for (requires_protocol, request, expected) in cases {
+            let token = ask(&mut harness, requires_protocol, &request);
             assert_eq!(error(&harness, token), expected, "{request:?}");
         }
         assert_eq!(harness.state_name(), "CompletingRebalance");
@@ -331,7 +324,7 @@ mod tests {
         assert_eq!(error(&harness, leader), ErrorCode::RebalanceInProgress);
         harness.commit();
         assert_eq!(harness.state_name(), "PreparingRebalance");
-        let group = &harness.shard.groups[GROUP];
+        let group = harness.group();
         assert!(group.members().all(|member| member.assignment.is_empty()));
     }
 
@@ -380,7 +373,7 @@ mod tests {
             harness.heartbeat(1, &members[1]);
         }
         assert_eq!(harness.state_name(), "PreparingRebalance");
-        assert!(!harness.shard.groups[GROUP].has_member(&members[1]));
+        assert!(!harness.group().has_member(&members[1]));
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 
-use super::classic::InitialRebalance;
-use super::classic::state::State;
-use super::turn::GroupTurn;
+use super::InitialRebalance;
+use super::context::GroupContext;
+use super::state::State;
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
     /// A member came, changed or went: begin a rebalance, or see whether the running one can go on.
     pub(crate) fn rebalance_or_complete_join(&mut self) {
         if self.group.state() == State::PreparingRebalance {
@@ -30,11 +30,11 @@ impl GroupTurn<'_> {
         self.group.clear_pending_sync();
         self.cancel_sync();
         if self.group.state() == State::Empty {
-            self.group.transition_to(State::PreparingRebalance, self.now.wall_ms);
+            self.group.transition_to(State::PreparingRebalance, self.effects.now.wall_ms);
             self.begin_initial_delay();
             return;
         }
-        self.group.transition_to(State::PreparingRebalance, self.now.wall_ms);
+        self.group.transition_to(State::PreparingRebalance, self.effects.now.wall_ms);
         if self.group.has_all_members_joined() {
             self.complete_join();
         } else {
@@ -89,15 +89,16 @@ impl GroupTurn<'_> {
             self.remove_member(&member_id);
         }
         if !self.group.elect_joined_leader() && self.group.member_count() > 0 {
-            // Only static members are left and none has come back: wait on, their sessions will end it.
+            // Only static members are left and none has come back: wait on, their sessions will end
+            // it.
             self.group.initial_rebalance = None;
             self.schedule_join(self.group.rebalance_timeout_ms());
             return;
         }
-        self.group.init_next_generation(self.now.wall_ms);
+        self.group.init_next_generation(self.effects.now.wall_ms);
         if self.group.state() == State::Empty {
             let record = self.group.metadata_record(&BTreeMap::new());
-            self.draft.records.push(record);
+            self.effects.write(record);
         } else {
             self.answer_joined_members();
             self.schedule_sync();
@@ -144,7 +145,7 @@ mod tests {
     use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 
     use crate::group::config::GroupConfig;
-    use crate::group::harness::{Harness, REBALANCE_MS, SESSION_MS, joining};
+    use crate::group::harness::{GROUP, Harness, REBALANCE_MS, SESSION_MS, joining};
 
     #[test]
     fn when_the_last_missing_member_expires_the_initial_delay_is_over() {
@@ -189,8 +190,8 @@ mod tests {
     fn a_generation_never_becomes_negative() {
         let mut harness = Harness::new();
         let members = harness.stable(1);
-        let group = harness.shard.groups.get_mut("g").unwrap();
-        group.generation_id = i32::MAX;
+        let group = harness.shard_mut().groups.get_mut(GROUP).unwrap();
+        group.as_classic_mut().unwrap().generation_id = i32::MAX;
         let token = harness.join(3, joining(&members[0]));
         assert_eq!(harness.join_answer(token).generation_id, 0);
     }

@@ -1,25 +1,22 @@
 //! JoinGroup. (Kafka: `GroupMetadataManager.classicGroupJoin` and what it calls)
 
-use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
 use bytestring::ByteString;
 use klamm_protocol::messages::join_group_request::JoinGroupRequest;
 use klamm_protocol::{ErrorCode, Uuid};
 
-use super::classic::ClassicGroup;
-use super::classic::member::{Member, detach_protocols, new_member_id};
-use super::classic::protocols::can_found_a_group;
-use super::classic::state::State;
-use super::config::NEW_MEMBER_JOIN_TIMEOUT_MS;
-use super::detach::detach;
-use super::draft::{AfterWrite, Draft};
-use super::shard::GroupShard;
-use super::turn::GroupTurn;
-use crate::outcome::{Outcome, RequestToken};
+use super::ClassicGroup;
+use super::context::GroupContext;
+use super::member::{Member, detach_protocols, new_member_id};
+use super::protocols::can_found_a_group;
+use super::state::State;
+use crate::group::config::NEW_MEMBER_JOIN_TIMEOUT_MS;
+use crate::group::detach::detach;
+use crate::group::on_commit::OnCommit;
+use crate::group::shard::GroupShard;
+use crate::runtime::{Effects, RequestToken, WriteFailure};
 
-/// The first version whose members fetch their id with one request and join with the next (KIP-394).
-const FIRST_VERSION_WITH_KNOWN_MEMBER_ID: i16 = 4;
 /// The longest string that the records and old responses hold.
 const MAX_STRING_BYTES: usize = 32_767;
 /// What a member id has after the client or instance id: a dash and a uuid.
@@ -29,25 +26,16 @@ const MEMBER_ID_SUFFIX_BYTES: usize = 37;
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinGroup {
     pub token: RequestToken,
-    /// Version of the request: before 4 a member joins without knowing its id, 0 has no rebalance
-    /// timeout, from 9 on an answer may say that the assignment is to be skipped.
-    pub version: i16,
+    /// The member has to know its id before it joins: it is given one and asks again (KIP-394).
+    pub requires_known_member_id: bool,
+    /// The leader can be told to keep the assignment that it made (KIP-814).
+    pub supports_skipping_assignment: bool,
     pub client_id: ByteString,
     /// As Java prints an address: `/127.0.0.1`.
     pub client_host: ByteString,
     /// Random; becomes part of the member id if a new one is needed.
     pub member_uuid: Uuid,
     pub request: JoinGroupRequest,
-}
-
-impl JoinGroup {
-    fn rebalance_timeout_ms(&self) -> i32 {
-        if self.version == 0 {
-            self.request.session_timeout_ms
-        } else {
-            self.request.rebalance_timeout_ms
-        }
-    }
 }
 
 /// A join that is answered with an error, and the member id that goes with it.
@@ -59,41 +47,40 @@ struct Refusal {
 impl GroupShard {
     /// A member wants to join, or to join again. The answer comes with the next generation, or at
     /// once with the current one, with an error, or with the member id to join with.
-    pub fn on_join_group(&mut self, join: &JoinGroup, now: Now) -> Outcome {
-        let mut draft = Draft::default();
-        if let Err(refusal) = self.join_group(join, &mut draft, now) {
-            draft.refuse_join(join.token, refusal.member_id, refusal.error);
+    pub fn on_join_group(&mut self, join: &JoinGroup, effects: &mut Effects<Self>) {
+        if let Err(refusal) = self.join_group(join, effects) {
+            effects.refuse_join(join.token, refusal.member_id, refusal.error);
         }
-        self.finish(draft, now)
     }
 
-    fn join_group(&mut self, join: &JoinGroup, draft: &mut Draft, now: Now) -> Result<(), Refusal> {
+    fn join_group(&mut self, join: &JoinGroup, effects: &mut Effects<Self>) -> Result<(), Refusal> {
         let request = &join.request;
         let refuse = |error| Refusal { error, member_id: request.member_id.clone() };
         self.check_request(join).map_err(refuse)?;
-        if self.stored.other_groups.contains_key(&request.group_id) {
+        if self.is_not_run(&request.group_id) {
             let member_id = ByteString::new();
             return Err(Refusal { error: ErrorCode::InconsistentGroupProtocol, member_id });
         }
         if !self.groups.contains_key(&request.group_id) {
             check_founder(request).map_err(refuse)?;
-            self.create_group(&request.group_id, draft, now);
+            self.create_group(&request.group_id, effects);
         }
-        let mut turn = self.turn(&request.group_id, draft, now).expect("the group exists now");
-        if !turn.accepts_joining_member(&request.member_id) {
-            turn.remove_member(&request.member_id);
-            turn.complete_join_if_all_joined();
+        let mut context =
+            self.classic_context(&request.group_id, effects).expect("the group exists now");
+        if !context.accepts_joining_member(&request.member_id) {
+            context.remove_member(&request.member_id);
+            context.complete_join_if_all_joined();
             let member_id = ByteString::new();
             return Err(Refusal { error: ErrorCode::GroupMaxSizeReached, member_id });
         }
-        if !turn.group.supports_protocols(&request.protocol_type, &request.protocols) {
+        if !context.group.supports_protocols(&request.protocol_type, &request.protocols) {
             return Err(refuse(ErrorCode::InconsistentGroupProtocol));
         }
         if request.member_id.is_empty() {
-            turn.join_new_member(join);
+            context.join_new_member(join);
             return Ok(());
         }
-        turn.join_existing_member(join).map_err(refuse)
+        context.join_existing_member(join).map_err(refuse)
     }
 
     fn check_request(&self, join: &JoinGroup) -> Result<(), ErrorCode> {
@@ -113,12 +100,30 @@ impl GroupShard {
     }
 
     /// A group that a member founds is stored at once, empty, so that it outlives this broker.
-    fn create_group(&mut self, group_id: &ByteString, draft: &mut Draft, now: Now) {
-        let group = ClassicGroup::new(group_id, now.wall_ms);
-        let group_id = group.group_id.clone();
-        let record = group.metadata_record(&BTreeMap::new());
-        draft.write_then(record, AfterWrite::GroupCreated { group_id: group_id.clone() });
-        self.groups.insert(group_id, group);
+    fn create_group(&mut self, group_id: &ByteString, effects: &mut Effects<Self>) {
+        let group = ClassicGroup::new(group_id, effects.now.wall_ms);
+        effects.write(group.metadata_record(&BTreeMap::new()));
+        effects.on_commit(OnCommit::GroupCreated { group_id: group.group_id.clone() });
+        self.insert_classic(group);
+    }
+
+    /// Takes back a group whose first record was refused, with the member that founded it.
+    pub(crate) fn forget_group(
+        &mut self,
+        group_id: &str,
+        failure: WriteFailure,
+        effects: &mut Effects<Self>,
+    ) {
+        if let Some(mut context) = self.classic_context(group_id, effects) {
+            context.cancel_join();
+            for member_id in context.group.member_ids() {
+                context.cancel_session(&member_id);
+                if let Some(token) = context.group.take_awaiting_join(&member_id) {
+                    context.effects.refuse_join(token, member_id, failure.code());
+                }
+            }
+        }
+        self.groups.remove(group_id);
     }
 }
 
@@ -133,9 +138,9 @@ fn check_founder(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
     Ok(())
 }
 
-impl GroupTurn<'_> {
-    /// `group.max.size`. While the members gather, those that are back count, so that the last ones to
-    /// come are left out if the limit was lowered; afterwards the members themselves.
+impl GroupContext<'_> {
+    /// `group.max.size`. While the members gather, those that are back count, so that the last ones
+    /// to come are left out if the limit was lowered; afterwards the members themselves.
     fn accepts_joining_member(&self, member_id: &str) -> bool {
         let max_size = self.config.max_size;
         match self.group.state() {
@@ -159,10 +164,10 @@ impl GroupTurn<'_> {
                 Some(old_id) => self.replace_static_member(join, &old_id, &member_id),
                 None => self.add_member(join, member_id),
             }
-        } else if join.version >= FIRST_VERSION_WITH_KNOWN_MEMBER_ID {
+        } else if join.requires_known_member_id {
             self.group.add_pending_member(member_id.clone());
             self.schedule_session(&member_id, join.request.session_timeout_ms);
-            self.draft.refuse_join(join.token, member_id, ErrorCode::MemberIdRequired);
+            self.effects.refuse_join(join.token, member_id, ErrorCode::MemberIdRequired);
         } else {
             self.add_member(join, member_id);
         }
@@ -205,7 +210,7 @@ impl GroupTurn<'_> {
     pub(crate) fn update_member(&mut self, join: &JoinGroup, member_id: &ByteString) {
         self.group.set_protocols(member_id, &join.request.protocols);
         let member = self.group.member_mut(member_id).expect("only members are updated");
-        member.rebalance_timeout_ms = join.rebalance_timeout_ms();
+        member.rebalance_timeout_ms = join.request.rebalance_timeout_ms;
         member.session_timeout_ms = join.request.session_timeout_ms;
         self.park_join(member_id, join.token);
     }
@@ -220,7 +225,7 @@ impl GroupTurn<'_> {
             group_instance_id: request.group_instance_id.as_ref().map(detach),
             client_id: detach(&join.client_id),
             client_host: detach(&join.client_host),
-            rebalance_timeout_ms: join.rebalance_timeout_ms(),
+            rebalance_timeout_ms: join.request.rebalance_timeout_ms,
             session_timeout_ms: request.session_timeout_ms,
             protocols: detach_protocols(&request.protocols),
             assignment: bytes::Bytes::new(),
@@ -238,7 +243,7 @@ impl GroupTurn<'_> {
 mod tests {
     use super::*;
     use crate::group::config::GroupConfig;
-    use crate::group::harness::{GROUP, Harness, REBALANCE_MS, SESSION_MS, joining, protocol};
+    use crate::group::harness::{Harness, REBALANCE_MS, SESSION_MS, joining, protocol};
 
     fn error(harness: &Harness, token: RequestToken) -> ErrorCode {
         ErrorCode::from_code(harness.join_answer(token).error_code).unwrap()
@@ -283,7 +288,7 @@ mod tests {
         for (request, expected) in cases {
             let (harness, error) = refused(request);
             assert_eq!(error, expected);
-            assert_eq!((harness.log.len(), harness.shard.groups.len()), (0, 0), "{expected:?}");
+            assert_eq!((harness.log.len(), harness.shard().groups.len()), (0, 0), "{expected:?}");
         }
     }
 
@@ -339,13 +344,6 @@ mod tests {
             (-1, None, None)
         );
         assert_eq!((&*answer.leader, &*answer.member_id), ("", "nobody"));
-    }
-
-    #[test]
-    fn version_0_takes_the_session_timeout_for_the_rebalance_timeout() {
-        let mut harness = Harness::new();
-        harness.join(0, JoinGroupRequest { rebalance_timeout_ms: -1, ..joining("") });
-        assert_eq!(harness.shard.groups[GROUP].rebalance_timeout_ms(), SESSION_MS);
     }
 
     #[test]
@@ -511,7 +509,7 @@ mod tests {
         let mut harness = Harness::new();
         let members = harness.stable(2);
         let mut harness = harness.restart();
-        harness.shard.config.max_size = 1;
+        harness.config.max_size = 1;
         let mut harness = harness.restart();
         assert_eq!(harness.state_name(), "PreparingRebalance");
         let first = harness.join(3, joining(&members[1]));

@@ -5,37 +5,35 @@ use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 
-use super::classic::ClassicGroup;
-use super::classic::member::Member;
-use super::classic::state::{DEAD, State};
-use super::shard::GroupShard;
-
-/// The first version that is told that a group does not exist; before it the group is just "Dead".
-const FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 6;
+use super::ClassicGroup;
+use super::member::Member;
+use super::state::{DEAD, State};
+use crate::group::shard::GroupShard;
 
 impl GroupShard {
-    /// Shows groups as they are now. `version` is the request's. Authorized operations are the handler's.
+    /// Shows groups as they are now. A group that does not exist is "Dead", and if
+    /// `reports_missing` also GROUP_ID_NOT_FOUND. Authorized operations are the handler's.
     #[must_use]
     pub fn on_describe_groups(
         &self,
         group_ids: &[ByteString],
-        version: i16,
+        reports_missing: bool,
     ) -> Vec<DescribedGroup> {
-        let describe = |group_id: &ByteString| match self.groups.get(group_id) {
+        let describe = |group_id: &ByteString| match self.classic_group(group_id) {
             Some(group) => describe_group(group),
-            None => self.describe_missing(group_id, version),
+            None => self.describe_missing(group_id, reports_missing),
         };
         group_ids.iter().map(describe).collect()
     }
 
-    fn describe_missing(&self, group_id: &ByteString, version: i16) -> DescribedGroup {
+    fn describe_missing(&self, group_id: &ByteString, is_reported: bool) -> DescribedGroup {
         let mut described = DescribedGroup {
             group_id: group_id.clone(),
             group_state: DEAD.into(),
             ..Default::default()
         };
-        if version >= FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND {
-            let message = if self.stored.other_groups.contains_key(group_id) {
+        if is_reported {
+            let message = if self.is_not_run(group_id) {
                 format!("Group {group_id} is not a classic group.")
             } else {
                 format!("Group {group_id} not found.")
@@ -82,7 +80,7 @@ mod tests {
     fn a_stable_group_shows_protocol_subscriptions_and_assignments() {
         let mut harness = Harness::new();
         let members = harness.stable(2);
-        let described = &harness.shard.on_describe_groups(&[GROUP.into()], 5)[0];
+        let described = harness.describe(false);
         assert_eq!((&*described.group_state, &*described.protocol_type), ("Stable", "consumer"));
         assert_eq!(&*described.protocol_data, "range");
         let leader = described.members.iter().find(|member| member.member_id == members[0]);
@@ -98,7 +96,7 @@ mod tests {
     fn other_states_show_the_members_without_their_metadata() {
         let mut harness = Harness::new();
         harness.joined(1);
-        let described = &harness.shard.on_describe_groups(&[GROUP.into()], 5)[0];
+        let described = harness.describe(false);
         assert_eq!(
             (&*described.group_state, &*described.protocol_data),
             ("CompletingRebalance", "")
@@ -108,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_does_not_exist_is_dead_and_from_version_6_on_an_error() {
+    fn a_group_that_does_not_exist_is_dead_and_reported_if_that_is_asked_for() {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
         let groups = ["nobody".into(), GROUP.into()];
-        let old = harness.shard.on_describe_groups(&groups, 5);
+        let old = harness.shard().on_describe_groups(&groups, false);
         assert_eq!((&*old[0].group_state, old[0].error_code), ("Dead", 0));
         assert_eq!((&*old[1].group_state, &*old[1].protocol_type), ("Empty", ""));
-        let new = &harness.shard.on_describe_groups(&groups, 6)[0];
+        let new = &harness.shard().on_describe_groups(&groups, true)[0];
         assert_eq!(
             (&*new.group_state, new.error_code),
             ("Dead", ErrorCode::GroupIdNotFound.code())

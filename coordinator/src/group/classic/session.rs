@@ -2,10 +2,10 @@
 
 use bytestring::ByteString;
 
-use super::classic::state::State;
-use super::turn::GroupTurn;
+use super::context::GroupContext;
+use super::state::State;
 
-impl GroupTurn<'_> {
+impl GroupContext<'_> {
     /// The session timer of a member, or of an id that was given out and never used.
     pub(crate) fn on_session_timer(&mut self, member_id: &ByteString) {
         if self.group.is_pending_member(member_id) {
@@ -26,7 +26,8 @@ impl GroupTurn<'_> {
         }
     }
 
-    /// Unlike elsewhere the initial delay is cut short here, as Kafka does: nobody is missing any more.
+    /// Unlike elsewhere the initial delay is cut short here, as Kafka does: nobody is missing any
+    /// more.
     fn complete_join_if_group_is_whole(&mut self) {
         if self.group.state() == State::PreparingRebalance && self.group.has_all_members_joined() {
             self.group.initial_rebalance = None;

@@ -1,0 +1,288 @@
+//! The driver of one partition's coordinator: loads it, gives its runtime events, appends and
+//! replies.
+//!
+//! It decides nothing: that is the runtime's and the shard's (`klamm_coordinator::runtime`).
+//!
+//! Invariants: an event is decided and its records are appended under one lock, so that the log has
+//! them in the order of the decisions; the lock is never held across an await; once ended, nothing
+//! is appended. Every request that waits has a connection of its own, which bounds their number.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use klamm_coordinator::runtime::{
+    CoordinatorRuntime, Driver, Effects, EncodedRecord, RequestToken, Shard, ShardLoader,
+};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::batch_builder::{BatchBuilder, BuildError};
+use klamm_protocol::compression::Compression;
+use klamm_protocol::ids::Offset;
+use klamm_protocol::time::Now;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::loader;
+use crate::clock;
+use crate::replica::partition::{AppendOptions, Partition};
+
+/// The pause before a partition is loaded again for which something was lacking.
+const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a coordinator is started with.
+#[derive(Debug, Clone)]
+pub(super) struct Settings<C> {
+    pub(super) shard: C,
+    /// The compression of what is written, such as `offsets.topic.compression.codec`.
+    pub(super) compression: Compression,
+    /// How much is read at once, such as `offsets.load.buffer.size`.
+    pub(super) load_buffer_bytes: u64,
+}
+
+/// A request is answered through the channel that its connection waits at.
+type Waiter<S> = oneshot::Sender<<S as Shard>::Response>;
+type Runtime<S> = CoordinatorRuntime<S, Waiter<S>>;
+
+/// A coordinator, from when its partition is led here until it no longer is.
+#[derive(Debug)]
+pub(super) struct Coordinator<S: Shard> {
+    partition: Arc<Partition>,
+    settings: Settings<S::Config>,
+    state: Mutex<State<S>>,
+    /// A deadline has come nearer than the one that is being waited for.
+    rearm: Notify,
+    ended: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State<S: Shard> {
+    runtime: Runtime<S>,
+    /// The deadline that the driving task waits for.
+    armed_ms: i64,
+}
+
+/// What became of an attempt to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loading {
+    /// Loaded, or it will never be.
+    Over,
+    /// Something was lacking for it.
+    Later,
+}
+
+/// The partition and the connections during one event.
+struct Io<'a, S: Shard> {
+    coordinator: &'a Coordinator<S>,
+    wall_ms: i64,
+}
+
+impl<S: Shard> Driver<S, Waiter<S>> for Io<'_, S> {
+    fn append(&mut self, records: &[EncodedRecord]) -> Result<Offset, ErrorCode> {
+        self.coordinator.append(records, self.wall_ms)
+    }
+
+    fn reply(&mut self, waiter: Waiter<S>, response: S::Response) {
+        // A client that has gone away needs no answer.
+        drop(waiter.send(response));
+    }
+}
+
+impl<S: Shard> Coordinator<S> {
+    /// Begins to load, in the background. This broker leads the partition.
+    pub(super) fn start(
+        partition: Arc<Partition>,
+        settings: Settings<S::Config>,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let coordinator = Arc::new(Self::new(partition, settings));
+        runtime.spawn(Arc::clone(&coordinator).run());
+        coordinator
+    }
+
+    fn new(partition: Arc<Partition>, settings: Settings<S::Config>) -> Self {
+        Self {
+            partition,
+            settings,
+            state: Mutex::new(State { runtime: Runtime::loading(), armed_ms: i64::MAX }),
+            rearm: Notify::new(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// A panic leaves a shard that nobody may trust: the partition is no longer served.
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(|poisoned| {
+            error!("{}: the coordinator panicked and has ended", self.name());
+            let mut state = poisoned.into_inner();
+            state.runtime = Runtime::ended();
+            self.state.clear_poison();
+            state
+        })
+    }
+
+    fn name(&self) -> String {
+        format!("{}-{}", self.partition.topic(), self.partition.index())
+    }
+
+    fn with_runtime<R>(&self, event: impl FnOnce(&mut Runtime<S>, Now, &mut Io<'_, S>) -> R) -> R {
+        let mut state = self.lock();
+        let now = clock::now();
+        let mut io = Io { coordinator: self, wall_ms: now.wall_ms };
+        let result = event(&mut state.runtime, now, &mut io);
+        if state.runtime.next_deadline_ms().is_some_and(|due_ms| due_ms < state.armed_ms) {
+            self.rearm.notify_one();
+        }
+        result
+    }
+
+    /// Has a request decided on, now. The answer may take longer.
+    pub(super) fn send_request(
+        &self,
+        event: impl FnOnce(&mut S, RequestToken, &mut Effects<S>),
+    ) -> Result<oneshot::Receiver<S::Response>, ErrorCode> {
+        let (waiter, answered) = oneshot::channel();
+        self.with_runtime(|runtime, now, io| runtime.send_request(waiter, event, now, io))?;
+        Ok(answered)
+    }
+
+    /// Has something answered that waits for nothing.
+    pub(super) fn call<R>(
+        &self,
+        event: impl FnOnce(&mut S, &mut Effects<S>) -> R,
+    ) -> Result<R, ErrorCode> {
+        self.with_runtime(|runtime, now, io| runtime.call(event, now, io))
+    }
+
+    /// Tells the shard of something that no client waits for; while loading, once it is loaded.
+    pub(super) fn notify(&self, event: impl FnOnce(&mut S, &mut Effects<S>) + Send + 'static) {
+        self.with_runtime(|runtime, now, io| runtime.notify(event, now, io));
+    }
+
+    /// Stops coordinating. Whoever waits is sent to look for the next coordinator.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+        self.lock().runtime.unload(|waiter, response| drop(waiter.send(response)));
+    }
+
+    async fn run(self: Arc<Self>) {
+        loop {
+            let loading = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || loading.load()).await {
+                Ok(Loading::Over) => break,
+                Ok(Loading::Later) => {
+                    let pause = tokio::time::sleep(LOAD_RETRY_PAUSE);
+                    if self.ended.run_until_cancelled(pause).await.is_none() {
+                        return;
+                    }
+                }
+                Err(_) => {
+                    error!("{}: loading panicked, the partition is not served", self.name());
+                    self.end();
+                    return;
+                }
+            }
+        }
+        let stop = self.ended.clone();
+        stop.run_until_cancelled(self.drive()).await;
+    }
+
+    fn load(&self) -> Loading {
+        let begun = Instant::now();
+        let Some(view) = self.partition.view() else {
+            self.end();
+            return Loading::Over;
+        };
+        let loader = ShardLoader::new(self.settings.shard.clone());
+        let buffer_bytes = self.settings.load_buffer_bytes;
+        match loader::load(loader, &view, buffer_bytes, || self.ended.is_cancelled()) {
+            Ok(Some(loader)) => self.on_loaded(loader, view.log_end(), begun),
+            Ok(None) => {}
+            Err(failure) if failure.passes() => {
+                warn!("{} {failure}; it is loaded when there is room", self.name());
+                return Loading::Later;
+            }
+            Err(failure) => {
+                error!("{} {failure}; it is not served", self.name());
+                self.end();
+            }
+        }
+        Loading::Over
+    }
+
+    fn on_loaded(&self, loader: ShardLoader<S>, log_end: Offset, begun: Instant) {
+        let (records, unknown) = (loader.records(), loader.unknown_records());
+        let active = loader.into_active(log_end, clock::now());
+        self.with_runtime(|runtime, now, io| runtime.on_loaded(active, now, io));
+        if records > 0 {
+            let took_ms = begun.elapsed().as_millis();
+            info!("{}: coordinator loaded from {records} records in {took_ms} ms", self.name());
+        }
+        if unknown > 0 {
+            warn!("{}: {unknown} records of unknown types are left alone", self.name());
+        }
+    }
+
+    /// Tells the runtime of time and of commits, until it has ended.
+    async fn drive(&self) {
+        let mut high_watermark = self.partition.watch_high_watermark();
+        self.on_high_watermark();
+        while let Some(wait) = self.arm() {
+            tokio::select! {
+                changed = high_watermark.changed() => {
+                    assert!(changed.is_ok(), "the partition of a coordinator is held by it");
+                    self.on_high_watermark();
+                }
+                () = tokio::time::sleep(wait) => {
+                    self.with_runtime(|runtime, now, io| runtime.on_tick(now, io));
+                }
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+
+    /// How long until the next deadline; `None` when the coordinator has ended.
+    fn arm(&self) -> Option<Duration> {
+        let mut state = self.lock();
+        if !state.runtime.is_active() {
+            return None;
+        }
+        state.armed_ms = state.runtime.next_deadline_ms().unwrap_or(i64::MAX);
+        let wait_ms = state.armed_ms.saturating_sub(clock::now_ms());
+        Some(Duration::from_millis(u64::try_from(wait_ms).unwrap_or_default()))
+    }
+
+    /// The high watermark has moved. The partition is asked where to: what the watch carries may be
+    /// older than what is committed by now. Once another leads, what is committed may be something
+    /// else than what was appended here.
+    fn on_high_watermark(&self) {
+        let Some(committed_end) = self.partition.committed_as_leader() else { return };
+        self.with_runtime(|runtime, now, io| runtime.on_committed(committed_end, now, io));
+    }
+
+    fn append(&self, records: &[EncodedRecord], wall_ms: i64) -> Result<Offset, ErrorCode> {
+        let batch = batch(records, self.settings.compression, wall_ms)
+            .map_err(|_| ErrorCode::RecordListTooLarge)?;
+        let appended = self.partition.append(batch, &AppendOptions::coordinator(), wall_ms);
+        appended.map(|appended| appended.base_offset).map_err(|failure| {
+            let (name, code) = (self.name(), failure.code);
+            warn!("{name}: {} records were not appended: {code}", records.len());
+            code
+        })
+    }
+}
+
+fn batch(
+    records: &[EncodedRecord],
+    compression: Compression,
+    wall_ms: i64,
+) -> Result<bytes::Bytes, BuildError> {
+    let mut builder = BatchBuilder::new(0).compression(compression);
+    for record in records {
+        builder.append(wall_ms, Some(&record.key), record.value.as_deref(), &[])?;
+    }
+    Ok(builder.build()?.bytes)
+}
