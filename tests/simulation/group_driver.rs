@@ -117,7 +117,7 @@ impl GroupDriver {
         let State::Active(shard) = &mut self.state else { return };
         let committed_end = match step.plant {
             Plant::OffsetsShownBeforeCommit => partition.log.end(),
-            _ => replica.high_watermark,
+            _ => replica.core.high_watermark(),
         };
         let outcome = shard.on_committed(committed_end, step.now);
         self.perform(outcome, replica, partition, step);
