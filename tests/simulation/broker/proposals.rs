@@ -86,8 +86,11 @@ impl Broker {
         let topic = metadata.loader.stable().topics.by_name(topic);
         let (Some(controller), Some(topic)) = (metadata.quorum.leader_id(), topic) else { return };
         let states = proposal.new_isr.iter();
-        let states =
-            states.map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch });
+        let nameless = step.plant == Plant::ProposalWithoutBrokerEpochs;
+        let states = states.map(|&(broker_id, epoch)| BrokerState {
+            broker_id,
+            broker_epoch: if nameless { -1 } else { epoch },
+        });
         let data = PartitionData {
             partition_index,
             leader_epoch: proposal.leader_epoch,

@@ -54,7 +54,7 @@ impl Replica {
         &mut self,
         fetch: &ReplicaFetch,
         disk: &PartitionDisk,
-        step: &NodeStep<'_>,
+        step: &mut NodeStep<'_>,
     ) -> Result<(FetchPosition, Option<IsrProposal>), ErrorCode> {
         let asked = PartitionFetch {
             reader: Reader::Follower { id: fetch.follower, broker_epoch: fetch.broker_epoch },
@@ -67,6 +67,10 @@ impl Replica {
         let epoch_end = disk.epochs.end_offset_for(fetch.last_fetched_epoch, disk.log.end());
         let log = FetchedLog { log_start_offset: 0, epoch_end };
         let counted = self.core.on_fetch(&asked, log, None)?;
+        if let (FetchPosition::Valid, _) = counted {
+            let ReplicaFetch { partition, follower, broker_epoch, .. } = *fetch;
+            step.observe(Observation::FetchCounted { partition, follower, broker_epoch });
+        }
         if step.plant == Plant::DivergingFetchCounted
             && let (FetchPosition::Diverging(_), _) = counted
         {
