@@ -15,10 +15,8 @@ mod replica;
 mod role;
 
 pub use delayed::FetchWaiter;
-pub use event::{
-    AcksState, FetchProgress, FollowerFetch, LeaderConfig, LogEnds, NotEnoughReplicas, Registration,
-};
-pub use fetch_check::{FetchPosition, check_leader_epoch, check_position, epoch_end_offset};
+pub use event::{LeaderConfig, LogEnds, NotEnoughReplicas, Registration};
+pub use fetch_check::{FetchPosition, epoch_end_offset};
 pub use follower::{FetchedPartition, Follow, FollowerState, NextFetch};
 pub use isr::{CommittedIsr, IsrChange, IsrProposal, IsrState, ProposalOutcome};
 pub use leader::LeaderState;

@@ -102,7 +102,7 @@ impl LeaderState {
     }
 
     /// Whether an acks=all batch may be appended at all.
-    pub fn check_min_isr(&self) -> Result<(), NotEnoughReplicas> {
+    pub(super) fn check_min_isr(&self) -> Result<(), NotEnoughReplicas> {
         let required = self.effective_min_isr();
         if self.isr.isr().len() < required {
             return Err(NotEnoughReplicas { isr: self.isr.isr().clone(), required });
@@ -213,7 +213,7 @@ impl LeaderState {
     }
 
     /// Whether an acks=all produce that ended at `required_offset` (exclusive) may be answered.
-    pub fn acks_state(&self, required_offset: Offset) -> AcksState {
+    pub(super) fn acks_state(&self, required_offset: Offset) -> AcksState {
         if self.high_watermark < required_offset {
             return AcksState::Waiting;
         }
@@ -225,7 +225,7 @@ impl LeaderState {
 
     /// Whether a client may be told of the log's end: not before this epoch has committed
     /// something, or an offset could go backwards after an election (KIP-207).
-    pub fn check_offsets_available(&self) -> Result<(), ErrorCode> {
+    pub(super) fn check_offsets_available(&self) -> Result<(), ErrorCode> {
         match self.epoch_start_offset > self.high_watermark {
             true => Err(ErrorCode::OffsetNotAvailable),
             false => Ok(()),
@@ -233,7 +233,7 @@ impl LeaderState {
     }
 
     /// The offset below which no live replica holds records: what DeleteRecords waits for.
-    pub fn low_watermark(&self, log_start_offset: Offset) -> Offset {
+    pub(super) fn low_watermark(&self, log_start_offset: Offset) -> Offset {
         let alive =
             |follower: &&RemoteReplica| follower.status.is_some_and(|status| !status.fenced);
         let followers = self.followers.values().filter(alive);

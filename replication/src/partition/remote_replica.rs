@@ -1,5 +1,6 @@
 //! What a leader knows of one follower (Kafka's `Replica` and `ReplicaState`).
 
+use super::event::FollowerFetch;
 use klamm_protocol::ids::{BrokerId, Offset};
 
 /// What the cluster metadata says of a registered broker.
@@ -69,7 +70,7 @@ impl RemoteReplica {
 
     /// A follower that now fetches from where the leader ended at its previous fetch had caught
     /// up by then, although the leader has moved on since.
-    pub(super) fn on_fetch(&mut self, fetch: &super::FollowerFetch, leader_end_offset: Offset) {
+    pub(super) fn on_fetch(&mut self, fetch: &FollowerFetch, leader_end_offset: Offset) {
         if fetch.fetch_offset >= leader_end_offset {
             self.last_caught_up_ms = self.last_caught_up_ms.max(fetch.now_ms);
         } else if Some(fetch.fetch_offset) >= self.leader_end_offset {

@@ -1,15 +1,19 @@
-//! The brokers, their disks, the controller and what is under way between them.
+//! The brokers with their disks, and what is under way between them and the controller.
+
+mod checks;
+mod controller;
+mod power;
 
 use crate::random::Random;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    Awaited, BrokerStatus, CommittedIsr, Effect, FetchPosition, FetchWaiter, FetchedLog,
-    FetchedPartition, Follow, IsrProposal, LeaderConfig, LogEnds, PartitionFetch, ProposalOutcome,
-    Reader, Registration, Replica,
+    Awaited, BrokerStatus, Effect, FetchPosition, FetchWaiter, FetchedLog, FetchedPartition,
+    Follow, IsrProposal, LeaderConfig, LogEnds, PartitionFetch, ProposalOutcome, Reader,
+    Registration, Replica,
 };
 use klamm_replication::{EpochHistory, OffsetAndEpoch};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const LAG_MS: i64 = 1_000;
 
@@ -353,35 +357,6 @@ impl Brokers {
         self.settle(from);
     }
 
-    fn alter_partition(
-        &mut self,
-        from: BrokerId,
-        proposal: &IsrProposal,
-    ) -> Result<CommittedIsr, ErrorCode> {
-        if proposal.leader_epoch < self.registration.leader_epoch || self.leader != Some(from) {
-            return Err(ErrorCode::FencedLeaderEpoch);
-        }
-        if proposal.partition_epoch < self.registration.partition_epoch {
-            return Err(ErrorCode::InvalidUpdateVersion);
-        }
-        let eligible = |(id, epoch): &(BrokerId, i64)| {
-            let status = &self.statuses[id];
-            let is_alive = !status.fenced || self.plant == Plant::FencedReplicaTaken;
-            let is_this_life = *epoch == status.broker_epoch || *epoch == -1;
-            is_alive && (is_this_life || self.plant == Plant::BrokerEpochNotChecked)
-        };
-        if !proposal.new_isr.iter().all(eligible) {
-            return Err(ErrorCode::IneligibleReplica);
-        }
-        self.registration.isr = proposal.new_isr.iter().map(|(id, _)| *id).collect();
-        self.registration.partition_epoch += 1;
-        Ok(CommittedIsr {
-            leader_epoch: self.registration.leader_epoch,
-            partition_epoch: self.registration.partition_epoch,
-            isr: self.registration.isr.iter().copied().collect(),
-        })
-    }
-
     /// The metadata reaches a broker.
     fn publish(&mut self, id: BrokerId) {
         let broker = self.brokers.get_mut(&id).expect("a broker");
@@ -437,153 +412,6 @@ impl Brokers {
         let Some(replica) = &mut broker.replica else { return };
         let proposal = replica.on_isr_check(now_ms);
         self.proposals.extend(proposal.map(|proposal| Proposed { from: id, proposal }));
-    }
-
-    /// The power fails. What was not synced may be lost, and so is what was known of the high watermark.
-    fn crash(&mut self, id: BrokerId) {
-        let is_last = self.registration.isr == [id];
-        let broker = self.brokers.get_mut(&id).expect("a broker");
-        if broker.replica.is_none() || (is_last && !self.flush_before_ack) {
-            return;
-        }
-        broker.replica = None;
-        let unsynced = u64::try_from(broker.log.len() - broker.flushed).expect("a length");
-        let kept = usize::try_from(self.random.below(unsynced + 1)).expect("a length");
-        broker.truncate(offset(broker.flushed + kept));
-        broker.checkpoint = self.random.between(0, broker.checkpoint);
-        self.statuses.get_mut(&id).expect("registered").fenced = true;
-        self.elect_without(id);
-        if self.random.chance(40) {
-            // It is back before what was under way has arrived.
-            self.restart(id);
-        }
-    }
-
-    /// Takes a broker out of the ISR, unless it is the last, and finds another leader. Of one that is neither the
-    /// partition knows nothing.
-    fn elect_without(&mut self, id: BrokerId) {
-        let before = self.registration.clone();
-        if self.registration.isr != [id] {
-            self.registration.isr.retain(|member| *member != id);
-        }
-        if self.leader == Some(id) {
-            let statuses = &self.statuses;
-            let mut isr = self.registration.isr.iter().copied();
-            self.leader = isr.find(|member| !statuses[member].fenced);
-            self.registration.leader_epoch += 1;
-        }
-        if self.registration != before {
-            self.registration.partition_epoch += 1;
-        }
-    }
-
-    fn restart(&mut self, id: BrokerId) {
-        let broker = self.brokers.get_mut(&id).expect("a broker");
-        if broker.replica.is_some() {
-            return;
-        }
-        broker.flushed = broker.log.len();
-        broker.replica = Some(Replica::new(broker.checkpoint.min(broker.end())));
-        broker.broker_epoch += 10;
-        let broker_epoch = broker.broker_epoch;
-        let status = BrokerStatus { broker_epoch, fenced: false, in_controlled_shutdown: false };
-        self.statuses.insert(id, status);
-        if self.leader.is_none() && self.registration.isr.contains(&id) {
-            self.leader = Some(id);
-            self.registration.leader_epoch += 1;
-            self.registration.partition_epoch += 1;
-        }
-        self.publish(id);
-    }
-
-    fn move_leadership(&mut self) {
-        let next = self.any();
-        let able = self.registration.isr.contains(&next) && !self.statuses[&next].fenced;
-        if able && self.leader.is_some() {
-            self.leader = Some(next);
-            self.registration.leader_epoch += 1;
-            self.registration.partition_epoch += 1;
-        }
-    }
-
-    /// The in-sync replicas hold, on disk, everything below the high watermark (R7). A broker that is fenced is in sync
-    /// only as the last one (KIP-841).
-    pub(crate) fn check(&mut self) -> Result<(), String> {
-        if let Some(violation) = self.violation.take() {
-            return Err(violation);
-        }
-        let isr = &self.registration.isr;
-        if let Some(fenced) = isr.iter().find(|id| isr.len() > 1 && self.statuses[id].fenced) {
-            return Err(format!("{fenced} is fenced and in the ISR {isr:?}"));
-        }
-        let Some(leader_id) = self.leader else { return Ok(()) };
-        let leader_log = &self.brokers[&leader_id];
-        let leader = leader_log.replica.as_ref().and_then(Replica::leader);
-        let current = self.registration.leader_epoch;
-        let Some(leader) = leader.filter(|leader| leader.leader_epoch() == current) else {
-            return Ok(());
-        };
-        let committed = length(leader.high_watermark());
-        for member in &self.registration.isr {
-            let broker = &self.brokers[member];
-            let held = if self.flush_before_ack { broker.flushed } else { broker.log.len() };
-            let holds = held >= committed && broker.log[..committed] == leader_log.log[..committed];
-            if !holds {
-                return Err(format!("{member} is in sync and lacks part of 0..{committed}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the faults. Followers that fetch all there is join the ISR, even if the leader has something new at each of
-    /// their fetches.
-    pub(crate) fn heal_under_load(&mut self) -> Result<(), String> {
-        for id in 1..=3 {
-            self.restart(id);
-        }
-        for _ in 0..200 {
-            self.round(|brokers, id| brokers.produce(id))?;
-        }
-        let isr = &self.registration.isr;
-        match isr.len() {
-            3 => Ok(()),
-            _ => Err(format!("the ISR is {isr:?} although all followers keep pace")),
-        }
-    }
-
-    /// All brokers hear of the metadata, do this, sync and fetch.
-    fn round(&mut self, act: impl Fn(&mut Self, BrokerId)) -> Result<(), String> {
-        self.now_ms += 10;
-        for id in 1..=3 {
-            self.publish(id);
-            act(self, id);
-            self.flush(id);
-        }
-        for id in 1..=3 {
-            self.fetch(id);
-        }
-        while !self.answers.is_empty() {
-            self.deliver_answer();
-        }
-        self.deliver_proposal();
-        self.check()
-    }
-
-    /// It is quiet: everyone catches up, all logs are equal and hold what was acknowledged.
-    pub(crate) fn come_to_rest(&mut self) -> Result<(), String> {
-        for _ in 0..400 {
-            self.round(|_, _| {})?;
-        }
-        let logs: BTreeSet<&Vec<Record>> =
-            self.brokers.values().map(|broker| &broker.log).collect();
-        if logs.len() != 1 || self.registration.isr.len() != 3 {
-            let isr = &self.registration.isr;
-            return Err(format!("{} different logs, ISR {isr:?} after healing", logs.len()));
-        }
-        let log = logs.first().expect("one log");
-        let lost =
-            self.acknowledged.iter().find(|(at, record)| log.get(length(**at)) != Some(record));
-        lost.map_or(Ok(()), |lost| Err(format!("{lost:?} was acknowledged and is lost")))
     }
 }
 
