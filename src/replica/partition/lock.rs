@@ -28,7 +28,12 @@ impl Guarded for State {
             match effect {
                 Effect::SetHighWatermark(high_watermark) => {
                     if let Some(log) = log {
-                        log.set_high_watermark(high_watermark);
+                        // The log raises it to its start.
+                        let set = log.set_high_watermark(high_watermark);
+                        assert!(
+                            set >= high_watermark,
+                            "the high watermark {high_watermark} exceeds the end {set} of the log"
+                        );
                     }
                     for fetch in replica.waiting_followers() {
                         fetch.tell_of_watermark();
