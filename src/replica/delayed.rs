@@ -1,13 +1,12 @@
-//! Who waits for a partition to move: acks=all producers for its high watermark, fetchers for its disk,
+//! How requests wait for partitions to move: acks=all producers for the high watermark, fetchers for the disk,
 //! fetches for records.
 //!
-//! What moves the partition, an append, a flush or a follower's fetch, wakes them directly; no thread polls.
+//! For what they wait the replica of each partition knows (`klamm_replication::partition::Replica`). What moves it, an
+//! append, a flush or a follower's fetch, wakes them directly; no thread polls.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use klamm_protocol::ids::Offset;
 use tokio::sync::Notify;
 
 /// One request that waits for several partitions to reach an offset each.
@@ -23,8 +22,10 @@ impl Countdown {
         Arc::new(Self { left: AtomicUsize::new(1), done: Notify::new() })
     }
 
-    fn add(&self) {
+    /// Waits for one more.
+    pub(crate) fn ticket(self: &Arc<Self>) -> CountdownTicket {
         self.left.fetch_add(1, Ordering::Relaxed);
+        CountdownTicket(Arc::clone(self))
     }
 
     fn finish_one(&self) {
@@ -50,31 +51,13 @@ impl Countdown {
     }
 }
 
-/// Those who wait for one partition to reach an offset, in the order of the offsets.
-#[derive(Debug, Default)]
-pub(crate) struct OffsetWaiters {
-    queue: VecDeque<(Offset, Arc<Countdown>)>,
-}
+/// One partition's part in a countdown. Whoever drops it has let the countdown go on.
+#[derive(Debug)]
+pub(crate) struct CountdownTicket(Arc<Countdown>);
 
-impl OffsetWaiters {
-    /// Waits for `offset` to be reached. Offsets never fall from call to call: they are log end offsets,
-    /// taken under the partition's lock, and a truncation ends all waiting.
-    pub(crate) fn add(&mut self, offset: Offset, countdown: &Arc<Countdown>) {
-        countdown.add();
-        self.queue.push_back((offset, Arc::clone(countdown)));
-    }
-
-    pub(crate) fn on_reached(&mut self, reached: Offset) {
-        while self.queue.front().is_some_and(|(offset, _)| *offset <= reached) {
-            if let Some((_, countdown)) = self.queue.pop_front() {
-                countdown.finish_one();
-            }
-        }
-    }
-
-    /// Nobody needs to wait any longer: the partition has failed, moved or gone.
-    pub(crate) fn give_up(&mut self) {
-        self.on_reached(Offset::MAX);
+impl Drop for CountdownTicket {
+    fn drop(&mut self) {
+        self.0.finish_one();
     }
 }
 
@@ -101,38 +84,33 @@ impl FetchWaiter {
     }
 }
 
-/// The fetches that wait for one partition. A fetch that is over leaves a dead entry, which goes
-/// with the next wake-up or when the dead outnumber the living.
-#[derive(Debug, Default)]
-pub(crate) struct FetchWaiters {
-    waiters: Vec<Weak<FetchWaiter>>,
-    prune_at: usize,
+/// A fetch as one of the partitions knows it that it waits for. It may be over.
+#[derive(Debug)]
+pub(crate) struct WaitingFetch(Weak<FetchWaiter>);
+
+impl WaitingFetch {
+    pub(crate) fn of(waiter: &Arc<FetchWaiter>) -> Self {
+        Self(Arc::downgrade(waiter))
+    }
+
+    /// The high watermark has moved. There is nothing to read, so it goes on waiting.
+    pub(crate) fn tell_of_watermark(&self) {
+        if let Some(waiter) = self.0.upgrade() {
+            waiter.watermark.notify_one();
+        }
+    }
+
+    /// There may be something to read.
+    pub(crate) fn wake(&self) {
+        if let Some(waiter) = self.0.upgrade() {
+            waiter.wake.notify_one();
+        }
+    }
 }
 
-impl FetchWaiters {
-    pub(crate) fn add(&mut self, waiter: &Arc<FetchWaiter>) {
-        if self.waiters.len() >= self.prune_at {
-            self.waiters.retain(|waiter| waiter.strong_count() > 0);
-            self.prune_at = (2 * self.waiters.len()).max(16);
-        }
-        self.waiters.push(Arc::downgrade(waiter));
-    }
-
-    /// The high watermark has moved. There is nothing to read, so all go on waiting.
-    pub(crate) fn tell_of_watermark(&self) {
-        for waiter in &self.waiters {
-            if let Some(waiter) = waiter.upgrade() {
-                waiter.watermark.notify_one();
-            }
-        }
-    }
-
-    pub(crate) fn wake(&mut self) {
-        for waiter in self.waiters.drain(..) {
-            if let Some(waiter) = waiter.upgrade() {
-                waiter.wake.notify_one();
-            }
-        }
+impl klamm_replication::partition::FetchWaiter for WaitingFetch {
+    fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 
@@ -143,25 +121,11 @@ mod tests {
     #[test]
     fn a_countdown_ends_when_it_is_sealed_and_every_partition_got_there() {
         let countdown = Countdown::new();
-        let mut waiters = OffsetWaiters::default();
-        waiters.add(5, &countdown);
-        waiters.add(7, &countdown);
-        waiters.on_reached(6);
+        let (one, other) = (countdown.ticket(), countdown.ticket());
+        drop(one);
         countdown.seal();
         assert!(!countdown.is_over());
-        waiters.on_reached(7);
+        drop(other);
         assert!(countdown.is_over());
-    }
-
-    #[test]
-    fn fetches_that_are_over_do_not_pile_up() {
-        let mut waiters = FetchWaiters::default();
-        let living = FetchWaiter::new();
-        waiters.add(&living);
-        for _ in 0..10_000 {
-            waiters.add(&FetchWaiter::new());
-        }
-        assert!(waiters.waiters.len() <= 16, "{}", waiters.waiters.len());
-        assert!(waiters.waiters.iter().any(|waiter| waiter.strong_count() > 0));
     }
 }

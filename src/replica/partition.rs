@@ -13,13 +13,13 @@ mod preferred_replica;
 mod read;
 mod role;
 
-pub(crate) use append::{AppendFailure, AppendOptions, Appended, Awaited};
+pub(crate) use append::{AppendFailure, AppendOptions, Appended};
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
+pub(crate) use klamm_replication::partition::{Awaited, ListIsolation, Reader};
 use lacking::Lacking;
-pub(crate) use read::{ListIsolation, ReadOptions, ReadOutcome, Reader};
+pub(crate) use read::{ReadOptions, ReadOutcome};
 pub(crate) use role::BrokerStatuses;
-use role::Role;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -32,11 +32,11 @@ use klamm_log::log_reader::LogView;
 use klamm_protocol::compression::Codec;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use klamm_protocol::{ErrorCode, Uuid};
-use klamm_replication::partition::{LeaderConfig, LeaderState, check_leader_epoch};
+use klamm_replication::partition::{LeaderConfig, LeaderState, LogEnds, Replica};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::delayed::{FetchWaiter, FetchWaiters, OffsetWaiters};
+use super::delayed::{CountdownTicket, FetchWaiter, WaitingFetch};
 use super::flusher::Flusher;
 use super::throttle::ThrottledReplicas;
 use crate::clock;
@@ -76,69 +76,26 @@ impl PartitionConfig {
     }
 }
 
-/// What the lock of a partition guards.
+/// What the lock of a partition guards. Whoever unlocks it carries out what the replica asks for: see [`lock`].
 #[derive(Debug)]
 struct State {
     /// `None` once the log has been closed or deleted.
     log: Option<Log>,
-    role: Role,
-    /// acks=all: they wait for the high watermark.
-    producers: OffsetWaiters,
-    /// Fetchers of this broker: they wait for the disk.
-    flushes: OffsetWaiters,
-    /// They wait for the high watermark or for the last stable offset.
-    consumers: FetchWaiters,
-    /// They wait for records, committed or not.
-    followers: FetchWaiters,
-    /// DeleteRecords requests that wait for the log starts of all replicas.
-    deletions: FetchWaiters,
+    replica: Replica<CountdownTicket, WaitingFetch>,
 }
 
 impl State {
-    fn log_and_leader(&mut self) -> Result<(&mut Log, &mut LeaderState), ErrorCode> {
-        match (&mut self.log, &mut self.role) {
-            (Some(log), Role::Leader(leader)) => Ok((log, leader)),
+    /// The log of a leader.
+    fn led_log(&self) -> Result<&Log, ErrorCode> {
+        match &self.log {
+            Some(log) if self.replica.is_leader() => Ok(log),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         }
     }
+}
 
-    fn leader(&self) -> Option<&LeaderState> {
-        match &self.role {
-            Role::Leader(leader) => Some(leader),
-            Role::None | Role::Follower(_) => None,
-        }
-    }
-
-    fn leader_mut(&mut self) -> Option<&mut LeaderState> {
-        match &mut self.role {
-            Role::Leader(leader) => Some(leader),
-            Role::None | Role::Follower(_) => None,
-        }
-    }
-
-    /// The high watermark has moved: everyone who waits for it goes on.
-    fn on_high_watermark(&mut self, high_watermark: Option<Offset>) -> Option<Offset> {
-        let high_watermark = high_watermark?;
-        let log = self.log.as_mut()?;
-        log.set_high_watermark(high_watermark);
-        self.producers.on_reached(high_watermark);
-        self.consumers.wake();
-        self.followers.tell_of_watermark();
-        Some(high_watermark)
-    }
-
-    /// Whatever is waited for here will not come, or not here.
-    fn give_up_waiting(&mut self) {
-        self.producers.give_up();
-        self.flushes.give_up();
-        self.deletions.wake();
-        self.wake_fetches();
-    }
-
-    fn wake_fetches(&mut self) {
-        self.consumers.wake();
-        self.followers.wake();
-    }
+fn log_ends(log: &Log) -> LogEnds {
+    LogEnds { log_end_offset: log.log_end(), flushed_offset: log.flushed_offset() }
 }
 
 /// A replica on this broker.
@@ -157,6 +114,7 @@ pub(crate) struct Partition {
     flush_queued: AtomicBool,
     /// When the log was last synced, or opened.
     last_flush_ms: AtomicI64,
+    /// Whether the replica leads, for those who do not lock it.
     leads: AtomicBool,
     offline: AtomicBool,
     lacking: Lacking,
@@ -178,15 +136,7 @@ impl Partition {
         flusher: Arc<Flusher>,
     ) -> Arc<Self> {
         let high_watermark = watch::Sender::new(log.high_watermark());
-        let state = State {
-            log: Some(log),
-            role: Role::None,
-            producers: OffsetWaiters::default(),
-            flushes: OffsetWaiters::default(),
-            consumers: FetchWaiters::default(),
-            followers: FetchWaiters::default(),
-            deletions: FetchWaiters::default(),
-        };
+        let state = State { replica: Replica::new(log.high_watermark()), log: Some(log) };
         Arc::new(Self {
             topic,
             topic_id,
@@ -226,14 +176,13 @@ impl Partition {
 
     /// Whether an acknowledgement takes more than this broker.
     pub(crate) fn has_followers(&self) -> bool {
-        self.lock().leader().is_some_and(|leader| leader.followers().next().is_some())
+        self.lock().replica.leader().is_some_and(|leader| leader.followers().next().is_some())
     }
 
     /// Whether a follower has fetched from this leader at or after a time of the steady clock.
     pub(crate) fn hears_followers_since(&self, since_ms: i64) -> bool {
         let state = self.lock();
-        let leader = state.leader();
-        leader.is_some_and(|leader| {
+        state.replica.leader().is_some_and(|leader| {
             leader.followers().any(|(_, follower)| follower.last_fetch_ms() >= since_ms)
         })
     }
@@ -250,7 +199,7 @@ impl Partition {
 
     /// Whether a replica is in sync, as the leader here knows.
     pub(crate) fn is_in_sync(&self, replica: BrokerId) -> bool {
-        self.lock().leader().is_some_and(|leader| leader.isr().isr().contains(&replica))
+        self.lock().replica.leader().is_some_and(|leader| leader.isr().isr().contains(&replica))
     }
 
     /// Its log directory has failed, or this replica waits to be fetched again.
@@ -272,11 +221,7 @@ impl Partition {
         if let Some(log) = &mut state.log {
             log.set_config(log_config);
         }
-        if let Some(leader) = state.leader_mut() {
-            let moved = leader.on_config(leader_config, clock::now_ms());
-            let moved = state.on_high_watermark(moved);
-            self.announce(moved);
-        }
+        state.replica.on_config(leader_config, clock::now_ms());
     }
 
     /// The log as it is now; `None` when it has been closed.
@@ -291,7 +236,7 @@ impl Partition {
 
     /// The high watermark, as long as this broker leads.
     pub(crate) fn committed_as_leader(&self) -> Option<Offset> {
-        self.lock().leader().map(LeaderState::high_watermark)
+        self.lock().replica.leader().map(LeaderState::high_watermark)
     }
 
     /// The leader's epoch, after comparing it with the one that a request names (-1 for none). The comparison comes
@@ -301,13 +246,7 @@ impl Partition {
         requested: LeaderEpoch,
         leader_only: bool,
     ) -> Result<LeaderEpoch, ErrorCode> {
-        let state = self.lock();
-        let epoch = state.role.leader_epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        check_leader_epoch(requested, epoch)?;
-        match leader_only && state.leader().is_none() {
-            true => Err(ErrorCode::NotLeaderOrFollower),
-            false => Ok(epoch),
-        }
+        self.lock().replica.check_epoch(requested, leader_only)
     }
 
     /// Does something with the log under the partition's lock; what moves in it wakes who waits.
@@ -318,8 +257,7 @@ impl Partition {
         let mut state = self.lock();
         let log = state.log.as_mut().ok_or(ErrorCode::NotLeaderOrFollower)?;
         let result = change(log);
-        state.wake_fetches();
-        drop(state);
+        state.replica.wake_fetches();
         Ok(result)
     }
 
@@ -332,12 +270,12 @@ impl Partition {
                     return Err(ErrorCode::KafkaStorageError);
                 }
                 let mut state = self.lock();
-                let (log, leader) = state.log_and_leader()?;
-                let low_watermark = leader.low_watermark(log.log_start());
+                let log_start = state.led_log()?.log_start();
+                let low_watermark = state.replica.low_watermark(log_start)?;
                 if low_watermark >= offset {
                     return Ok(low_watermark);
                 }
-                state.deletions.add(&waiter);
+                state.replica.await_deletion(WaitingFetch::of(&waiter));
             }
             waiter.moved().await;
         }
@@ -351,7 +289,8 @@ impl Partition {
     pub(crate) async fn synced(&self) {
         let end = {
             let state = self.lock();
-            let alone = state.leader().is_some_and(|leader| leader.followers().next().is_none());
+            let leader = state.replica.leader();
+            let alone = leader.is_some_and(|leader| leader.followers().next().is_none());
             match &state.log {
                 Some(log) if alone && log.high_watermark() < log.log_end() => log.log_end(),
                 _ => return,
@@ -425,12 +364,8 @@ impl Partition {
         let Some(log) = &mut state.log else { return Ok(()) };
         log.on_flushed(&ticket, &derived);
         let flushed = log.flushed_offset();
-        let now_ms = clock::now_ms();
-        let moved = state.leader_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
-        let moved = state.on_high_watermark(moved);
-        state.flushes.on_reached(flushed);
+        state.replica.on_flushed(flushed, clock::now_ms());
         drop(state);
-        self.announce(moved);
         match derived {
             Derived::Complete => Ok(()),
             Derived::Waiting(lacking) => Err(lacking),
@@ -440,7 +375,7 @@ impl Partition {
     /// The log directory has failed: nobody is kept waiting for it.
     pub(crate) fn fail(&self) {
         self.offline.store(true, Ordering::Release);
-        self.lock().give_up_waiting();
+        self.lock().replica.give_up_waiting();
     }
 
     /// Gives the partition up: its log is returned to be closed or deleted.
@@ -448,11 +383,8 @@ impl Partition {
     /// # Panics
     /// After a panic under the lock.
     pub(crate) fn stop(&self) -> Option<Log> {
-        self.leads.store(false, Ordering::Release);
         let mut state = self.lock();
-        state.role = Role::None;
-        let log = state.log.take();
-        state.give_up_waiting();
-        log
+        state.replica.stop();
+        state.log.take()
     }
 }

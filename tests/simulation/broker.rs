@@ -18,14 +18,16 @@ use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
 use crate::observation::Life;
 use crate::plant::Plant;
-use crate::replica::{Replica, Role};
+use crate::replica::Replica;
 use crate::scenario::{HEARTBEAT_MS, LAG_MS};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
-use klamm_replication::partition::{Registration, check_leader_epoch};
+use klamm_replication::partition::{
+    FetchedLog, ListIsolation, PartitionFetch, Reader, Registration, VisibleEnds,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a follower waits after an answer without news.
@@ -172,7 +174,7 @@ impl Broker {
 
     fn close_replica(&mut self, id: PartitionId, step: &mut NodeStep<'_>) {
         if let Some(mut replica) = self.replicas.remove(&id) {
-            replica.give_up(step);
+            replica.close(step);
         }
         if id == OFFSETS_PARTITION {
             self.groups.end(step);
@@ -204,7 +206,7 @@ impl Broker {
         }
         if id == OFFSETS_PARTITION {
             self.groups.end(step);
-            if self.replicas[&id].leads() {
+            if self.replicas[&id].core.is_leader() {
                 self.groups.begin(step);
             }
         }
@@ -252,7 +254,7 @@ impl Broker {
             partition.log.on_synced(mark);
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
             replica.on_synced(partition, step);
-            match replica.leads() {
+            match replica.core.is_leader() {
                 true => self.after_progress(id, disk, step),
                 false => self.fetch(id, disk, step),
             }
@@ -289,25 +291,37 @@ impl Broker {
 
     /// What a consumer may see from `offset` on.
     pub(crate) fn read(
-        &self,
+        &mut self,
         id: PartitionId,
         leader_epoch: LeaderEpoch,
         offset: Offset,
         disk: &Disk,
         plant: Plant,
     ) -> Result<ReadAnswer, ErrorCode> {
-        let replica = self.replicas.get(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let Role::Leader(leader) = &replica.role else {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        };
-        check_leader_epoch(leader_epoch, leader.leader_epoch())?;
-        let known = leader.check_offsets_available().is_ok();
-        let early = plant == Plant::LatestShownTooEarly;
+        let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let partition = disk.logs.get(id).expect("a replica has a log");
-        let batches = partition.log.read(offset, leader.high_watermark(), 4);
+        let fetch = PartitionFetch {
+            reader: Reader::Consumer { read_committed: false, from_followers: false },
+            current_leader_epoch: leader_epoch,
+            fetch_offset: offset,
+            last_fetched_epoch: -1,
+            log_start_offset: 0,
+            now_ms: 0,
+        };
+        let log = FetchedLog { log_start_offset: partition.log.start(), epoch_end: None };
+        replica.core.on_fetch(&fetch, log, None)?;
+        let high_watermark = replica.core.high_watermark();
+        let ends = VisibleEnds {
+            high_watermark,
+            last_stable_offset: high_watermark,
+            log_end_offset: partition.log.end(),
+        };
+        let listed = replica.core.latest_offset(ListIsolation::ReadUncommitted, ends);
+        let early = plant == Plant::LatestShownTooEarly;
+        let batches = partition.log.read(offset, fetch.reader.upper_bound(ends), 4);
         Ok(ReadAnswer {
             values: batches.iter().flat_map(|batch| values_from(batch, offset)).collect(),
-            latest: (known || early).then(|| leader.high_watermark()),
+            latest: if early { Some(high_watermark) } else { listed.ok().map(|(end, _)| end) },
         })
     }
 

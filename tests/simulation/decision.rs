@@ -3,6 +3,7 @@
 use crate::batch::{DATA_TOPIC, OFFSETS_TOPIC, PARTITIONS, PartitionId};
 use crate::message::{ControllerAnswer, ControllerRequest};
 use crate::metadata_driver::NodeStep;
+use crate::plant::Plant;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::create_topics::CreateTopicsAccess;
 use klamm_metadata::controller::outcome::Outcome;
@@ -12,10 +13,14 @@ use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_protocol::messages::alter_partition_reassignments_request::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
+use klamm_protocol::messages::alter_partition_request::AlterPartitionRequest;
+use klamm_protocol::messages::alter_partition_response::AlterPartitionResponse;
+use klamm_protocol::messages::broker_registration_change_record::BrokerRegistrationChangeRecord;
 use klamm_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest,
 };
 use klamm_protocol::messages::elect_leaders_request::ElectLeadersRequest;
+use klamm_protocol::metadata_record::MetadataRecord;
 
 /// Has the controller decide.
 pub(crate) fn decide(
@@ -38,7 +43,11 @@ pub(crate) fn decide(
             answered(outcome, ControllerAnswer::Heartbeat)
         }
         ControllerRequest::AlterPartition(request) => {
-            answered(controller.on_alter_partition(&request), ControllerAnswer::AlterPartition)
+            let outcome = match step.plant {
+                Plant::FencedReplicaJoinsIsr => as_if_none_were_fenced(controller, &request),
+                _ => controller.on_alter_partition(&request),
+            };
+            answered(outcome, ControllerAnswer::AlterPartition)
         }
         ControllerRequest::AssignDirectories(request) => {
             let outcome = controller.on_assign_replicas_to_dirs(&request);
@@ -64,6 +73,29 @@ fn answered<R>(
 ) -> Outcome<ControllerAnswer> {
     let Outcome { records, atomic, response } = outcome;
     Outcome { records, atomic, response: answer(response) }
+}
+
+/// A controller with a mistake: it decides by metadata in which every broker is unfenced.
+fn as_if_none_were_fenced(
+    controller: &mut Controller,
+    request: &AlterPartitionRequest,
+) -> Outcome<AlterPartitionResponse> {
+    let loader = controller.loader().clone();
+    let mut unfenced = loader.clone();
+    for broker in loader.newest().brokers.iter().filter(|broker| broker.fenced) {
+        let record = MetadataRecord::BrokerRegistrationChange(BrokerRegistrationChangeRecord {
+            broker_id: broker.id,
+            broker_epoch: broker.epoch,
+            fenced: -1,
+            ..Default::default()
+        });
+        let replayed = unfenced.replay(&record, unfenced.end_offset());
+        replayed.expect("a registered broker can be unfenced");
+    }
+    controller.reset(unfenced);
+    let outcome = controller.on_alter_partition(request);
+    controller.reset(loader);
+    outcome
 }
 
 fn create_topics(

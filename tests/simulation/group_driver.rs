@@ -148,7 +148,7 @@ impl GroupDriver {
         let (Some(replica), Some(partition)) = (replica, partition) else { return };
         let committed_end = match step.plant {
             Plant::OffsetsShownBeforeCommit => partition.log.end(),
-            _ => replica.high_watermark,
+            _ => replica.core.high_watermark(),
         };
         let now = step.now;
         self.runtime.on_committed(committed_end, now, &mut Io { replica, partition, step });

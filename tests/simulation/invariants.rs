@@ -8,6 +8,7 @@ mod dead_leader;
 mod equal_state;
 mod group_generations;
 mod high_watermark;
+mod isr_members;
 mod latest_offsets;
 mod leader_contact;
 mod log_matching;
@@ -137,6 +138,7 @@ pub(crate) struct Invariants {
     voters: voters::Voters,
     log_matching: log_matching::LogMatching,
     high_watermark: high_watermark::HighWatermark,
+    isr_members: isr_members::IsrMembers,
     acknowledged_records: acknowledged_records::AcknowledgedRecords,
     producer_state: producer_state::ProducerState,
     consumed_records: consumed_records::ConsumedRecords,
@@ -157,7 +159,7 @@ impl Invariants {
     }
 
     /// A step has left this to be seen. Rules look at the state after the step, so what it has
-    /// committed of the metadata is taken in first.
+    /// committed of the metadata is taken in first; but each ISR is looked at as it was committed.
     pub(crate) fn observe(
         &mut self,
         observed: &[Observation],
@@ -170,6 +172,7 @@ impl Invariants {
             {
                 self.committed.push(batch);
             }
+            self.isr_members.observe(seen, &self.committed, cluster)?;
         }
         for seen in observed {
             let (rules, committed) = self.rules();

@@ -265,7 +265,7 @@ impl Process {
                     let partition = disk.logs.get_mut(*id).expect("a replica has a log");
                     replica.producers.remove_expired(step.now, PRODUCER_ID_EXPIRATION_MS);
                     if !partition.is_full {
-                        partition.checkpoint = replica.high_watermark;
+                        partition.checkpoint = replica.core.high_watermark();
                     }
                 }
             }

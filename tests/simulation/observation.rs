@@ -51,6 +51,8 @@ pub(crate) enum Observation {
     BatchWithoutRoom,
     /// A node does not serve a fetch of a follower, because it has no open log of the partition.
     FetchRefused { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
+    /// A leader has counted a follower's fetch, of this life of its broker.
+    FetchCounted { partition: PartitionId, follower: BrokerId, broker_epoch: i64 },
     /// A leader wants this follower out of the ISR.
     ShrinkProposed { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A follower has cut its log.
@@ -110,6 +112,7 @@ impl Observation {
             Self::ReplicaWithoutRoom => "replicas without room",
             Self::BatchWithoutRoom => "batches without room",
             Self::FetchRefused { .. } => "fetches refused",
+            Self::FetchCounted { .. } => "fetches counted",
             Self::ShrinkProposed { .. } => "shrinks proposed",
             Self::PartitionCut => "partition logs cut",
             Self::BatchRepeated => "repeated batches recognised",

@@ -37,6 +37,10 @@ pub(crate) enum Plant {
     DivergingFetchCounted,
     /// A shrink of the ISR takes effect before the controller has committed it.
     ShrinkBeforeCommit,
+    /// An AlterPartition does not say in which life of its broker a replica has fetched (before KIP-903).
+    ProposalWithoutBrokerEpochs,
+    /// The controller takes replicas of fenced brokers into the ISR (before KIP-841: INELIGIBLE_REPLICA).
+    FencedReplicaJoinsIsr,
     /// An AlterPartition that got no answer is taken for one that was refused.
     LostAnswerTakenForRefusal,
     /// A new leader begins without the state of its producers.

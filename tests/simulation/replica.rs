@@ -1,7 +1,6 @@
-//! One replica of a partition on a broker: its role, and what it does to its log.
+//! One replica of a partition on a broker: the replica that ships, and what the driver does to its log.
 //!
-//! Invariants: a follower fetches only when everything it has is synced, for its fetch acknowledges what
-//! it has; a leader's epoch is in the log's epochs before anything is served (KAFKA-7415).
+//! Invariant: a leader's epoch is in the log's epochs before anything is served (KAFKA-7415).
 
 mod fetching;
 
@@ -19,39 +18,42 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    AcksState, BrokerStatus, FollowerState, IsrProposal, LeaderConfig, LeaderState, LogEnds,
-    Registration,
+    Awaited, BrokerStatus, Effect, FetchWaiter, IsrProposal, LeaderConfig, LogEnds, Registration,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// No fetch waits in this simulation: followers and consumers ask again.
 #[derive(Debug)]
-pub(crate) enum Role {
-    /// The partition has no leader, or this broker knows nothing yet.
-    Idle,
-    Leader(LeaderState),
-    Follower(FollowerState),
+pub(crate) enum NoFetch {}
+
+impl FetchWaiter for NoFetch {
+    fn is_over(&self) -> bool {
+        match *self {}
+    }
 }
 
 /// A produce with acks=all that waits for its replicas.
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Produce {
     to: Sender,
     call: CallId,
     first_offset: Offset,
-    required_offset: Offset,
+    awaited: Awaited,
     values: Vec<Value>,
 }
+
+/// What ships.
+type Core = klamm_replication::partition::Replica<Produce, NoFetch>;
 
 #[derive(Debug)]
 pub(crate) struct Replica {
     life: Life,
     pub(crate) partition: PartitionId,
-    pub(crate) role: Role,
-    pub(crate) high_watermark: Offset,
+    pub(crate) core: Core,
     pub(crate) producers: ProducerState,
-    waiting: Vec<Waiting>,
-    partition_epoch: i32,
+    /// What a driver with a mistake has not given up.
+    outliving: Vec<Produce>,
     /// The proposal to the controller that is under way.
     pub(crate) proposal: Option<(CallId, IsrProposal)>,
     /// The number of the last fetch that was sent.
@@ -70,38 +72,17 @@ impl Replica {
         Self {
             life,
             partition,
-            role: Role::Idle,
-            high_watermark: disk.checkpoint.min(disk.log.end()),
+            core: Core::new(disk.checkpoint.min(disk.log.end())),
             producers: rebuilt_producers(disk),
-            waiting: Vec::new(),
-            partition_epoch: -1,
+            outliving: Vec::new(),
             proposal: None,
             latest_fetch: 0,
         }
     }
 
-    pub(crate) fn leader(&mut self) -> Option<&mut LeaderState> {
-        match &mut self.role {
-            Role::Leader(leader) => Some(leader),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn leads(&self) -> bool {
-        matches!(self.role, Role::Leader(_))
-    }
-
     /// The epoch that this replica leads; -1 if it does not.
     pub(crate) fn led_epoch(&self) -> LeaderEpoch {
-        if self.leads() { self.epoch() } else { -1 }
-    }
-
-    fn epoch(&self) -> LeaderEpoch {
-        match &self.role {
-            Role::Idle => -1,
-            Role::Leader(leader) => leader.leader_epoch(),
-            Role::Follower(follower) => follower.leader_epoch,
-        }
+        self.core.leader().map_or(-1, |leader| leader.leader_epoch())
     }
 
     /// The metadata say who leads. Returns whether the role is another one now.
@@ -115,58 +96,27 @@ impl Replica {
         step: &mut NodeStep<'_>,
     ) -> bool {
         let statuses = statuses(image, registration);
-        if let Role::Leader(leader) = &mut self.role {
-            for id in &registration.replicas {
-                leader.on_broker_status(*id, statuses.get(id).copied());
-            }
+        for id in &registration.replicas {
+            self.core.on_broker_status(*id, statuses.get(id).copied());
         }
-        if registration.partition_epoch <= self.partition_epoch {
-            return false;
+        let led = self.core.is_leader();
+        let changed = if leader_id == self.life.0 {
+            self.lead(registration, &statuses, min_insync_replicas, disk, step);
+            !led
+        } else {
+            self.follow(leader_id, registration, disk, step)
+        };
+        if self.proposal.as_ref().is_some_and(|(_, proposal)| !self.core.is_proposing(proposal)) {
+            self.proposal = None;
         }
-        self.partition_epoch = registration.partition_epoch;
-        let here = leader_id == self.life.0;
-        match &mut self.role {
-            Role::Leader(leader) if here => {
-                let started = leader.on_registration(registration, &statuses, step.now_ms);
-                if leader.isr().pending().is_none() {
-                    self.proposal = None;
-                }
-                if let Some(start) = started {
-                    disk.epochs.assign(registration.leader_epoch, start);
-                    self.announce_leadership(registration.leader_epoch, step);
-                }
-                self.on_progress(disk, step);
-                false
-            }
-            Role::Follower(follower)
-                if !here
-                    && follower.leader_id == leader_id
-                    && follower.leader_epoch == registration.leader_epoch =>
-            {
-                follower.partition_epoch = registration.partition_epoch;
-                false
-            }
-            _ => {
-                self.give_up(step);
-                match here {
-                    true => self.lead(registration, &statuses, min_insync_replicas, disk, step),
-                    false => self.follow(leader_id, registration, disk, step),
-                }
-                true
-            }
-        }
+        self.settle(disk, step);
+        changed
     }
 
-    /// Whoever waits for an append here is sent to the new leader.
-    pub(crate) fn give_up(&mut self, step: &mut NodeStep<'_>) {
-        let outlives = step.plant == Plant::WaitingOutlivesLeadership;
-        let ended = if outlives { Vec::new() } else { std::mem::take(&mut self.waiting) };
-        for waiting in ended {
-            let answer = Err(ErrorCode::NotLeaderOrFollower);
-            step.answer(waiting.to, Message::ProduceAnswer { call: waiting.call, answer });
-        }
-        self.proposal = None;
-        self.role = Role::Idle;
+    /// The log is about to be closed.
+    pub(crate) fn close(&mut self, step: &mut NodeStep<'_>) {
+        self.core.stop();
+        self.settle(&PartitionDisk::default(), step);
     }
 
     fn lead(
@@ -184,19 +134,16 @@ impl Replica {
             replica_lag_time_max_ms: LAG_MS,
             flush_before_ack: true,
         };
-        let ends =
-            LogEnds { log_end_offset: disk.log.end(), flushed_offset: disk.log.synced_end() };
-        let known = self.high_watermark;
-        let leader = LeaderState::new(config, registration, ends, known, statuses, step.now_ms);
-        disk.epochs.assign(registration.leader_epoch, disk.log.end());
-        if step.plant == Plant::DuplicateDetectionLost {
+        let led = self.core.is_leader();
+        let started = self.core.lead(config, registration, ends(disk), statuses, step.now_ms);
+        let Some(start) = started else { return };
+        disk.epochs.assign(registration.leader_epoch, start);
+        if !led && step.plant == Plant::DuplicateDetectionLost {
             self.producers = ProducerState::new(disk.log.end());
-        } else {
+        } else if !led {
             self.compare_producers(disk, step);
         }
-        self.role = Role::Leader(leader);
         self.announce_leadership(registration.leader_epoch, step);
-        self.on_progress(disk, step);
     }
 
     fn announce_leadership(&self, epoch: LeaderEpoch, step: &mut NodeStep<'_>) {
@@ -215,87 +162,85 @@ impl Replica {
         leader_id: BrokerId,
         registration: &Registration,
         disk: &mut PartitionDisk,
-        step: &mut NodeStep<'_>,
-    ) {
-        if leader_id < 0 {
-            return;
-        }
-        let known = self.high_watermark.min(disk.log.end());
-        if step.plant == Plant::TruncateToHighWatermark {
+        step: &NodeStep<'_>,
+    ) -> bool {
+        let is_news = self.core.follow(leader_id, registration);
+        if is_news && leader_id >= 0 && step.plant == Plant::TruncateToHighWatermark {
+            let known = self.core.high_watermark();
             let whole = disk.log.find(known).map_or(known, |batch| batch.base_offset());
             self.truncate(whole, disk);
         }
-        let Registration { leader_epoch, partition_epoch, .. } = *registration;
-        let follower = FollowerState::new(leader_id, leader_epoch, partition_epoch, known);
-        self.role = Role::Follower(follower);
+        is_news
     }
 
     fn truncate(&mut self, end: Offset, disk: &mut PartitionDisk) {
         disk.log.truncate(end);
         disk.epochs.truncate_from_end(end);
-        self.high_watermark = self.high_watermark.min(end);
+        self.core.on_cut(disk.log.start(), disk.log.end());
         self.producers = rebuilt_producers(disk);
     }
 
     /// The log has been synced up to here.
     pub(crate) fn on_synced(&mut self, disk: &PartitionDisk, step: &mut NodeStep<'_>) {
-        if let Role::Leader(leader) = &mut self.role {
-            leader.on_flushed(disk.log.synced_end(), step.now_ms);
-            self.on_progress(disk, step);
-        }
+        self.core.on_flushed(disk.log.synced_end(), step.now_ms);
+        self.settle(disk, step);
     }
 
-    /// The high watermark may have moved, or the ISR.
-    pub(crate) fn on_progress(&mut self, disk: &PartitionDisk, step: &mut NodeStep<'_>) {
-        let epoch = self.epoch();
-        let offset = match &self.role {
-            Role::Idle => return,
-            Role::Leader(leader) => leader.high_watermark(),
-            Role::Follower(follower) => follower.high_watermark(),
+    /// Carries out what the core asks for.
+    pub(crate) fn settle(&mut self, disk: &PartitionDisk, step: &mut NodeStep<'_>) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::SetHighWatermark(offset) => {
+                    let (life, partition, leads) =
+                        (self.life, self.partition, self.core.is_leader());
+                    let epoch = self.core.role().leader_epoch().unwrap_or(-1);
+                    let seen = Observation::HighWatermark { life, partition, epoch, leads, offset };
+                    step.observe(seen);
+                }
+                Effect::Finish(produce) => self.finish(produce, disk, step),
+                Effect::Wake(nobody) => match nobody {},
+            }
+        }
+        self.finish_outliving(step);
+    }
+
+    /// A produce need not wait any longer.
+    fn finish(&mut self, produce: Produce, disk: &PartitionDisk, step: &mut NodeStep<'_>) {
+        let epoch = epoch_of(produce.awaited.last_offset(), disk);
+        let answer = match self.core.acknowledged(&produce.awaited, epoch) {
+            Ok(true) => return self.acknowledge(produce, step),
+            Ok(false) => panic!("{produce:?} is released and not decided"),
+            Err(ErrorCode::NotLeaderOrFollower)
+                if step.plant == Plant::WaitingOutlivesLeadership =>
+            {
+                return self.outliving.push(produce);
+            }
+            Err(error) => Err(error),
         };
-        let moved = offset != self.high_watermark;
-        self.high_watermark = offset;
-        let (life, partition, leads) = (self.life, self.partition, self.leads());
-        if moved {
-            let seen = Observation::HighWatermark { life, partition, epoch, leads, offset };
-            step.observe(seen);
-        }
-        self.answer_waiting(disk, step);
+        step.answer(produce.to, Message::ProduceAnswer { call: produce.call, answer });
     }
 
-    fn answer_waiting(&mut self, disk: &PartitionDisk, step: &mut NodeStep<'_>) {
-        let Role::Leader(leader) = &self.role else { return };
-        let (life, partition, epoch) = (self.life, self.partition, leader.leader_epoch());
-        let early = step.plant == Plant::AcknowledgedOnAppend;
-        let mut still = Vec::new();
-        for waiting in std::mem::take(&mut self.waiting) {
-            let required_offset = match early {
-                true => waiting.required_offset.min(disk.log.end()),
-                false => waiting.required_offset,
-            };
-            let state = match leader.acks_state(required_offset) {
-                AcksState::Waiting if early => AcksState::Replicated,
-                state => state,
-            };
-            let answer = match state {
-                AcksState::Waiting => {
-                    still.push(waiting);
-                    continue;
-                }
-                AcksState::NotEnoughReplicas => Err(ErrorCode::NotEnoughReplicasAfterAppend),
-                AcksState::Replicated => {
-                    for (offset, value) in (waiting.first_offset..).zip(&waiting.values) {
-                        let (offset, value) = (offset, *value);
-                        let seen =
-                            Observation::Acknowledged { life, partition, epoch, offset, value };
-                        step.observe(seen);
-                    }
-                    Ok(waiting.first_offset)
-                }
-            };
-            step.answer(waiting.to, Message::ProduceAnswer { call: waiting.call, answer });
+    fn acknowledge(&self, produce: Produce, step: &mut NodeStep<'_>) {
+        let (life, partition, epoch) = (self.life, self.partition, self.led_epoch());
+        for (offset, value) in (produce.first_offset..).zip(produce.values) {
+            step.observe(Observation::Acknowledged { life, partition, epoch, offset, value });
         }
-        self.waiting = still;
+        let answer = Ok(produce.first_offset);
+        step.answer(produce.to, Message::ProduceAnswer { call: produce.call, answer });
+    }
+
+    /// A driver with a mistake goes by the offset alone when it leads again.
+    fn finish_outliving(&mut self, step: &mut NodeStep<'_>) {
+        if self.outliving.is_empty() || !self.core.is_leader() {
+            return;
+        }
+        let committed = self.core.high_watermark();
+        let (finished, still) = std::mem::take(&mut self.outliving)
+            .into_iter()
+            .partition(|produce| produce.awaited.required_offset <= committed);
+        self.outliving = still;
+        let finished: Vec<Produce> = finished;
+        finished.into_iter().for_each(|produce| self.acknowledge(produce, step));
     }
 
     /// Appends a batch as leader, if there are replicas enough.
@@ -307,16 +252,13 @@ impl Replica {
         disk: &mut PartitionDisk,
         step: &mut NodeStep<'_>,
     ) -> Result<Appended, ErrorCode> {
-        let Role::Leader(leader) = &mut self.role else {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        };
-        leader.check_min_isr().map_err(|error| error.code())?;
+        let leader_epoch = self.core.check_append(true).map_err(|refused| refused.code())?;
         if disk.is_full {
             step.observe(Observation::BatchWithoutRoom);
             return Err(ErrorCode::KafkaStorageError);
         }
         header.base_offset = disk.log.end();
-        header.partition_leader_epoch = leader.leader_epoch();
+        header.partition_leader_epoch = leader_epoch;
         let repeated = self.producers.append(&header, origin).map_err(|error| error.code())?;
         if let Some(earlier) = repeated {
             step.observe(Observation::BatchRepeated);
@@ -333,7 +275,8 @@ impl Replica {
         let (life, partition) = (self.life, self.partition);
         disk.log.append(Rc::clone(&batch));
         step.observe(Observation::Written { life, partition, batch });
-        leader.on_appended(disk.log.end(), step.now_ms);
+        self.core.on_appended(disk.log.end(), step.now_ms);
+        self.settle(disk, step);
         let (first_offset, required_offset) = (header.base_offset, header.next_offset());
         Ok(Appended { first_offset, required_offset })
     }
@@ -354,11 +297,26 @@ impl Replica {
                 step.answer(to, Message::ProduceAnswer { call, answer: Err(error) });
             }
             Ok(Appended { first_offset, required_offset }) => {
-                self.waiting.push(Waiting { to, call, first_offset, required_offset, values });
-                self.on_progress(disk, step);
+                let epoch = epoch_of(required_offset - 1, disk);
+                let awaited = Awaited { required_offset, epoch };
+                let produce = Produce { to, call, first_offset, awaited, values };
+                let early = step.plant == Plant::AcknowledgedOnAppend;
+                if early || self.core.high_watermark() >= required_offset {
+                    return self.acknowledge(produce, step);
+                }
+                self.core.await_committed(required_offset, produce);
+                self.settle(disk, step);
             }
         }
     }
+}
+
+fn ends(disk: &PartitionDisk) -> LogEnds {
+    LogEnds { log_end_offset: disk.log.end(), flushed_offset: disk.log.synced_end() }
+}
+
+fn epoch_of(offset: Offset, disk: &PartitionDisk) -> Option<LeaderEpoch> {
+    disk.log.find(offset).map(|batch| batch.leader_epoch)
 }
 
 /// The producers as the log tells.

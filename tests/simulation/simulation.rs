@@ -267,6 +267,16 @@ fn a_shrink_of_the_isr_that_takes_effect_before_it_is_committed_is_caught() {
 }
 
 #[test]
+fn an_isr_that_a_restarted_broker_joins_by_its_former_fetches_is_caught() {
+    assert_caught(Plant::ProposalWithoutBrokerEpochs);
+}
+
+#[test]
+fn an_isr_that_a_fenced_broker_joins_is_caught() {
+    assert_caught(Plant::FencedReplicaJoinsIsr);
+}
+
+#[test]
 fn a_lost_answer_that_is_taken_for_a_refusal_is_caught() {
     assert_caught(Plant::LostAnswerTakenForRefusal);
 }

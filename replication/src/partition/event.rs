@@ -36,31 +36,31 @@ pub struct LogEnds {
 
 /// A follower's fetch at a position that is part of this log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FollowerFetch {
-    pub follower: BrokerId,
+pub(super) struct FollowerFetch {
+    pub(super) follower: BrokerId,
     /// -1 from senders that have none (before Fetch v15).
-    pub broker_epoch: i64,
+    pub(super) broker_epoch: i64,
     /// -1 when not given.
-    pub current_leader_epoch: LeaderEpoch,
-    pub fetch_offset: Offset,
-    pub log_start_offset: Offset,
-    pub now_ms: i64,
+    pub(super) current_leader_epoch: LeaderEpoch,
+    pub(super) fetch_offset: Offset,
+    pub(super) log_start_offset: Offset,
+    pub(super) now_ms: i64,
 }
 
 /// What a follower's fetch has brought about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FetchProgress {
+pub(super) struct FetchProgress {
     /// The high watermark, if it moved.
-    pub high_watermark: Option<Offset>,
+    pub(super) high_watermark: Option<Offset>,
     /// A change of the ISR to be sent to the controller.
-    pub proposal: Option<IsrProposal>,
+    pub(super) proposal: Option<IsrProposal>,
     /// Whether the follower's log begins further on than before.
-    pub log_start_moved: bool,
+    pub(super) log_start_moved: bool,
 }
 
 /// Whether a produce with acks=all may be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AcksState {
+pub(super) enum AcksState {
     Waiting,
     Replicated,
     /// Replicated, but the ISR has become too small: NOT_ENOUGH_REPLICAS_AFTER_APPEND.

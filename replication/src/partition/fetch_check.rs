@@ -19,7 +19,10 @@ pub enum FetchPosition {
 }
 
 /// Compares the leader epoch that a request names (-1 for none) with the partition's own.
-pub fn check_leader_epoch(requested: LeaderEpoch, current: LeaderEpoch) -> Result<(), ErrorCode> {
+pub(super) fn check_leader_epoch(
+    requested: LeaderEpoch,
+    current: LeaderEpoch,
+) -> Result<(), ErrorCode> {
     if requested == NO_EPOCH || requested == current {
         return Ok(());
     }
@@ -31,7 +34,7 @@ pub fn check_leader_epoch(requested: LeaderEpoch, current: LeaderEpoch) -> Resul
 
 /// Compares the fetcher's log with this one. `last_fetched_epoch` is -1 when the fetcher does not
 /// say; `epoch_end` is this log's end offset for that epoch, or for the largest below it.
-pub fn check_position(
+pub(super) fn check_position(
     fetch_offset: Offset,
     last_fetched_epoch: LeaderEpoch,
     epoch_end: Option<OffsetAndEpoch>,

@@ -73,7 +73,7 @@ pub enum Follow {
 
 impl FollowerState {
     /// Begins to follow. `high_watermark` is the last one known, or the checkpoint.
-    pub fn new(
+    pub(super) fn new(
         leader_id: BrokerId,
         leader_epoch: LeaderEpoch,
         partition_epoch: i32,
@@ -91,7 +91,11 @@ impl FollowerState {
     }
 
     /// The fetch to send; None while only the metadata can help. An earlier one is abandoned.
-    pub fn next_fetch(&mut self, fetch_offset: Offset, epochs: &EpochHistory) -> Option<NextFetch> {
+    pub(super) fn next_fetch(
+        &mut self,
+        fetch_offset: Offset,
+        epochs: &EpochHistory,
+    ) -> Option<NextFetch> {
         if self.awaits_metadata {
             return None;
         }
@@ -105,8 +109,9 @@ impl FollowerState {
         })
     }
 
-    /// Decides what an answer calls for. `epochs` and `log_end_offset` are of the own log.
-    pub fn on_fetched(
+    /// Decides what an answer calls for. `epochs` and `log_end_offset` are of the own log; a cut is reported
+    /// to `on_cut` when it has been made.
+    pub(super) fn on_fetched(
         &mut self,
         answer: &FetchedPartition,
         epochs: &EpochHistory,
@@ -122,9 +127,7 @@ impl FollowerState {
         self.answered = true;
         match (answer.error, answer.diverging) {
             (ErrorCode::None, Some(diverging)) => {
-                let end = divergence::truncation_offset(epochs, log_end_offset, diverging);
-                self.high_watermark = self.high_watermark.min(end);
-                Follow::TruncateTo(end)
+                Follow::TruncateTo(divergence::truncation_offset(epochs, log_end_offset, diverging))
             }
             (ErrorCode::None, None) => Follow::Append { log_start_offset: answer.log_start_offset },
             (ErrorCode::OffsetOutOfRange, _) => Follow::FindLeaderRange,
@@ -139,26 +142,30 @@ impl FollowerState {
     }
 
     /// The leader's log covers `leader_start ..= leader_end`, and the fetch was outside.
-    pub fn on_leader_range(
+    pub(super) fn on_leader_range(
         &mut self,
         leader_start: Offset,
         leader_end: Offset,
         log_end_offset: Offset,
     ) -> Follow {
-        let follow = if leader_end < log_end_offset {
+        if leader_end < log_end_offset {
             // Only an unclean election leaves a leader with less: its log is the truth now.
             Follow::TruncateTo(leader_end)
         } else if log_end_offset < leader_start {
             Follow::TruncateFullyAndStartAt(leader_start)
         } else {
-            return Follow::BackOff;
-        };
-        self.high_watermark = self.high_watermark.min(leader_end.max(leader_start));
-        follow
+            Follow::BackOff
+        }
+    }
+
+    /// The log has been cut, and covers this now. What is gone was not committed, or will be fetched again.
+    pub(super) fn on_cut(&mut self, log_start_offset: Offset, log_end_offset: Offset) {
+        assert!(log_start_offset <= log_end_offset, "a log does not end before it starts");
+        self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end_offset);
     }
 
     /// The answer's records have been appended. Returns the high watermark if that moved it.
-    pub fn on_appended(
+    pub(super) fn on_appended(
         &mut self,
         leader_high_watermark: Offset,
         log_end_offset: Offset,
@@ -239,6 +246,7 @@ mod tests {
             let mut follower = follower();
             let answer = FetchedPartition { diverging: Some(diverging), ..answer(ErrorCode::None) };
             assert_eq!(follower.on_fetched(&answer, &epochs(), 10), Follow::TruncateTo(end));
+            follower.on_cut(0, end);
             assert_eq!(follower.high_watermark(), 3);
         }
     }
@@ -268,7 +276,16 @@ mod tests {
         assert_eq!(follower.on_leader_range(0, 7, 10), Follow::TruncateTo(7));
         assert_eq!(follower.on_leader_range(0, 20, 10), Follow::BackOff);
         assert_eq!(follower.on_leader_range(0, 2, 10), Follow::TruncateTo(2));
+        follower.on_cut(0, 2);
         assert_eq!(follower.high_watermark(), 2);
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_has_committed_what_is_before_it() {
+        let mut follower = follower();
+        assert_eq!(follower.on_leader_range(50, 90, 10), Follow::TruncateFullyAndStartAt(50));
+        follower.on_cut(50, 50);
+        assert_eq!(follower.high_watermark(), 50);
     }
 
     #[test]

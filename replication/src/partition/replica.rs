@@ -1,107 +1,226 @@
-//! What a leader knows of one follower (Kafka's `Replica` and `ReplicaState`).
+//! One replica of a partition on one broker: its role, its high watermark, and who waits for either (Kafka's
+//! `Partition` with its purgatories).
+//!
+//! Pure. The shell owns the log: it tells the replica what became of it, and carries out every [`Effect`] that
+//! [`Replica::poll_effect`] hands out before it lets anybody else see the replica.
+//!
+//! Invariants: the high watermark of a leader never falls within an epoch; only a leader has produces that wait, and
+//! only a leader acknowledges anything. What waits is released with the role that it waited for.
 
-use klamm_protocol::ids::{BrokerId, Offset};
+mod deletion;
+mod effect;
+mod fetch;
+mod following;
+mod produce;
+#[cfg(test)]
+mod tests;
 
-/// What the cluster metadata says of a registered broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BrokerStatus {
-    /// The offset of its registration record.
-    pub broker_epoch: i64,
-    pub fenced: bool,
-    pub in_controlled_shutdown: bool,
+pub use effect::Effect;
+pub use fetch::{FetchedLog, ListIsolation, PartitionFetch, Reader, VisibleEnds};
+pub use produce::{AppendRefused, Awaited};
+
+use super::delayed::{FetchWaiter, FetchWaiters, OffsetWaiters};
+use super::event::{LeaderConfig, LogEnds, Registration};
+use super::fetch_check::check_leader_epoch;
+use super::follower::FollowerState;
+use super::isr::{CommittedIsr, IsrProposal, ProposalOutcome};
+use super::leader::LeaderState;
+use super::remote_replica::BrokerStatus;
+use super::role::Role;
+use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+use std::collections::BTreeMap;
+
+/// See the module. `P` waits for an offset, `F` is a fetch that waits for anything new.
+#[derive(Debug)]
+pub struct Replica<P, F> {
+    role: Role,
+    /// What the shell was told last.
+    told: Told,
+    /// acks=all: they wait for the high watermark.
+    produces: OffsetWaiters<P>,
+    /// They wait for the disk.
+    flushes: OffsetWaiters<P>,
+    /// Consumers' fetches: they wait for the high watermark, or for the last stable offset.
+    consumers: FetchWaiters<F>,
+    /// Followers' fetches: they wait for records, committed or not.
+    followers: FetchWaiters<F>,
+    /// DeleteRecords: they wait for the log starts of all replicas.
+    deletions: FetchWaiters<F>,
 }
 
-/// A follower as seen from the leader. Times are in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemoteReplica {
-    /// Everything below is on the follower, on disk if the topic flushes before it acknowledges.
-    /// None before its first fetch in this leadership.
-    pub log_end_offset: Option<Offset>,
-    pub log_start_offset: Offset,
-    pub last_caught_up_ms: i64,
-    last_fetch_ms: i64,
-    /// The leader's log end when the follower last fetched.
-    leader_end_offset: Option<Offset>,
-    /// The broker epoch of the last fetch: -1 from senders that have none, None before any.
-    pub broker_epoch: Option<i64>,
-    pub status: Option<BrokerStatus>,
+/// The high watermark that the shell was told of, and the epoch if it was a leader's.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    high_watermark: Offset,
+    led_epoch: Option<LeaderEpoch>,
 }
 
-impl RemoteReplica {
-    /// A follower at the start of a leadership. One that is in the ISR gets the benefit of the
-    /// doubt: its lag time begins now.
-    pub(super) fn new(in_sync: bool, status: Option<BrokerStatus>, now_ms: i64) -> Self {
+impl<P, F: FetchWaiter> Replica<P, F> {
+    /// A replica whose log has just been opened, with the checkpointed high watermark.
+    pub fn new(high_watermark: Offset) -> Self {
         Self {
-            log_end_offset: None,
-            log_start_offset: -1,
-            last_caught_up_ms: if in_sync { now_ms } else { 0 },
-            last_fetch_ms: 0,
-            leader_end_offset: None,
-            broker_epoch: None,
-            status,
+            role: Role::None { high_watermark },
+            told: Told { high_watermark, led_epoch: None },
+            produces: OffsetWaiters::default(),
+            flushes: OffsetWaiters::default(),
+            consumers: FetchWaiters::default(),
+            followers: FetchWaiters::default(),
+            deletions: FetchWaiters::default(),
         }
     }
 
-    /// When it last fetched; 0 before any fetch in this leadership.
-    pub fn last_fetch_ms(&self) -> i64 {
-        self.last_fetch_ms
+    pub fn role(&self) -> &Role {
+        &self.role
     }
 
-    /// A new epoch of the same leader: where the follower is stays known.
-    pub(super) fn on_leader_epoch(
+    pub fn leader(&self) -> Option<&LeaderState> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::None { .. } | Role::Follower(_) => None,
+        }
+    }
+
+    pub fn follower(&self) -> Option<&FollowerState> {
+        match &self.role {
+            Role::Follower(follower) => Some(follower),
+            Role::None { .. } | Role::Leader(_) => None,
+        }
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.leader().is_some()
+    }
+
+    /// Offsets below are committed, as far as this replica knows.
+    pub fn high_watermark(&self) -> Offset {
+        self.role.high_watermark()
+    }
+
+    /// The leader's epoch, after comparing it with the one that a request names (-1 for none). The comparison comes
+    /// first: a follower can tell as well that the request is older or newer than what it knows.
+    pub fn check_epoch(
+        &self,
+        requested: LeaderEpoch,
+        leader_only: bool,
+    ) -> Result<LeaderEpoch, ErrorCode> {
+        let epoch = self.role.leader_epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        check_leader_epoch(requested, epoch)?;
+        match leader_only && !self.is_leader() {
+            true => Err(ErrorCode::NotLeaderOrFollower),
+            false => Ok(epoch),
+        }
+    }
+
+    /// The cluster metadata says that this broker leads. Returns where the epoch starts if it is a new one: the shell
+    /// puts that into the log's epochs before anything is served (KAFKA-7415).
+    #[must_use = "the start of the epoch belongs into the log"]
+    pub fn lead(
         &mut self,
-        in_sync: bool,
-        leader_end_offset: Offset,
+        config: LeaderConfig,
+        registration: &Registration,
+        ends: LogEnds,
+        statuses: &BTreeMap<BrokerId, BrokerStatus>,
         now_ms: i64,
-    ) {
-        let since_ms = if in_sync { now_ms } else { 0 };
-        self.leader_end_offset = Some(leader_end_offset);
-        self.last_fetch_ms = since_ms;
-        self.last_caught_up_ms = since_ms;
-    }
-
-    /// The controller has taken the follower out of the ISR, for reasons of its own: its log directory has failed,
-    /// or it is to be fetched for anew. That it had caught up says nothing until it fetches again.
-    pub(super) fn on_taken_out_of_isr(&mut self) {
-        self.last_caught_up_ms = 0;
-        self.last_fetch_ms = 0;
-    }
-
-    /// A follower that now fetches from where the leader ended at its previous fetch had caught
-    /// up by then, although the leader has moved on since.
-    pub(super) fn on_fetch(&mut self, fetch: &super::FollowerFetch, leader_end_offset: Offset) {
-        if fetch.fetch_offset >= leader_end_offset {
-            self.last_caught_up_ms = self.last_caught_up_ms.max(fetch.now_ms);
-        } else if Some(fetch.fetch_offset) >= self.leader_end_offset {
-            self.last_caught_up_ms = self.last_caught_up_ms.max(self.last_fetch_ms);
-        }
-        self.log_end_offset = Some(fetch.fetch_offset);
-        self.log_start_offset = fetch.log_start_offset;
-        self.leader_end_offset = self.leader_end_offset.max(Some(leader_end_offset));
-        self.last_fetch_ms = fetch.now_ms;
-        self.broker_epoch = Some(fetch.broker_epoch);
-    }
-
-    /// Whether the follower is at the leader's log end, or was within the allowed lag.
-    pub(super) fn is_caught_up(&self, leader_end_offset: Offset, now_ms: i64, lag_ms: i64) -> bool {
-        self.log_end_offset == Some(leader_end_offset)
-            || now_ms.saturating_sub(self.last_caught_up_ms) <= lag_ms
-    }
-
-    /// Whether the controller would take the follower into the ISR (KIP-841, KIP-903): it is
-    /// unfenced, stays, and is the incarnation of the broker that fetched. A broker that has
-    /// restarted since may have lost its tail.
-    pub(super) fn is_isr_eligible(&self) -> bool {
-        let (Some(status), Some(fetched_epoch)) = (self.status, self.broker_epoch) else {
-            return false;
+    ) -> Option<Offset> {
+        let started = match &mut self.role {
+            Role::Leader(leader) => leader.on_registration(registration, statuses, now_ms),
+            Role::None { .. } | Role::Follower(_) => {
+                let known = self.role.high_watermark();
+                let leader = LeaderState::new(config, registration, ends, known, statuses, now_ms);
+                self.role = Role::Leader(leader);
+                Some(ends.log_end_offset)
+            }
         };
-        !status.fenced
-            && !status.in_controlled_shutdown
-            && (fetched_epoch == -1 || fetched_epoch == status.broker_epoch)
+        self.deletions.release_all();
+        if started.is_some() {
+            // Fetches that name the old epoch are told so at once.
+            self.wake_fetches();
+        }
+        started
     }
-}
 
-/// A broker and the incarnation of it that fetched: a member of a proposed ISR.
-pub(super) fn broker_with_epoch(id: BrokerId, replica: Option<&RemoteReplica>) -> (BrokerId, i64) {
-    (id, replica.and_then(|replica| replica.broker_epoch).unwrap_or(-1))
+    /// The cluster metadata says that `leader_id` leads, or -1 that nobody does. Says whether that is news to whoever
+    /// fetches for this replica.
+    pub fn follow(&mut self, leader_id: BrokerId, registration: &Registration) -> bool {
+        let Registration { leader_epoch, partition_epoch, .. } = *registration;
+        if let Role::Follower(follower) = &mut self.role
+            && (follower.leader_id, follower.leader_epoch) == (leader_id, leader_epoch)
+        {
+            follower.partition_epoch = partition_epoch;
+            return false;
+        }
+        let known = self.role.high_watermark();
+        let follower = FollowerState::new(leader_id, leader_epoch, partition_epoch, known);
+        self.role = Role::Follower(follower);
+        self.give_up_waiting();
+        true
+    }
+
+    /// The log has been closed or deleted, or its directory has failed for good.
+    pub fn stop(&mut self) {
+        self.role = Role::None { high_watermark: self.role.high_watermark() };
+        self.give_up_waiting();
+    }
+
+    /// The configuration has changed.
+    pub fn on_config(&mut self, config: LeaderConfig, now_ms: i64) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_config(config, now_ms);
+        }
+    }
+
+    /// A broker's registration has changed, or is gone. If it fetches here it may join the ISR now.
+    pub fn on_broker_status(&mut self, id: BrokerId, status: Option<BrokerStatus>) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_broker_status(id, status);
+            self.followers.release_all();
+            // Replicas that are gone are not waited for.
+            self.deletions.release_all();
+        }
+    }
+
+    /// Looks for followers that have been behind for too long.
+    #[must_use = "the controller is to be asked"]
+    pub fn on_isr_check(&mut self, now_ms: i64) -> Option<IsrProposal> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_isr_check(now_ms),
+            Role::None { .. } | Role::Follower(_) => None,
+        }
+    }
+
+    /// Whether the controller still has to be asked for this.
+    pub fn is_proposing(&self, proposal: &IsrProposal) -> bool {
+        self.leader().is_some_and(|leader| leader.isr().pending() == Some(proposal))
+    }
+
+    /// The controller has answered a proposal, or has not (`Err`).
+    pub fn on_proposal_answered(
+        &mut self,
+        proposal: &IsrProposal,
+        answer: Result<CommittedIsr, ErrorCode>,
+        now_ms: i64,
+    ) -> ProposalOutcome {
+        let Role::Leader(leader) = &mut self.role else { return ProposalOutcome::Superseded };
+        let (outcome, _) = leader.on_proposal_answered(proposal, answer, now_ms);
+        // Another follower that waits here may be the next to join. One that was refused is proposed with its next fetch.
+        if outcome != ProposalOutcome::Rejected {
+            self.followers.release_all();
+        }
+        outcome
+    }
+
+    /// Whatever is waited for here will not come, or not here: the role or the disk is gone, or offsets are.
+    pub fn give_up_waiting(&mut self) {
+        self.produces.release_all();
+        self.flushes.release_all();
+        self.deletions.release_all();
+        self.wake_fetches();
+    }
+
+    /// All fetches that wait read again.
+    pub fn wake_fetches(&mut self) {
+        self.consumers.release_all();
+        self.followers.release_all();
+    }
 }

@@ -1,15 +1,19 @@
-//! The brokers, their disks, the controller and what is under way between them.
+//! The brokers with their disks, and what is under way between them and the controller.
+
+mod checks;
+mod controller;
+mod power;
 
 use crate::random::Random;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    AcksState, BrokerStatus, CommittedIsr, FetchPosition, FetchedPartition, Follow, FollowerFetch,
-    FollowerState, IsrProposal, LeaderConfig, LeaderState, LogEnds, ProposalOutcome, Registration,
-    check_position,
+    Awaited, BrokerStatus, Effect, FetchPosition, FetchWaiter, FetchedLog, FetchedPartition,
+    Follow, IsrProposal, LeaderConfig, LogEnds, PartitionFetch, ProposalOutcome, Reader,
+    Registration, Replica,
 };
 use klamm_replication::{EpochHistory, OffsetAndEpoch};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const LAG_MS: i64 = 1_000;
 
@@ -20,29 +24,43 @@ pub(crate) enum Plant {
     TruncateToHighWatermark,
     AcknowledgeBeforeSync,
     AssumeExpansionFailed,
+    /// The high watermark does not wait for a follower that has caught up and is about to join the ISR.
+    OutsidersNotWaitedFor,
+    /// The controller takes a replica into the ISR whose broker has restarted since it fetched (KIP-903).
+    BrokerEpochNotChecked,
+    /// The controller takes a replica into the ISR whose broker is fenced (INELIGIBLE_REPLICA, KIP-841).
+    FencedReplicaTaken,
 }
 
 type Record = (LeaderEpoch, u64);
 
+/// No fetch waits in this simulation: followers ask again.
 #[derive(Debug)]
-enum Role {
-    Down,
-    Idle,
-    Leader(LeaderState),
-    Follower(FollowerState),
+enum NoFetch {}
+
+impl FetchWaiter for NoFetch {
+    fn is_over(&self) -> bool {
+        match *self {}
+    }
 }
 
+/// A produce that waits for its record to be committed.
+#[derive(Debug, Clone, Copy)]
+struct Produce {
+    record: Record,
+    awaited: Awaited,
+}
+
+/// A broker: its disk, and its replica while it is up.
 #[derive(Debug)]
 struct Broker {
-    role: Role,
+    replica: Option<Replica<Produce, NoFetch>>,
     log: Vec<Record>,
     flushed: usize,
     epochs: EpochHistory,
-    high_watermark: Offset,
+    /// The high watermark on disk.
+    checkpoint: Offset,
     broker_epoch: i64,
-    partition_epoch: i32,
-    /// Produces that wait: the offset after them, and the record.
-    waiting: Vec<(Offset, Record)>,
 }
 
 #[derive(Debug, Clone)]
@@ -64,6 +82,8 @@ pub(crate) struct Brokers {
     now_ms: i64,
     brokers: BTreeMap<BrokerId, Broker>,
     min_insync_replicas: usize,
+    /// Otherwise what is acknowledged need not be on any disk, and no two brokers fail one after the other.
+    flush_before_ack: bool,
     leader: Option<BrokerId>,
     registration: Registration,
     statuses: BTreeMap<BrokerId, BrokerStatus>,
@@ -87,6 +107,10 @@ impl Broker {
         offset(self.log.len())
     }
 
+    fn ends(&self) -> LogEnds {
+        LogEnds { log_end_offset: self.end(), flushed_offset: offset(self.flushed) }
+    }
+
     fn append(&mut self, record: Record) {
         self.epochs.assign(record.0, self.end());
         self.log.push(record);
@@ -103,14 +127,12 @@ impl Brokers {
     pub(crate) fn new(seed: u64, plant: Plant) -> Self {
         let mut random = Random::new(seed);
         let broker = |id: BrokerId| Broker {
-            role: Role::Idle,
+            replica: Some(Replica::new(0)),
             log: Vec::new(),
             flushed: 0,
             epochs: EpochHistory::default(),
-            high_watermark: 0,
+            checkpoint: 0,
             broker_epoch: i64::from(id),
-            partition_epoch: -1,
-            waiting: Vec::new(),
         };
         let unfenced = |id: BrokerId| BrokerStatus {
             broker_epoch: i64::from(id),
@@ -119,6 +141,7 @@ impl Brokers {
         };
         Self {
             min_insync_replicas: if random.chance(50) { 1 } else { 2 },
+            flush_before_ack: random.chance(60),
             random,
             plant,
             now_ms: 0,
@@ -163,62 +186,67 @@ impl Brokers {
     fn produce(&mut self, id: BrokerId) {
         let now_ms = self.now_ms;
         let broker = self.brokers.get_mut(&id).expect("a broker");
-        let Role::Leader(leader) = &mut broker.role else { return };
-        if leader.check_min_isr().is_err() {
-            return;
-        }
+        let Some(replica) = &mut broker.replica else { return };
+        let Ok(leader_epoch) = replica.check_append(true) else { return };
         self.next_value += 1;
-        let record = (leader.leader_epoch(), self.next_value);
+        let record = (leader_epoch, self.next_value);
         broker.log.push(record);
-        let end = offset(broker.log.len());
-        leader.on_appended(end, now_ms);
-        broker.waiting.push((end, record));
-        self.acknowledge(id);
+        let required_offset = offset(broker.log.len());
+        let unseen = hide_outsiders(replica, self.plant);
+        replica.on_appended(required_offset, now_ms);
+        show(replica, unseen);
+        let awaited = Awaited { required_offset, epoch: Some(leader_epoch) };
+        replica.await_committed(required_offset, Produce { record, awaited });
+        self.settle(id);
     }
 
     fn flush(&mut self, id: BrokerId) {
         let now_ms = self.now_ms;
         let broker = self.brokers.get_mut(&id).expect("a broker");
+        let Some(replica) = &mut broker.replica else { return };
         broker.flushed = broker.log.len();
-        if let Role::Leader(leader) = &mut broker.role {
-            leader.on_flushed(offset(broker.flushed), now_ms);
-        }
-        self.acknowledge(id);
+        let unseen = hide_outsiders(replica, self.plant);
+        replica.on_flushed(offset(broker.flushed), now_ms);
+        show(replica, unseen);
+        self.settle(id);
     }
 
-    fn acknowledge(&mut self, id: BrokerId) {
+    /// Carries out what a replica asks for.
+    fn settle(&mut self, id: BrokerId) {
         let broker = self.brokers.get_mut(&id).expect("a broker");
-        let Role::Leader(leader) = &broker.role else { return };
-        broker.high_watermark = leader.high_watermark();
-        let waiting = std::mem::take(&mut broker.waiting);
-        for (end, record) in waiting {
-            match leader.acks_state(end) {
-                AcksState::Waiting => broker.waiting.push((end, record)),
-                AcksState::Replicated => {
-                    self.acknowledged.insert(end - 1, record);
+        let Some(replica) = &mut broker.replica else { return };
+        while let Some(effect) = replica.poll_effect() {
+            match effect {
+                Effect::SetHighWatermark(high_watermark) => broker.checkpoint = high_watermark,
+                Effect::Finish(produce) => {
+                    let at = produce.awaited.last_offset();
+                    let epoch = broker.log.get(length(at)).map(|record| record.0);
+                    if replica.acknowledged(&produce.awaited, epoch) == Ok(true) {
+                        self.acknowledged.insert(at, produce.record);
+                    }
                 }
-                AcksState::NotEnoughReplicas => {}
+                Effect::Wake(nobody) => match nobody {},
             }
         }
     }
 
     /// A follower fetches; its leader answers at once, the answer arrives when it does.
     fn fetch(&mut self, id: BrokerId) {
-        let acknowledges_early = self.plant == Plant::AcknowledgeBeforeSync;
+        let flushes = self.flush_before_ack && self.plant != Plant::AcknowledgeBeforeSync;
         let now_ms = self.now_ms;
         let broker = self.brokers.get_mut(&id).expect("a broker");
-        let end = broker.end();
-        let Role::Follower(follower) = &mut broker.role else { return };
-        if !acknowledges_early {
+        if flushes {
             broker.flushed = broker.log.len();
         }
-        let Some(next) = follower.next_fetch(end, &broker.epochs) else { return };
-        let (leader_id, broker_epoch) = (follower.leader_id, broker.broker_epoch);
-        let fetch = FollowerFetch {
-            follower: id,
-            broker_epoch,
+        let (ends, broker_epoch) = (broker.ends(), broker.broker_epoch);
+        let Some(replica) = &mut broker.replica else { return };
+        let Some(next) = replica.next_fetch(ends, flushes, &broker.epochs) else { return };
+        let leader_id = replica.follower().expect("a follower fetches").leader_id;
+        let fetch = PartitionFetch {
+            reader: Reader::Follower { id, broker_epoch },
             current_leader_epoch: next.current_leader_epoch,
             fetch_offset: next.fetch_offset,
+            last_fetched_epoch: next.last_fetched_epoch,
             log_start_offset: 0,
             now_ms,
         };
@@ -235,7 +263,7 @@ impl Brokers {
             },
             records: Vec::new(),
         };
-        match self.answer(leader_id, fetch, next.last_fetched_epoch) {
+        match self.answer(leader_id, fetch) {
             Err(error) => answer.fetched.error = error,
             Ok((diverging, high_watermark, records)) => {
                 answer.fetched.diverging = diverging;
@@ -244,33 +272,28 @@ impl Brokers {
             }
         }
         self.answers.push(answer);
-        self.acknowledge(leader_id);
+        self.settle(leader_id);
     }
 
     fn answer(
         &mut self,
         leader_id: BrokerId,
-        fetch: FollowerFetch,
-        last_fetched_epoch: LeaderEpoch,
+        fetch: PartitionFetch,
     ) -> Result<(Option<OffsetAndEpoch>, Offset, Vec<Record>), ErrorCode> {
         let broker = self.brokers.get_mut(&leader_id).expect("a broker");
-        let end = broker.end();
-        let Role::Leader(leader) = &mut broker.role else {
+        let epoch_end = broker.epochs.end_offset_for(fetch.last_fetched_epoch, broker.end());
+        let Some(replica) = &mut broker.replica else {
             return Err(ErrorCode::NotLeaderOrFollower);
         };
-        let epoch_end = broker.epochs.end_offset_for(last_fetched_epoch, end);
-        let current = fetch.current_leader_epoch == leader.leader_epoch();
-        if current {
-            let position = check_position(fetch.fetch_offset, last_fetched_epoch, epoch_end, 0)?;
-            if let FetchPosition::Diverging(end) = position {
-                return Ok((Some(end), leader.high_watermark(), Vec::new()));
-            }
+        let log = FetchedLog { log_start_offset: 0, epoch_end };
+        let (position, proposal) = replica.on_fetch(&fetch, log, None)?;
+        let high_watermark = replica.high_watermark();
+        if let FetchPosition::Diverging(end) = position {
+            return Ok((Some(end), high_watermark, Vec::new()));
         }
-        let progress = leader.on_follower_fetch(fetch)?;
-        let high_watermark = leader.high_watermark();
         let from = broker.log.iter().skip(length(fetch.fetch_offset));
         let records = from.take(3).copied().collect();
-        let proposed = progress.proposal.map(|proposal| Proposed { from: leader_id, proposal });
+        let proposed = proposal.map(|proposal| Proposed { from: leader_id, proposal });
         self.proposals.extend(proposed);
         Ok((None, high_watermark, records))
     }
@@ -287,20 +310,24 @@ impl Brokers {
         }
         let broker = self.brokers.get_mut(&answer.to).expect("a broker");
         let end = broker.end();
-        let Role::Follower(follower) = &mut broker.role else { return };
-        match follower.on_fetched(&answer.fetched, &broker.epochs, end) {
-            Follow::Append { .. } => {
-                let high_watermark = answer.fetched.high_watermark;
-                follower.on_appended(high_watermark, end + offset(answer.records.len()));
-                broker.high_watermark = follower.high_watermark();
+        let Some(replica) = &mut broker.replica else { return };
+        match replica.on_fetched(&answer.fetched, &broker.epochs, end) {
+            Some(Follow::Append { .. }) => {
+                let new_end = end + offset(answer.records.len());
+                let start = replica.on_replicated(&answer.fetched, new_end);
+                assert_eq!(start, 0, "nothing is deleted");
                 answer.records.into_iter().for_each(|record| broker.append(record));
             }
-            Follow::TruncateTo(end) => broker.truncate(end),
-            Follow::FindLeaderRange => {
+            Some(Follow::TruncateTo(end)) => {
+                replica.on_cut(0, end);
+                broker.truncate(end);
+            }
+            Some(Follow::FindLeaderRange) => {
                 self.violation = Some(format!("{} is outside its leader's log", answer.to));
             }
             _ => {}
         }
+        self.settle(answer.to);
     }
 
     /// The controller decides on an AlterPartition, or it is lost on the way there or back.
@@ -323,230 +350,86 @@ impl Brokers {
         };
         let now_ms = self.now_ms;
         let broker = self.brokers.get_mut(&from).expect("a broker");
-        let Role::Leader(leader) = &mut broker.role else { return };
-        let (outcome, _) = leader.on_proposal_answered(&proposal, answer, now_ms);
-        broker.partition_epoch = broker.partition_epoch.max(leader.partition_epoch());
-        if outcome == ProposalOutcome::Retry {
+        let Some(replica) = &mut broker.replica else { return };
+        if replica.on_proposal_answered(&proposal, answer, now_ms) == ProposalOutcome::Retry {
             self.proposals.push(Proposed { from, proposal });
         }
-        self.acknowledge(from);
-    }
-
-    fn alter_partition(
-        &mut self,
-        from: BrokerId,
-        proposal: &IsrProposal,
-    ) -> Result<CommittedIsr, ErrorCode> {
-        if proposal.leader_epoch < self.registration.leader_epoch || self.leader != Some(from) {
-            return Err(ErrorCode::FencedLeaderEpoch);
-        }
-        if proposal.partition_epoch < self.registration.partition_epoch {
-            return Err(ErrorCode::InvalidUpdateVersion);
-        }
-        let eligible = |(id, epoch): &(BrokerId, i64)| {
-            let status = &self.statuses[id];
-            !status.fenced && (*epoch == -1 || *epoch == status.broker_epoch)
-        };
-        if !proposal.new_isr.iter().all(eligible) {
-            return Err(ErrorCode::IneligibleReplica);
-        }
-        self.registration.isr = proposal.new_isr.iter().map(|(id, _)| *id).collect();
-        self.registration.partition_epoch += 1;
-        Ok(CommittedIsr {
-            leader_epoch: self.registration.leader_epoch,
-            partition_epoch: self.registration.partition_epoch,
-            isr: self.registration.isr.iter().copied().collect(),
-        })
+        self.settle(from);
     }
 
     /// The metadata reaches a broker.
     fn publish(&mut self, id: BrokerId) {
-        let now_ms = self.now_ms;
-        let registration = self.registration.clone();
-        let leader_id = self.leader;
         let broker = self.brokers.get_mut(&id).expect("a broker");
-        if matches!(broker.role, Role::Down) {
-            return;
-        }
+        let Some(replica) = &mut broker.replica else { return };
         for (other, status) in &self.statuses {
-            if let Role::Leader(leader) = &mut broker.role {
-                leader.on_broker_status(*other, Some(*status));
-            }
+            replica.on_broker_status(*other, Some(*status));
         }
-        if registration.partition_epoch <= broker.partition_epoch {
-            return;
+        match self.leader {
+            Some(leader_id) if leader_id == id => self.lead(id),
+            Some(leader_id) => self.follow(id, leader_id),
+            None => self.follow(id, -1),
         }
-        broker.partition_epoch = registration.partition_epoch;
-        match (&mut broker.role, leader_id) {
-            (_, None) => broker.role = Role::Idle,
-            (Role::Leader(leader), Some(leader_id)) if leader_id == id => {
-                let started = leader.on_registration(&registration, &self.statuses, now_ms);
-                if let Some(start) = started {
-                    broker.epochs.assign(registration.leader_epoch, start);
-                }
-            }
-            (_, Some(leader_id)) if leader_id == id => self.lead(id),
-            (Role::Follower(follower), Some(_))
-                if follower.leader_epoch == registration.leader_epoch => {}
-            (_, Some(leader_id)) => self.follow(id, leader_id),
-        }
-        self.acknowledge(id);
+        self.settle(id);
     }
 
     fn lead(&mut self, id: BrokerId) {
+        let config = LeaderConfig {
+            broker_id: id,
+            min_insync_replicas: self.min_insync_replicas,
+            replica_lag_time_max_ms: LAG_MS,
+            flush_before_ack: self.flush_before_ack,
+        };
         let broker = self.brokers.get_mut(&id).expect("a broker");
+        let ends = broker.ends();
+        let Some(replica) = &mut broker.replica else { return };
+        let (registration, statuses) = (&self.registration, &self.statuses);
+        let Some(start) = replica.lead(config, registration, ends, statuses, self.now_ms) else {
+            return;
+        };
+        broker.epochs.assign(registration.leader_epoch, start);
         for (at, record) in &self.acknowledged {
             if broker.log.get(length(*at)) != Some(record) {
                 self.violation = Some(format!("leader {id} lacks acknowledged offset {at}"));
             }
         }
-        let config = LeaderConfig {
-            broker_id: id,
-            min_insync_replicas: self.min_insync_replicas,
-            replica_lag_time_max_ms: LAG_MS,
-            flush_before_ack: true,
-        };
-        let ends = LogEnds { log_end_offset: broker.end(), flushed_offset: offset(broker.flushed) };
-        let (registration, statuses) = (&self.registration, &self.statuses);
-        let known = broker.high_watermark;
-        let leader = LeaderState::new(config, registration, ends, known, statuses, self.now_ms);
-        broker.epochs.assign(registration.leader_epoch, broker.end());
-        broker.waiting.clear();
-        broker.role = Role::Leader(leader);
     }
 
     fn follow(&mut self, id: BrokerId, leader_id: BrokerId) {
-        let truncates = self.plant == Plant::TruncateToHighWatermark;
         let broker = self.brokers.get_mut(&id).expect("a broker");
-        broker.waiting.clear();
-        let known = broker.high_watermark.min(broker.end());
-        if truncates {
+        let Some(replica) = &mut broker.replica else { return };
+        let is_news = replica.follow(leader_id, &self.registration);
+        if is_news && self.plant == Plant::TruncateToHighWatermark {
+            let known = replica.high_watermark();
+            replica.on_cut(0, known);
             broker.truncate(known);
         }
-        let Registration { leader_epoch, partition_epoch, .. } = self.registration;
-        let follower = FollowerState::new(leader_id, leader_epoch, partition_epoch, known);
-        broker.role = Role::Follower(follower);
     }
 
     fn check_isr(&mut self, id: BrokerId) {
         self.now_ms += LAG_MS / 2;
         let now_ms = self.now_ms;
-        let Role::Leader(leader) = &mut self.brokers.get_mut(&id).expect("a broker").role else {
-            return;
-        };
-        let proposal = leader.on_isr_check(now_ms);
+        let broker = self.brokers.get_mut(&id).expect("a broker");
+        let Some(replica) = &mut broker.replica else { return };
+        let proposal = replica.on_isr_check(now_ms);
         self.proposals.extend(proposal.map(|proposal| Proposed { from: id, proposal }));
     }
+}
 
-    /// The power fails. What was not synced may be lost, and so is what was known of the high watermark.
-    fn crash(&mut self, id: BrokerId) {
-        let broker = self.brokers.get_mut(&id).expect("a broker");
-        if matches!(broker.role, Role::Down) {
-            return;
-        }
-        let unsynced = u64::try_from(broker.log.len() - broker.flushed).expect("a length");
-        let kept = usize::try_from(self.random.below(unsynced + 1)).expect("a length");
-        broker.truncate(offset(broker.flushed + kept));
-        broker.role = Role::Down;
-        broker.waiting.clear();
-        broker.high_watermark = self.random.between(0, broker.high_watermark);
-        self.statuses.get_mut(&id).expect("registered").fenced = true;
-        self.elect_without(id);
-    }
+/// A driver with a mistake lets its leader know nothing of brokers that are not in the ISR, so that the high watermark
+/// does not wait for them. Returns what it hides.
+fn hide_outsiders(
+    replica: &mut Replica<Produce, NoFetch>,
+    plant: Plant,
+) -> Vec<(BrokerId, Option<BrokerStatus>)> {
+    let Some(leader) = replica.leader().filter(|_| plant == Plant::OutsidersNotWaitedFor) else {
+        return Vec::new();
+    };
+    let outside = leader.followers().filter(|(id, _)| !leader.isr().is_in_maximal_isr(*id));
+    let hidden: Vec<_> = outside.map(|(id, follower)| (id, follower.status)).collect();
+    hidden.iter().for_each(|(id, _)| replica.on_broker_status(*id, None));
+    hidden
+}
 
-    /// Takes a broker out of the ISR, unless it is the last, and finds another leader.
-    fn elect_without(&mut self, id: BrokerId) {
-        if self.registration.isr != [id] {
-            self.registration.isr.retain(|member| *member != id);
-        }
-        if self.leader == Some(id) {
-            let statuses = &self.statuses;
-            let mut isr = self.registration.isr.iter().copied();
-            self.leader = isr.find(|member| !statuses[member].fenced);
-            self.registration.leader_epoch += 1;
-        }
-        self.registration.partition_epoch += 1;
-    }
-
-    fn restart(&mut self, id: BrokerId) {
-        let broker = self.brokers.get_mut(&id).expect("a broker");
-        if !matches!(broker.role, Role::Down) {
-            return;
-        }
-        broker.role = Role::Idle;
-        broker.flushed = broker.log.len();
-        broker.broker_epoch += 10;
-        broker.partition_epoch = -1;
-        let broker_epoch = broker.broker_epoch;
-        let status = BrokerStatus { broker_epoch, fenced: false, in_controlled_shutdown: false };
-        self.statuses.insert(id, status);
-        if self.leader.is_none() && self.registration.isr.contains(&id) {
-            self.leader = Some(id);
-            self.registration.leader_epoch += 1;
-            self.registration.partition_epoch += 1;
-        }
-        self.publish(id);
-    }
-
-    fn move_leadership(&mut self) {
-        let next = self.any();
-        let able = self.registration.isr.contains(&next) && !self.statuses[&next].fenced;
-        if able && self.leader.is_some() {
-            self.leader = Some(next);
-            self.registration.leader_epoch += 1;
-            self.registration.partition_epoch += 1;
-        }
-    }
-
-    /// The in-sync replicas hold, on disk, everything below the high watermark (R7).
-    pub(crate) fn check(&mut self) -> Result<(), String> {
-        if let Some(violation) = self.violation.take() {
-            return Err(violation);
-        }
-        let Some(leader_id) = self.leader else { return Ok(()) };
-        let leader_log = &self.brokers[&leader_id];
-        let Role::Leader(leader) = &leader_log.role else { return Ok(()) };
-        if leader.leader_epoch() != self.registration.leader_epoch {
-            return Ok(());
-        }
-        let committed = length(leader.high_watermark());
-        for member in &self.registration.isr {
-            let broker = &self.brokers[member];
-            let holds = broker.flushed >= committed
-                && broker.log[..committed] == leader_log.log[..committed];
-            if !holds {
-                return Err(format!("{member} is in sync and lacks part of 0..{committed}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the faults: everyone catches up, all logs are equal and hold what was acknowledged.
-    pub(crate) fn heal(&mut self) -> Result<(), String> {
-        for id in 1..=3 {
-            self.restart(id);
-        }
-        for _ in 0..400 {
-            self.now_ms += 10;
-            for id in 1..=3 {
-                self.publish(id);
-                self.flush(id);
-                self.fetch(id);
-                self.deliver_answer();
-                self.deliver_answer();
-                self.deliver_proposal();
-            }
-            self.check()?;
-        }
-        let logs: BTreeSet<&Vec<Record>> =
-            self.brokers.values().map(|broker| &broker.log).collect();
-        if logs.len() != 1 || self.registration.isr.len() != 3 {
-            let isr = &self.registration.isr;
-            return Err(format!("{} different logs, ISR {isr:?} after healing", logs.len()));
-        }
-        let log = logs.first().expect("one log");
-        let lost =
-            self.acknowledged.iter().find(|(at, record)| log.get(length(**at)) != Some(record));
-        lost.map_or(Ok(()), |lost| Err(format!("{lost:?} was acknowledged and is lost")))
-    }
+fn show(replica: &mut Replica<Produce, NoFetch>, hidden: Vec<(BrokerId, Option<BrokerStatus>)>) {
+    hidden.into_iter().for_each(|(id, status)| replica.on_broker_status(id, status));
 }

@@ -1,7 +1,9 @@
 //! One partition on three brokers, with a controller: leaders change, brokers lose power, metadata,
 //! fetches and AlterPartition arrive late, out of order or never. Whatever is acknowledged with acks=all is
-//! in the log of every later leader, the in-sync replicas hold everything below the high watermark, and
-//! once it is quiet all logs are equal.
+//! in the log of every later leader, the in-sync replicas hold everything below the high watermark,
+//! followers that keep pace join the ISR, and once it is quiet all logs are equal.
+//!
+//! The replicas are those that ship; the logs, the network and the controller are simulated.
 //!
 //! Everything follows from the seed; a failure prints it. `PARTITION_SEED=<n>` runs that one.
 
@@ -21,7 +23,8 @@ fn run(seed: u64, plant: Plant) -> Result<(), String> {
         brokers.step();
         brokers.check().map_err(|violation| format!("step {step}: {violation}"))?;
     }
-    brokers.heal()
+    brokers.heal_under_load()?;
+    brokers.come_to_rest()
 }
 
 #[test]
@@ -48,4 +51,19 @@ fn a_follower_that_acknowledges_before_it_syncs_is_caught() {
 #[test]
 fn a_leader_that_takes_the_answer_of_a_lost_request_for_granted_is_caught() {
     assert!((0..200).any(|seed| run(seed, Plant::AssumeExpansionFailed).is_err()));
+}
+
+#[test]
+fn a_high_watermark_that_does_not_wait_for_followers_about_to_join_is_caught() {
+    assert!((0..200).any(|seed| run(seed, Plant::OutsidersNotWaitedFor).is_err()));
+}
+
+#[test]
+fn an_isr_that_a_restarted_broker_joins_by_its_former_fetches_is_caught() {
+    assert!((0..200).any(|seed| run(seed, Plant::BrokerEpochNotChecked).is_err()));
+}
+
+#[test]
+fn an_isr_that_a_fenced_broker_joins_is_caught() {
+    assert!((0..200).any(|seed| run(seed, Plant::FencedReplicaTaken).is_err()));
 }

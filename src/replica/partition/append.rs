@@ -11,12 +11,12 @@ use klamm_log::log::LeaderAppend;
 use klamm_log::producer_state::AppendOrigin as LogOrigin;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::compression::Workspace;
-use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::ids::Offset;
 use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
-use klamm_replication::partition::{AcksState, NotEnoughReplicas};
+use klamm_replication::partition::{AppendRefused, Awaited};
 
 use super::lacking::Attempt;
-use super::{Partition, PartitionConfig};
+use super::{Partition, PartitionConfig, State};
 use crate::clock;
 use crate::replica::delayed::Countdown;
 
@@ -64,15 +64,6 @@ pub(crate) struct Appended {
     pub(crate) awaited: Option<Awaited>,
 }
 
-/// Records that have to be replicated before acks=all holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Awaited {
-    /// The offset that the high watermark has to reach.
-    required: Offset,
-    /// The epoch of the records, by which they are told from others that have taken their place.
-    epoch: Option<LeaderEpoch>,
-}
-
 /// A record that was refused, by its place in the batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RecordFailure {
@@ -108,8 +99,12 @@ impl AppendFailure {
         failure
     }
 
-    fn not_enough_replicas(error: &NotEnoughReplicas, log_start: Offset) -> Self {
-        Self::new(error.code(), log_start)
+    fn not_allowed(refused: &AppendRefused, log_start: Offset) -> Self {
+        let log_start_offset = match refused {
+            AppendRefused::NotLeader => -1,
+            AppendRefused::NotEnoughReplicas(_) => log_start,
+        };
+        Self::new(refused.code(), log_start_offset)
     }
 
     /// Kafka leaves the log start offset out where the log itself failed, or the batch did not fit
@@ -182,15 +177,16 @@ impl Partition {
     ) -> Result<Appended, AppendFailure> {
         let now_ms = clock::now_ms();
         let mut state = self.lock();
-        let (log, leader) = state.log_and_leader().map_err(|code| AppendFailure::new(code, -1))?;
-        if options.acks_all {
-            leader
-                .check_min_isr()
-                .map_err(|error| AppendFailure::not_enough_replicas(&error, log.log_start()))?;
-        }
+        let State { log, replica } = &mut *state;
+        let Some(log) = log else {
+            return Err(AppendFailure::not_allowed(&AppendRefused::NotLeader, -1));
+        };
+        let leader_epoch = replica
+            .check_append(options.acks_all)
+            .map_err(|refused| AppendFailure::not_allowed(&refused, log.log_start()))?;
         let segments = log.segment_count();
         let how = LeaderAppend {
-            leader_epoch: leader.leader_epoch(),
+            leader_epoch,
             origin: match options.origin {
                 AppendOrigin::Client { .. } => LogOrigin::Client,
                 AppendOrigin::Coordinator => LogOrigin::Coordinator,
@@ -210,19 +206,15 @@ impl Partition {
         let flushes = config.flushes_before_ack()
             || log.segment_count() != segments
             || log.log_end() - log.flushed_offset() >= config.log.flush_messages;
-        let moved = leader.on_appended(log.log_end(), now_ms);
+        replica.on_appended(log.log_end(), now_ms);
         let required_offset = info.last_offset + 1;
-        // Of a repetition, that of the records that were there before.
-        let epoch = log.leader_epochs().epoch_of(info.last_offset);
-        let waits = moved.unwrap_or(leader.high_watermark()) < required_offset;
-        let moved = state.on_high_watermark(moved);
-        state.followers.wake();
+        let waits = replica.high_watermark() < required_offset;
         let awaited = options.countdown.filter(|_| waits).map(|countdown| {
-            state.producers.add(required_offset, countdown);
-            Awaited { required: required_offset, epoch }
+            replica.await_committed(required_offset, countdown.ticket());
+            // Of a repetition, that of the records that were there before.
+            Awaited { required_offset, epoch: log.leader_epochs().epoch_of(info.last_offset) }
         });
         drop(state);
-        self.announce(moved);
         if flushes {
             self.request_flush();
         }
@@ -246,17 +238,8 @@ impl Partition {
         if self.is_offline() {
             return Err(ErrorCode::KafkaStorageError);
         }
-        let mut state = self.lock();
-        let (log, leader) = state.log_and_leader()?;
-        // The leadership may have been lost and come back, and the records gone with it.
-        let epoch = log.leader_epochs().epoch_of(awaited.required - 1);
-        if epoch.is_some() && epoch != awaited.epoch {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        }
-        match leader.acks_state(awaited.required) {
-            AcksState::Waiting => Ok(false),
-            AcksState::Replicated => Ok(true),
-            AcksState::NotEnoughReplicas => Err(ErrorCode::NotEnoughReplicasAfterAppend),
-        }
+        let state = self.lock();
+        let epoch = state.led_log()?.leader_epochs().epoch_of(awaited.last_offset());
+        state.replica.acknowledged(awaited, epoch)
     }
 }

@@ -4,11 +4,9 @@ use std::sync::atomic::Ordering;
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
-use klamm_replication::partition::FollowerState;
 use tracing::error;
 
 use super::Partition;
-use super::role::Role;
 
 /// Nothing is damaged.
 pub(super) const INTACT: Offset = -1;
@@ -25,7 +23,8 @@ impl Partition {
         if noted.is_ok() {
             error!("{}-{}: the segment at {segment} is damaged", self.topic, self.index);
         }
-        let is_only_one = self.lock().leader().is_some_and(|leader| leader.isr().isr().len() == 1);
+        let is_only_one =
+            self.lock().replica.leader().is_some_and(|leader| leader.isr().isr().len() == 1);
         if is_only_one { ErrorCode::CorruptMessage } else { ErrorCode::KafkaStorageError }
     }
 
@@ -36,23 +35,15 @@ impl Partition {
 
     /// The epoch in which this broker follows, if it does.
     pub(crate) fn following_epoch(&self) -> Option<LeaderEpoch> {
-        match &self.lock().role {
-            Role::Follower(follower) => Some(follower.leader_epoch),
-            Role::None | Role::Leader(_) => None,
-        }
+        self.lock().replica.follower().map(|follower| follower.leader_epoch)
     }
 
     /// The damaged records are gone: the replica fetches again from where they began.
     pub(crate) fn on_repaired(&self) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let (Some(log), Role::Follower(follower)) = (&state.log, &mut state.role) else { return };
-        *follower = FollowerState::new(
-            follower.leader_id,
-            follower.leader_epoch,
-            follower.partition_epoch,
-            log.high_watermark(),
-        );
+        let mut state = self.lock();
+        if state.log.is_none() || !state.replica.on_repaired() {
+            return;
+        }
         self.damaged.store(INTACT, Ordering::Release);
         self.offline.store(false, Ordering::Release);
     }

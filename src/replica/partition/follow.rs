@@ -9,13 +9,13 @@ use bytes::Bytes;
 use klamm_log::error::{AppendError, LogError, Severity};
 use klamm_log::log::Log;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
-use klamm_replication::partition::{FetchedPartition, Follow, FollowerState, NextFetch};
+use klamm_replication::partition::{FetchedPartition, Follow, NextFetch};
 use klamm_replication::{EpochHistory, EpochStart};
 use tracing::{error, warn};
 
-use super::Partition;
 use super::lacking::Attempt;
-use super::role::Role;
+use super::lock::Locked;
+use super::{Partition, State, log_ends};
 use crate::clock;
 use crate::replica::delayed::Countdown;
 
@@ -58,22 +58,16 @@ impl Partition {
             return None;
         }
         let flushes = self.config().flushes_before_ack();
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let (Some(log), Role::Follower(follower)) = (&state.log, &mut state.role) else {
-            return None;
-        };
+        let mut state = self.lock();
+        let State { log: Some(log), replica } = &mut *state else { return None };
         // Others notice the failure of a directory later than the log itself.
         if log.is_offline() {
             return None;
         }
-        // The offset that is fetched acknowledges what is before it.
-        if flushes && log.flushed_offset() < log.log_end() {
-            return None;
-        }
         let latest = log.leader_epochs().latest();
         let latest = latest.map(|at| EpochStart { epoch: at.epoch, start_offset: at.offset });
-        let next = follower.next_fetch(log.log_end(), &EpochHistory::from_entries(latest))?;
+        let latest = EpochHistory::from_entries(latest);
+        let next = replica.next_fetch(log_ends(log), flushes, &latest)?;
         Some((next, log.log_start()))
     }
 
@@ -86,7 +80,7 @@ impl Partition {
         let Some(log) = &state.log else { return };
         let end = log.log_end();
         if log.flushed_offset() < end {
-            state.flushes.add(end, countdown);
+            state.replica.await_flushed(end, countdown.ticket());
             drop(state);
             self.request_flush();
         }
@@ -98,50 +92,51 @@ impl Partition {
         answer: &FetchedPartition,
         records: Bytes,
     ) -> Progress {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let (Some(log), Role::Follower(follower)) = (&mut state.log, &mut state.role) else {
-            return Progress::Stuck;
-        };
+        let mut state = self.lock();
+        let State { log: Some(log), replica } = &mut *state else { return Progress::Stuck };
         let epochs = match answer.diverging {
             Some(_) => history(log),
             None => EpochHistory::default(),
         };
-        match follower.on_fetched(answer, &epochs, log.log_end()) {
-            Follow::Append { log_start_offset } => {
-                let segments = log.segment_count();
-                let moved = match append(log, follower, records, answer.high_watermark) {
-                    Ok(moved) => moved,
-                    Err(failure) => {
-                        drop(guard);
-                        return self.append_failed(&failure);
-                    }
-                };
-                self.on_room(Attempt::Write);
-                let rolled = log.segment_count() != segments;
-                let moved = state.on_high_watermark(moved);
-                if let Some(log) = &mut state.log {
-                    self.raise_log_start(log, log_start_offset);
-                }
-                drop(guard);
-                self.announce(moved);
-                if rolled {
-                    self.request_flush();
-                }
-                Progress::Again
-            }
-            Follow::TruncateTo(end) => Progress::Cut(Cut::To(end)),
-            Follow::TruncateFullyAndStartAt(start) => Progress::Cut(Cut::FullyAndStartAt(start)),
-            Follow::FindLeaderRange => Progress::FindLeaderRange,
-            Follow::AwaitMetadata => Progress::Stuck,
-            Follow::BackOff => Progress::BackOff,
-            Follow::Ignore => Progress::Again,
+        match replica.on_fetched(answer, &epochs, log.log_end()) {
+            Some(Follow::Append { .. }) => self.replicate(state, answer, records),
+            Some(follow) => progress(follow),
+            None => Progress::Stuck,
         }
     }
 
+    /// Appends what the leader has sent, as it came.
+    fn replicate(
+        self: &Arc<Self>,
+        mut state: Locked<'_, State>,
+        answer: &FetchedPartition,
+        records: Bytes,
+    ) -> Progress {
+        let State { log: Some(log), replica } = &mut *state else { return Progress::Stuck };
+        let segments = log.segment_count();
+        if !records.is_empty()
+            && let Err(failure) =
+                log.append_as_follower(records, answer.current_leader_epoch, clock::now_ms())
+        {
+            drop(state);
+            return self.append_failed(&failure);
+        }
+        self.on_room(Attempt::Write);
+        let rolled = log.segment_count() != segments;
+        let log_start = replica.on_replicated(answer, log.log_end());
+        state.settle();
+        if let Some(log) = &mut state.log {
+            self.raise_log_start(log, log_start);
+        }
+        drop(state);
+        if rolled {
+            self.request_flush();
+        }
+        Progress::Again
+    }
+
     /// The leader has deleted what is below, by retention or because it was asked to.
-    fn raise_log_start(&self, log: &mut Log, leader_start: Offset) {
-        let start = leader_start.min(log.high_watermark());
+    fn raise_log_start(&self, log: &mut Log, start: Offset) {
         if start > log.log_start()
             && let Err(failure) = log.delete_records(start)
         {
@@ -172,18 +167,11 @@ impl Partition {
         epoch: LeaderEpoch,
         (leader_start, leader_end): (Offset, Offset),
     ) -> Progress {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let (Some(log), Role::Follower(follower)) = (&state.log, &mut state.role) else {
-            return Progress::Stuck;
-        };
-        if follower.leader_epoch != epoch {
-            return Progress::Again;
-        }
-        match follower.on_leader_range(leader_start, leader_end, log.log_end()) {
-            Follow::TruncateTo(end) => Progress::Cut(Cut::To(end)),
-            Follow::TruncateFullyAndStartAt(start) => Progress::Cut(Cut::FullyAndStartAt(start)),
-            _ => Progress::BackOff,
+        let mut state = self.lock();
+        let State { log: Some(log), replica } = &mut *state else { return Progress::Stuck };
+        match replica.on_leader_range(epoch, (leader_start, leader_end), log.log_end()) {
+            Some(follow) => progress(follow),
+            None => Progress::Stuck,
         }
     }
 
@@ -194,10 +182,10 @@ impl Partition {
     pub(crate) fn cut(&self, epoch: LeaderEpoch, cut: Cut) -> Result<(), LogError> {
         let now_ms = clock::now_ms();
         let mut state = self.lock();
-        if !matches!(&state.role, Role::Follower(follower) if follower.leader_epoch == epoch) {
+        let State { log: Some(log), replica } = &mut *state else { return Ok(()) };
+        if !replica.may_cut(epoch) {
             return Ok(());
         }
-        let Some(log) = &mut state.log else { return Ok(()) };
         let (end, flushed) = (log.log_end(), log.flushed_offset());
         if cut.end() < end {
             warn!(
@@ -212,23 +200,22 @@ impl Partition {
             Cut::To(offset) => log.truncate_to(offset, now_ms).map(drop),
             Cut::FullyAndStartAt(offset) => log.truncate_fully_and_start_at(offset, now_ms),
         };
-        // Offsets that were waited for may be gone, also where the files have yet to follow.
-        state.give_up_waiting();
+        // The log is cut also where the files have yet to follow.
+        replica.on_cut(log.log_start(), log.log_end());
         done
     }
 }
 
-/// Appends what the leader sent. Returns the high watermark if that moved it.
-fn append(
-    log: &mut Log,
-    follower: &mut FollowerState,
-    records: Bytes,
-    high_watermark: Offset,
-) -> Result<Option<Offset>, AppendError> {
-    if !records.is_empty() {
-        log.append_as_follower(records, follower.leader_epoch, clock::now_ms())?;
+/// What a decision asks the fetcher for. Appending is done before it hears of it.
+fn progress(follow: Follow) -> Progress {
+    match follow {
+        Follow::Append { .. } | Follow::Ignore => Progress::Again,
+        Follow::TruncateTo(end) => Progress::Cut(Cut::To(end)),
+        Follow::TruncateFullyAndStartAt(start) => Progress::Cut(Cut::FullyAndStartAt(start)),
+        Follow::FindLeaderRange => Progress::FindLeaderRange,
+        Follow::AwaitMetadata => Progress::Stuck,
+        Follow::BackOff => Progress::BackOff,
     }
-    Ok(follower.on_appended(high_watermark, log.log_end()))
 }
 
 fn history(log: &Log) -> EpochHistory {

@@ -131,14 +131,9 @@ impl Partition {
         let flushed = future.log.flushed_offset();
         let replaced = std::mem::replace(log, future.log);
         *self.flusher.write().unwrap_or_else(PoisonError::into_inner) = future.flusher;
-        let now_ms = clock::now_ms();
-        let moved = state.leader_mut().and_then(|leader| leader.on_flushed(flushed, now_ms));
-        let moved = state.on_high_watermark(moved);
-        state.flushes.on_reached(flushed);
+        state.replica.on_flushed(flushed, clock::now_ms());
         // They have views of the old log.
-        state.wake_fetches();
-        drop(state);
-        self.announce(moved);
+        state.replica.wake_fetches();
         Ok(Some(replaced))
     }
 }

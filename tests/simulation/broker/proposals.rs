@@ -8,7 +8,6 @@ use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
 use crate::observation::Observation;
 use crate::plant::Plant;
-use crate::replica::Replica;
 use crate::scenario::{CALL_TIMEOUT_MS, LAG_MS};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::alter_partition_request::{
@@ -20,10 +19,8 @@ impl Broker {
     pub(crate) fn on_isr_timer(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
         step.after(LAG_MS / 2, NodeTimer::CheckIsr);
         for id in 0..PARTITIONS.len() {
-            let Some(leader) = self.replicas.get_mut(&id).and_then(Replica::leader) else {
-                continue;
-            };
-            if let Some(proposal) = leader.on_isr_check(step.now_ms) {
+            let Some(replica) = self.replicas.get_mut(&id) else { continue };
+            if let Some(proposal) = replica.core.on_isr_check(step.now_ms) {
                 self.propose(id, proposal, disk, step);
             }
         }
@@ -62,14 +59,13 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let replica = self.replicas.get_mut(&id).expect("its leader proposes");
-        let Some(leader) = replica.leader() else { return };
         let wished = CommittedIsr {
             leader_epoch: proposal.leader_epoch,
             partition_epoch: proposal.partition_epoch,
             isr: proposal.new_isr.iter().map(|(member, _)| *member).collect(),
         };
-        leader.on_proposal_answered(proposal, Ok(wished), step.now_ms);
-        replica.on_progress(disk.logs.get(id).expect("a replica has a log"), step);
+        replica.core.on_proposal_answered(proposal, Ok(wished), step.now_ms);
+        replica.settle(disk.logs.get(id).expect("a replica has a log"), step);
     }
 
     /// Sends the proposal to whoever is the controller now, and again if no answer comes.
@@ -90,8 +86,11 @@ impl Broker {
         let topic = metadata.loader.stable().topics.by_name(topic);
         let (Some(controller), Some(topic)) = (metadata.quorum.leader_id(), topic) else { return };
         let states = proposal.new_isr.iter();
-        let states =
-            states.map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch });
+        let nameless = step.plant == Plant::ProposalWithoutBrokerEpochs;
+        let states = states.map(|&(broker_id, epoch)| BrokerState {
+            broker_id,
+            broker_epoch: if nameless { -1 } else { epoch },
+        });
         let data = PartitionData {
             partition_index,
             leader_epoch: proposal.leader_epoch,
@@ -135,13 +134,12 @@ impl Broker {
         let call = self.next_call();
         let replica = self.replicas.get_mut(&id).expect("it has a proposal");
         let (_, proposal) = replica.proposal.take().expect("a proposal is answered");
-        let Some(leader) = replica.leader() else { return };
-        let (outcome, _) = leader.on_proposal_answered(&proposal, answer, step.now_ms);
+        let outcome = replica.core.on_proposal_answered(&proposal, answer, step.now_ms);
         if outcome == ProposalOutcome::Retry {
             replica.proposal = Some((call, proposal));
             step.after(BACK_OFF_MS, NodeTimer::SendProposal { partition: id, call });
         }
-        replica.on_progress(disk.logs.get(id).expect("a replica has a log"), step);
+        replica.settle(disk.logs.get(id).expect("a replica has a log"), step);
         self.after_progress(id, disk, step);
     }
 }

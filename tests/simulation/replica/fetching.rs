@@ -1,6 +1,6 @@
 //! Both ends of a replica's fetch: a leader serves and counts it, a follower takes the answer in.
 
-use super::{Replica, Role};
+use super::{Replica, ends};
 use crate::batch::PartitionBatch;
 use crate::log_directories::PartitionDisk;
 use crate::message::ReplicaFetch;
@@ -11,7 +11,7 @@ use klamm_log::producer_state::AppendOrigin;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_replication::partition::{
-    FetchPosition, FetchedPartition, Follow, FollowerFetch, IsrProposal, check_position,
+    FetchPosition, FetchedLog, FetchedPartition, Follow, IsrProposal, PartitionFetch, Reader,
 };
 use std::rc::Rc;
 
@@ -43,43 +43,41 @@ impl Replica {
                 batches = disk.log.read(fetch.fetch_offset, Offset::MAX, max);
             }
         }
-        if let Role::Leader(leader) = &self.role {
-            fetched.high_watermark = leader.high_watermark();
+        self.settle(disk, step);
+        if self.core.is_leader() {
+            fetched.high_watermark = self.core.high_watermark();
         }
-        self.on_progress(disk, step);
         (fetched, batches, proposal)
     }
 
-    pub(super) fn count_fetch(
+    fn count_fetch(
         &mut self,
         fetch: &ReplicaFetch,
         disk: &PartitionDisk,
         step: &mut NodeStep<'_>,
     ) -> Result<(FetchPosition, Option<IsrProposal>), ErrorCode> {
-        let Role::Leader(leader) = &mut self.role else {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        };
-        let counted = FollowerFetch {
-            follower: fetch.follower,
-            broker_epoch: fetch.broker_epoch,
+        let asked = PartitionFetch {
+            reader: Reader::Follower { id: fetch.follower, broker_epoch: fetch.broker_epoch },
             current_leader_epoch: fetch.current_leader_epoch,
             fetch_offset: fetch.fetch_offset,
+            last_fetched_epoch: fetch.last_fetched_epoch,
             log_start_offset: 0,
             now_ms: step.now_ms,
         };
         let epoch_end = disk.epochs.end_offset_for(fetch.last_fetched_epoch, disk.log.end());
-        if fetch.current_leader_epoch == leader.leader_epoch() {
-            let (offset, epoch) = (fetch.fetch_offset, fetch.last_fetched_epoch);
-            let position = check_position(offset, epoch, epoch_end, 0)?;
-            if let FetchPosition::Diverging(_) = position {
-                if step.plant == Plant::DivergingFetchCounted {
-                    leader.on_follower_fetch(counted)?;
-                }
-                return Ok((position, None));
-            }
+        let log = FetchedLog { log_start_offset: 0, epoch_end };
+        let counted = self.core.on_fetch(&asked, log, None)?;
+        if let (FetchPosition::Valid, _) = counted {
+            let ReplicaFetch { partition, follower, broker_epoch, .. } = *fetch;
+            step.observe(Observation::FetchCounted { partition, follower, broker_epoch });
         }
-        let progress = leader.on_follower_fetch(counted)?;
-        Ok((FetchPosition::Valid, progress.proposal))
+        if step.plant == Plant::DivergingFetchCounted
+            && let (FetchPosition::Diverging(_), _) = counted
+        {
+            let undoubted = PartitionFetch { last_fetched_epoch: -1, ..asked };
+            self.core.on_fetch(&undoubted, log, None)?;
+        }
+        Ok(counted)
     }
 
     /// What the next fetch asks for; None if this replica follows nobody, or still has to sync.
@@ -89,12 +87,8 @@ impl Replica {
         disk: &PartitionDisk,
         plant: Plant,
     ) -> Option<(BrokerId, ReplicaFetch)> {
-        let synced = disk.log.synced_end() == disk.log.end();
-        let Role::Follower(follower) = &mut self.role else { return None };
-        if !synced && plant != Plant::FollowerAcknowledgesUnsynced {
-            return None;
-        }
-        let next = follower.next_fetch(disk.log.end(), &disk.epochs)?;
+        let flushes = plant != Plant::FollowerAcknowledgesUnsynced;
+        let next = self.core.next_fetch(ends(disk), flushes, &disk.epochs)?;
         self.latest_fetch = next.number;
         let fetch = ReplicaFetch {
             partition: self.partition,
@@ -105,7 +99,7 @@ impl Replica {
             fetch_offset: next.fetch_offset,
             last_fetched_epoch: next.last_fetched_epoch,
         };
-        Some((follower.leader_id, fetch))
+        Some((self.core.follower().expect("a follower fetches").leader_id, fetch))
     }
 
     /// A fetch was answered. Returns what was to be done, and has been.
@@ -116,8 +110,8 @@ impl Replica {
         disk: &mut PartitionDisk,
         step: &mut NodeStep<'_>,
     ) -> Follow {
-        let Role::Follower(follower) = &mut self.role else { return Follow::Ignore };
-        let follow = follower.on_fetched(fetched, &disk.epochs, disk.log.end());
+        let follow = self.core.on_fetched(fetched, &disk.epochs, disk.log.end());
+        let Some(follow) = follow else { return Follow::Ignore };
         match follow {
             Follow::Append { .. } if disk.is_full && !batches.is_empty() => {
                 step.observe(Observation::BatchWithoutRoom);
@@ -127,15 +121,14 @@ impl Replica {
                 for batch in batches {
                     self.replicate(batch, disk, step);
                 }
-                if let Role::Follower(follower) = &mut self.role {
-                    follower.on_appended(fetched.high_watermark, disk.log.end());
-                }
-                self.on_progress(disk, step);
+                let start = self.core.on_replicated(fetched, disk.log.end());
+                assert!(start <= disk.log.start(), "nothing is deleted");
+                self.settle(disk, step);
             }
             Follow::TruncateTo(end_offset) => {
                 self.truncate(end_offset, disk);
                 step.observe(Observation::PartitionCut);
-                self.on_progress(disk, step);
+                self.settle(disk, step);
             }
             _ => {}
         }

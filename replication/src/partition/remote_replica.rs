@@ -1,0 +1,108 @@
+//! What a leader knows of one follower (Kafka's `Replica` and `ReplicaState`).
+
+use super::event::FollowerFetch;
+use klamm_protocol::ids::{BrokerId, Offset};
+
+/// What the cluster metadata says of a registered broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokerStatus {
+    /// The offset of its registration record.
+    pub broker_epoch: i64,
+    pub fenced: bool,
+    pub in_controlled_shutdown: bool,
+}
+
+/// A follower as seen from the leader. Times are in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteReplica {
+    /// Everything below is on the follower, on disk if the topic flushes before it acknowledges.
+    /// None before its first fetch in this leadership.
+    pub log_end_offset: Option<Offset>,
+    pub log_start_offset: Offset,
+    pub last_caught_up_ms: i64,
+    last_fetch_ms: i64,
+    /// The leader's log end when the follower last fetched.
+    leader_end_offset: Option<Offset>,
+    /// The broker epoch of the last fetch: -1 from senders that have none, None before any.
+    pub broker_epoch: Option<i64>,
+    pub status: Option<BrokerStatus>,
+}
+
+impl RemoteReplica {
+    /// A follower at the start of a leadership. One that is in the ISR gets the benefit of the
+    /// doubt: its lag time begins now.
+    pub(super) fn new(in_sync: bool, status: Option<BrokerStatus>, now_ms: i64) -> Self {
+        Self {
+            log_end_offset: None,
+            log_start_offset: -1,
+            last_caught_up_ms: if in_sync { now_ms } else { 0 },
+            last_fetch_ms: 0,
+            leader_end_offset: None,
+            broker_epoch: None,
+            status,
+        }
+    }
+
+    /// When it last fetched; 0 before any fetch in this leadership.
+    pub fn last_fetch_ms(&self) -> i64 {
+        self.last_fetch_ms
+    }
+
+    /// A new epoch of the same leader: where the follower is stays known.
+    pub(super) fn on_leader_epoch(
+        &mut self,
+        in_sync: bool,
+        leader_end_offset: Offset,
+        now_ms: i64,
+    ) {
+        let since_ms = if in_sync { now_ms } else { 0 };
+        self.leader_end_offset = Some(leader_end_offset);
+        self.last_fetch_ms = since_ms;
+        self.last_caught_up_ms = since_ms;
+    }
+
+    /// The controller has taken the follower out of the ISR, for reasons of its own: its log directory has failed,
+    /// or it is to be fetched for anew. That it had caught up says nothing until it fetches again.
+    pub(super) fn on_taken_out_of_isr(&mut self) {
+        self.last_caught_up_ms = 0;
+        self.last_fetch_ms = 0;
+    }
+
+    /// A follower that now fetches from where the leader ended at its previous fetch had caught
+    /// up by then, although the leader has moved on since.
+    pub(super) fn on_fetch(&mut self, fetch: &FollowerFetch, leader_end_offset: Offset) {
+        if fetch.fetch_offset >= leader_end_offset {
+            self.last_caught_up_ms = self.last_caught_up_ms.max(fetch.now_ms);
+        } else if Some(fetch.fetch_offset) >= self.leader_end_offset {
+            self.last_caught_up_ms = self.last_caught_up_ms.max(self.last_fetch_ms);
+        }
+        self.log_end_offset = Some(fetch.fetch_offset);
+        self.log_start_offset = fetch.log_start_offset;
+        self.leader_end_offset = self.leader_end_offset.max(Some(leader_end_offset));
+        self.last_fetch_ms = fetch.now_ms;
+        self.broker_epoch = Some(fetch.broker_epoch);
+    }
+
+    /// Whether the follower is at the leader's log end, or was within the allowed lag.
+    pub(super) fn is_caught_up(&self, leader_end_offset: Offset, now_ms: i64, lag_ms: i64) -> bool {
+        self.log_end_offset == Some(leader_end_offset)
+            || now_ms.saturating_sub(self.last_caught_up_ms) <= lag_ms
+    }
+
+    /// Whether the controller would take the follower into the ISR (KIP-841, KIP-903): it is
+    /// unfenced, stays, and is the incarnation of the broker that fetched. A broker that has
+    /// restarted since may have lost its tail.
+    pub(super) fn is_isr_eligible(&self) -> bool {
+        let (Some(status), Some(fetched_epoch)) = (self.status, self.broker_epoch) else {
+            return false;
+        };
+        !status.fenced
+            && !status.in_controlled_shutdown
+            && (fetched_epoch == -1 || fetched_epoch == status.broker_epoch)
+    }
+}
+
+/// A broker and the incarnation of it that fetched: a member of a proposed ISR.
+pub(super) fn broker_with_epoch(id: BrokerId, replica: Option<&RemoteReplica>) -> (BrokerId, i64) {
+    (id, replica.and_then(|replica| replica.broker_epoch).unwrap_or(-1))
+}

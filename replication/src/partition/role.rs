@@ -1,0 +1,36 @@
+//! Which role a replica has. Each role carries the high watermark, so there is one of it at any time.
+
+use super::follower::FollowerState;
+use super::leader::LeaderState;
+use klamm_protocol::ids::{LeaderEpoch, Offset};
+
+/// The role that the cluster metadata gives this broker for a partition.
+#[derive(Debug)]
+pub enum Role {
+    /// None that is known yet, or the log is closed. Nothing is served and nothing acknowledged.
+    None {
+        high_watermark: Offset,
+    },
+    Leader(LeaderState),
+    Follower(FollowerState),
+}
+
+impl Role {
+    /// The epoch of the leader, whoever that is.
+    pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        match self {
+            Self::None { .. } => None,
+            Self::Leader(leader) => Some(leader.leader_epoch()),
+            Self::Follower(follower) => Some(follower.leader_epoch),
+        }
+    }
+
+    /// Offsets below are committed, as far as this replica knows.
+    pub fn high_watermark(&self) -> Offset {
+        match self {
+            Self::None { high_watermark } => *high_watermark,
+            Self::Leader(leader) => leader.high_watermark(),
+            Self::Follower(follower) => follower.high_watermark(),
+        }
+    }
+}
