@@ -35,41 +35,60 @@ const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Replicas whose directory the cluster has to be told of.
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryAssignments {
-    waiting: Mutex<BTreeMap<TopicIdPartition, Uuid>>,
+    waiting: Mutex<Waiting>,
     news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    assignments: BTreeMap<TopicIdPartition, WaitingAssignment>,
+    next_number: u64,
+}
+
+/// A word to the controller that waits. The same word may have to be said again while the first is under way: the controller
+/// elects by the second (see [`waits_for_election`]), so the answer to the first settles only that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct WaitingAssignment {
+    directory: Uuid,
+    number: u64,
 }
 
 impl DirectoryAssignments {
     /// Has the controller told that a replica lies in a directory.
     pub(super) fn assign(&self, key: TopicIdPartition, directory: Uuid) {
-        self.lock().insert(key, directory);
+        let mut waiting = self.lock();
+        let number = waiting.next_number;
+        waiting.next_number += 1;
+        waiting.assignments.insert(key, WaitingAssignment { directory, number });
         self.news.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicIdPartition, Uuid>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What waits and is still news, up to what one request can name.
-    fn next(&self, replicas: &ReplicaManager) -> BTreeMap<TopicIdPartition, Uuid> {
+    fn next(&self, replicas: &ReplicaManager) -> BTreeMap<TopicIdPartition, WaitingAssignment> {
         let (image, broker_id) = (replicas.metadata_cache.image(), replicas.config.node_id);
         let mut waiting = self.lock();
         // What the image does not have at all may be about to be published.
-        waiting.retain(|key, directory| {
+        waiting.assignments.retain(|key, WaitingAssignment { directory, .. }| {
             recorded(&image, *key, broker_id) != Some(*directory)
                 || replica(&image, *key).is_some_and(|known| {
                     waits_for_election(known, broker_id)
                         || is_still_counted_on(known, *directory, broker_id)
                 })
         });
-        waiting.iter().take(MAX_ASSIGNMENTS).map(|(key, directory)| (*key, *directory)).collect()
+        let first = waiting.assignments.iter().take(MAX_ASSIGNMENTS);
+        first.map(|(key, assignment)| (*key, *assignment)).collect()
     }
 
-    /// The controller needs no other word about a replica, unless it has moved meanwhile.
-    fn settle(&self, key: TopicIdPartition, directory: Uuid) {
+    /// The controller has answered what was told of a replica: no other word is needed, unless it has moved or is to be
+    /// told of again meanwhile.
+    fn settle(&self, key: TopicIdPartition, told: WaitingAssignment) {
         let mut waiting = self.lock();
-        if waiting.get(&key) == Some(&directory) {
-            waiting.remove(&key);
+        if waiting.assignments.get(&key) == Some(&told) {
+            waiting.assignments.remove(&key);
         }
     }
 
@@ -91,7 +110,10 @@ impl DirectoryAssignments {
             };
             let progress = !settled.is_empty();
             for (key, directory) in settled {
-                self.settle(key, directory);
+                if let Some(told) = assignments.get(&key).filter(|told| told.directory == directory)
+                {
+                    self.settle(key, *told);
+                }
             }
             if !progress {
                 tokio::time::sleep(RETRY_BACKOFF).await;
@@ -131,10 +153,14 @@ fn is_still_counted_on(known: &Registered, directory: Uuid, broker_id: BrokerId)
 
 fn request(
     replicas: &ReplicaManager,
-    assignments: &BTreeMap<TopicIdPartition, Uuid>,
+    assignments: &BTreeMap<TopicIdPartition, WaitingAssignment>,
 ) -> AssignReplicasToDirsRequest {
     let mut directories: BTreeMap<Uuid, BTreeMap<Uuid, Vec<PartitionData>>> = BTreeMap::new();
-    for (TopicIdPartition { topic_id, partition: partition_index }, directory) in assignments {
+    for (
+        TopicIdPartition { topic_id, partition: partition_index },
+        WaitingAssignment { directory, .. },
+    ) in assignments
+    {
         let topics = directories.entry(*directory).or_default();
         let partition = PartitionData { partition_index: *partition_index };
         topics.entry(*topic_id).or_default().push(partition);
@@ -245,14 +271,31 @@ mod tests {
         assert_eq!(super::settled(&refused), []);
     }
 
+    fn told(assignments: &DirectoryAssignments) -> WaitingAssignment {
+        assignments.lock().assignments[&key(0)]
+    }
+
     #[test]
     fn a_replica_that_has_moved_meanwhile_is_reported_again() {
         let assignments = DirectoryAssignments::default();
         assignments.assign(key(0), DIRECTORY);
+        let first = told(&assignments);
         assignments.assign(key(0), TOPIC);
-        assignments.settle(key(0), DIRECTORY);
-        assert_eq!(assignments.lock().len(), 1);
-        assignments.settle(key(0), TOPIC);
-        assert!(assignments.lock().is_empty());
+        assignments.settle(key(0), first);
+        assert_eq!(told(&assignments).directory, TOPIC);
+        assignments.settle(key(0), told(&assignments));
+        assert!(assignments.lock().assignments.is_empty());
+    }
+
+    #[test]
+    fn a_replica_that_waits_for_an_election_is_reported_again_while_the_first_report_is_under_way()
+    {
+        let assignments = DirectoryAssignments::default();
+        assignments.assign(key(0), DIRECTORY);
+        let first = told(&assignments);
+        // What the first report has led to is published before its answer is here.
+        assignments.assign(key(0), DIRECTORY);
+        assignments.settle(key(0), first);
+        assert_eq!(told(&assignments).directory, DIRECTORY);
     }
 }

@@ -147,7 +147,12 @@ impl Broker {
                 self.drop_replica(id, disk, step);
                 continue;
             }
-            if found.directory(self.life.0) == self.misplaced.get(&id).copied() {
+            // Told of a directory once more, the controller elects by it.
+            let could_lead = [&found.isr, &found.elr, &found.last_known_elr];
+            let waits_for_election =
+                found.leader < 0 && could_lead.iter().any(|ids| ids.contains(&self.life.0));
+            let is_known = found.directory(self.life.0) == self.misplaced.get(&id).copied();
+            if is_known && !waits_for_election {
                 self.misplaced.remove(&id);
             }
             if !self.is_open(id, found, disk, step) {
