@@ -191,3 +191,23 @@ fn nothing_names_a_machine_path() {
         .collect();
     assert!(offending.is_empty(), "{offending:#?}");
 }
+
+#[test]
+fn the_walks_of_the_architecture_name_functions_that_are_there() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let (_, walks) = text.split_once("## Four walks").unwrap();
+    let (walks, _) = walks.split_once("\n## ").unwrap();
+    let mut named = 0;
+    for line in walks.lines() {
+        let mut quoted = line.split('`').skip(1).step_by(2);
+        let Some(path) = quoted.next().filter(|path| path.ends_with(".rs")) else { continue };
+        let source = read(&root().join(path));
+        for function in quoted {
+            let is_there = source.contains(&format!("fn {function}("))
+                || source.contains(&format!("fn {function}<"));
+            assert!(is_there, "{path} has no {function}: {line}");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "{named} functions are named");
+}
