@@ -44,7 +44,7 @@ use protection::Unprotected;
 use providers::Unresolved;
 use roles::RoleError;
 
-/// Everything that a node is told.
+/// The configuration of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerConfig {
     pub node_id: BrokerId,

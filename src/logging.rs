@@ -180,6 +180,10 @@ where
     }
 }
 
+/// Fields that say what a line is about. Its message names them too, so that only the JSON form, which is filtered by
+/// them, repeats them.
+const SUBJECTS: [&str; 5] = ["topic", "partition", "broker", "node", "epoch"];
+
 /// The fields of an event, as text; the message apart.
 #[derive(Debug, Default)]
 struct Fields {
@@ -240,7 +244,8 @@ impl Line<'_> {
             self.level
         )?;
         write_escaped(out, &self.fields.message)?;
-        for (name, value) in &self.fields.others {
+        let others = self.fields.others.iter();
+        for (name, value) in others.filter(|(name, _)| !SUBJECTS.contains(name)) {
             write!(out, " {name}=")?;
             write_escaped(out, value)?;
         }
@@ -347,7 +352,7 @@ mod tests {
             logger: "kafka.server.BrokerLifecycleManager",
             fields: Fields {
                 message: message.to_owned(),
-                others: vec![("peer", "10.0.0.7\u{1b}".to_owned())],
+                others: vec![("topic", "t".to_owned()), ("peer", "10.0.0.7\u{1b}".to_owned())],
             },
         }
     }
@@ -368,7 +373,7 @@ mod tests {
         line("a \"quoted\"\nline \\").write_json(&mut text).unwrap();
         assert_eq!(
             text,
-            "{\"timestamp\":\"2026-11-21T07:54:12.001Z\",\"level\":\"INFO\",\"logger\":\"kafka.server.BrokerLifecycleManager\",\"message\":\"a \\\"quoted\\\"\\nline \\\\\",\"peer\":\"10.0.0.7\\u001b\"}\n"
+            "{\"timestamp\":\"2026-11-21T07:54:12.001Z\",\"level\":\"INFO\",\"logger\":\"kafka.server.BrokerLifecycleManager\",\"message\":\"a \\\"quoted\\\"\\nline \\\\\",\"topic\":\"t\",\"peer\":\"10.0.0.7\\u001b\"}\n"
         );
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct RequestContext {
     pub(crate) services: Arc<Services>,
     /// The connection that the request came by; of a forwarded request that of the broker which passed it on.
     pub(crate) connection: Arc<ConnectionInfo>,
-    /// Of a forwarded request the client that asked the broker.
+    /// Of a forwarded request: the client of the broker that forwarded it.
     pub(crate) requester: Requester,
     pub(crate) head: RequestHead,
     /// The client's name for itself. A slice of the request: what waits long should not keep it.
@@ -49,7 +49,7 @@ impl RequestContext {
         decided.await.unwrap_or_else(|error| body.refused(error.code()))
     }
 
-    /// Who asks, as a decision of the controller is told.
+    /// The origin of this request, for a decision of the controller.
     pub(crate) fn origin(&self) -> RequestOrigin {
         RequestOrigin {
             requester: self.requester.clone(),

@@ -20,7 +20,7 @@ pub(crate) trait Reply: Send + 'static {
     fn encode(self, head: &RequestHead) -> Result<Response, RequestError>;
 }
 
-/// Answers that are a message of the protocol. `with` names the function that lowers it; without one every version says it in the
+/// Answers that are a message of the protocol. `with` names the function that lowers it; without one the answer is the same in every version
 /// same way, and the codec leaves out what a version does not have.
 macro_rules! message_replies {
     ($($message:ty),* $(,)?) => { $(message_replies!($message, with |_, _| ());)* };

@@ -39,7 +39,7 @@ const INTRODUCTION_HEARTBEATS: u32 = 3;
 const INTRODUCTION_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the controller is asked whether the broker has caught up.
 const CATCH_UP_RETRY: Duration = Duration::from_millis(100);
-/// How long a stop waits for the controller's leave, and how often it asks.
+/// How long a controlled shutdown may take, and how often the controller is asked whether it is complete.
 const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 const CONTROLLED_SHUTDOWN_RETRY: Duration = Duration::from_millis(20);
 
@@ -220,22 +220,27 @@ impl BrokerLifecycle {
         }
     }
 
-    /// Asks the controller to move what this broker leads elsewhere, and waits for its leave to stop, for
-    /// `CONTROLLED_SHUTDOWN_TIMEOUT` at most (KIP-631).
-    pub(crate) async fn leave(&self) {
+    /// Controlled shutdown (KIP-631): the controller moves the leaderships of this broker. Waits until it has, for
+    /// `CONTROLLED_SHUTDOWN_TIMEOUT` at most.
+    pub(crate) async fn controlled_shutdown(&self) {
         let granted = async {
             loop {
                 match self.heartbeat(true).await {
                     Ok(Contact(response)) if response.should_shut_down => return,
                     Ok(_) => tokio::time::sleep(CONTROLLED_SHUTDOWN_RETRY).await,
                     Err(error) => {
-                        return warn!("the broker stops without the controller's leave: {error}");
+                        return warn!(
+                            "controlled shutdown failed, the broker stops all the same: {error}"
+                        );
                     }
                 }
             }
         };
         if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, granted).await.is_err() {
-            warn!("the broker stops without the controller's leave: it was not given in time");
+            warn!(
+                "controlled shutdown was not complete within {} ms, the broker stops all the same",
+                CONTROLLED_SHUTDOWN_TIMEOUT.as_millis()
+            );
         }
     }
 

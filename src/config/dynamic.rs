@@ -129,7 +129,7 @@ fn meaningless(key: &ByteString, text: &str) -> Option<ChangeRefusal> {
         .then(|| ChangeRefusal::Placeholder(key.clone()))
 }
 
-/// Dynamic values that somebody else has set and that this broker cannot live up to: what they ask for is not there,
+/// Dynamic values that another program has set and that this broker cannot apply: what they ask for is not there,
 /// or cannot change while it runs.
 pub(crate) fn without_effect(broker: &BrokerConfigs) -> Vec<ChangeRefusal> {
     let dynamic = || broker.dynamic_default().iter().chain(broker.dynamic_broker());

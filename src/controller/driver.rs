@@ -271,8 +271,8 @@ impl Driver {
     fn on_tick(&mut self) -> Result<(), MetadataLogError> {
         let now_ms = clock::now_ms();
         self.effects.extend(self.quorum.on_tick(now_ms));
-        // What is due is taken one by one: each decision sees the records of the one before, and is made only if that one
-        // did not find the leadership run out.
+        // Due decisions are made one by one: each sees the records of the one before. If an append finds that this node
+        // no longer leads, no further decision is made.
         while self.decides()
             && let Some(outcome) = self.controller.on_tick(now_ms)
         {
@@ -366,7 +366,7 @@ impl Driver {
                 Ok(())
             }
             Effect::BecameLeader { epoch } => {
-                info!("this node is the active controller in epoch {epoch}");
+                info!(epoch, "this node is the active controller in epoch {epoch}");
                 self.controller.reset(self.loader.clone());
                 self.tell_membership();
                 self.active_epoch = Some(epoch);
@@ -380,7 +380,7 @@ impl Driver {
                 Ok(())
             }
             Effect::Resigned { epoch } => {
-                info!("this node is no longer the controller of epoch {epoch}");
+                info!(epoch, "this node is no longer the controller of epoch {epoch}");
                 self.resign();
                 Ok(())
             }
@@ -450,8 +450,10 @@ impl Driver {
         let address = self.quorum.leader_endpoints().address(self.peers.listener());
         let address = address.map(|at| PeerAddress { host: at.host.clone(), port: at.port });
         match id {
-            Some(id) => info!("node {id} leads the metadata quorum in epoch {epoch}"),
-            None => debug!("nobody leads the metadata quorum in epoch {epoch}"),
+            Some(id) => {
+                info!(node = id, epoch, "node {id} leads the metadata quorum in epoch {epoch}")
+            }
+            None => debug!("the metadata quorum has no leader in epoch {epoch}"),
         }
         self.leader.send_replace(QuorumLeader { epoch, id, address, is_active_here: false });
     }

@@ -123,7 +123,10 @@ async fn hold_for_ever(controller: &ControllerHandle, broker: &Registered, mut i
             Ok(Err(error)) if is_seen_open && error.kind() == ErrorKind::ConnectionRefused => {
                 if !std::mem::replace(&mut was_told, true) {
                     let (id, address) = (broker.id, &broker.address);
-                    info!("broker {id} does not listen at {address}: its process is likely gone");
+                    info!(
+                        broker = id,
+                        "broker {id} does not listen at {address}: its process is likely gone"
+                    );
                 }
                 tell(controller, broker).await;
                 tokio::time::sleep(RECONNECT_PAUSE).await;

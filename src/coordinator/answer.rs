@@ -48,7 +48,7 @@ impl Pending {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// COORDINATOR_LOAD_IN_PROGRESS or NOT_COORDINATOR: nobody has looked at the request.
+    /// COORDINATOR_LOAD_IN_PROGRESS or NOT_COORDINATOR: no coordinator has processed the request.
     pub(crate) async fn answer<A: Answer>(self) -> Result<A, ErrorCode> {
         let response = self.0?.await.map_err(|_| ErrorCode::NotCoordinator)?;
         Ok(A::of(response).expect("a request is answered with an answer of its kind"))

@@ -255,9 +255,9 @@ impl<S: Shard> Coordinator<S> {
         Some(Duration::from_millis(u64::try_from(wait_ms).unwrap_or_default()))
     }
 
-    /// The high watermark has moved. The partition is asked where to: what the watch carries may be
-    /// older than what is committed by now. Once another leads, what is committed may be something
-    /// else than what was appended here.
+    /// The high watermark has moved. The value comes from the partition, because the watch may carry an
+    /// older one. After another broker has become leader, what is committed there may differ from what
+    /// was appended here: then nothing is reported.
     fn on_high_watermark(&self) {
         let Some(committed_end) = self.partition.committed_as_leader() else { return };
         self.with_runtime(|runtime, now, io| runtime.on_committed(committed_end, now, io));

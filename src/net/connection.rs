@@ -88,7 +88,7 @@ struct Connection {
     pending: VecDeque<Pending>,
     /// Size of the pending requests.
     pending_bytes: usize,
-    /// The part of what all connections may hold of requests that this one has.
+    /// This connection's share of the request bytes that all connections may hold together.
     held: Share,
     lookout: Lookout,
     out: WriteQueue,
@@ -96,7 +96,7 @@ struct Connection {
     exclusive: bool,
     /// All connections together hold too much: nothing is read before something is answered.
     muted: bool,
-    /// The peer will send nothing more; what it asked for is still answered.
+    /// The peer will send nothing more; its pending requests are still answered.
     ended: bool,
     /// A valid request has been received.
     proven: bool,
@@ -133,7 +133,7 @@ impl Connection {
             self.send()?;
             let mut begun = Progress::All;
             if self.out.is_empty() {
-                // What was asked before a request that breaks the connection is still answered.
+                // The requests before one that breaks the connection are still answered.
                 if failure.is_none() {
                     match self.begin_requests() {
                         Ok(how_far) => begun = how_far,

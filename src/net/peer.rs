@@ -59,7 +59,7 @@ pub(crate) enum PeerError {
 }
 
 impl PeerError {
-    /// Whether nobody listens at the address: the process behind it is gone.
+    /// Whether the connection was refused: no process listens at the address.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
     }

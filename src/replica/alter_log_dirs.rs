@@ -102,7 +102,7 @@ impl Moves {
         }
         // What an earlier log in that directory has left there does not hold for the copy.
         replicas.log_manager.write_checkpoints(&replicas.partitions.all());
-        info!("{topic}-{index} moves to {}", directory.display());
+        info!(%topic, partition = index, "{topic}-{index} moves to {}", directory.display());
         self.go_on(TopicIdPartition::new(partition.topic_id(), index));
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Moves {
         let key = TopicIdPartition::new(partition.topic_id(), index);
         let Some(future) = partition.take_future() else { return };
         info!(
-            "{topic}-{index} does not move to {}",
+            %topic, partition = index, "{topic}-{index} does not move to {}",
             replicas.log_manager.path_at(future.place).display()
         );
         replicas.log_manager.discard_future(partition, future);
@@ -152,7 +152,7 @@ impl Moves {
             return false;
         };
         if !replicas.log_manager.is_online(place) {
-            error!("{}-{} stays: the directory has failed", partition.topic(), partition.index());
+            error!(topic = %partition.topic(), partition = partition.index(), "{}-{} stays: the directory has failed", partition.topic(), partition.index());
             self.give_up(replicas, &partition);
             return false;
         }
@@ -213,7 +213,7 @@ impl Moves {
         if let MoveError::Read(ReadError::Corrupt { segment, .. }) = failure {
             partition.on_corrupt(*segment);
         }
-        warn!("{}-{} does not move for now: {failure}", partition.topic(), partition.index());
+        warn!(topic = %partition.topic(), partition = partition.index(), "{}-{} does not move for now: {failure}", partition.topic(), partition.index());
         if let Some(moving) = self.lock().get_mut(&key) {
             moving.not_before = Instant::now() + ERROR_PAUSE;
         }
@@ -271,7 +271,7 @@ impl Turn {
         }
         let (topic, index) = (self.partition.topic(), self.partition.index());
         if let Some(path) = log_manager.directory_of(topic, index) {
-            info!("{topic}-{index} has moved to {}", path.display());
+            info!(%topic, partition = index, "{topic}-{index} has moved to {}", path.display());
         }
         Ok(Outcome::Over)
     }

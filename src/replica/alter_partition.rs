@@ -25,7 +25,7 @@ use crate::controller::channel::{ChannelError, ControllerChannel};
 
 /// The pause before the controller is asked again (`DefaultAlterPartitionManager`).
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
-/// An election of a controller takes a few attempts, which are nobody's business.
+/// An election of a controller takes a few attempts, which are not logged.
 const FAILURES_UNTIL_TOLD: u64 = 100;
 
 /// A partition and what its leader proposes.
@@ -39,7 +39,7 @@ pub(crate) struct AlterPartitions {
 }
 
 impl AlterPartitions {
-    /// Has the controller asked soon.
+    /// Queues a proposal for the next AlterPartition request.
     pub(crate) fn propose(&self, partition: Arc<Partition>, proposal: IsrProposal) {
         let key = TopicIdPartition::new(partition.topic_id(), partition.index());
         self.lock().insert(key, (partition, proposal));
@@ -167,8 +167,12 @@ fn tell(
         error => Err(error),
     };
     match &answer {
-        Ok(committed) => info!("{topic}-{index}: the ISR is {:?}", committed.isr),
-        Err(error) => info!("{topic}-{index}: {:?} is refused: {error}", proposal.change),
+        Ok(committed) => {
+            info!(%topic, partition = index, "{topic}-{index}: the ISR is {:?}", committed.isr)
+        }
+        Err(error) => {
+            info!(%topic, partition = index, "{topic}-{index}: {:?} is refused: {error}", proposal.change)
+        }
     }
     partition.on_proposal_answered(proposal, answer)
 }

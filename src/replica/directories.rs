@@ -1,5 +1,5 @@
-//! What the cluster is told of this broker's log directories (KIP-858): in which one each replica lies, and, by
-//! heartbeats, which have failed.
+//! Reports of this broker's log directories to the controller (KIP-858): the directory of each replica
+//! (AssignReplicasToDirs). Failed directories are reported by heartbeats.
 //!
 //! One AssignReplicasToDirs is under way at a time. A replica is reported until the controller has taken note or
 //! the replica is no longer here.
@@ -32,7 +32,7 @@ const MAX_ASSIGNMENTS: usize = 2250;
 /// How often the directories are looked at.
 const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Replicas whose directory the cluster has to be told of.
+/// Replicas whose directory has to be reported to the controller.
 #[derive(Debug, Default)]
 pub(crate) struct DirectoryAssignments {
     waiting: Mutex<Waiting>,
@@ -45,8 +45,8 @@ struct Waiting {
     next_number: u64,
 }
 
-/// A word to the controller that waits. The same word may have to be said again while the first is under way: the controller
-/// elects by the second (see [`waits_for_election`]), so the answer to the first settles only that one.
+/// A report that waits. The same report may have to be sent again while the first is under way: the controller elects by the
+/// second (see [`waits_for_election`]), so the answer to the first settles only the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WaitingAssignment {
     directory: Uuid,
@@ -54,7 +54,7 @@ struct WaitingAssignment {
 }
 
 impl DirectoryAssignments {
-    /// Has the controller told that a replica lies in a directory.
+    /// Reports to the controller that a replica lies in a directory.
     pub(super) fn assign(&self, key: TopicIdPartition, directory: Uuid) {
         let mut waiting = self.lock();
         let number = waiting.next_number;
@@ -83,8 +83,7 @@ impl DirectoryAssignments {
         first.map(|(key, assignment)| (*key, *assignment)).collect()
     }
 
-    /// The controller has answered what was told of a replica: no other word is needed, unless it has moved or is to be
-    /// told of again meanwhile.
+    /// The controller has answered the report of a replica. A newer report of the same replica stays.
     fn settle(&self, key: TopicIdPartition, told: WaitingAssignment) {
         let mut waiting = self.lock();
         if waiting.assignments.get(&key) == Some(&told) {
@@ -138,15 +137,15 @@ fn replica(
     image.topics.by_id(topic_id)?.partition(partition)
 }
 
-/// Nobody leads a partition that this broker could lead. A controller that is told of a directory elects by the one that
-/// it knew before; told once more of the same, it elects by that (`PartitionChangeBuilder`).
+/// The partition has no leader and this broker could lead it. A controller that gets a new directory elects by the old one;
+/// when it gets the same directory again, it elects by that (`PartitionChangeBuilder`).
 pub(super) fn waits_for_election(known: &Registered, broker_id: BrokerId) -> bool {
     let could_lead = [&known.isr, &known.elr, &known.last_known_elr];
     known.leader < 0 && could_lead.iter().any(|ids| ids.contains(&broker_id))
 }
 
-/// A leader has taken a replica into the ISR again that has just told that it has lost its log: its last fetch was under
-/// way.
+/// A leader has taken a replica into the ISR again that has just reported its log as lost: the last fetch of the replica was
+/// still under way.
 fn is_still_counted_on(known: &Registered, directory: Uuid, broker_id: BrokerId) -> bool {
     directory_id::is_given_up(directory) && known.isr.contains(&broker_id)
 }

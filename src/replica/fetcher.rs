@@ -398,7 +398,7 @@ impl Fetcher {
         let partition = &due.partition;
         if answer.error != ErrorCode::None {
             let (topic, index) = (partition.topic(), partition.index());
-            debug!("{topic}-{index} of broker {}: {}", self.options.leader_id, answer.error);
+            debug!(%topic, partition = index, "{topic}-{index} of broker {}: {}", self.options.leader_id, answer.error);
         }
         let records = data.records.unwrap_or_default();
         if partition.is_follower_throttled() {
@@ -438,7 +438,7 @@ impl Fetcher {
             let done = replicas.log_manager.cut(&replicas.partitions.all(), &partition, epoch, cut);
             let Err(failure) = done else { return Progress::Again };
             let (topic, index) = (partition.topic(), partition.index());
-            error!("{topic}-{index} cannot be cut: {failure}");
+            error!(%topic, partition = index, "{topic}-{index} cannot be cut: {failure}");
             match failure.severity() {
                 Severity::Directory => {
                     partition.fail();

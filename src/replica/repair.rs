@@ -36,7 +36,7 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
                     if told.insert(TopicIdPartition::new(partition.topic_id(), partition.index())) {
                         let (topic, index) = (partition.topic(), partition.index());
                         error!(
-                            "{topic}-{index}: no other replica is in sync, the damaged records at \
+                            %topic, partition = index, "{topic}-{index}: no other replica is in sync, the damaged records at \
                              {segment} cannot be fetched again: restore them from a backup, or wait \
                              for another replica"
                         );
@@ -88,7 +88,7 @@ fn next_step(replicas: &ReplicaManager, partition: &Partition) -> Step {
 fn leave(replicas: &ReplicaManager, partition: &Partition) {
     let (topic, index) = (partition.topic(), partition.index());
     if !partition.is_offline() {
-        warn!("{topic}-{index} is damaged: this replica leaves, to be fetched again from a peer");
+        warn!(%topic, partition = index, "{topic}-{index} is damaged: this replica leaves, to be fetched again from a peer");
         partition.fail();
     }
     replicas
@@ -101,9 +101,13 @@ async fn cut(replicas: &Arc<ReplicaManager>, partition: Arc<Partition>, segment:
     let cut = tokio::task::spawn_blocking(move || cut_before(&at, &damaged, segment)).await;
     let (topic, index) = (partition.topic(), partition.index());
     match cut {
-        Ok(Ok(true)) => info!("{topic}-{index} is fetched again from before offset {segment}"),
+        Ok(Ok(true)) => {
+            info!(%topic, partition = index, "{topic}-{index} is fetched again from before offset {segment}")
+        }
         Ok(Ok(false)) => return,
-        Ok(Err(failure)) => return error!("{topic}-{index} cannot be repaired: {failure}"),
+        Ok(Err(failure)) => {
+            return error!(%topic, partition = index, "{topic}-{index} cannot be repaired: {failure}");
+        }
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
     if let Some(directory) = replicas.log_manager.directory_id_for(topic, index) {

@@ -200,12 +200,12 @@ impl ReplicaManager {
             && dynamic::is_cordoned(&self.config.current().configs, &directory.path)
     }
 
-    /// Has the controller asked for a change of a partition's in-sync replicas.
+    /// Proposes a change of a partition's ISR to the controller (AlterPartition).
     pub(crate) fn propose(&self, partition: &Arc<Partition>, proposal: IsrProposal) {
         self.proposals.propose(Arc::clone(partition), proposal);
     }
 
-    /// Has the controller told in which directory a replica lies.
+    /// Reports to the controller in which directory a replica lies (AssignReplicasToDirs).
     pub(super) fn assign_directory(&self, key: TopicIdPartition, directory: Uuid) {
         self.directories.assign(key, directory);
     }
@@ -243,7 +243,7 @@ impl ReplicaManager {
         }
     }
 
-    /// Makes the replicas what a new image says.
+    /// Applies a new image: opens, closes, leads and follows.
     pub(crate) fn on_published(self: &Arc<Self>, delta: &ImageDelta, image: &ClusterImage) {
         let id = self.config.node_id;
         let mut applied = self.lock_applied();
@@ -307,7 +307,7 @@ impl ReplicaManager {
         }
     }
 
-    /// Where the metadata does not have the directory of a replica, or another, the controller is told.
+    /// Reports the directory of each replica where the metadata has none or another.
     fn report_directories(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
         if !image.metadata_version().is_directory_assignment_supported() {
             return;
@@ -454,7 +454,7 @@ async fn check_isrs(replicas: Arc<ReplicaManager>) {
         for partition in replicas.partitions.all().into_iter().filter(|p| p.is_leader()) {
             if let Some(proposal) = partition.check_isr(now_ms) {
                 let (topic, index) = (partition.topic(), partition.index());
-                info!("{topic}-{index}: {:?} of the ISR is proposed", proposal.change);
+                info!(%topic, partition = index, "{topic}-{index}: {:?} of the ISR is proposed", proposal.change);
                 replicas.propose(&partition, proposal);
             }
         }

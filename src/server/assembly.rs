@@ -179,7 +179,7 @@ fn tell_of_lost_log(quorum: &Quorum, metadata_dir: &Path) {
     }
 }
 
-/// Ends the threads, and closes the logs. A panic of a thread was told when it happened.
+/// Ends the threads, and closes the logs. A panic of a thread was logged when it happened.
 pub(crate) fn close(services: &Services, threads: Threads) {
     services.groups.shut_down();
     services.controller.stop();

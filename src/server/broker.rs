@@ -264,7 +264,7 @@ impl Broker {
     pub async fn shutdown(self) {
         let config = &self.services.config;
         if config.roles.broker && config.lifecycle.controlled_shutdown_enable {
-            self.lifecycle.leave().await;
+            self.lifecycle.controlled_shutdown().await;
         }
         self.end().await;
         info!("the broker is stopped");
@@ -286,7 +286,7 @@ impl Broker {
     }
 }
 
-/// The sockets of a node, and what others are told of them.
+/// The bound sockets of a node, and how they are advertised.
 struct Bound {
     listeners: Vec<Listener>,
     advertised: Advertised,
@@ -340,7 +340,7 @@ impl Bound {
     }
 }
 
-/// What is told of a listener that is bound to `port`.
+/// The advertised endpoints of a listener that is bound to `port`.
 fn advertised(
     told: &[Endpoint],
     endpoint: &Endpoint,

@@ -63,7 +63,7 @@ fn apply_retention(replicas: &ReplicaManager) {
             Ok(Ok(deleted)) => {
                 for segment in deleted {
                     info!(
-                        "{}-{}: segment {} ({} bytes) deleted because of {:?}",
+                        topic = %partition.topic(), partition = partition.index(), "{}-{}: segment {} ({} bytes) deleted because of {:?}",
                         partition.topic(),
                         partition.index(),
                         segment.base_offset,
@@ -73,7 +73,7 @@ fn apply_retention(replicas: &ReplicaManager) {
                 }
             }
             Ok(Err(failure)) => {
-                error!("{}-{}: no retention: {failure}", partition.topic(), partition.index());
+                error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: no retention: {failure}", partition.topic(), partition.index());
             }
             // Closed meanwhile.
             Err(_) => {}
@@ -113,7 +113,7 @@ fn remove_deleted(replicas: &ReplicaManager) {
     replicas.log_manager.remove_deleted(now_ms);
     for partition in replicas.partitions.all() {
         if let Ok(Err(failure)) = partition.with_log(|log| log.remove_deleted_files(now_ms)) {
-            error!("{}-{}: {failure}", partition.topic(), partition.index());
+            error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: {failure}", partition.topic(), partition.index());
         }
     }
 }

@@ -5,7 +5,7 @@
 //! a controller has one too.
 //!
 //! Runs on a thread of its own: opening logs takes its time, and the quorum must not wait for it. A client
-//! that has been answered finds what it asked for done here.
+//! that has its answer finds the change applied on this node.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

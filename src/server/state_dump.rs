@@ -1,4 +1,4 @@
-//! What a node has to say about itself when somebody sends it SIGQUIT: process, threads, quorum, partitions,
+//! The state that a node writes to its log on SIGQUIT: process, threads, quorum, partitions,
 //! coordinators, directories. One line each, in the log.
 //!
 //! Invariant: lines come in the order in which they can least be held up. What is held by a lock that never opens is

@@ -55,8 +55,8 @@ impl Quorum {
         }))
     }
 
-    /// An entry with this node's id and another directory is of a disk that is gone: it makes
-    /// room first.
+    /// AddVoter for this node. A voter with this node's id and another directory id is of a disk that is gone: that one is
+    /// removed first (RemoveVoter).
     fn join_request(&self) -> Option<Request> {
         let dynamic = *self.membership.kraft_version.latest() > 0;
         if !(dynamic && self.config.auto_join && self.config.can_become_voter) {

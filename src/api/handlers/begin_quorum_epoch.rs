@@ -1,4 +1,4 @@
-//! BeginQuorumEpoch (key 53): a leader of the metadata quorum tells that it leads (KIP-595).
+//! BeginQuorumEpoch (key 53): the new leader of the metadata quorum announces its epoch (KIP-595).
 
 use klamm_protocol::messages::begin_quorum_epoch_request::BeginQuorumEpochRequest;
 use klamm_protocol::messages::begin_quorum_epoch_response::BeginQuorumEpochResponse;

@@ -1,4 +1,4 @@
-//! BrokerHeartbeat (key 63): a broker tells the controller that it lives, and learns whether it is fenced (KIP-631).
+//! BrokerHeartbeat (key 63): a broker renews its session with the controller, and learns whether it is fenced (KIP-631).
 
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;

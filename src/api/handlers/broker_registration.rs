@@ -39,15 +39,17 @@ impl ControllerRequest for BrokerRegistrationRequest {
         let response = match response {
             Ok(response) => {
                 let (id, epoch) = (self.broker_id, response.broker_epoch);
-                info!("broker {id} registers with epoch {epoch}");
+                info!(broker = id, "broker {id} registers with epoch {epoch}");
                 response
             }
             Err(refusal) => {
-                // The answer has no room for a reason: it is told here. A broker that has to wait for the end of its
-                // former life asks many times, and says so itself.
+                // The response has no field for a reason, so it is logged here. DUPLICATE_BROKER_REGISTRATION is
+                // logged by the broker, which retries until its previous registration has expired.
                 let id = self.broker_id;
                 match refusal {
-                    RegistrationError::DuplicateBroker => debug!("broker {id}: {refusal}"),
+                    RegistrationError::DuplicateBroker => {
+                        debug!(broker = id, "broker {id}: {refusal}")
+                    }
                     _ => warn!("the registration of broker {id} is refused: {refusal}"),
                 }
                 self.refused(refusal.code())

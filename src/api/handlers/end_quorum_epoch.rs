@@ -1,4 +1,4 @@
-//! EndQuorumEpoch (key 54): a leader of the metadata quorum tells that it leads no more (KIP-595).
+//! EndQuorumEpoch (key 54): the leader of the metadata quorum resigns (KIP-595).
 
 use klamm_protocol::messages::end_quorum_epoch_request::EndQuorumEpochRequest;
 use klamm_protocol::messages::end_quorum_epoch_response::EndQuorumEpochResponse;

@@ -231,7 +231,7 @@ fn unknown_isolation_level(version: i16, body: FetchRequest) -> FetchReply {
     })
 }
 
-/// The answer for a partition whose log was not asked.
+/// The answer for a partition whose log was not read.
 fn refusal(index: i32, code: ErrorCode) -> PartitionData {
     PartitionData {
         partition_index: index,
@@ -279,7 +279,7 @@ struct Round {
     urgent: bool,
     /// A follower was last told another high watermark than a partition has.
     watermark_moved: bool,
-    /// Partitions whose logs were asked: without any there is nothing to wait for.
+    /// Partitions whose logs were read: without any there is nothing to wait for.
     logs: usize,
     /// Whether the fetch is one that waits.
     waits: bool,
@@ -439,7 +439,7 @@ impl Fetch {
         target.max_bytes < 0 || self.options.negative_max_bytes
     }
 
-    /// The answer for a partition whose log was asked in vain: nobody has to wait for the others.
+    /// The answer for a partition whose log could not be read. The fetch does not wait for the others.
     fn failure(
         &self,
         round: &mut Round,

@@ -1,7 +1,7 @@
 //! FindCoordinator (key 10): which broker coordinates a group.
 //!
 //! `__consumer_offsets` is created when somebody first asks for a group. Transactions and share groups
-//! are not served: nobody coordinates them, which clients are told as COORDINATOR_NOT_AVAILABLE.
+//! are not served: clients get COORDINATOR_NOT_AVAILABLE for their coordinators.
 
 use bytestring::ByteString;
 use klamm_metadata::image::ClusterImage;

@@ -122,7 +122,7 @@ impl Answer<'_> {
         MetadataResponse {
             brokers: brokers.collect(),
             cluster_id: Some(cluster_id),
-            // Not the controller: any broker passes on what is for it, and this one is at hand.
+            // Clients may send requests for the controller to any broker, so the answer names this one (KIP-590).
             controller_id: if self.image.brokers.is_alive(node_id) { node_id } else { -1 },
             topics,
             ..Default::default()

@@ -52,7 +52,7 @@ pub(crate) async fn handle(
     answers.into_response()
 }
 
-/// What the broker says itself, and what the coordinator says: one entry for each topic.
+/// The answers of this broker and of the coordinator: one entry for each topic.
 #[derive(Default)]
 struct Answers {
     topics: IndexMap<(ByteString, Uuid), Vec<OffsetCommitResponsePartition>>,

@@ -1,4 +1,4 @@
-//! UpdateRaftVoter (key 82): a voter of the metadata quorum tells its addresses (KIP-853).
+//! UpdateRaftVoter (key 82): a voter of the metadata quorum reports its endpoints (KIP-853).
 
 use klamm_protocol::messages::update_raft_voter_request::UpdateRaftVoterRequest;
 use klamm_protocol::messages::update_raft_voter_response::UpdateRaftVoterResponse;

@@ -66,7 +66,7 @@ impl LogManager {
                 (log.log_start(), log.high_watermark(), log.log_end());
             let outcome = log.close();
             if let Err(failure) = &outcome {
-                error!("{topic}-{index} is not closed: {failure}");
+                error!(%topic, partition = index, "{topic}-{index} is not closed: {failure}");
             }
             Closed {
                 key: (topic.to_string(), index),
@@ -78,7 +78,7 @@ impl LogManager {
             }
         };
         if partition.is_broken() {
-            error!("{topic}-{index} is not closed: a panic has left it half-changed");
+            error!(%topic, partition = index, "{topic}-{index} is not closed: a panic has left it half-changed");
             let of = |place: usize| Closed {
                 key: (topic.to_string(), index),
                 place,

@@ -39,8 +39,10 @@ impl LogManager {
         let delay_ms = partition.config().log.file_delete_delay_ms;
         self.delete_when_there_is_room(topic, index, (log, place, delay_ms));
         match self.finish_deletion(topic, index) {
-            Ok(()) => info!("{topic}-{index} is deleted"),
-            Err(failure) => warn!("{topic}-{index} cannot be deleted for now: {failure}"),
+            Ok(()) => info!(%topic, partition = index, "{topic}-{index} is deleted"),
+            Err(failure) => {
+                warn!(%topic, partition = index, "{topic}-{index} cannot be deleted for now: {failure}")
+            }
         }
     }
 
@@ -56,7 +58,9 @@ impl LogManager {
             Ok(marked) => self.delete_later(0, place, marked),
             // It never came to be.
             Err(error) if error.is_not_found() => {}
-            Err(failure) => error!("{topic}-{index} cannot be deleted: {failure}"),
+            Err(failure) => {
+                error!(%topic, partition = index, "{topic}-{index} cannot be deleted: {failure}")
+            }
         }
     }
 
@@ -100,7 +104,7 @@ impl LogManager {
             lock(&self.undeleted).iter().map(|one| (one.topic.clone(), one.index)).collect();
         for (topic, index) in undeleted {
             if self.finish_deletion(&topic, index).is_ok() {
-                info!("{topic}-{index} is deleted");
+                info!(%topic, partition = index, "{topic}-{index} is deleted");
             }
         }
         let due: Vec<_> = {

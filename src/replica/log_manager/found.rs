@@ -161,8 +161,12 @@ impl LogManager {
         reason: &str,
     ) {
         match self.mark(place, topic, *index, DirKind::Stray) {
-            Ok(name) => warn!("{topic}-{index} is kept as {name}: {reason}"),
-            Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
+            Ok(name) => {
+                warn!(%topic, partition = index, "{topic}-{index} is kept as {name}: {reason}")
+            }
+            Err(failure) => {
+                error!(%topic, partition = index, "{topic}-{index} cannot be set aside: {failure}")
+            }
         }
     }
 

@@ -156,7 +156,7 @@ impl LogManager {
         let parent = disk.open_dir(directory.path())?;
         disk.rename(&directory.path().join(name), &to)?;
         parent.sync()?;
-        info!("{topic}-{index} is the copy {name} now: the replica that it was to replace is gone");
+        info!(%topic, partition = index, "{topic}-{index} is the copy {name} now: the replica that it was to replace is gone");
         lock(&self.places).insert(key.clone(), place);
         Ok(())
     }
@@ -169,11 +169,11 @@ impl LogManager {
             Ok(future) => Some(future),
             // With the next start, or with the next request to move it.
             Err(failure) if failure.passes() => {
-                warn!("{name} cannot be gone on with for now: {failure}");
+                warn!("the move to {name} does not continue for now: {failure}");
                 None
             }
             Err(failure) => {
-                error!("{name} cannot be gone on with: {failure}");
+                error!("the move to {name} is given up, its copy cannot be read: {failure}");
                 self.delete_later(partition.config().log.file_delete_delay_ms, place, name);
                 None
             }

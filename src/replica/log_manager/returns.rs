@@ -93,8 +93,12 @@ impl LogManager {
         let unique = crate::random::uuid();
         let marked = PartitionDirName::marked(topic, index, DirKind::Stray, unique);
         match log.rename_dir(&self.path_at(from).join(&marked)) {
-            Ok(()) => warn!("{topic}-{index} is kept as {marked}: a log with its records is back"),
-            Err(failure) => error!("{topic}-{index} cannot be set aside: {failure}"),
+            Ok(()) => {
+                warn!(%topic, partition = index, "{topic}-{index} is kept as {marked}: a log with its records is back")
+            }
+            Err(failure) => {
+                error!(%topic, partition = index, "{topic}-{index} cannot be set aside: {failure}")
+            }
         }
     }
 }

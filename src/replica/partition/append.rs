@@ -35,7 +35,7 @@ pub(crate) struct AppendOptions<'a> {
     origin: AppendOrigin,
     /// acks=all: refused while there are too few replicas.
     acks_all: bool,
-    /// To be told when the high watermark has passed the records.
+    /// Finished when the high watermark has passed the records.
     countdown: Option<&'a Arc<Countdown>>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Appended {
     /// -1 unless the topic has LogAppendTime, or the batch is a repetition.
     pub(crate) log_append_time_ms: i64,
     pub(crate) log_start_offset: Offset,
-    /// What the countdown will be told of: without it, every replica that has to has the records already.
+    /// The records that the countdown waits for; `None` if every replica that must have them has them already.
     pub(crate) awaited: Option<Awaited>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct RecordFailure {
     pub(crate) message: Option<String>,
 }
 
-/// Why nothing was appended, as the producer is told.
+/// Why nothing was appended, as the response to the producer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AppendFailure {
     pub(crate) code: ErrorCode,

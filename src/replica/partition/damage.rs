@@ -21,7 +21,7 @@ impl Partition {
         };
         let noted = self.damaged.fetch_update(Ordering::AcqRel, Ordering::Acquire, lowest);
         if noted.is_ok() {
-            error!("{}-{}: the segment at {segment} is damaged", self.topic, self.index);
+            error!(topic = %self.topic, partition = self.index, "{}-{}: the segment at {segment} is damaged", self.topic, self.index);
         }
         let is_only_one =
             self.lock().replica.leader().is_some_and(|leader| leader.isr().isr().len() == 1);

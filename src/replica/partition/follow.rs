@@ -140,13 +140,13 @@ impl Partition {
         if start > log.log_start()
             && let Err(failure) = log.delete_records(start)
         {
-            error!("{}-{}: the log start stays: {failure}", self.topic, self.index);
+            error!(topic = %self.topic, partition = self.index, "{}-{}: the log start stays: {failure}", self.topic, self.index);
         }
     }
 
     fn append_failed(&self, failure: &AppendError) -> Progress {
         let AppendError::Storage(storage) = failure else {
-            error!("{}-{} cannot follow its leader: {failure}", self.topic, self.index);
+            error!(topic = %self.topic, partition = self.index, "{}-{} cannot follow its leader: {failure}", self.topic, self.index);
             // Damaged on the way: it may pass.
             let may_pass = matches!(failure, AppendError::CorruptBatch { .. });
             return if may_pass { Progress::BackOff } else { Progress::Stuck };
@@ -189,7 +189,7 @@ impl Partition {
         let (end, flushed) = (log.log_end(), log.flushed_offset());
         if cut.end() < end {
             warn!(
-                "{}-{} follows epoch {epoch}: its log is cut from offset {end} ({flushed} synced) \
+                topic = %self.topic, partition = self.index, "{}-{} follows epoch {epoch}: its log is cut from offset {end} ({flushed} synced) \
                  to {}",
                 self.topic,
                 self.index,

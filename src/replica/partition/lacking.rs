@@ -50,18 +50,18 @@ impl Partition {
         match severity {
             Severity::Passes => {
                 if !self.lacking.of(attempt).swap(true, Ordering::AcqRel) {
-                    warn!("{topic}-{index} cannot be {done} for now: {failure}");
+                    warn!(%topic, partition = index, "{topic}-{index} cannot be {done} for now: {failure}");
                 }
             }
             Severity::Directory => {
-                error!("{topic}-{index} cannot be {done}: {failure}");
+                error!(%topic, partition = index, "{topic}-{index} cannot be {done}: {failure}");
                 // It may be a log that was read that is offline, and this one in another directory by now.
                 if self.lock().log.as_ref().is_some_and(Log::is_offline) {
                     self.offline.store(true, Ordering::Release);
                 }
             }
             Severity::Partition | Severity::Node => {
-                error!("{topic}-{index} cannot be {done}: {failure}");
+                error!(%topic, partition = index, "{topic}-{index} cannot be {done}: {failure}");
             }
         }
         severity
@@ -71,7 +71,7 @@ impl Partition {
     pub(super) fn on_room(&self, attempt: Attempt) {
         let lacking = self.lacking.of(attempt);
         if lacking.load(Ordering::Relaxed) && lacking.swap(false, Ordering::AcqRel) {
-            info!("{}-{} is {} again: there is room", self.topic, self.index, attempt.name());
+            info!(topic = %self.topic, partition = self.index, "{}-{} is {} again: there is room", self.topic, self.index, attempt.name());
         }
     }
 

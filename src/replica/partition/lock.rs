@@ -107,7 +107,7 @@ impl<T: Guarded> DerefMut for Locked<'_, T> {
 
 impl<T: Guarded> Drop for Locked<'_, T> {
     fn drop(&mut self) {
-        // What a panic has left half-changed nobody is told of; the mutex is poisoned by it.
+        // After a panic the state may be half-changed: no effect is carried out, and the mutex is poisoned.
         if !std::thread::panicking() {
             self.settle();
             drop(self.guarded.take());

@@ -1,4 +1,4 @@
-//! Who this broker is for a partition: its leader, a follower, or not told yet.
+//! The role of this broker for a partition: leader, follower, or none yet.
 //!
 //! The cluster metadata alone changes roles. A role is dropped with everything that waited for it.
 
