@@ -73,10 +73,10 @@ pub(crate) async fn serve(
     match connection.run(stop).await {
         Ok(()) => debug!("connection from {peer} closed"),
         Err(ConnectionError::Io(error)) => debug!("connection from {peer} lost: {error}"),
-        Err(error) => {
-            let software = told.software.get().map_or("unknown software", String::as_str);
-            info!("connection from {peer} ({software}) closed: {error}");
-        }
+        Err(error) => match told.software.get() {
+            Some(software) => info!("connection from {peer} closed: {error} (client {software})"),
+            None => info!("connection from {peer} closed: {error}"),
+        },
     }
 }
 
