@@ -211,6 +211,15 @@ impl Loaded {
     }
 }
 
+/// What is bound at the start and stays for the life of the process; the other parts are made from the values in force.
+struct Fixed {
+    node_id: BrokerId,
+    roles: ProcessRoles,
+    quorum_members: QuorumMembers,
+    listeners: ListenersConfig,
+    cluster_id: Option<String>,
+}
+
 impl BrokerConfig {
     /// A configuration from key-value pairs alone, for programs that run a broker inside
     /// themselves: no file and no environment is read.
@@ -265,10 +274,22 @@ impl BrokerConfig {
             let origins = origins(settings, &source.keys());
             ConfigError::CrossCheck { source, origins }
         })?;
-        Ok(Self {
+        let fixed = Fixed {
             node_id,
             roles,
             quorum_members: QuorumMembers::new(&configs),
+            listeners,
+            cluster_id,
+        };
+        Ok(Self::new(fixed, configs))
+    }
+
+    fn new(fixed: Fixed, configs: BrokerConfigs) -> Self {
+        let Fixed { node_id, roles, quorum_members, listeners, cluster_id } = fixed;
+        Self {
+            node_id,
+            roles,
+            quorum_members,
             listeners,
             network: NetworkConfig::new(&configs),
             storage: StorageConfig::new(&configs),
@@ -280,27 +301,19 @@ impl BrokerConfig {
             transactions: TransactionsConfig::new(&configs),
             cluster_id,
             configs,
-        })
+        }
     }
 
-    /// The same node with other values: the parts are made from them. What is bound at the start (id, roles, listeners) stays.
+    /// The same node with other values.
     fn with_configs(&self, configs: BrokerConfigs) -> Self {
-        Self {
+        let fixed = Fixed {
             node_id: self.node_id,
             roles: self.roles,
             quorum_members: self.quorum_members.clone(),
             listeners: self.listeners.clone(),
-            network: NetworkConfig::new(&configs),
-            storage: StorageConfig::new(&configs),
-            topics: TopicsConfig::new(&configs),
-            replication: ReplicationConfig::new(&configs),
-            quorum: QuorumConfig::new(&configs),
-            lifecycle: LifecycleConfig::new(&configs),
-            groups: GroupsConfig::new(&configs),
-            transactions: TransactionsConfig::new(&configs),
             cluster_id: self.cluster_id.clone(),
-            configs,
-        }
+        };
+        Self::new(fixed, configs)
     }
 }
 

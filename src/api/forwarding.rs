@@ -16,11 +16,11 @@ use tracing::debug;
 
 use crate::api::context::RequestContext;
 use crate::api::request::{Request, RequestHead};
-use crate::api::table::{self, Handled};
+use crate::api::table;
 use crate::controller::channel::{ChannelError, Passed};
 use crate::controller::request::{ControllerRequest, RequestOrigin};
 use crate::net::response::Response;
-use crate::net::service::ConnectionError;
+use crate::net::service::{Begun, ConnectionError};
 use crate::security::principal::Requester;
 
 /// Has the active controller answer a client's request, be it this node or another.
@@ -40,9 +40,9 @@ pub(crate) async fn forward(
     }
     // Here it is decided, or refused in its own form.
     match table::begin(context, &request)? {
-        Handled::Answered(response) => Ok(response),
-        Handled::Waiting { response, .. } => response.await,
-        Handled::Unanswered => unreachable!("only Produce goes unanswered"),
+        Begun::Answered(response) => Ok(response),
+        Begun::Waiting { response, .. } => response.await,
+        Begun::Unanswered => unreachable!("only Produce goes unanswered"),
     }
 }
 

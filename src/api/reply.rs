@@ -20,10 +20,12 @@ pub(crate) trait Reply: Send + 'static {
     fn encode(self, head: &RequestHead) -> Result<Response, RequestError>;
 }
 
-/// Answers that are a message of the protocol. `with` names the function that lowers it; without one the answer is the same in every version
-/// same way, and the codec leaves out what a version does not have.
+/// Answers that are a message of the protocol. `with` names the function that lowers it; without one the answer is the same in
+/// every version, and the codec leaves out the fields that a version does not have.
 macro_rules! message_replies {
-    ($($message:ty),* $(,)?) => { $(message_replies!($message, with |_, _| ());)* };
+    ($message:ty) => {
+        message_replies!($message, with | _, _ | ());
+    };
     ($message:ty, with $lower:expr) => {
         impl $crate::api::reply::Reply for $message {
             fn lower(&mut self, version: i16) {

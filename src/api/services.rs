@@ -1,4 +1,4 @@
-//! What handlers use: the services of this services.
+//! What handlers use: the services of this node.
 
 use std::sync::Arc;
 

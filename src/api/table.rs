@@ -18,20 +18,7 @@ use super::forwarding;
 use super::handlers;
 use super::reply::{self, Reply};
 use super::request::{Request, RequestError};
-use crate::net::response::Response;
-use crate::net::service::{Begun, FutureResponse, ListenerKind};
-
-/// What became of a request after its first phase.
-pub(crate) enum Handled {
-    Answered(Response),
-    /// acks=0: there is no answer.
-    Unanswered,
-    Waiting {
-        response: FutureResponse,
-        /// The connection's next request is not looked at before this one is answered.
-        holds_up: bool,
-    },
-}
+use crate::net::service::{Begun, ListenerKind};
 
 /// What a handler that works in two phases has come to after the first; an error closes the connection.
 pub(crate) type FirstPhase<R, F> = Result<Phase<R, F>, RequestError>;
@@ -45,13 +32,13 @@ pub(crate) enum Phase<R, F> {
 }
 
 /// Begins to answer a request of one API.
-type Begin = Box<dyn Fn(RequestContext, &Request) -> Result<Handled, RequestError> + Send + Sync>;
+type Begin = Box<dyn Fn(RequestContext, &Request) -> Result<Begun, RequestError> + Send + Sync>;
 
 /// Answered at once, on the connection's task.
 fn now<Q: Message + 'static, R: Reply>(handle: fn(&RequestContext, Q) -> R) -> Begin {
     let begin = move |context: RequestContext, request: &Request| {
         let reply = handle(&context, request.decode()?);
-        reply::respond(&context, reply).map(Handled::Answered)
+        reply::respond(&context, reply).map(Begun::Answered)
     };
     Box::new(begin)
 }
@@ -62,13 +49,13 @@ fn pipelined<Q: Message + 'static, R: Reply, F: Future<Output = R> + Send + 'sta
 ) -> Begin {
     let begin = move |mut context: RequestContext, request: &Request| {
         Ok(match handle(&context, request.decode()?)? {
-            Phase::Replied(reply) => Handled::Answered(reply::respond(&context, reply)?),
-            Phase::Unanswered => Handled::Unanswered,
+            Phase::Replied(reply) => Begun::Answered(reply::respond(&context, reply)?),
+            Phase::Unanswered => Begun::Unanswered,
             Phase::Waiting(reply) => {
                 // As a slice of the received frame it would keep that while the answer waits.
                 context.client_id = None;
                 let response = async move { Ok(reply::respond(&context, reply.await)?) };
-                Handled::Waiting { response: Box::pin(response), holds_up: false }
+                Begun::Waiting { response: Box::pin(response), holds_up: false }
             }
         })
     };
@@ -85,7 +72,7 @@ where
     let begin = move |context: RequestContext, request: &Request| {
         let reply = handle(context.clone(), request.decode()?);
         let response = async move { Ok(reply::respond(&context, reply.await)?) };
-        Ok(Handled::Waiting { response: Box::pin(response), holds_up: true })
+        Ok(Begun::Waiting { response: Box::pin(response), holds_up: true })
     };
     Box::new(begin)
 }
@@ -236,20 +223,14 @@ pub(crate) fn handle(context: RequestContext, request: &Request) -> Result<Begun
     }
     let is_broker = context.kind() == ListenerKind::Broker;
     let is_forwarded = row.forwarded && is_broker && !context.services.controller.is_active();
-    let handled = if is_forwarded {
+    if is_forwarded {
         let response = Box::pin(forwarding::forward(context, request.clone()));
-        Handled::Waiting { response, holds_up: true }
-    } else {
-        begin(context, request)?
-    };
-    Ok(match handled {
-        Handled::Answered(response) => Begun::Answered(response),
-        Handled::Unanswered => Begun::Unanswered,
-        Handled::Waiting { response, holds_up } => Begun::Waiting { response, holds_up },
-    })
+        return Ok(Begun::Waiting { response, holds_up: true });
+    }
+    begin(context, request)
 }
 
 /// Begins to answer a request here, whoever is the controller.
-pub(crate) fn begin(context: RequestContext, request: &Request) -> Result<Handled, RequestError> {
+pub(crate) fn begin(context: RequestContext, request: &Request) -> Result<Begun, RequestError> {
     (request.row.begin)(context, request)
 }

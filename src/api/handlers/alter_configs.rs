@@ -1,5 +1,6 @@
 //! AlterConfigs (key 33): replaces all values of a resource; what is not named is deleted.
 
+use bytestring::ByteString;
 use klamm_metadata::alter_configs::{Checked, check_legacy, forwarded_legacy, join_legacy};
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
@@ -15,7 +16,6 @@ use crate::api::forwarding;
 use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::config::dynamic::{ChangeRefusal, check_change};
-use crate::controller::channel::ChannelError;
 use crate::controller::handle::HeldUntil;
 use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code, refusal_text};
 
@@ -86,13 +86,7 @@ impl ControllerRequest for AlterConfigsRequest {
     }
 
     fn refused(&self, error: ErrorCode) -> Self::Response {
-        let responses = self.resources.iter().map(|resource| AlterConfigsResourceResponse {
-            error_code: error.code(),
-            error_message: refusal_text(error),
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-        });
-        AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+        refused(self, error, refusal_text(error))
     }
 
     fn error_of(response: &Self::Response) -> ErrorCode {
@@ -108,14 +102,19 @@ async fn decide(context: &RequestContext, forwarded: AlterConfigsRequest) -> Alt
         return AlterConfigsResponse::default();
     }
     let decided = forwarding::forward_rest(context, forwarded.clone()).await;
-    decided.unwrap_or_else(|error| refused(&forwarded, &error))
+    decided
+        .unwrap_or_else(|error| refused(&forwarded, error.code(), Some(error.to_string().into())))
 }
 
-/// The controller could not be asked: nothing has changed, and every resource is told why.
-fn refused(forwarded: &AlterConfigsRequest, error: &ChannelError) -> AlterConfigsResponse {
-    let responses = forwarded.resources.iter().map(|resource| AlterConfigsResourceResponse {
-        error_code: error.code().code(),
-        error_message: Some(error.to_string().into()),
+/// Nothing was decided: no resource has changed, and each gets the reason.
+fn refused(
+    body: &AlterConfigsRequest,
+    error: ErrorCode,
+    error_message: Option<ByteString>,
+) -> AlterConfigsResponse {
+    let responses = body.resources.iter().map(|resource| AlterConfigsResourceResponse {
+        error_code: error.code(),
+        error_message: error_message.clone(),
         resource_type: resource.resource_type,
         resource_name: resource.resource_name.clone(),
     });
@@ -128,12 +127,14 @@ mod tests {
     use klamm_protocol::messages::alter_configs_request::AlterConfigsResource;
 
     use super::*;
+    use crate::controller::channel::ChannelError;
 
     #[test]
     fn a_resource_learns_in_every_version_that_the_controller_is_busy() {
         let resource = AlterConfigsResource { resource_name: "t".into(), ..Default::default() };
         let body = AlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let response = refused(&body, &ChannelError::NoController);
+        let error = ChannelError::NoController;
+        let response = refused(&body, error.code(), Some(error.to_string().into()));
         assert_eq!(response.responses[0].error_code, ChannelError::NoController.code().code());
         for version in AlterConfigsResponse::VERSIONS {
             response.encoded(version).unwrap();

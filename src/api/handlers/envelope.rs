@@ -11,8 +11,8 @@ use crate::api::context::RequestContext;
 use crate::api::forwarding::host_from_bytes;
 use crate::api::reply::message_replies;
 use crate::api::request::Request;
-use crate::api::table::{self, Handled};
-use crate::net::service::ListenerKind;
+use crate::api::table;
+use crate::net::service::{Begun, ListenerKind};
 use crate::security::principal::{Principal, Requester};
 
 message_replies!(EnvelopeResponse);
@@ -49,11 +49,9 @@ async fn open(context: &RequestContext, envelope: EnvelopeRequest) -> Result<Byt
         ..context.clone()
     };
     let response = match table::begin(client, &request).map_err(|_| ErrorCode::InvalidRequest)? {
-        Handled::Answered(response) => response,
-        Handled::Waiting { response, .. } => {
-            response.await.map_err(|_| ErrorCode::InvalidRequest)?
-        }
-        Handled::Unanswered => return Err(ErrorCode::InvalidRequest),
+        Begun::Answered(response) => response,
+        Begun::Waiting { response, .. } => response.await.map_err(|_| ErrorCode::InvalidRequest)?,
+        Begun::Unanswered => return Err(ErrorCode::InvalidRequest),
     };
     response.into_body().ok_or(ErrorCode::UnknownServerError)
 }

@@ -21,7 +21,6 @@ use crate::api::forwarding;
 use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::config::dynamic::check_change;
-use crate::controller::channel::ChannelError;
 use crate::controller::handle::HeldUntil;
 use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code, refusal_text};
 use crate::logging::loggers;
@@ -133,13 +132,7 @@ impl ControllerRequest for IncrementalAlterConfigsRequest {
     }
 
     fn refused(&self, error: ErrorCode) -> Self::Response {
-        let responses = self.resources.iter().map(|resource| AlterConfigsResourceResponse {
-            error_code: error.code(),
-            error_message: refusal_text(error),
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-        });
-        IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+        refused(self, error, refusal_text(error))
     }
 
     fn error_of(response: &Self::Response) -> ErrorCode {
@@ -158,17 +151,19 @@ async fn decide(
         return IncrementalAlterConfigsResponse::default();
     }
     let decided = forwarding::forward_rest(context, forwarded.clone()).await;
-    decided.unwrap_or_else(|error| refused(&forwarded, &error))
+    decided
+        .unwrap_or_else(|error| refused(&forwarded, error.code(), Some(error.to_string().into())))
 }
 
-/// The controller could not be asked: nothing has changed, and every resource is told why.
+/// Nothing was decided: no resource has changed, and each gets the reason.
 fn refused(
-    forwarded: &IncrementalAlterConfigsRequest,
-    error: &ChannelError,
+    body: &IncrementalAlterConfigsRequest,
+    error: ErrorCode,
+    error_message: Option<ByteString>,
 ) -> IncrementalAlterConfigsResponse {
-    let responses = forwarded.resources.iter().map(|resource| AlterConfigsResourceResponse {
-        error_code: error.code().code(),
-        error_message: Some(error.to_string().into()),
+    let responses = body.resources.iter().map(|resource| AlterConfigsResourceResponse {
+        error_code: error.code(),
+        error_message: error_message.clone(),
         resource_type: resource.resource_type,
         resource_name: resource.resource_name.clone(),
     });
@@ -180,6 +175,7 @@ mod tests {
     use klamm_protocol::Message;
 
     use super::*;
+    use crate::controller::channel::ChannelError;
 
     #[test]
     fn log_levels_of_another_node_are_refused_with_its_name() {
@@ -203,7 +199,8 @@ mod tests {
         };
         let resources = vec![resource("a"), resource("b")];
         let body = IncrementalAlterConfigsRequest { resources, validate_only: false };
-        let response = refused(&body, &ChannelError::NoController);
+        let error = ChannelError::NoController;
+        let response = refused(&body, error.code(), Some(error.to_string().into()));
         let names: Vec<_> = response.responses.iter().map(|r| &*r.resource_name).collect();
         assert_eq!(names, ["a", "b"]);
         let code = ChannelError::NoController.code().code();
