@@ -16,6 +16,8 @@ mod lacking;
 mod logs;
 mod opening;
 mod returns;
+#[cfg(test)]
+mod slow_disk;
 mod start;
 mod survey;
 mod vanished;

@@ -1,7 +1,7 @@
 //! One partition as its users see it: append, read, wait, follow.
 //!
-//! The log and this broker's role have one owner, whoever holds the short lock of [`Partition`]; it is
-//! never held across an await or a sync. Everything read-only goes through a [`LogView`].
+//! The log and this broker's role have one owner, the holder of the lock of [`Partition`]. The lock is never held across
+//! an await, and across a sync only by a holder who announces it ([`lock`]). Everything read-only goes through a [`LogView`].
 
 mod append;
 mod damage;
@@ -18,10 +18,11 @@ pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
 pub(crate) use klamm_replication::partition::{Awaited, ListIsolation, Reader};
 use lacking::Lacking;
+use lock::Locked;
 pub(crate) use read::{ReadOptions, ReadOutcome};
 pub(crate) use role::BrokerStatuses;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytestring::ByteString;
@@ -107,6 +108,8 @@ pub(crate) struct Partition {
     broker_id: BrokerId,
     config: RwLock<Arc<PartitionConfig>>,
     state: Mutex<State>,
+    /// Who holds `state`, or waits for it, to keep it for as long as the disk takes.
+    disk_holders: AtomicUsize,
     /// The copy in another log directory that is to take the log's place. Locked before `state`, never after.
     future: Mutex<Option<FutureReplica>>,
     /// That of the log's directory.
@@ -144,6 +147,7 @@ impl Partition {
             broker_id,
             config: RwLock::new(Arc::new(config)),
             state: Mutex::new(state),
+            disk_holders: AtomicUsize::new(0),
             future: Mutex::new(None),
             node_failed: flusher.node_failed().clone(),
             flusher: RwLock::new(flusher),
@@ -254,7 +258,21 @@ impl Partition {
         self: &Arc<Self>,
         change: impl FnOnce(&mut Log) -> R,
     ) -> Result<R, ErrorCode> {
-        let mut state = self.lock();
+        Self::change_log(self.lock(), change)
+    }
+
+    /// As [`Self::with_log`], for changes that wait for the disk: on a thread that may block.
+    pub(crate) fn with_log_on_disk<R>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Log) -> R,
+    ) -> Result<R, ErrorCode> {
+        Self::change_log(self.lock_for_disk(), change)
+    }
+
+    fn change_log<R>(
+        mut state: Locked<'_, State>,
+        change: impl FnOnce(&mut Log) -> R,
+    ) -> Result<R, ErrorCode> {
         let log = state.log.as_mut().ok_or(ErrorCode::NotLeaderOrFollower)?;
         let result = change(log);
         state.replica.wake_fetches();

@@ -58,7 +58,7 @@ fn interval(period: Duration) -> tokio::time::Interval {
 fn apply_retention(replicas: &ReplicaManager) {
     let now = clock::now();
     for partition in replicas.partitions.all() {
-        let applied = partition.with_log(|log| log.apply_retention(now));
+        let applied = partition.with_log_on_disk(|log| log.apply_retention(now));
         match applied {
             Ok(Ok(deleted)) => {
                 for segment in deleted {
@@ -112,7 +112,8 @@ fn remove_deleted(replicas: &ReplicaManager) {
     let now_ms = clock::now_ms();
     replicas.log_manager.remove_deleted(now_ms);
     for partition in replicas.partitions.all() {
-        if let Ok(Err(failure)) = partition.with_log(|log| log.remove_deleted_files(now_ms)) {
+        if let Ok(Err(failure)) = partition.with_log_on_disk(|log| log.remove_deleted_files(now_ms))
+        {
             error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: {failure}", partition.topic(), partition.index());
         }
     }

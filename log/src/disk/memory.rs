@@ -7,6 +7,7 @@
 //! The same seed gives the same crash. Used by tests of this and other crates.
 
 mod faults;
+mod gate;
 mod inode;
 
 pub use faults::Fault;
@@ -15,6 +16,7 @@ use super::{
     DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation, plain,
 };
 use faults::Faults;
+use gate::SyncGate;
 use inode::{Directory, FileContents, Inode, InodeId, NameChange, Tree};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
@@ -29,6 +31,7 @@ const NAME_BYTES: u64 = 64;
 #[derive(Debug, Clone)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
+    sync_gate: Arc<SyncGate>,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl MemoryDisk {
             faults: Faults::default(),
             locked: BTreeSet::new(),
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), sync_gate: Arc::default() }
     }
 
     /// How many changing operations (creations, writes, syncs, renames, removals) were asked for.
@@ -98,6 +101,21 @@ impl MemoryDisk {
         state.faults.lack_from = None;
         state.faults.capacity = None;
         state.faults.descriptors = None;
+    }
+
+    /// Makes every sync of a file or directory wait from now on.
+    pub fn hold_syncs(&self) {
+        self.sync_gate.close();
+    }
+
+    /// How many syncs wait.
+    pub fn held_syncs(&self) -> usize {
+        self.sync_gate.waiting()
+    }
+
+    /// Lets the syncs go on.
+    pub fn release_syncs(&self) {
+        self.sync_gate.open();
     }
 
     /// Bytes taken by files and names.
@@ -196,6 +214,7 @@ struct MemoryDir {
 
 impl DiskDir for MemoryDir {
     fn sync(&self) -> Result<(), DiskError> {
+        self.handle.disk.sync_gate.pass();
         let mut state = self.handle.disk.state();
         if state.boot != self.handle.boot {
             return Err(DiskError::during(Operation::SyncDir, &self.opened_as)(Fault::Io.error()));
@@ -260,6 +279,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync_data(&self) -> Result<(), DiskError> {
+        self.handle.disk.sync_gate.pass();
         self.with_contents(Operation::Sync, 0, |contents, fault, page_size, _| match fault {
             None => contents.sync(page_size),
             Some(Fault::PowerCut) => {}

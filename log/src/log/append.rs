@@ -263,6 +263,24 @@ impl Log {
         self.roll_at(first.base_offset, now_ms)
     }
 
+    /// Whether an append of `bytes`, up to `max_timestamp`, may wait for a sync: a compacted log syncs a segment before it begins
+    /// the next one. True for some appends that do not.
+    pub fn may_sync_to_roll(&self, bytes: usize, max_timestamp: i64, now_ms: i64) -> bool {
+        if !self.config.cleanup_policy.compact {
+            return false;
+        }
+        let active = self.active();
+        active.must_roll(&RollCheck {
+            config: &self.config,
+            segment_ms: self.config.segment_ms_of(self.jitter_seed, active.base_offset()),
+            bytes: as_u64(bytes),
+            // More than the batches of one append span.
+            last_offset: self.log_end + Offset::from(i32::MAX / 2),
+            max_timestamp,
+            now_ms,
+        })
+    }
+
     /// Begins a new segment at the log end, unless the active one is empty.
     pub fn roll(&mut self, now_ms: i64) -> Result<(), AppendError> {
         self.check()?;

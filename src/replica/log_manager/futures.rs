@@ -295,7 +295,9 @@ mod tests {
     use klamm_metadata::config_def::{BrokerConfigs, Configs};
     use klamm_protocol::batch_builder::BatchBuilder;
     use klamm_replication::partition::Registration;
+    use tokio::runtime::Builder;
 
+    use super::super::slow_disk::assert_others_are_served;
     use super::*;
     use crate::config::BrokerConfig;
     use crate::replica::partition::{AppendOptions, BrokerStatuses, Cut};
@@ -467,6 +469,25 @@ mod tests {
         broker.store.remove_deleted(i64::MAX);
         let left = disk.list(Path::new("/two")).unwrap();
         assert!(left.iter().all(|entry| !entry.is_dir), "{left:?}");
+    }
+
+    #[test]
+    fn an_exchange_that_waits_for_the_disk_holds_up_no_other_request() {
+        let disk = MemoryDisk::default();
+        let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let broker = open(&disk, None);
+        broker.lead(5);
+        broker.append(b"one");
+        broker.partition.flush().unwrap();
+        broker.begin(TWO).unwrap();
+        while !broker.partition.copy_to_future().unwrap().unwrap().is_level {}
+        disk.hold_syncs();
+        std::thread::scope(|scope| {
+            let exchanging = scope.spawn(|| broker.finish());
+            assert_others_are_served(&runtime, &disk, &broker.partition);
+            exchanging.join().unwrap().unwrap();
+        });
+        assert_eq!(broker.place(), Some(TWO));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(super) fn lead(store: &LogManager) -> Arc<Partition> {
 
 pub(super) fn append(partition: &Arc<Partition>) -> Result<(), AppendFailure> {
     let mut builder = BatchBuilder::new(0);
-    builder.append(1, None, Some(&[7; 50]), &[]).unwrap();
+    builder.append(1, Some(b"k"), Some(&[7; 50]), &[]).unwrap();
     let records = builder.build().unwrap().bytes;
     partition.append(records, &AppendOptions::coordinator(), 0).map(drop)
 }

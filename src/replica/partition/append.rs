@@ -1,6 +1,7 @@
 //! Appending to a partition that this broker leads.
 //!
-//! The records are validated before the lock is taken; the lock is held for one append.
+//! The records are validated before the lock is taken; the lock is held for one append. An append that may have to sync a
+//! compacted log's segment first is made where blocking is allowed.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,12 +11,14 @@ use klamm_log::error::AppendError;
 use klamm_log::log::LeaderAppend;
 use klamm_log::producer_state::AppendOrigin as LogOrigin;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::batch::HEADER_LEN;
 use klamm_protocol::compression::Workspace;
 use klamm_protocol::ids::Offset;
 use klamm_protocol::produce_validation::{self, AppendOrigin, InvalidRecords, Rules, Validated};
 use klamm_replication::partition::{AppendRefused, Awaited};
 
 use super::lacking::Attempt;
+use super::lock::Locked;
 use super::{Partition, PartitionConfig, State};
 use crate::clock;
 use crate::replica::delayed::Countdown;
@@ -176,7 +179,22 @@ impl Partition {
         options: &AppendOptions<'_>,
     ) -> Result<Appended, AppendFailure> {
         let now_ms = clock::now_ms();
-        let mut state = self.lock();
+        let (bytes, max_timestamp) =
+            (HEADER_LEN + validated.body.len(), validated.header.max_timestamp);
+        self.lock_to_append(
+            |log| log.may_sync_to_roll(bytes, max_timestamp, now_ms),
+            |state| self.append_locked(state, config, validated, options),
+        )
+    }
+
+    fn append_locked(
+        self: &Arc<Self>,
+        mut state: Locked<'_, State>,
+        config: &PartitionConfig,
+        validated: Validated,
+        options: &AppendOptions<'_>,
+    ) -> Result<Appended, AppendFailure> {
+        let now_ms = clock::now_ms();
         let State { log, replica } = &mut *state;
         let Some(log) = log else {
             return Err(AppendFailure::not_allowed(&AppendRefused::NotLeader, -1));

@@ -92,7 +92,22 @@ impl Partition {
         answer: &FetchedPartition,
         records: Bytes,
     ) -> Progress {
-        let mut state = self.lock();
+        let (bytes, now_ms) = (records.len(), clock::now_ms());
+        // Only the log reads the batches' timestamps: none is expected to be later than the clock.
+        let newest = clock::wall_ms();
+        self.lock_to_append(
+            // An empty log may begin anew, inside the leader's first batch.
+            |log| log.log_start() == log.log_end() || log.may_sync_to_roll(bytes, newest, now_ms),
+            |state| self.apply_fetched(state, answer, records),
+        )
+    }
+
+    fn apply_fetched(
+        self: &Arc<Self>,
+        mut state: Locked<'_, State>,
+        answer: &FetchedPartition,
+        records: Bytes,
+    ) -> Progress {
         let State { log: Some(log), replica } = &mut *state else { return Progress::Stuck };
         let epochs = match answer.diverging {
             Some(_) => history(log),
@@ -181,7 +196,7 @@ impl Partition {
     /// [`crate::replica::log_manager::LogManager::cut`].
     pub(crate) fn cut(&self, epoch: LeaderEpoch, cut: Cut) -> Result<(), LogError> {
         let now_ms = clock::now_ms();
-        let mut state = self.lock();
+        let mut state = self.lock_for_disk();
         let State { log: Some(log), replica } = &mut *state else { return Ok(()) };
         if !replica.may_cut(epoch) {
             return Ok(());

@@ -108,7 +108,7 @@ impl Partition {
         exchange: impl FnOnce(&mut Log, &mut FutureReplica) -> Result<(), LogError>,
     ) -> Result<Option<Log>, MoveError> {
         let mut guard = self.lock_future();
-        let mut state = self.lock();
+        let mut state = self.lock_for_disk();
         let (Some(future), Some(log)) = (&mut *guard, &mut state.log) else { return Ok(None) };
         let view = log.view();
         align(&mut future.log, &view)?;
