@@ -49,6 +49,13 @@ impl BrokerSession {
         self.broker_epoch.load(Ordering::Acquire)
     }
 
+    /// The metadata hold this process's registration, perhaps before the controller's answer to it has come: fetches without the
+    /// epoch would be taken for those of any process of this broker (KIP-903).
+    pub(crate) fn on_own_registration(&self, epoch: i64) {
+        // The answer counts, if it has come first.
+        self.broker_epoch.compare_exchange(-1, epoch, Ordering::AcqRel, Ordering::Acquire).ok();
+    }
+
     pub(crate) fn set_broker_epoch(&self, epoch: i64) {
         self.broker_epoch.store(epoch, Ordering::Release);
     }
@@ -71,5 +78,22 @@ impl BrokerSession {
     /// When a session began that would end now, in ms of the steady clock: a broker that was heard from since then is alive.
     pub(crate) fn session_start_ms(&self) -> i64 {
         clock::now_ms().saturating_sub(self.session_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registration_in_the_metadata_counts_until_the_controllers_answer_comes() {
+        let config = BrokerConfig::from_pairs([("node.id", "1")]).unwrap();
+        let session = BrokerSession::new(&config, CancellationToken::new());
+        assert_eq!(session.broker_epoch(), -1);
+        session.on_own_registration(7);
+        assert_eq!(session.broker_epoch(), 7);
+        session.set_broker_epoch(9);
+        session.on_own_registration(7);
+        assert_eq!(session.broker_epoch(), 9);
     }
 }

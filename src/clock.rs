@@ -54,6 +54,11 @@ pub(crate) fn now_ms() -> i64 {
     now().steady_ms
 }
 
+/// How long it is until a time of the steady clock; nothing for one that is over.
+pub(crate) fn until(deadline_ms: i64) -> Duration {
+    Duration::from_millis(deadline_ms.saturating_sub(now_ms()).max(0).unsigned_abs())
+}
+
 /// All clocks.
 pub(crate) fn now() -> Now {
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@
 mod delayed;
 mod event;
 mod fetch_check;
+mod fetch_schedule;
 mod follower;
 mod isr;
 mod leader;
@@ -17,6 +18,7 @@ mod role;
 pub use delayed::FetchWaiter;
 pub use event::{LeaderConfig, LogEnds, NotEnoughReplicas, Registration};
 pub use fetch_check::{FetchPosition, epoch_end_offset};
+pub use fetch_schedule::{FetchOutcome, FetchSchedule};
 pub use follower::{FetchedPartition, Follow, FollowerState, NextFetch};
 pub use isr::{CommittedIsr, IsrChange, IsrProposal, IsrState, ProposalOutcome};
 pub use leader::LeaderState;

@@ -82,6 +82,9 @@ pub struct StorageConfig {
     pub scrub_rate: u64,
     pub flush_offset_checkpoint_interval: Duration,
     pub producer_id_expiration_check_interval: Duration,
+    pub producer_id_expiration_ms: i64,
+    /// Whether the first append of a transaction is verified with its coordinator (KIP-890).
+    pub transaction_verification: bool,
 }
 
 impl StorageConfig {
@@ -109,6 +112,8 @@ impl StorageConfig {
             producer_id_expiration_check_interval: millis(
                 configs.int("producer.id.expiration.check.interval.ms"),
             ),
+            producer_id_expiration_ms: i64::from(configs.int("producer.id.expiration.ms")),
+            transaction_verification: configs.boolean("transaction.partition.verification.enable"),
         }
     }
 }

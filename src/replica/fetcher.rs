@@ -23,9 +23,9 @@ use klamm_protocol::messages::list_offsets_request::{
 };
 use klamm_protocol::messages::list_offsets_response::ListOffsetsResponse;
 use klamm_replication::OffsetAndEpoch;
-use klamm_replication::partition::{FetchedPartition, NextFetch};
+use klamm_replication::partition::{FetchOutcome, FetchSchedule, FetchedPartition, NextFetch};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info};
 
 use self::session::{Session, Wanted};
@@ -43,17 +43,16 @@ const FIRST_WITH_REPLICA_STATE: i16 = 15;
 /// How long a fetch that the leader holds back may go on when there is something else to fetch.
 const CHANGE_GRACE: Duration = Duration::from_millis(20);
 /// How often a throttled replica is looked at again.
-const THROTTLE_PAUSE: Duration = Duration::from_millis(100);
+const THROTTLE_PAUSE_MS: i64 = 100;
 /// The first pause after a failure; it doubles up to `replica.fetch.backoff.ms`. Right after an election
 /// leader and follower know of it at different times, and a second would be a second of waiting producers.
-const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+const FIRST_BACKOFF_MS: i64 = 20;
 /// How long a connection to the leader may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `ListOffsetsRequest.LATEST_TIMESTAMP` and `EARLIEST_TIMESTAMP`.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
-/// A partition by its topic's id.
 /// What a fetcher fetches.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Assignment {
@@ -72,29 +71,6 @@ pub(super) struct FetcherOptions {
     pub(super) request_timeout: Duration,
 }
 
-/// A pause that doubles with every failure in a row.
-#[derive(Debug, Clone, Copy)]
-struct Pause {
-    until: Instant,
-    length: Duration,
-}
-
-impl Pause {
-    fn after(previous: Option<Self>, longest: Duration) -> Self {
-        let length = previous.map_or(FIRST_BACKOFF, |pause| pause.length * 2);
-        let length = length.clamp(FIRST_BACKOFF, longest);
-        Self { until: Instant::now() + length, length }
-    }
-}
-
-/// Why a replica is not fetched for.
-#[derive(Debug, Clone, Copy)]
-enum LeftOut {
-    Paused(Pause),
-    /// Until the metadata has another leader epoch.
-    Stuck(LeaderEpoch),
-}
-
 /// One replica in a fetch under way.
 struct Due {
     partition: Arc<Partition>,
@@ -109,11 +85,9 @@ pub(super) struct Fetcher {
     assigned: Arc<Assignment>,
     connection: Option<Peer>,
     session: Session,
-    left_out: BTreeMap<TopicIdPartition, LeftOut>,
-    /// When it was last looked for what is due.
-    looked: Instant,
-    /// Since the leader could not be reached.
-    unreachable: Option<Pause>,
+    schedule: FetchSchedule<TopicIdPartition>,
+    /// When what is due was last looked for.
+    looked_ms: i64,
 }
 
 impl Fetcher {
@@ -122,6 +96,8 @@ impl Fetcher {
         options: FetcherOptions,
         assignments: watch::Receiver<Arc<Assignment>>,
     ) -> Self {
+        let longest_backoff_ms = options.config.fetch_backoff.as_millis();
+        let longest_backoff_ms = i64::try_from(longest_backoff_ms).unwrap_or(i64::MAX);
         Self {
             replicas,
             options,
@@ -129,9 +105,8 @@ impl Fetcher {
             assigned: Arc::default(),
             connection: None,
             session: Session::default(),
-            left_out: BTreeMap::new(),
-            looked: Instant::now(),
-            unreachable: None,
+            schedule: FetchSchedule::new(FIRST_BACKOFF_MS, longest_backoff_ms),
+            looked_ms: clock::now_ms(),
         }
     }
 
@@ -149,7 +124,7 @@ impl Fetcher {
             }
             match self.fetch(&due).await {
                 Ok(Some(response)) => {
-                    self.unreachable = None;
+                    self.schedule.on_reached();
                     self.on_response(due, response).await;
                 }
                 // Something else is to be fetched now.
@@ -169,13 +144,7 @@ impl Fetcher {
             self.connection = None;
             self.session.reset();
         }
-        self.left_out.retain(|key, left_out| {
-            let epoch = assigned.partitions.get(key).map(|(_, epoch)| *epoch);
-            match left_out {
-                LeftOut::Paused(_) => epoch.is_some(),
-                LeftOut::Stuck(stuck) => epoch == Some(*stuck),
-            }
-        });
+        self.schedule.on_assignment(|key| assigned.partitions.get(key).map(|(_, epoch)| *epoch));
         self.assigned = assigned;
     }
 
@@ -192,15 +161,11 @@ impl Fetcher {
     /// The replicas that can be fetched for now.
     fn due(&mut self) -> BTreeMap<TopicIdPartition, (Due, Wanted)> {
         self.hold_back_throttled();
-        let now = Instant::now();
-        self.looked = now;
+        let now_ms = clock::now_ms();
+        self.looked_ms = now_ms;
         let max_bytes = self.options.config.fetch_max_bytes;
-        let ready =
-            self.assigned.partitions.iter().filter(|(key, _)| match self.left_out.get(key) {
-                None => true,
-                Some(LeftOut::Paused(pause)) => pause.until <= now,
-                Some(LeftOut::Stuck(_)) => false,
-            });
+        let partitions = self.assigned.partitions.iter();
+        let ready = partitions.filter(|(key, _)| self.schedule.is_due(key, now_ms));
         let due = ready.filter_map(|(key, (partition, _))| {
             let (fetch, log_start_offset) = partition.next_fetch()?;
             let wanted = Wanted {
@@ -217,24 +182,17 @@ impl Fetcher {
 
     /// Replicas that are behind and have had more than they may for now (KIP-73).
     fn hold_back_throttled(&mut self) {
-        let now = Instant::now();
-        let waits = |key: &TopicIdPartition| match self.left_out.get(key) {
-            None => false,
-            Some(LeftOut::Paused(pause)) => pause.until > now,
-            Some(LeftOut::Stuck(_)) => true,
-        };
-        let throttled = self
-            .assigned
-            .partitions
-            .iter()
-            .filter(|(key, (partition, _))| partition.is_follower_throttled() && !waits(key));
+        let now_ms = clock::now_ms();
+        let throttled = self.assigned.partitions.iter().filter(|(key, (partition, _))| {
+            partition.is_follower_throttled() && self.schedule.is_due(key, now_ms)
+        });
         let mut throttled = throttled.map(|(key, _)| *key).peekable();
         if throttled.peek().is_none() {
             return;
         }
         let replicas = &self.replicas;
         let rate = replicas.config.current().replication.follower_throttled_rate;
-        if !replicas.follower_quota.is_exceeded(rate, clock::now_ms()) {
+        if !replicas.follower_quota.is_exceeded(rate, now_ms) {
             return;
         }
         let image = replicas.metadata_cache.image();
@@ -243,29 +201,22 @@ impl Fetcher {
                 let known = image.topics.by_id(*topic).and_then(|topic| topic.partition(*index));
                 known.is_none_or(|known| !known.isr.contains(&replicas.config.node_id))
             };
-        let pause = Pause { until: now + THROTTLE_PAUSE, length: Duration::ZERO };
-        let pause = LeftOut::Paused(pause);
         let held: Vec<TopicIdPartition> = throttled.filter(is_behind).collect();
-        self.left_out.extend(held.into_iter().map(|key| (key, pause)));
+        for key in held {
+            self.schedule.throttle(key, now_ms + THROTTLE_PAUSE_MS);
+        }
     }
 
     /// Waits for another assignment, or for the end of a pause, or until `limit`. False at the end of the
     /// fetcher.
-    async fn idle(&mut self, limit: Option<Instant>) -> bool {
-        // A pause that was over by then has had its turn.
-        let pauses = self.left_out.values().filter_map(|left_out| match left_out {
-            LeftOut::Paused(pause) => Some(pause.until).filter(|until| *until > self.looked),
-            LeftOut::Stuck(_) => None,
-        });
-        let until = match limit {
-            Some(limit) => Some(limit),
-            None => pauses.min(),
-        };
+    async fn idle(&mut self, limit_ms: Option<i64>) -> bool {
+        // The fetcher has seen the ends of the pauses that were over when it looked.
+        let until_ms = limit_ms.or_else(|| self.schedule.next_ms(self.looked_ms));
         tokio::select! {
             changed = self.assignments.changed() => changed.is_ok(),
             () = async {
-                match until {
-                    Some(until) => sleep_until(until).await,
+                match until_ms {
+                    Some(until_ms) => sleep(clock::until(until_ms)).await,
                     None => std::future::pending().await,
                 }
             } => true,
@@ -276,17 +227,13 @@ impl Fetcher {
         self.connection = None;
         self.session.reset();
         let leader = self.options.leader_id;
-        match self.unreachable {
-            None => info!("the leaders on broker {leader} cannot be reached: {failure}"),
-            Some(_) => debug!("the leaders on broker {leader} cannot be reached: {failure}"),
+        let (until_ms, was_reached) = self.schedule.on_unreachable(clock::now_ms());
+        if was_reached {
+            info!("the leaders on broker {leader} cannot be reached: {failure}");
+        } else {
+            debug!("the leaders on broker {leader} cannot be reached: {failure}");
         }
-        let pause = Pause::after(self.unreachable, self.longest_pause());
-        self.unreachable = Some(pause);
-        self.idle(Some(pause.until)).await
-    }
-
-    fn longest_pause(&self) -> Duration {
-        self.options.config.fetch_backoff.max(FIRST_BACKOFF)
+        self.idle(Some(until_ms)).await
     }
 
     /// Asks the leader; `None` when the assignment has changed before it answered.
@@ -368,8 +315,7 @@ impl Fetcher {
         if error != ErrorCode::None {
             debug!("broker {} refuses a fetch: {error}", self.options.leader_id);
             if !Session::is_about_session(error) {
-                let pause = Pause::after(None, self.longest_pause());
-                self.idle(Some(pause.until)).await;
+                self.idle(Some(self.schedule.retry_ms(clock::now_ms()))).await;
             }
             return;
         }
@@ -414,22 +360,15 @@ impl Fetcher {
         if let Progress::Cut(cut) = progress {
             progress = self.cut(partition, due.fetch.current_leader_epoch, cut).await;
         }
-        self.on_progress(key, due.fetch.current_leader_epoch, progress);
-    }
-
-    fn on_progress(&mut self, key: TopicIdPartition, epoch: LeaderEpoch, progress: Progress) {
-        let previous = match self.left_out.remove(&key) {
-            Some(LeftOut::Paused(pause)) => Some(pause),
-            Some(LeftOut::Stuck(_)) | None => None,
-        };
-        let left_out = match progress {
-            Progress::Again => return,
-            Progress::Stuck => LeftOut::Stuck(epoch),
+        let outcome = match progress {
+            Progress::Again => FetchOutcome::Progressed,
+            Progress::Stuck => FetchOutcome::AwaitMetadata,
             Progress::BackOff | Progress::FindLeaderRange | Progress::Cut(_) => {
-                LeftOut::Paused(Pause::after(previous, self.longest_pause()))
+                FetchOutcome::BackOff
             }
         };
-        self.left_out.insert(key, left_out);
+        let (epoch, now_ms) = (due.fetch.current_leader_epoch, clock::now_ms());
+        self.schedule.on_outcome(key, epoch, outcome, now_ms);
     }
 
     async fn cut(&self, partition: &Arc<Partition>, epoch: LeaderEpoch, cut: Cut) -> Progress {

@@ -1,43 +1,45 @@
 //! A topic's configuration as its partitions on this broker act on it.
 
 use klamm_log::config::{CleanupPolicy, LogConfig};
+use klamm_metadata::config_def::Configs;
 use klamm_metadata::config_def::topic_config::{
     CompressedRecordValidation, CompressionType, TimestampType as ConfiguredTimestampType,
     TopicConfig,
 };
-use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::batch::TimestampType;
 use klamm_protocol::compression::{Codec, Compression};
 use tracing::error;
 
 use super::partition::PartitionConfig;
 use super::throttle::ThrottledReplicas;
+use crate::config::{BrokerConfig, StorageConfig};
 
 /// The values in force for a topic with these overrides.
 pub(crate) fn partition_config(
-    broker: &BrokerConfigs,
+    broker: &BrokerConfig,
     topic: &str,
     overrides: &Configs,
 ) -> PartitionConfig {
-    let config = TopicConfig::new(broker, overrides).unwrap_or_else(|invalid| {
+    let config = TopicConfig::new(&broker.configs, overrides).unwrap_or_else(|invalid| {
         // The controller validates what it takes; what another program wrote must not stop the node.
         error!("topic {topic} has an invalid configuration, the broker's values hold: {invalid}");
-        TopicConfig::new(broker, &Configs::new()).expect("the broker's own values are valid")
+        TopicConfig::new(&broker.configs, &Configs::new())
+            .expect("the broker's own values are valid")
     });
     let throttled = |name: &str| ThrottledReplicas::parse(overrides.get(name).map(|text| &**text));
     PartitionConfig {
         leader_throttled: throttled("leader.replication.throttled.replicas"),
         follower_throttled: throttled("follower.replication.throttled.replicas"),
-        log: log_config(&config, broker),
+        log: log_config(&config, &broker.storage),
         compression: codec(&config),
         min_insync_replicas: usize::try_from(config.min_insync_replicas).unwrap_or(1),
-        replica_lag_time_max_ms: broker.long("replica.lag.time.max.ms"),
+        replica_lag_time_max_ms: broker.replication.lag_time_max_ms,
         validate_compressed: config.compressed_record_validation
             == CompressedRecordValidation::Full,
     }
 }
 
-fn log_config(config: &TopicConfig, broker: &BrokerConfigs) -> LogConfig {
+fn log_config(config: &TopicConfig, broker: &StorageConfig) -> LogConfig {
     // Only the internal segment size can be negative: Kafka then refuses every append.
     let unsigned = |value: i32| u32::try_from(value).unwrap_or(0);
     LogConfig {
@@ -60,8 +62,8 @@ fn log_config(config: &TopicConfig, broker: &BrokerConfigs) -> LogConfig {
         flush_messages: config.flush_messages,
         flush_ms: config.flush_ms,
         flush_before_ack: config.flush_before_ack,
-        producer_id_expiration_ms: i64::from(broker.int("producer.id.expiration.ms")),
-        transaction_verification: broker.boolean("transaction.partition.verification.enable"),
+        producer_id_expiration_ms: broker.producer_id_expiration_ms,
+        transaction_verification: broker.transaction_verification,
     }
 }
 
@@ -85,12 +87,12 @@ mod tests {
 
     #[test]
     fn whatever_the_table_lets_through_is_a_configuration() {
-        let broker = BrokerConfigs::new(Configs::new()).unwrap();
+        let broker = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
         let mut accepted = 0;
         for key in ConfigDef::topic().iter().filter(|key| key.config_type == ConfigType::Int) {
             for value in [i32::MIN, -200_000, -7, -1, 0, 1, 9, 17, 22, 1 << 20, i32::MAX] {
                 let overrides = Configs::from([(key.name.into(), value.to_string().into())]);
-                if TopicConfig::new(&broker, &overrides).is_ok() {
+                if TopicConfig::new(&broker.configs, &overrides).is_ok() {
                     partition_config(&broker, "t", &overrides);
                     for codec in ["gzip", "lz4", "zstd"] {
                         let mut overrides = overrides.clone();
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_negative_internal_segment_size_has_room_for_nothing() {
-        let broker = BrokerConfigs::new(Configs::new()).unwrap();
+        let broker = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
         let overrides = Configs::from([("internal.segment.bytes".into(), "-7".into())]);
         assert_eq!(partition_config(&broker, "t", &overrides).log.segment_bytes, 0);
     }

@@ -83,13 +83,14 @@ impl Publisher {
             // Older states name partitions that are long gone: their logs must not be taken for those of
             // today. What holds this broker's own registration is as new as its start.
             let own = published.image.brokers.get(self.config.node_id);
-            self.caught_up =
-                own.is_some_and(|own| own.incarnation_id == self.session.incarnation_id);
-            if !self.caught_up {
+            let own = own.filter(|own| own.incarnation_id == self.session.incarnation_id);
+            let Some(own) = own else {
                 self.apply_broker_configs(&published.image);
                 self.metadata_cache.publish(published);
                 return;
-            }
+            };
+            self.caught_up = true;
+            self.session.on_own_registration(own.epoch);
             self.replicas.settle(&published.image);
         }
         self.tell_of_quotas(&published.image);
@@ -126,8 +127,7 @@ impl Publisher {
             for partition in self.replicas.partitions.all() {
                 let overrides = image.configs.of(&ConfigResource::topic(partition.topic().clone()));
                 let config = self.config.current();
-                let configs = &config.configs;
-                partition.set_config(partition_config(configs, partition.topic(), overrides));
+                partition.set_config(partition_config(&config, partition.topic(), overrides));
             }
         }
         for resource in &delta.changed_configs {
@@ -139,7 +139,7 @@ impl Publisher {
             let config = self.config.current();
             for (index, _) in topic.partitions() {
                 if let Some(partition) = self.replicas.partitions.get(topic.id, index) {
-                    partition.set_config(partition_config(&config.configs, &topic.name, overrides));
+                    partition.set_config(partition_config(&config, &topic.name, overrides));
                 }
             }
         }

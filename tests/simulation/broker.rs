@@ -26,7 +26,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    FetchedLog, ListIsolation, PartitionFetch, Reader, Registration, VisibleEnds,
+    FetchSchedule, FetchedLog, ListIsolation, PartitionFetch, Reader, Registration, VisibleEnds,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +34,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const POLL_MS: i64 = 20;
 /// How long a broker waits before it tries again what there was no room for.
 const ROOM_MS: i64 = 60;
-/// How long a follower waits after an answer that was of no use.
+/// How long a follower waits after an answer that was of no use, at first and at most, and a leader before it repeats a proposal.
 const BACK_OFF_MS: i64 = 30;
+const LONGEST_BACK_OFF_MS: i64 = 120;
 
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -58,8 +59,8 @@ pub(crate) struct Broker {
     previous_epoch: i64,
     /// This life's epoch, once registered.
     pub(crate) epoch: Option<i64>,
-    /// The metadata have held this life's registration: they are as new as this process.
-    is_caught_up: bool,
+    /// The epoch of this life's registration, once the metadata hold it: they are as new as this process then.
+    own_epoch: Option<i64>,
     /// The registration or heartbeat that waits for its answer.
     contact: Option<CallId>,
     next_call: CallId,
@@ -67,6 +68,7 @@ pub(crate) struct Broker {
     /// The controller lets this broker stop.
     pub(crate) may_stop: bool,
     pub(crate) replicas: BTreeMap<PartitionId, Replica>,
+    schedule: FetchSchedule<PartitionId>,
     sync_in_flight: bool,
     pub(crate) groups: GroupDriver,
 }
@@ -97,12 +99,13 @@ impl Broker {
             registered: Vec::new(),
             previous_epoch: disk.logs.start().unwrap_or(-1),
             epoch: None,
-            is_caught_up: false,
+            own_epoch: None,
             contact: None,
             next_call: 0,
             stopping: false,
             may_stop: false,
             replicas: BTreeMap::new(),
+            schedule: FetchSchedule::new(BACK_OFF_MS, LONGEST_BACK_OFF_MS),
             sync_in_flight: false,
             groups: GroupDriver::default(),
         }
@@ -111,6 +114,11 @@ impl Broker {
     fn next_call(&mut self) -> CallId {
         self.next_call += 1;
         self.next_call
+    }
+
+    /// As the controller has answered, or as the metadata say before the answer has come; -1 before both.
+    fn broker_epoch(&self) -> i64 {
+        self.epoch.or(self.own_epoch).unwrap_or(-1)
     }
 
     /// Begins a controlled shutdown.
@@ -127,9 +135,12 @@ impl Broker {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
-        let registered = image.brokers.get(self.life.0).map(|broker| broker.incarnation_id);
-        self.is_caught_up |= registered == Some(self.incarnation_id);
-        if !self.is_caught_up && step.plant != Plant::LeaderResumesItsEpoch {
+        if self.own_epoch.is_none() {
+            let own = image.brokers.get(self.life.0);
+            let own = own.filter(|own| own.incarnation_id == self.incarnation_id);
+            self.own_epoch = own.map(|own| own.epoch);
+        }
+        if self.own_epoch.is_none() && step.plant != Plant::LeaderResumesItsEpoch {
             return;
         }
         self.old.get_or_insert_with(|| {
@@ -181,9 +192,19 @@ impl Broker {
         if let Some(mut replica) = self.replicas.remove(&id) {
             replica.close(step);
         }
+        self.assign_fetches();
         if id == OFFSETS_PARTITION {
             self.groups.end(step);
         }
+    }
+
+    /// The fetcher fetches what this broker follows.
+    fn assign_fetches(&mut self) {
+        let followed = |id: &PartitionId| {
+            let core = &self.replicas.get(id)?.core;
+            core.follower().and_then(|_| core.role().leader_epoch())
+        };
+        self.schedule.on_assignment(followed);
     }
 
     fn on_registration(
@@ -209,6 +230,7 @@ impl Broker {
         if !changed {
             return;
         }
+        self.assign_fetches();
         if id == OFFSETS_PARTITION {
             self.groups.end(step);
             if self.replicas[&id].core.is_leader() {

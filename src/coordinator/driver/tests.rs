@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use klamm_coordinator::group::{DeletedTopic, GroupConfig, GroupShard, JoinGroup};
 use klamm_log::disk::{Disk, Fault, MemoryDisk, Operation};
-use klamm_metadata::config_def::{BrokerConfigs, Configs};
+use klamm_metadata::config_def::Configs;
 use klamm_protocol::Uuid;
 use klamm_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use klamm_protocol::messages::join_group_response::JoinGroupResponse;
@@ -39,7 +39,7 @@ fn partition_on(disk: &MemoryDisk) -> Arc<Partition> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let config = BrokerConfig::from_pairs([("log.dirs", "/data")]).unwrap();
     let store = LogManager::open(&disk, &config).unwrap();
-    let configs = BrokerConfigs::new(Configs::new()).unwrap();
+    let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
     let config = partition_config(&configs, CONSUMER_OFFSETS, &Configs::new());
     let id = Uuid::from_bytes([3; 16]);
     let opened = store.open_all(vec![(CONSUMER_OFFSETS.into(), id, 0, config)]);

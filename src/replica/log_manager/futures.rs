@@ -292,7 +292,6 @@ mod tests {
 
     use klamm_log::disk::{Disk, Fault, MemoryDisk};
     use klamm_log::log_reader::FetchSpec;
-    use klamm_metadata::config_def::{BrokerConfigs, Configs};
     use klamm_protocol::batch_builder::BatchBuilder;
     use klamm_replication::partition::Registration;
     use tokio::runtime::Builder;
@@ -341,7 +340,7 @@ mod tests {
             is_led_elsewhere: false,
         };
         store.settle(&|_, _| Some(replica), &|_| None);
-        let configs = BrokerConfigs::new(Configs::new()).unwrap();
+        let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
         let config = partition_config(&configs, "t", &BTreeMap::new());
         let opened = store.open_all(vec![("t".into(), TOPIC_ID, 0, config)]);
         let partition = opened.into_iter().next().unwrap().unwrap();

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use klamm_log::disk::{Disk, Fault, MemoryDisk, Operation};
 use klamm_log::error::Severity;
 use klamm_log::log::Log;
-use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::batch_builder::BatchBuilder;
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::Registration;
@@ -40,7 +39,7 @@ pub(super) fn start(disk: &MemoryDisk) -> LogManager {
 
 /// Partitions of a topic whose segments hold a few records each.
 fn wanted(topic_id: Uuid, index: i32) -> WantedPartition {
-    let configs = BrokerConfigs::new(Configs::new()).unwrap();
+    let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
     let mut config = partition_config(&configs, "t", &BTreeMap::new());
     config.log.segment_bytes = 400;
     ("t".into(), topic_id, index, config)

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use klamm_log::disk::MemoryDisk;
 use klamm_log::log::Log;
-use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_protocol::Uuid;
 use klamm_replication::partition::Registration;
 use tokio::runtime::{Builder, Runtime};
@@ -15,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::LogManager;
 use super::lacking::{append, offsets, start, until};
 use crate::clock;
+use crate::config::BrokerConfig;
 use crate::replica::partition::{BrokerStatuses, Cut, Partition};
 use crate::replica::settings::partition_config;
 
@@ -32,7 +32,7 @@ fn registration(leader_epoch: i32) -> Registration {
 
 /// The leader of a compacted log with small segments, everything synced.
 fn lead(store: &LogManager) -> Arc<Partition> {
-    let configs = BrokerConfigs::new(Configs::new()).unwrap();
+    let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
     let mut config = partition_config(&configs, "t", &BTreeMap::new());
     config.log.segment_bytes = 400;
     config.log.cleanup_policy.compact = true;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use klamm_log::disk::{Disk, Fault, MemoryDisk, Operation};
 use klamm_log::meta_properties::MetaProperties;
-use klamm_metadata::config_def::{BrokerConfigs, Configs};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::known_replica::KnownReplica;
@@ -223,7 +222,7 @@ fn settle(store: &LogManager, image: &ClusterImage) {
 }
 
 fn open_all(store: &LogManager, indexes: Vec<PartitionIndex>) -> Vec<Arc<Partition>> {
-    let configs = BrokerConfigs::new(Configs::new()).unwrap();
+    let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
     let config = || partition_config(&configs, "t", &BTreeMap::new());
     let wanted = indexes.into_iter().map(|index| ("t".into(), TOPIC_ID, index, config()));
     store.open_all(wanted.collect()).into_iter().map(Result::unwrap).collect()
@@ -416,7 +415,7 @@ fn a_new_topic_does_not_take_the_place_of_one_that_the_metadata_never_knew() {
     let other = ClusterImage::default();
     store.judge_empty(TopicsSeen::default(), &other).unwrap();
     settle(&store, &other);
-    let configs = BrokerConfigs::new(Configs::new()).unwrap();
+    let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
     let id = Uuid::from_bytes([8; 16]);
     let open = |index| {
         let config = partition_config(&configs, "t", &BTreeMap::new());
@@ -444,7 +443,7 @@ fn new_replicas_stay_out_of_cordoned_directories_while_there_are_others() {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
     let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
     let store = LogManager::open(&disk, &config).unwrap();
-    let configs = BrokerConfigs::new(BTreeMap::new()).unwrap();
+    let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
     let place = |index| {
         let config = partition_config(&configs, "t", &BTreeMap::new());
         let wanted = vec![("t".into(), Uuid::from_bytes([7; 16]), index, config)];

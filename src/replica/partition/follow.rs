@@ -246,7 +246,7 @@ mod tests {
 
     use klamm_log::disk::{Disk, MemoryDisk};
     use klamm_log::log_reader::FetchSpec;
-    use klamm_metadata::config_def::{BrokerConfigs, Configs};
+    use klamm_metadata::config_def::Configs;
     use klamm_protocol::batch_builder::BatchBuilder;
     use klamm_protocol::{ErrorCode, Uuid};
     use klamm_replication::OffsetAndEpoch;
@@ -294,7 +294,7 @@ mod tests {
         let mut config = BrokerConfig::from_pairs([("node.id", id.to_string().as_str())]).unwrap();
         config.storage.log_dirs = vec![PathBuf::from("/data")];
         let store = LogManager::open(&disk, &config).unwrap();
-        let configs = BrokerConfigs::new(Configs::new()).unwrap();
+        let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
         let topic = partition_config(&configs, "t", &Configs::new());
         let opened = store.open_all(vec![("t".into(), TOPIC_ID, 0, topic)]);
         let partition = opened.into_iter().next().unwrap().unwrap();

@@ -48,7 +48,7 @@ impl ReplicaManager {
                 self.log_manager.prefer_recorded(&change.topic.name, change.index, directory);
             }
             let overrides = image.configs.of(&ConfigResource::topic(change.topic.name.clone()));
-            let config = partition_config(&broker.configs, &change.topic.name, overrides);
+            let config = partition_config(&broker, &change.topic.name, overrides);
             (change.topic.name.clone(), change.topic.id, change.index, config)
         });
         let wanted: Vec<_> = wanted.collect();

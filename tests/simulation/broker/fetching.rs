@@ -1,6 +1,6 @@
 //! Followers fetch, leaders serve: one fetch of a partition at a time.
 
-use super::{BACK_OFF_MS, Broker, POLL_MS};
+use super::{Broker, POLL_MS};
 use crate::batch::{PartitionBatch, PartitionId};
 use crate::disk::Disk;
 use crate::message::{Address, Message, ReplicaFetch, Sender};
@@ -9,16 +9,22 @@ use crate::node::NodeTimer;
 use crate::observation::Observation;
 use crate::scenario::CALL_TIMEOUT_MS;
 use klamm_protocol::ErrorCode;
-use klamm_replication::partition::{FetchedPartition, Follow};
+use klamm_replication::partition::{FetchOutcome, FetchedPartition, Follow};
 use std::rc::Rc;
 
 impl Broker {
     pub(crate) fn fetch(&mut self, id: PartitionId, disk: &Disk, step: &mut NodeStep<'_>) {
-        let broker_epoch = self.epoch.unwrap_or(-1);
+        let broker_epoch = self.broker_epoch();
         let (Some(replica), Some(partition)) = (self.replicas.get_mut(&id), disk.logs.get(id))
         else {
             return;
         };
+        // The clock may have gone slower than the timer.
+        let Some(due_ms) = self.schedule.due_ms(&id) else { return };
+        if due_ms > step.now_ms {
+            let again = NodeTimer::Fetch { partition: id, number: replica.latest_fetch };
+            return step.after(due_ms - step.now_ms, again);
+        }
         let Some((leader_id, fetch)) = replica.next_fetch(broker_epoch, partition, step.plant)
         else {
             return;
@@ -79,18 +85,27 @@ impl Broker {
             return;
         };
         let news = !batches.is_empty();
-        let again_ms = match replica.on_fetched(fetched, batches, partition, step) {
+        let follow = replica.on_fetched(fetched, batches, partition, step);
+        let outcome = match follow {
+            Follow::Append { .. } | Follow::TruncateTo(_) => FetchOutcome::Progressed,
+            Follow::BackOff => FetchOutcome::BackOff,
+            Follow::AwaitMetadata => FetchOutcome::AwaitMetadata,
+            Follow::FindLeaderRange | Follow::TruncateFullyAndStartAt(_) => {
+                panic!("{id}: node {} is outside the log of its leader: {fetched:?}", self.life.0)
+            }
+            Follow::Ignore => return,
+        };
+        self.schedule.on_outcome(id, fetched.current_leader_epoch, outcome, step.now_ms);
+        let again_ms = match follow {
             Follow::Append { .. } if news => {
                 self.request_sync(disk, step);
                 0
             }
-            Follow::TruncateTo(_) => 0,
             Follow::Append { .. } => POLL_MS,
-            Follow::BackOff => BACK_OFF_MS,
-            Follow::FindLeaderRange | Follow::TruncateFullyAndStartAt(_) => {
-                panic!("{id}: node {} is outside the log of its leader: {fetched:?}", self.life.0)
-            }
-            Follow::AwaitMetadata | Follow::Ignore => return,
+            _ => match self.schedule.due_ms(&id) {
+                Some(due_ms) => due_ms.saturating_sub(step.now_ms).max(0),
+                None => return,
+            },
         };
         if again_ms == 0 {
             return self.fetch(id, disk, step);

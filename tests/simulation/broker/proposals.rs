@@ -47,7 +47,12 @@ impl Broker {
         let call = self.next_call();
         let replica = self.replicas.get_mut(&id).expect("its leader proposes");
         replica.proposal = Some((call, proposal));
-        step.after(0, NodeTimer::SendProposal { partition: id, call });
+        // A driver with this mistake shows it only if a member restarts before the controller decides.
+        let delay_ms = match step.plant {
+            Plant::ProposalWithoutBrokerEpochs => step.random.between(0, LAG_MS),
+            _ => 0,
+        };
+        step.after(delay_ms, NodeTimer::SendProposal { partition: id, call });
     }
 
     /// A driver with a mistake treats its wish as the controller's word.
@@ -100,7 +105,7 @@ impl Broker {
         };
         let request = ControllerRequest::AlterPartition(AlterPartitionRequest {
             broker_id: self.life.0,
-            broker_epoch: self.epoch.unwrap_or(-1),
+            broker_epoch: self.broker_epoch(),
             topics: vec![TopicData { topic_id: topic.id, partitions: vec![data] }],
         });
         step.ask(Address::Node(controller), Message::Controller { call, request });

@@ -8,17 +8,12 @@ use klamm_metadata::image::partition::Partition;
 use klamm_protocol::ids::BrokerId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a broker names that does not know its epoch.
-const NAMELESS: i64 = -1;
-
 #[derive(Debug, Default)]
 pub(super) struct IsrMembers {
     /// The ISRs as they were committed last.
     isr: BTreeMap<PartitionId, Vec<BrokerId>>,
-    /// By which broker epochs leaders have counted fetches of a follower, and by which one they did last. A broker that
-    /// fetches before it has heard its epoch says -1, which a controller cannot tell from a life that has ended.
+    /// By which broker epochs leaders have counted fetches of a follower.
     fetched: BTreeSet<(PartitionId, BrokerId, i64)>,
-    latest: BTreeMap<(PartitionId, BrokerId), i64>,
 }
 
 impl IsrMembers {
@@ -33,8 +28,7 @@ impl IsrMembers {
             return Err(format!("{member} joins the ISR of {id} and is fenced"));
         };
         let epoch = broker.epoch;
-        let is_nameless = self.latest.get(&(id, member)) == Some(&NAMELESS);
-        match is_nameless || self.fetched.contains(&(id, member, epoch)) {
+        match self.fetched.contains(&(id, member, epoch)) {
             true => Ok(()),
             false => Err(format!("{member} joins the ISR of {id} before its life {epoch} fetches")),
         }
@@ -58,8 +52,12 @@ impl Invariant for IsrMembers {
         match seen {
             Observation::FetchCounted { partition, follower, broker_epoch } => {
                 self.fetched.insert((*partition, *follower, *broker_epoch));
-                self.latest.insert((*partition, *follower), *broker_epoch);
-                Ok(())
+                match broker_epoch {
+                    0.. => Ok(()),
+                    _ => Err(format!(
+                        "{follower} fetches {partition} and does not say in which life"
+                    )),
+                }
             }
             Observation::MetadataCommitted { batch, .. }
                 if batch.next_offset == committed.end() =>
