@@ -1,6 +1,6 @@
 //! House rules that a compiler does not check.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,71 @@ fn no_file_is_a_dumping_ground() {
         })
         .collect();
     assert!(named_badly.is_empty(), "put it on the noun that it is about: {named_badly:#?}");
+}
+
+/// The most methods of one type.
+const MAX_METHODS: usize = 55;
+/// The types that have more, with what they have. They may only become smaller.
+const LARGE_TYPES: [(&str, usize); 5] =
+    [("Controller", 96), ("Log", 73), ("LogManager", 99), ("Partition", 78), ("Quorum", 145)];
+
+/// The methods of each type of production code, over all its files: cutting a file does not make an object smaller.
+fn methods_of_types() -> BTreeMap<(PathBuf, String), usize> {
+    let mut counts = BTreeMap::new();
+    let roots = CRATES.iter().map(|name| root().join(name).join("src")).chain([root().join("src")]);
+    for source_root in roots {
+        for path in rust_files(&source_root) {
+            let source = read(&path);
+            let mut type_name = None;
+            for line in source.lines() {
+                if let Some(rest) = line.strip_prefix("impl") {
+                    type_name = inherent(rest);
+                } else if line.starts_with('}') {
+                    type_name = None;
+                } else if line.starts_with("    ")
+                    && !line.starts_with("     ")
+                    && is_function(line)
+                    && let Some(name) = &type_name
+                {
+                    *counts.entry((source_root.clone(), name.clone())).or_default() += 1;
+                }
+            }
+        }
+    }
+    counts
+}
+
+/// The type of an inherent impl, from what stands behind `impl`.
+fn inherent(rest: &str) -> Option<String> {
+    if rest.contains(" for ") {
+        return None;
+    }
+    let (_, name) = rest.split_once(' ')?;
+    let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+    Some(name[..end].to_owned())
+}
+
+fn is_function(line: &str) -> bool {
+    let before = line.trim_start().split("fn ").next().unwrap_or_default();
+    let is_modifier = |word: &str| {
+        matches!(word, "const" | "async") || word.starts_with("pub") || word.ends_with(')')
+    };
+    line.contains("fn ") && before.split_whitespace().all(is_modifier)
+}
+
+#[test]
+fn no_type_has_more_methods_than_one_can_know() {
+    let counts = methods_of_types();
+    let limit = |name: &str| {
+        LARGE_TYPES.iter().find(|(large, _)| *large == name).map_or(MAX_METHODS, |(_, has)| *has)
+    };
+    let too_large: Vec<_> =
+        counts.iter().filter(|((_, name), count)| **count > limit(name)).collect();
+    assert!(too_large.is_empty(), "these want to be several types: {too_large:#?}");
+    for (name, listed) in LARGE_TYPES {
+        let most = counts.iter().filter(|((_, of), _)| of == name).map(|(_, count)| *count).max();
+        assert_eq!(most, Some(listed), "{name} has become smaller: note it, so that it stays so");
+    }
 }
 
 #[test]
