@@ -67,7 +67,7 @@ pub(crate) async fn keep_registered(
                     REFUSED_PAUSE
                 }
                 Err(error) => {
-                    debug!("the controller is not registered: {error}");
+                    debug!("the registration of this controller failed and is retried: {error}");
                     CHECK_PAUSE
                 }
             },

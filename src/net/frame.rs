@@ -108,8 +108,8 @@ impl FrameReader {
         });
     }
 
-    /// Room for at least one more read: a pooled buffer for a new frame; for one under way twice
-    /// what has arrived, but no more than what is missing.
+    /// Reserves space for at least one read. A new frame gets a pooled buffer. The buffer of a larger frame grows to at
+    /// most twice what has arrived, and by no more than the frame still needs.
     fn make_room(&mut self) {
         if self.buffer.capacity() <= SMALL_FRAME_BYTES {
             let pooled = POOL.with_borrow_mut(Vec::pop);

@@ -158,7 +158,7 @@ impl Listener {
 
     fn resume_accepting(&mut self) {
         if self.paused {
-            info!("accepting on {} goes on", self.options.name);
+            info!("accepting on {} is resumed", self.options.name);
             self.paused = false;
         }
     }

@@ -170,7 +170,7 @@ fn on_partition_answered(
     };
     match &answer {
         Ok(committed) => {
-            info!(%topic, partition = index, "{topic}-{index}: the ISR is {:?}", committed.isr)
+            info!(%topic, partition = index, "{topic}-{index}: the controller committed the ISR {:?}", committed.isr)
         }
         Err(error) => {
             info!(%topic, partition = index, "{topic}-{index}: the controller refused to change the ISR ({:?}): {error}", proposal.change)

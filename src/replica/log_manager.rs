@@ -116,7 +116,7 @@ pub(crate) struct LogManager {
     owner: Owner,
     start: Start,
     cluster_id: ByteString,
-    /// Where each partition lies.
+    /// The directory of each partition, as an index of `slots`.
     places: Mutex<BTreeMap<TopicPartition, usize>>,
     /// Other directories in which a partition was found as well.
     doubles: Mutex<Vec<(TopicPartition, usize)>>,
@@ -163,7 +163,7 @@ impl LogManager {
         self.slots.iter().any(|slot| slot.directory.get().is_none())
     }
 
-    /// Whether a partition lies in one of the directories.
+    /// Whether any directory has a partition.
     pub(crate) fn has_partitions(&self) -> bool {
         !lock(&self.places).is_empty()
     }
@@ -255,13 +255,13 @@ impl LogManager {
         self.slots.iter().map(status).collect()
     }
 
-    /// Where a partition lies.
+    /// The path of the log directory that has a partition.
     pub(crate) fn directory_of(&self, topic: &ByteString, index: PartitionIndex) -> Option<&Path> {
         let place = lock(&self.places).get(&TopicPartition::new(topic.clone(), index)).copied()?;
         Some(self.path_at(place))
     }
 
-    /// The id of the directory that a partition lies in.
+    /// The id of the log directory that has a partition.
     pub(crate) fn directory_id_for(
         &self,
         topic: &ByteString,
@@ -281,8 +281,10 @@ impl LogManager {
         // The copy needs two descriptors, and does not go through `Disk`, which would close idle files itself.
         self.files.close_idle();
         match std::fs::copy(&damaged, &kept) {
-            Ok(_) => warn!("the damaged segment is kept as {}", kept.display()),
-            Err(failure) => error!("{} is not kept: {failure}", damaged.display()),
+            Ok(_) => warn!("a copy of the damaged segment is kept as {}", kept.display()),
+            Err(failure) => {
+                error!("the damaged segment {} cannot be copied: {failure}", damaged.display())
+            }
         }
     }
 }

@@ -463,7 +463,7 @@ async fn check_isrs(replicas: Arc<ReplicaManager>) {
         for partition in replicas.partitions.all().into_iter().filter(|p| p.is_leader()) {
             if let Some(proposal) = partition.check_isr(now_ms) {
                 let (topic, index) = (partition.topic(), partition.index());
-                info!(%topic, partition = index, "{topic}-{index}: {:?} of the ISR is proposed", proposal.change);
+                info!(%topic, partition = index, "{topic}-{index}: the ISR change {:?} is sent to the controller", proposal.change);
                 replicas.propose(&partition, proposal);
             }
         }

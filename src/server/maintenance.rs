@@ -113,7 +113,7 @@ fn remove_deleted(replicas: &ReplicaManager) {
     replicas.log_manager.remove_deleted(now_ms);
     for partition in replicas.partitions.all() {
         if let Ok(Err(failure)) = partition.with_log(|log| log.remove_deleted_files(now_ms)) {
-            error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: {failure}", partition.topic(), partition.index());
+            error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: the deletion of old files failed: {failure}", partition.topic(), partition.index());
         }
     }
 }

@@ -100,7 +100,10 @@ impl LogManager {
     pub(super) fn end_at(&self, key: &TopicPartition, place: usize) -> Option<LogEnd> {
         let end = self.read_end(key, place);
         end.inspect_err(|failure| {
-            error!("{} cannot be compared: {failure}", self.dir_of(key, place).display());
+            error!(
+                "the end of the log in {} cannot be read: {failure}",
+                self.dir_of(key, place).display()
+            );
         })
         .ok()
     }

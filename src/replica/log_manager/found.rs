@@ -62,7 +62,9 @@ impl LogManager {
                     of.extend(self.topic_id_at(place, &name));
                     lock(&self.deleted).push((0, place, name));
                 }
-                DirKind::Stray => warn!("{} is left alone", path.join(name).display()),
+                DirKind::Stray => {
+                    warn!("{} is a stray log: it is kept and not used", path.join(name).display())
+                }
             }
         }
         lock(&directory.checkpoints).set_found(logs, &deleted);
@@ -163,10 +165,10 @@ impl LogManager {
     ) {
         match self.mark(place, topic, *index, DirKind::Stray) {
             Ok(name) => {
-                warn!(%topic, partition = index, "{topic}-{index} is kept as {name}: {reason}")
+                warn!(%topic, partition = index, "the log of {topic}-{index} is renamed to {name} and not used: {reason}")
             }
             Err(failure) => {
-                error!(%topic, partition = index, "{topic}-{index} cannot be set aside: {failure}")
+                error!(%topic, partition = index, "the log of {topic}-{index} cannot be renamed to -stray: {failure}")
             }
         }
     }

@@ -99,7 +99,7 @@ impl LogManager {
                 Err(LogError::InconsistentTopicId { found, .. }) if self.has_seen(found) => {
                     let marked = self.mark(place, &topic, index, DirKind::Stray);
                     let marked = marked.map_err(|error| failed(error.into()))?;
-                    warn!(%topic, partition = index, "{topic}-{index} of a deleted topic is kept as {marked}");
+                    warn!(%topic, partition = index, "the log of {topic}-{index} is of a deleted topic and renamed to {marked}");
                 }
                 Err(LogError::InconsistentTopicId { .. }) => {
                     let key = TopicPartition::new(topic.clone(), index);
@@ -112,10 +112,10 @@ impl LogManager {
         let directory = self.at(place);
         if let Some(truncated) = log.report().truncated {
             warn!(
-                %topic, partition = index, "{topic}-{index}: the damaged end was cut off at offset {} ({} bytes{})",
+                %topic, partition = index, "{topic}-{index}: recovery truncated the damaged end of the log at offset {} ({} bytes{})",
                 truncated.offset,
                 truncated.bytes,
-                if truncated.below_recovery_point { ", though they had been synced" } else { "" }
+                if truncated.below_recovery_point { ", though they had been flushed" } else { "" }
             );
         }
         // Records that recovery has kept count as appended from now on, also for acknowledgements: flush them before

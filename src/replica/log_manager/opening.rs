@@ -115,7 +115,10 @@ impl LogManager {
             match entered {
                 // As in Kafka the node starts without a failed data directory, but not without the metadata log.
                 Err(StoreError::Log(LogError::Disk(failure))) if place != self.metadata_place => {
-                    error!("{} is out of use: {failure}", slot.path.display());
+                    error!(
+                        "the log directory {} failed and is not used: {failure}",
+                        slot.path.display()
+                    );
                 }
                 entered => entered?,
             }
@@ -149,8 +152,9 @@ impl LogManager {
         recorded.filter(|id| !directory_id::is_reserved(*id) && !self.has(*id)).collect()
     }
 
-    /// Decides about the directories that were empty at the start, by what the local metadata log says: new ones are
-    /// formatted, what may be a missing disk's place is left alone, and of one that was emptied the replicas have vanished.
+    /// Decides by the local metadata log about the directories that were empty at the start. New directories are
+    /// formatted. A directory that may be the mount point of a missing disk is not used. A directory that was emptied
+    /// has lost its replicas.
     pub(crate) fn judge_empty(
         &self,
         seen: TopicsSeen,
@@ -168,7 +172,7 @@ impl LogManager {
             if self.start == Start::GoOn && missed.is_empty() {
                 match self.take_into_use(slot, true) {
                     Err(StoreError::Log(LogError::Disk(failure))) => {
-                        error!("{path} is out of use: {failure}");
+                        error!("the log directory {path} failed and is not used: {failure}");
                     }
                     entered => entered?,
                 }

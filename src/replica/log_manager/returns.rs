@@ -94,10 +94,10 @@ impl LogManager {
         let marked = PartitionDirName::marked(topic, index, DirKind::Stray, unique);
         match log.rename_dir(&self.path_at(from).join(&marked)) {
             Ok(()) => {
-                warn!(%topic, partition = index, "{topic}-{index} is kept as {marked}: a log with its records is back")
+                warn!(%topic, partition = index, "the log of {topic}-{index} is renamed to {marked} and not used: a log with its records is back")
             }
             Err(failure) => {
-                error!(%topic, partition = index, "{topic}-{index} cannot be set aside: {failure}")
+                error!(%topic, partition = index, "the log of {topic}-{index} cannot be renamed to -stray: {failure}")
             }
         }
     }

@@ -47,7 +47,10 @@ impl Survey {
             let looked_at = look_at(disk, &path, is_for_metadata);
             let (contents, has_metadata_log, properties) = match looked_at {
                 Err(LogError::Disk(failure)) if !is_for_metadata => {
-                    error!("{} is out of use: {failure}", path.display());
+                    error!(
+                        "the log directory {} cannot be read and is not used: {failure}",
+                        path.display()
+                    );
                     (Contents::Unreadable, false, None)
                 }
                 looked_at => looked_at?,
