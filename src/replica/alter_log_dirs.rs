@@ -1,5 +1,5 @@
-//! ReplicaAlterLogDirs of replicas between the log directories of this broker (KIP-113, KIP-858; Kafka's `ReplicaAlterLogDirsManager`
-//! and `ReplicaAlterLogDirsThread`): the moves under way, and the one task that advances them in turn.
+//! Moves replicas between the log directories of this broker (KIP-113, KIP-858; Kafka's `ReplicaAlterLogDirsManager` and
+//! `ReplicaAlterLogDirsThread`): the moves under way, and the one task that advances them in turn.
 //!
 //! A move copies the log until the copy has caught up, reports the new directory to the controller
 //! (AssignReplicasToDirs), and replaces the log with the copy only after the metadata has the new directory: if that

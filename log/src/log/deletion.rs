@@ -191,7 +191,8 @@ impl Log {
         self.mark_deleted_segments(now_ms)
     }
 
-    /// Schedules a segment that is no longer part of the log for deletion; [`Self::mark_deleted_segments`] marks its files.
+    /// Schedules a segment that is no longer part of the log for deletion. [`Self::mark_deleted_segments`] marks its
+    /// files.
     pub(super) fn schedule_deletion(&mut self, segment: Arc<Segment>) {
         self.flush.unseal(&segment);
         segment.set_synced();
