@@ -1,4 +1,4 @@
-//! The APIs: the table of what is served, a file for each, and how a request reaches the node that answers it.
+//! The APIs: the table, one handler file for each, and the forwarding of requests to the active controller.
 
 pub(crate) mod authorized_operations;
 pub mod compatibility;

@@ -2,8 +2,8 @@
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Runs `work` on the blocking pool and waits for it. A panic in it goes on in the caller: it costs what a panic of the caller
-/// costs.
+/// Runs `work` on the blocking pool and waits for it. A panic in it continues in the caller, with the effect of a panic
+/// of the caller.
 pub(crate) async fn run<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

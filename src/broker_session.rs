@@ -1,5 +1,5 @@
-//! This process as a registered broker: its incarnation, the epoch of its registration, and for how long the controller has
-//! confirmed it (KIP-631, Kafka's `BrokerLifecycleManager`).
+//! The session of this process as a registered broker: its incarnation, its broker epoch, and its lease (KIP-631,
+//! Kafka's `BrokerLifecycleManager`).
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -13,25 +13,25 @@ use crate::{clock, random};
 /// The session of this broker with its cluster. Handlers, replicas and heartbeats share it.
 #[derive(Debug)]
 pub(crate) struct BrokerSession {
-    /// Of this process: another start registers with another one.
+    /// Of this process: every start has a new one.
     pub(crate) incarnation_id: Uuid,
     /// `broker.session.timeout.ms`
     session_timeout_ms: i64,
-    /// Whether a leader that the controller has not confirmed for a session stops acknowledging
-    /// (`failover.leader.lease.enable`; not where this node is its whole cluster).
+    /// Whether a leader stops acknowledging when the controller has not answered a heartbeat for a session timeout
+    /// (`failover.leader.lease.enable`; false if this node is the whole cluster).
     has_lease: bool,
     /// -1 before the registration.
     broker_epoch: AtomicI64,
-    /// Until when the controller has confirmed this broker, by the steady clock.
+    /// The end of the lease, by the steady clock.
     lease_until_ms: AtomicI64,
-    /// Wakes the heartbeats: the next one has something new to report.
+    /// Triggers a heartbeat, which has something new to report.
     pub(crate) heartbeat_due: Notify,
-    /// Cancelled when the node cannot go on.
+    /// Cancelled when the node must stop.
     pub(crate) failed: CancellationToken,
 }
 
 impl BrokerSession {
-    /// The session of a process that is not registered yet. `failed` is cancelled when the node cannot go on.
+    /// The session of a process that is not registered yet. `failed` is cancelled when the node must stop.
     pub(crate) fn new(config: &BrokerConfig, failed: CancellationToken) -> Self {
         Self {
             incarnation_id: random::uuid(),
@@ -60,7 +60,7 @@ impl BrokerSession {
         self.broker_epoch.store(epoch, Ordering::Release);
     }
 
-    /// The controller has confirmed this broker by its answer to a heartbeat that was sent at `sent_ms`.
+    /// The controller has answered a heartbeat that was sent at `sent_ms`: renews the lease.
     pub(crate) fn renew_lease(&self, sent_ms: i64) {
         if self.has_lease {
             let until_ms = sent_ms.saturating_add(self.session_timeout_ms);
@@ -68,14 +68,14 @@ impl BrokerSession {
         }
     }
 
-    /// Whether this broker may acknowledge alone what it leads. Without an answer of the controller for
-    /// `broker.session.timeout.ms` another broker may lead by now, and what only this one holds would be lost.
+    /// Whether the controller has answered a heartbeat within `broker.session.timeout.ms`. Without an answer another
+    /// broker may lead by now, and records that only this one has would be lost.
     pub(crate) fn has_valid_lease(&self) -> bool {
         let until_ms = self.lease_until_ms.load(Ordering::Acquire);
         until_ms == i64::MAX || clock::now_ms() < until_ms
     }
 
-    /// When a session began that would end now, in ms of the steady clock: a broker that was heard from since then is alive.
+    /// The start of a session that would end now, in ms of the steady clock: a broker with a fetch since then is alive.
     pub(crate) fn session_start_ms(&self) -> i64 {
         clock::now_ms().saturating_sub(self.session_timeout_ms)
     }

@@ -1,5 +1,4 @@
-//! The command line: arguments, and what a command prints. Everything that a command does lives
-//! elsewhere.
+//! The command line: arguments, and the output of commands. The work of a command is done in other modules.
 //!
 //! `main` runs the broker itself; every other command is done when [`execute`] returns.
 
@@ -85,7 +84,7 @@ fn parse_override(text: &str) -> Result<(String, String), OverrideError> {
 #[error("write KEY=VALUE, as in --override num.partitions=3")]
 struct OverrideError;
 
-/// What is left to do after the arguments are read.
+/// The work that remains after the arguments are read.
 #[derive(Debug)]
 pub enum Execution {
     /// The command is done.
@@ -107,7 +106,7 @@ impl std::fmt::Debug for Console<'_> {
 }
 
 impl Console<'_> {
-    /// Prints to the error stream. Where that is closed there is nobody left to tell.
+    /// Prints to the error stream. A failure is ignored: there is no other place to report it.
     pub fn complain(&mut self, message: impl std::fmt::Display) {
         drop(writeln!(self.err, "klamm: {message}"));
     }
@@ -146,8 +145,7 @@ fn serve(sources: &Sources, log_format: LogFormat, console: &mut Console<'_>) ->
     }
 }
 
-/// Sets up logging as flags and environment say, and logs what there is to say about the
-/// configuration.
+/// Sets up logging by flags and environment, and logs the advice about the configuration.
 pub fn start_logging(log_format: LogFormat, advice: &[Advice]) -> Result<Log, LoggingError> {
     let levels = LogLevels::from_variables(|name| std::env::var(name).ok())?;
     let log = logging::init(log_format, &levels)?;
@@ -157,7 +155,7 @@ pub fn start_logging(log_format: LogFormat, advice: &[Advice]) -> Result<Log, Lo
     Ok(log)
 }
 
-/// Help and the version are answers, everything else is a mistake of the caller.
+/// Help and the version go to the output, everything else is a usage error.
 fn print_usage(refusal: &clap::Error, console: &mut Console<'_>) -> ExitStatus {
     let text = refusal.to_string();
     if refusal.use_stderr() {
@@ -168,7 +166,7 @@ fn print_usage(refusal: &clap::Error, console: &mut Console<'_>) -> ExitStatus {
     }
 }
 
-/// Prints a command's answer. An answer that nobody receives is a failure.
+/// Prints a command's output. If it cannot be written, the command fails.
 fn print(console: &mut Console<'_>, text: &str) -> ExitStatus {
     match console.out.write_all(text.as_bytes()).and_then(|()| console.out.flush()) {
         Ok(()) => ExitStatus::Ok,

@@ -1,10 +1,10 @@
 //! Time, read at the edge and passed inwards.
 //!
-//! The wall clock stamps what is stored or sent. The steady clock is for everything that waits: sessions,
-//! timeouts, elections, delays. It begins at the wall clock and follows it, but when somebody sets that
-//! clock the steady one only runs a little faster or slower until both agree: it never goes back, and no
-//! session of ten seconds ends after eight. The retention clock judges the age of what is stored before
-//! it is deleted: the wall clock, with a step ahead believed late ([`trusted`]).
+//! The wall clock is for timestamps that are stored or sent. The steady clock is for everything that waits: sessions,
+//! timeouts, elections, delays. It starts at the wall clock and follows it, but after a step of the wall clock it only
+//! runs a little faster or slower until both agree: it never goes back, and no session of ten seconds ends after eight.
+//! The retention clock is for the age of stored data before its deletion: the wall clock, with a step ahead trusted
+//! late ([`trusted`]).
 
 mod trusted;
 
@@ -16,24 +16,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use klamm_protocol::time::Now;
 use tracing::{info, warn};
 
-use self::trusted::{PATIENCE, Step, Trusted};
+use self::trusted::{Step, TRUST_AFTER, Trusted};
 
-/// The steady clock makes up for a wall clock that was set with one part in this many of the time
-/// that passes.
+/// After a step of the wall clock the steady clock runs faster or slower by one part in this many.
 const SLEW: i64 = 10;
-/// Written every minute while a node runs, by Klamm and by Apache Kafka.
+/// Files that a running node writes every minute, in Klamm and in Apache Kafka.
 const WRITTEN_WHILE_RUNNING: [&str; 3] = [
     "recovery-point-offset-checkpoint",
     "log-start-offset-checkpoint",
     "replication-offset-checkpoint",
 ];
 
-/// Written by formatting.
+/// The file that formatting writes.
 const WRITTEN_BEFORE: &str = "meta.properties";
-/// A clock that is ahead by less needs no note: a start believes more than that.
-const DISBELIEF_TO_KEEP_MS: i64 = 60_000;
+/// A distrusted step shorter than this is not kept for the next start, which trusts more than that.
+const UNTRUSTED_TO_KEEP_MS: i64 = 60_000;
 
-/// The last reading of the clocks that do not just follow the wall clock.
+/// The last reading of the steady and the retention clock.
 static LAST: Mutex<Option<Reading>> = Mutex::new(None);
 
 #[derive(Debug, Clone, Copy)]
@@ -43,13 +42,13 @@ struct Reading {
     trusted: Trusted,
 }
 
-/// Milliseconds since the Unix epoch by the wall clock, which may be set at any time: for the
-/// timestamps of what is stored or sent.
+/// Milliseconds since the Unix epoch by the wall clock, which may be set at any time: for timestamps that are stored or
+/// sent.
 pub(crate) fn wall_ms() -> i64 {
     wall_micros() / 1_000
 }
 
-/// Milliseconds since the Unix epoch by the steady clock: for whatever waits.
+/// Milliseconds since the Unix epoch by the steady clock: for everything that waits.
 pub(crate) fn now_ms() -> i64 {
     now().steady_ms
 }
@@ -79,7 +78,7 @@ pub(crate) fn now() -> Now {
     *last = Some(reading);
     drop(last);
     if let Some(step) = step {
-        tell(step, reading.trusted);
+        log_step(step, reading.trusted);
     }
     Now {
         steady_ms: reading.steady_micros / 1_000,
@@ -88,18 +87,18 @@ pub(crate) fn now() -> Now {
     }
 }
 
-/// What a time of the steady clock is by the wall clock, for answers that have it.
+/// Converts a time of the steady clock to the wall clock, for answers that carry it.
 pub(crate) fn as_wall_ms(steady_ms: i64) -> i64 {
     let now = now();
     steady_ms.saturating_add(now.wall_ms - now.steady_ms)
 }
 
-/// Takes up the time at which a node last ran on these directories, before anything is judged by its age:
-/// after more than an hour without one, the clock may have been set meanwhile.
+/// Reads when a node last ran on these directories, before any data is deleted by age: if that is more than an hour
+/// ago, the wall clock may have been set wrong since.
 pub(crate) fn resume(log_dirs: &[PathBuf]) {
     let (read_at, wall) = (Instant::now(), wall_micros());
     let trusted = Trusted::new(wall, last_seen(log_dirs).map(in_micros));
-    let skipped = trusted.disbelieved();
+    let skipped = trusted.untrusted();
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let steady_micros = last.map_or(wall, |last| last.steady_micros);
     *last = Some(Reading { read_at, steady_micros, trusted });
@@ -109,28 +108,28 @@ pub(crate) fn resume(log_dirs: &[PathBuf]) {
             "by its clock this node did not run for {}; if that is not so, set the clock right within \
              {}: nothing that is stored is deleted for its age before",
             span(skipped),
-            span(in_micros(PATIENCE))
+            span(in_micros(TRUST_AFTER))
         );
     }
 }
 
-/// When a node last ran on these directories, by the clock that it trusted.
+/// The time at which a node last ran on these directories, by its retention clock.
 fn last_seen(log_dirs: &[PathBuf]) -> Option<Duration> {
     let newest = |names: &[&str]| {
         let files = log_dirs.iter().flat_map(|dir| names.iter().map(|name| dir.join(name)));
         let modified = files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok());
         modified.filter_map(|at| at.duration_since(UNIX_EPOCH).ok()).max()
     };
-    // What was formatted and not left in order has not run for a minute.
+    // A directory without these files was formatted, and no node has run on it for a minute.
     newest(&WRITTEN_WHILE_RUNNING).or_else(|| newest(&[WRITTEN_BEFORE]))
 }
 
-/// Has the next start know the time that is trusted now, after the checkpoints of a log directory were written: a clock
-/// that is not believed has stamped them, and must not be believed because of that.
+/// After the checkpoints of a log directory are written, sets their modification time to the trusted time: otherwise
+/// the next start would trust the wall clock that has stamped them.
 pub(crate) fn on_checkpoints_written(log_dir: &Path) {
     let now = now();
     let Ok(trusted_ms) = u64::try_from(now.retention_ms) else { return };
-    if now.wall_ms - now.retention_ms > DISBELIEF_TO_KEEP_MS
+    if now.wall_ms - now.retention_ms > UNTRUSTED_TO_KEEP_MS
         && let Err(failure) = stamp(log_dir, Duration::from_millis(trusted_ms))
     {
         warn!(
@@ -148,34 +147,34 @@ fn stamp(log_dir: &Path, since_epoch: Duration) -> std::io::Result<()> {
     })
 }
 
-/// Tells the operator of a clock that was set, once for each time.
-fn tell(step: Step, trusted: Trusted) {
+/// Logs each step of the wall clock once.
+fn log_step(step: Step, trusted: Trusted) {
     match step {
         Step::Set { by } if by < 0 => warn!(
             "the wall clock was set back by {}: timeouts are not affected; what is stored is stamped with \
              the earlier time and is kept for longer",
             span(-by)
         ),
-        Step::Set { by } if trusted.disbelieved() > 0 => warn!(
+        Step::Set { by } if trusted.untrusted() > 0 => warn!(
             "the wall clock was set ahead by {}: timeouts are not affected; records, offsets and producer \
              ids are not deleted for the days that it skipped until it has stayed so for {}. If the clock \
              is wrong, set it right before",
             span(by),
-            span(in_micros(PATIENCE))
+            span(in_micros(TRUST_AFTER))
         ),
         Step::Set { by } => info!("the wall clock was set ahead by {}, as before", span(by)),
-        Step::Believed { by } => warn!(
+        Step::Accepted { by } => warn!(
             "the wall clock has been ahead by {} for {}: from now on the age of records, offsets and \
              producer ids is judged by it",
             span(by),
-            span(in_micros(PATIENCE))
+            span(in_micros(TRUST_AFTER))
         ),
     }
 }
 
-/// A length of time in the units that matter.
+/// A duration in readable units.
 fn span(micros: i64) -> String {
-    // The clocks are read one after the other: what is meant is the nearest second.
+    // The clocks are read one after the other, so the duration is rounded to the nearest second.
     let seconds = (micros + 500_000) / 1_000_000;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours) {
@@ -185,7 +184,7 @@ fn span(micros: i64) -> String {
     }
 }
 
-/// The steady clock `elapsed` after it read `last`, when the wall clock reads `wall`.
+/// The steady clock, when `elapsed` has passed since it read `last` and the wall clock reads `wall`.
 fn advanced(last: i64, elapsed: i64, wall: i64) -> i64 {
     let unset = last + elapsed;
     let most = elapsed / SLEW;

@@ -1,8 +1,8 @@
-//! The configuration of a node: defaults < file < environment < flags, all 360 of Kafka's keys,
-//! each value with where it comes from, and the typed parts that the broker's parts take.
+//! The configuration of a node: defaults < file < environment < flags, all 360 of Kafka's keys, the origin of each
+//! value, and the typed parts for the parts of the broker.
 //!
-//! Invariants: what is built here has passed every check, so nothing later fails for a bad value;
-//! an error says where the value was set; nothing here opens a socket or writes a file.
+//! Invariants: a configuration has passed every check, so no later step fails because of an invalid value; an error
+//! names the origin of the value; no code here opens a socket or writes a file.
 
 use std::path::{Path, PathBuf};
 
@@ -59,14 +59,14 @@ pub struct BrokerConfig {
     pub lifecycle: LifecycleConfig,
     pub groups: GroupsConfig,
     pub transactions: TransactionsConfig,
-    /// The cluster id that an empty data directory gets; `None` makes one up.
+    /// The cluster id for an empty data directory; `None` generates one.
     pub cluster_id: Option<String>,
     /// All keys as text, for DescribeConfigs and for topics' defaults. The dynamic layers are
     /// empty until the cluster image fills them.
     pub configs: BrokerConfigs,
 }
 
-/// Where a configuration is read from.
+/// The sources of a configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     pub file: Option<PathBuf>,
@@ -75,17 +75,17 @@ pub struct Sources {
     pub overrides: Vec<(String, String)>,
 }
 
-/// A configuration, and what led to it.
+/// A configuration, with its settings and advice.
 #[derive(Debug)]
 pub struct Loaded {
     pub config: BrokerConfig,
     pub settings: Settings,
     pub advice: Vec<Advice>,
-    /// Keys that ask for protection which is not there. None where a node is to start.
+    /// Keys that demand security features that Klamm does not have. Empty if the node may start.
     pub unprotected: Vec<Unprotected>,
 }
 
-/// Why there is no configuration.
+/// Why the configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {}: {source}", path.display())]
@@ -100,7 +100,7 @@ pub enum ConfigError {
     Roles { source: RoleError, origins: Vec<(String, Origin)> },
     #[error("{source}{}", set_at(.origins))]
     CrossCheck { source: CrossCheckError, origins: Vec<(String, Origin)> },
-    /// Keys ask for protection that is not there; so may listeners.
+    /// Keys, and possibly listeners, demand security features that Klamm does not have.
     #[error("{}{}", join_lines(.keys), .listeners.as_ref().map(|error| format!("\n{error}")).unwrap_or_default())]
     Unprotected { keys: Vec<Unprotected>, listeners: Option<Box<Self>> },
     #[error("{}", join_lines(.0))]
@@ -110,20 +110,21 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Whether the listeners ask for what is not there, or cannot be what keys of security make of them.
+    /// Whether the listeners demand a security protocol that Klamm does not have, or are invalid because of security
+    /// keys.
     fn is_of_protection(&self) -> bool {
         matches!(self, Self::Listeners { .. })
     }
 }
 
-/// A value that its key does not accept.
+/// A value that is invalid for its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{origin}: {}{}", .written.as_ref().map_or_else(|| .source.to_string(), |written| without_value(.key, written)), default_hint(.key))]
 pub struct BadValue {
     pub key: String,
     pub origin: Origin,
     pub source: ConfigValueError,
-    /// What stands in the place of a value that a provider gave. Such a value may be a secret.
+    /// The placeholder of a value from a config provider. Such a value may be a secret.
     pub written: Option<String>,
 }
 
@@ -162,7 +163,7 @@ impl Loaded {
         Err(ConfigError::Unprotected { keys: loaded.unprotected, listeners: None })
     }
 
-    /// As [`Self::from_sources`], but what asks for protection that is not there is only listed.
+    /// As [`Self::from_sources`], but demands for missing security features are only listed.
     pub fn to_look_at(sources: &Sources) -> Result<Self, ConfigError> {
         let loaded = Self::read(sources)?;
         let config = &loaded.config;
@@ -190,7 +191,7 @@ impl Loaded {
         unprotected.extend(protection::unprotected_by_jvm(&sources.environment.variables));
         let given = Given {
             file: sources.file.is_some(),
-            // KAFKA_HOME and the like are everywhere and configure nothing.
+            // KAFKA_HOME and similar variables are common and set no key.
             environment: sources
                 .environment
                 .settings
@@ -211,7 +212,7 @@ impl Loaded {
     }
 }
 
-/// What is bound at the start and stays for the life of the process; the other parts are made from the values in force.
+/// The parts that are fixed until the process ends; the other parts are built from the values in force.
 struct Fixed {
     node_id: BrokerId,
     roles: ProcessRoles,
@@ -221,8 +222,7 @@ struct Fixed {
 }
 
 impl BrokerConfig {
-    /// A configuration from key-value pairs alone, for programs that run a broker inside
-    /// themselves: no file and no environment is read.
+    /// A configuration from key-value pairs only, for programs that embed a broker: no file and no environment is read.
     ///
     /// ```
     /// use klamm::config::BrokerConfig;
@@ -241,12 +241,12 @@ impl BrokerConfig {
         Loaded::from_sources(&sources).map(|loaded| loaded.config)
     }
 
-    /// Whether the configuration knows of no other node: an empty directory is then a new cluster of one.
+    /// Whether the configuration names no other node: an empty directory then becomes a new cluster of one node.
     pub(crate) fn is_alone(&self) -> bool {
         self.roles.broker && self.is_only_controller()
     }
 
-    /// Whether this is a controller, and the configuration knows of no other.
+    /// Whether this is a controller, and the configuration names no other one.
     pub(crate) fn is_only_controller(&self) -> bool {
         let members = &self.quorum_members;
         let own = |server: &HostPort| {
@@ -304,7 +304,7 @@ impl BrokerConfig {
         }
     }
 
-    /// The same node with other values.
+    /// The same node with other configuration values.
     fn with_configs(&self, configs: BrokerConfigs) -> Self {
         let fixed = Fixed {
             node_id: self.node_id,
@@ -324,7 +324,7 @@ fn read_properties(path: &Path) -> Result<Vec<properties::Property>, ConfigError
         .map_err(|source| ConfigError::Properties { path: path.to_owned(), source })
 }
 
-/// Parses every value, and reports all that are bad and not only the first.
+/// Parses every value, and reports all invalid ones and not only the first.
 fn parse_settings(settings: &Settings) -> Result<BrokerConfigs, ConfigError> {
     let bad: Vec<BadValue> = settings
         .iter()

@@ -1,8 +1,8 @@
 //! The group coordinators of this broker: one for each partition of `__consumer_offsets` that it
 //! leads.
 //!
-//! Finds the coordinator of a group, and starts and ends coordinators as leadership moves. Decides
-//! nothing: that is `klamm_coordinator`'s. (Kafka: `GroupCoordinatorService`, `CoordinatorRuntime`)
+//! Finds the coordinator of a group, and starts and ends coordinators as leadership moves. Decisions are made in
+//! `klamm_coordinator`. (Kafka: `GroupCoordinatorService`, `CoordinatorRuntime`)
 
 mod answer;
 mod driver;
@@ -22,7 +22,7 @@ use klamm_protocol::messages::list_groups_response::ListedGroup;
 use tokio::runtime::Handle;
 use tracing::error;
 
-pub(crate) use self::answer::Pending;
+pub(crate) use self::answer::PendingAnswer;
 use self::driver::{Coordinator, Settings};
 use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::config::{BrokerConfig, GroupsConfig};
@@ -75,8 +75,8 @@ impl GroupCoordinators {
         }
     }
 
-    /// Begins to coordinate, and stops, as the partitions of `__consumer_offsets` move. Loading goes on
-    /// in the background. The partitions have already taken their roles.
+    /// Starts and ends coordinators as the leaderships of `__consumer_offsets` move. Loading runs in the background.
+    /// The partitions have already taken their roles.
     pub(crate) fn on_published(&self, delta: &ImageDelta, _image: &ClusterImage) {
         if delta.deleted_topics.iter().any(|topic| topic.name == CONSUMER_OFFSETS) {
             self.end_all();
@@ -95,7 +95,7 @@ impl GroupCoordinators {
 
     fn begin(&self, change: &PartitionDelta) {
         let Some(partition) = self.replicas.partitions.get(change.topic.id, change.index) else {
-            // The reason has been said. Once it is open it comes here again.
+            // The reason has been logged. When the partition is open, this is called again.
             error!("{CONSUMER_OFFSETS}-{} is not open: its groups are not served", change.index);
             return;
         };
@@ -118,7 +118,7 @@ impl GroupCoordinators {
         ended.values().for_each(|coordinator| coordinator.end());
     }
 
-    /// Deletes the offsets of deleted topics, off the metadata thread.
+    /// Deletes the offsets of deleted topics, outside the publisher's thread.
     fn forget_topics(&self, delta: &ImageDelta) {
         let deleted = delta.deleted_topics.iter();
         let deleted: Arc<[DeletedTopic]> = deleted
@@ -164,15 +164,15 @@ impl GroupCoordinators {
         coordinators.get(&index).map(Arc::clone).ok_or(ErrorCode::NotCoordinator)
     }
 
-    /// Has the coordinator of a group decide on a request, at once; the answer may take longer.
+    /// Sends a request to the coordinator of its group, which decides at once; the answer may come later.
     pub(crate) fn send_request(
         &self,
         image: &ClusterImage,
         group_id: &str,
         event: impl FnOnce(&mut GroupShard, RequestToken, &mut Effects<GroupShard>),
-    ) -> Pending {
+    ) -> PendingAnswer {
         let coordinator = self.coordinator_of(image, group_id);
-        Pending(coordinator.and_then(|coordinator| coordinator.send_request(event)))
+        PendingAnswer(coordinator.and_then(|coordinator| coordinator.send_request(event)))
     }
 
     /// Like [`Self::send_request`], for requests in which an empty group id is invalid on every
@@ -182,14 +182,14 @@ impl GroupCoordinators {
         image: &ClusterImage,
         group_id: &str,
         event: impl FnOnce(&mut GroupShard, RequestToken, &mut Effects<GroupShard>),
-    ) -> Pending {
+    ) -> PendingAnswer {
         if group_id.is_empty() {
-            return Pending(Err(ErrorCode::InvalidGroupId));
+            return PendingAnswer(Err(ErrorCode::InvalidGroupId));
         }
         self.send_request(image, group_id, event)
     }
 
-    /// Has the coordinator of a group answer something that waits for nothing.
+    /// Runs an event of the coordinator of a group whose answer needs no wait.
     pub(crate) fn call<R>(
         &self,
         image: &ClusterImage,
@@ -201,14 +201,13 @@ impl GroupCoordinators {
 
     /// The groups of all coordinators of this broker.
     ///
-    /// # Errors
-    /// COORDINATOR_LOAD_IN_PROGRESS while any is loading: the list would not be whole.
+    /// # Errors COORDINATOR_LOAD_IN_PROGRESS while any is loading: the list would be incomplete.
     pub(crate) fn list(&self, filter: &ListFilter) -> Result<Vec<ListedGroup>, ErrorCode> {
         let mut groups = Vec::new();
         for coordinator in self.all() {
             match coordinator.call(|shard, _| shard.on_list_groups(filter)) {
                 Ok(listed) => groups.extend(listed),
-                // Whoever coordinates them now lists them.
+                // Another broker coordinates these groups now, and lists them.
                 Err(ErrorCode::NotCoordinator) => {}
                 Err(code) => return Err(code),
             }

@@ -2,9 +2,9 @@
 //!
 //! The binary is a thin shell around [`Broker`], which tests and other programs can start as well.
 //!
-//! The modules are rooms, and arrows between them point down this list only: `server`, `cli`, `api`, `coordinator`, `cluster`,
-//! `replica`, `controller`, `metadata_cache`, `security`, `net`, `broker_session`, `logging`, `config`, `owner`, `blocking`, and what all may use
-//! (`clock`, `random`). `tests/tidy.rs` holds the tree to it.
+//! The modules are rooms, and arrows between them point down this list only: `server`, `cli`, `api`, `coordinator`,
+//! `cluster`, `replica`, `controller`, `metadata_cache`, `security`, `net`, `broker_session`, `logging`, `config`,
+//! `owner`, `blocking`, and those that all may use (`clock`, `random`). `tests/tidy.rs` checks this.
 
 mod api;
 mod blocking;

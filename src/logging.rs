@@ -1,7 +1,7 @@
 //! Log lines: in the shape of Kafka's log4j2 layout, `[%d] %p %m (%c)`, or as JSON.
 //!
-//! The target of an event is the logger's name; give Kafka's where there is one. Control characters
-//! are escaped: what a client sends must not write log lines of its own. Times are UTC.
+//! The target of an event is the logger's name; use Kafka's name if there is one. Control characters are escaped, so
+//! that a client's input cannot forge log lines. Times are UTC.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,13 +23,13 @@ mod queue;
 
 use self::queue::LogQueue;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
     /// `[2026-11-21 07:54:12,001] INFO message (logger)`
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -59,8 +59,7 @@ const ROOT_VARIABLE: &str = "KAFKA_LOG4J_ROOT_LOGLEVEL";
 const LOGGERS_VARIABLE: &str = "KAFKA_LOG4J_LOGGERS";
 
 impl LogLevels {
-    /// Reads `KAFKA_LOG4J_ROOT_LOGLEVEL` (INFO where it is not set) and `KAFKA_LOG4J_LOGGERS`, a
-    /// list of `logger=LEVEL`.
+    /// Reads `KAFKA_LOG4J_ROOT_LOGLEVEL` (INFO if it is not set) and `KAFKA_LOG4J_LOGGERS`, a list of `logger=LEVEL`.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, LoggingError> {
         let set = |name| variable(name).filter(|text| !text.trim().is_empty());
         let root =
@@ -93,7 +92,7 @@ fn level(variable: &'static str, text: &str) -> Result<LevelFilter, LoggingError
         .ok_or_else(|| LoggingError::UnknownLevel { variable, level: text.to_owned() })
 }
 
-/// The level with this name of log4j.
+/// The level with this log4j name.
 fn level_of(name: &str) -> Option<LevelFilter> {
     match name {
         "OFF" => Some(LevelFilter::OFF),
@@ -106,7 +105,7 @@ fn level_of(name: &str) -> Option<LevelFilter> {
     }
 }
 
-/// How long the end of the process waits for whoever reads the log.
+/// How long the end of the process waits for the log to be written.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The log of a process.
@@ -114,7 +113,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 pub struct Log(LogQueue);
 
 impl Log {
-    /// To be called at the end: what was logged is written, unless nobody reads it.
+    /// Call this at the end of the process: waits until the log is written, `END_LIMIT` at most.
     pub fn finish(self) {
         self.0.finish(END_LIMIT);
     }
@@ -140,7 +139,7 @@ pub fn init(format: LogFormat, levels: &LogLevels) -> Result<Log, LoggingError> 
     Ok(Log(queue))
 }
 
-/// The line that tells of lines that are missing.
+/// The line that reports dropped lines.
 fn of_dropped(format: LogFormat, dropped: u64) -> String {
     let message = format!(
         "{dropped} lines of the log are missing here: standard output was not read in time"
@@ -180,11 +179,11 @@ where
     }
 }
 
-/// Fields that say what a line is about. Its message names them too, so that only the JSON form, which is filtered by
+/// Fields that identify the subject of a line. The message names them too, so only the JSON form, which is filtered by
 /// them, repeats them.
 const SUBJECTS: [&str; 5] = ["topic", "partition", "broker", "node", "epoch"];
 
-/// The fields of an event, as text; the message apart.
+/// The fields of an event as text, and its message.
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
@@ -304,7 +303,7 @@ fn write_json_string(out: &mut dyn fmt::Write, text: &str) -> fmt::Result {
     out.write_char('"')
 }
 
-/// A moment in UTC.
+/// A point in time in UTC.
 #[derive(Debug, PartialEq, Eq)]
 struct Time {
     year: u64,

@@ -1,4 +1,4 @@
-//! The cluster as this broker sees it: the newest published image.
+//! The newest published image of the cluster.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Deref for PublishedImage {
     }
 }
 
-/// Where the publisher puts images and everyone else takes them from.
+/// The publisher stores images here; all others read them.
 #[derive(Debug, Default)]
 pub(crate) struct MetadataCache {
     published: watch::Sender<Arc<PublishedImage>>,
@@ -40,7 +40,7 @@ impl MetadataCache {
         Arc::clone(&self.published.borrow())
     }
 
-    /// The newest image, to be watched.
+    /// A receiver that watches for new images.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<PublishedImage>> {
         self.published.subscribe()
     }

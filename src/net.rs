@@ -3,13 +3,13 @@
 //! A broken or hostile peer costs its own connection and nothing else. Every amount that a peer can
 //! drive has a limit with a name ([`limits`]).
 
+pub(crate) mod busy_poll;
 pub(crate) mod connection;
 pub(crate) mod connection_quotas;
 pub(crate) mod descriptors;
 mod frame;
 pub(crate) mod limits;
 pub(crate) mod listener;
-pub(crate) mod lookout;
 pub(crate) mod peer;
 pub(crate) mod response;
 mod sendfile;

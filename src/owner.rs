@@ -1,15 +1,15 @@
-//! What a panic costs. There is one policy (ARCHITECTURE.md, "Panics").
+//! The policy for panics (ARCHITECTURE.md, "Panics").
 //!
-//! A panic in a connection's task costs that connection. A panic of an owner stops the node: an owner is a task, a thread or
-//! the holder of a lock that changes state on which others rely, and what it leaves half-changed must not be served. The
-//! stop leaves no mark of a clean shutdown on what was half-changed; the next start recovers it from the disk.
+//! A panic in a connection's task closes that connection. A panic of an owner stops the node: an owner is a task, a
+//! thread or the holder of a lock that changes state on which others rely, and half-changed state must not be served. A
+//! log directory with half-changed state gets no mark of a clean shutdown, and the next start recovers its logs.
 
 use std::borrow::Cow;
 
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Stops the node if a panic drops it.
+/// Stops the node if it is dropped by a panic.
 #[derive(Debug)]
 pub(crate) struct OwnerGuard {
     what: Cow<'static, str>,
@@ -17,12 +17,12 @@ pub(crate) struct OwnerGuard {
 }
 
 impl OwnerGuard {
-    /// `what` names the owner in the log; `failed` is the node's `failed` of the node's `BrokerSession`.
+    /// `what` names the owner in the log; `failed` is the `failed` token of the node's `BrokerSession`.
     pub(crate) fn of(what: impl Into<Cow<'static, str>>, failed: &CancellationToken) -> Self {
         Self { what: what.into(), failed: failed.clone() }
     }
 
-    /// Runs a task that owns something.
+    /// Runs the task of an owner.
     pub(crate) async fn run(self, task: impl Future<Output = ()>) {
         task.await;
     }
@@ -36,7 +36,7 @@ impl Drop for OwnerGuard {
     }
 }
 
-/// An owner has panicked.
+/// Stops the node because an owner has panicked.
 pub(crate) fn stop_node(what: &str, failed: &CancellationToken) {
     if !failed.is_cancelled() {
         error!("{what} panicked, the node stops; the next start recovers what it has left on disk");

@@ -4,8 +4,7 @@ use klamm_protocol::Uuid;
 
 /// Random bytes.
 ///
-/// # Panics
-/// If the operating system has no randomness to give: nothing can be named then.
+/// # Panics If the operating system has no randomness: no unique id can be made then.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     let mut filled = 0;

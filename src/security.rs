@@ -1,3 +1,3 @@
-//! Who asks. Until there is authentication, everybody is `User:ANONYMOUS`.
+//! The principal of a request. Klamm has no authentication yet: every client is `User:ANONYMOUS`.
 
 pub(crate) mod principal;

@@ -1,10 +1,9 @@
 //! Consumer groups: one [`GroupShard`] for each partition of `__consumer_offsets`.
 //!
-//! A shard decides (`on_<event>`) and leaves what it decides in its effects; the runtime (see
-//! [`crate::runtime`]) appends, applies and replies. Committed offsets change only by records, the
-//! same way on a running coordinator and while loading. A classic group in memory is ahead of its
-//! last record: members and generations are decided first and stored with the leader's assignment,
-//! and what comes between two stored generations is volatile, as in Kafka.
+//! A shard decides (`on_<event>`) and puts its decisions into its effects; the runtime (see [`crate::runtime`])
+//! appends, applies and replies. Committed offsets change only by records, the same way on a running coordinator and
+//! while loading. A classic group in memory is ahead of its last record: members and generations are decided first and
+//! stored with the leader's assignment; changes between two stored generations are volatile, as in Kafka.
 
 mod classic;
 mod config;

@@ -1,20 +1,20 @@
 //! The runtime of a coordinator on one partition of an internal topic, from loading to unloading.
 //!
-//! It is generic over the [`Shard`], which decides, and over what the driver answers a request by
-//! (the waiter). The runtime appends the records of a decision, applies them, holds replies until
-//! the records are committed, runs timers, and gives up on writes that are overdue. It does no IO:
-//! the [`Driver`] appends and replies. (Kafka: `CoordinatorRuntime` and its `CoordinatorContext`)
+//! It is generic over the [`Shard`], which decides, and over the waiter, through which the driver answers a request.
+//! The runtime appends the records of a decision, applies them, holds replies until the records are committed, runs
+//! timers, and fails writes that are overdue. It does no IO: the [`Driver`] appends and replies. (Kafka:
+//! `CoordinatorRuntime` and its `CoordinatorContext`)
 //!
 //! How a driver runs it:
 //! 1. [`ShardLoader`] replays every record of the partition; its [`ActiveShard`] goes to
-//!    [`CoordinatorRuntime::on_loaded`]. The first `on_committed` follows: until the committed end
-//!    has reached the log end of the load, nothing that was read is shown.
-//! 2. Events are passed on as they come: requests, the committed end whenever it moves, time when
+//!    [`CoordinatorRuntime::on_loaded`]. The first `on_committed` follows: until the committed end has reached the log
+//!    end of the load, reads are not answered.
+//! 2. The driver passes events as they come: requests, the committed end whenever it moves, ticks when
 //!    [`CoordinatorRuntime::next_deadline_ms`] has come.
 //! 3. [`CoordinatorRuntime::unload`] answers every request that still waits.
 //!
-//! Invariants: every waiter is given back exactly once; the records of an event are appended, or
-//! refused, before the next event is decided.
+//! Invariants: every waiter is answered exactly once; the records of an event are appended, or refused, before the next
+//! event is decided.
 
 mod active;
 mod effects;
@@ -41,20 +41,19 @@ pub use self::shard::Shard;
 pub use self::timers::Timers;
 pub use self::write_failure::WriteFailure;
 
-/// What the runtime has done by its driver.
+/// The IO that the runtime does through its driver.
 pub trait Driver<S: Shard, W> {
     /// Appends the records to the partition as one batch: all of them, in order, or none. Returns
     /// the offset of the first one.
     ///
-    /// # Errors
-    /// Why the log refused them.
+    /// # Errors The log has refused them.
     fn append(&mut self, records: &[EncodedRecord]) -> Result<Offset, ErrorCode>;
 
     /// Sends the answer to a request.
     fn reply(&mut self, waiter: W, response: S::Response);
 }
 
-/// The coordinator of one partition. `W` is what a request is answered by.
+/// The coordinator of one partition. `W` is the waiter of a request.
 #[derive(Debug)]
 pub struct CoordinatorRuntime<S: Shard, W> {
     state: State<S, W>,
@@ -62,16 +61,16 @@ pub struct CoordinatorRuntime<S: Shard, W> {
 
 #[derive(Debug)]
 enum State<S: Shard, W> {
-    /// Events that no client waits for are kept until the shard is loaded.
+    /// Events for which no client waits are kept until the shard is loaded.
     Loading {
         deferred: Vec<Deferred<S>>,
     },
     Active(Box<ActiveShard<S, W>>),
-    /// The partition moved, or cannot be served.
+    /// Another broker leads the partition, or it cannot be served.
     Ended,
 }
 
-/// Something that a shard is told.
+/// An event of a shard for which no client waits.
 type Event<S> = dyn FnOnce(&mut S, &mut Effects<S>) + Send;
 
 /// An event that came while the partition was loading.
@@ -90,7 +89,7 @@ impl<S: Shard, W> CoordinatorRuntime<S, W> {
         Self { state: State::Loading { deferred: Vec::new() } }
     }
 
-    /// A coordinator that serves nobody.
+    /// A coordinator that answers every request with NOT_COORDINATOR.
     #[must_use]
     pub fn ended() -> Self {
         Self { state: State::Ended }
@@ -110,10 +109,9 @@ impl<S: Shard, W> CoordinatorRuntime<S, W> {
         }
     }
 
-    /// Has the shard decide on a request, at once. The reply may come with a later event.
+    /// Runs the event of a request at once. The reply may come with a later event.
     ///
-    /// # Errors
-    /// COORDINATOR_LOAD_IN_PROGRESS or NOT_COORDINATOR: the request was not looked at.
+    /// # Errors COORDINATOR_LOAD_IN_PROGRESS or NOT_COORDINATOR: the request was not processed.
     pub fn send_request(
         &mut self,
         waiter: W,
@@ -125,7 +123,7 @@ impl<S: Shard, W> CoordinatorRuntime<S, W> {
         Ok(())
     }
 
-    /// Has the shard answer something that waits for nothing.
+    /// Runs an event whose answer needs no wait.
     ///
     /// # Errors
     /// As [`Self::send_request`].
@@ -138,7 +136,7 @@ impl<S: Shard, W> CoordinatorRuntime<S, W> {
         Ok(self.active()?.on_event(event, now, driver))
     }
 
-    /// Tells the shard of something that no client waits for; while loading, it is told afterwards.
+    /// Runs an event for which no client waits; one that comes while loading runs afterwards.
     pub fn notify(
         &mut self,
         event: impl FnOnce(&mut S, &mut Effects<S>) + Send + 'static,
@@ -189,8 +187,8 @@ impl<S: Shard, W> CoordinatorRuntime<S, W> {
         }
     }
 
-    /// Time has passed. One call ends with the first records to append, so that what belongs
-    /// together is one batch; [`Self::next_deadline_ms`] then asks for another call at once.
+    /// Runs due timers. One call ends with the first records to append, so that the records of one event are one batch;
+    /// [`Self::next_deadline_ms`] then asks for another call at once.
     pub fn on_tick(&mut self, now: Now, driver: &mut impl Driver<S, W>) {
         if let State::Active(active) = &mut self.state {
             active.on_tick(now, driver);
@@ -207,13 +205,13 @@ impl<S: Shard, W> CoordinatorRuntime<S, W> {
 
 #[cfg(test)]
 impl<S: Shard, W> CoordinatorRuntime<S, W> {
-    /// The active shard, to look at.
+    /// The active shard.
     pub(crate) fn shard(&self) -> &S {
         let State::Active(active) = &self.state else { panic!("the coordinator is not active") };
         active.shard()
     }
 
-    /// The active shard, to change by hand.
+    /// The active shard, for tests that change it.
     pub(crate) fn shard_mut(&mut self) -> &mut S {
         self.active().expect("the coordinator is active").shard_mut()
     }

@@ -1,9 +1,9 @@
-//! Kafka's checkpoint files: a version, the number of entries, one entry a line.
+//! Kafka's checkpoint files: a version, the number of entries, one entry per line.
 //!
-//! Owns the two kinds there are: offsets of partitions (`recovery-point-offset-checkpoint`,
-//! `replication-offset-checkpoint`, `log-start-offset-checkpoint`, `cleaner-offset-checkpoint` in a log
-//! directory) and leader epochs (`leader-epoch-checkpoint` in a partition's). Files are replaced as a
-//! whole, so that a power cut leaves the old one or the new one.
+//! There are two kinds: offsets of partitions (`recovery-point-offset-checkpoint`, `replication-offset-checkpoint`,
+//! `log-start-offset-checkpoint`, `cleaner-offset-checkpoint` in a log directory) and leader epochs
+//! (`leader-epoch-checkpoint` in a partition's). Files are replaced atomically, so that a power cut leaves the old or
+//! the new one.
 
 use crate::disk::Disk;
 use crate::error::{FileProblem, LogError};
@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Offsets up to which everything is synced.
+/// Offsets below which all records are synced.
 pub const RECOVERY_POINT: &str = "recovery-point-offset-checkpoint";
 /// High watermarks.
 pub const HIGH_WATERMARK: &str = "replication-offset-checkpoint";
-/// First offsets, where DeleteRecords moved them into a segment.
+/// Log start offsets that DeleteRecords has moved into a segment.
 pub const LOG_START: &str = "log-start-offset-checkpoint";
 /// Offsets up to which the log cleaner has compacted.
 pub const CLEANER: &str = "cleaner-offset-checkpoint";
-/// Where leader epochs begin.
+/// The start offsets of leader epochs.
 pub const LEADER_EPOCH: &str = "leader-epoch-checkpoint";
 
 const VERSION: i64 = 0;
@@ -28,7 +28,7 @@ const VERSION: i64 = 0;
 /// Offsets by topic and partition.
 pub type PartitionOffsets = BTreeMap<(String, PartitionIndex), Offset>;
 
-/// Reads an offset checkpoint; an absent or empty file holds nothing.
+/// Reads an offset checkpoint; an absent or empty file has no entries.
 pub fn read_offsets(disk: &dyn Disk, path: &Path) -> Result<PartitionOffsets, LogError> {
     let parse = |line: &str| {
         let mut words = line.split_ascii_whitespace();
@@ -53,7 +53,7 @@ pub fn write_offsets(
     Ok(disk.write_atomically(path, text.as_bytes())?)
 }
 
-/// Reads a leader epoch checkpoint: epochs and the offsets where they begin, in the file's order.
+/// Reads a leader epoch checkpoint: epochs and their start offsets, in the file's order.
 pub fn read_epochs(disk: &dyn Disk, path: &Path) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
     let parse = |line: &str| {
         let (epoch, offset) = line.split_once(|c: char| c.is_ascii_whitespace())?;

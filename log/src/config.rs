@@ -1,9 +1,9 @@
-//! The topic configuration that a log acts on, with Kafka's names and defaults (`LogConfig`).
+//! The topic configuration that a log uses, with Kafka's names and defaults (`LogConfig`).
 
 use klamm_protocol::batch::TimestampType;
 use klamm_protocol::ids::Offset;
 
-/// What may be removed from the log (`cleanup.policy`). Both may be set, or neither.
+/// How old records are removed (`cleanup.policy`). Both may be set, or neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CleanupPolicy {
     pub delete: bool,
@@ -17,9 +17,9 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// `segment.ms`
     pub segment_ms: i64,
-    /// `segment.jitter.ms`: at most this is taken off `segment.ms`, at random per segment.
+    /// `segment.jitter.ms`: the maximum that is subtracted from `segment.ms`, at random per segment.
     pub segment_jitter_ms: i64,
-    /// `segment.index.bytes`: how large an index file may become before the segment rolls.
+    /// `segment.index.bytes`: the size of an index file at which the segment rolls.
     pub segment_index_bytes: u32,
     /// `index.interval.bytes`
     pub index_interval_bytes: u32,
@@ -43,7 +43,7 @@ pub struct LogConfig {
     pub flush_messages: i64,
     /// `flush.ms`: a flush is due after so many milliseconds.
     pub flush_ms: i64,
-    /// `flush.before.ack`: acknowledged means synced.
+    /// `flush.before.ack`: records are synced before they are acknowledged.
     pub flush_before_ack: bool,
     /// `producer.id.expiration.ms` (of the broker)
     pub producer_id_expiration_ms: i64,
@@ -93,7 +93,7 @@ impl LogConfig {
         self.segment_ms - mixed % self.segment_jitter_ms.min(self.segment_ms.max(1))
     }
 
-    /// How many entries an index of `entry_size` bytes may have.
+    /// The maximum number of entries of `entry_size` bytes in an index.
     pub(crate) fn index_entries(&self, entry_size: usize) -> usize {
         usize::try_from(self.segment_index_bytes).unwrap_or(usize::MAX) / entry_size
     }

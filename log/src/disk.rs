@@ -1,12 +1,11 @@
-//! The seam between the log engine and the operating system: everything the engine asks of a disk.
+//! The interface between the log engine and the operating system: all disk operations of the engine.
 //!
-//! Two implementations: [`RealDisk`] over the operating system, and [`MemoryDisk`], which loses
-//! and tears unsynced writes on a simulated power cut. Nothing else in this crate may touch
-//! `std::fs`. Calls block.
+//! Two implementations: [`RealDisk`] over the operating system, and [`MemoryDisk`], which loses and tears unsynced
+//! writes on a simulated power cut. No other code in this crate may use `std::fs`. Calls block.
 //!
-//! Durability, as both implementations understand it: file contents (and its length) are durable
-//! after [`DiskFile::sync_data`]; that a name exists, changed or vanished is durable after
-//! [`Disk::sync_dir`] on its directory. Neither implies the other.
+//! Durability in both implementations: the contents and the length of a file are durable after [`DiskFile::sync_data`];
+//! the creation, change or removal of a name is durable after [`Disk::sync_dir`] on its directory. Neither implies the
+//! other.
 
 mod memory;
 mod real;
@@ -23,24 +22,24 @@ use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// How [`Disk::open`] treats a file that is or is not there.
+/// How [`Disk::open`] treats an existing or missing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
     /// It must exist; it is opened for reading only.
     Read,
     /// It must exist; it is opened for reading and writing.
     Write,
-    /// It is created when absent, and opened for reading and writing.
+    /// It is created if absent, and opened for reading and writing.
     Create,
-    /// It is created when absent and emptied when present.
+    /// It is created if absent and emptied if present.
     Truncate,
 }
 
-/// What was being done when the disk refused.
+/// The operation that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Open,
-    /// An open that makes the file.
+    /// An open that creates the file.
     Create,
     Read,
     Write,
@@ -77,7 +76,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A refusal of the operating system, with what was tried and where.
+/// An error of the operating system, with the operation and the path.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {} failed: {source}", path.display())]
 pub struct DiskError {
@@ -87,20 +86,20 @@ pub struct DiskError {
 }
 
 impl DiskError {
-    /// Wraps an [`io::Error`] with its circumstances; made for `map_err`.
+    /// Adds operation and path to an [`io::Error`]; for `map_err`.
     pub fn during(operation: Operation, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self { operation, path, source }
     }
 
-    /// The file or directory is not there.
+    /// The file or directory does not exist.
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// How far the failure reaches. A failed sync takes the directory out of use whatever its reason, also for lack of
-    /// space (delayed allocation): the pages that it did not write may be gone, and a second one would report success.
-    /// That a file or directory could not be *opened* to be synced is no failed sync.
+    /// What the failure affects. A failed sync takes the directory offline for every reason, also for lack of space
+    /// (delayed allocation): the pages that it did not write may be lost, and a second sync would report success. If a
+    /// file or directory cannot be *opened* to be synced, that is not a failed sync.
     pub fn severity(&self) -> Severity {
         if self.is_locked() {
             Severity::Node
@@ -114,12 +113,12 @@ impl DiskError {
         }
     }
 
-    /// Trying again later may succeed, and nothing is lost.
+    /// A later retry may succeed, and no data is lost.
     pub fn passes(&self) -> bool {
         self.severity() == Severity::Passes
     }
 
-    /// The volume or the quota is full: the data already there is intact.
+    /// The volume or the quota is full; stored data is intact.
     pub fn is_no_space(&self) -> bool {
         matches!(
             self.source.kind(),
@@ -127,31 +126,31 @@ impl DiskError {
         )
     }
 
-    /// The process (EMFILE) or the machine (ENFILE) has no file descriptor left. Says nothing
-    /// about the disk, and must never take a log directory offline.
+    /// The process (EMFILE) or the machine (ENFILE) has no file descriptor left. This is no failure of the disk, and
+    /// must never take a log directory offline.
     pub fn is_out_of_file_descriptors(&self) -> bool {
         let code = self.source.raw_os_error();
         code == Some(rustix::io::Errno::MFILE.raw_os_error())
             || code == Some(rustix::io::Errno::NFILE.raw_os_error())
     }
 
-    /// The kernel has no memory for what it was asked (ENOMEM).
+    /// The kernel has no memory for the operation (ENOMEM).
     pub fn is_out_of_memory(&self) -> bool {
         self.source.kind() == io::ErrorKind::OutOfMemory
     }
 
-    /// What should have been durable is not.
+    /// A sync failed.
     pub fn is_sync(&self) -> bool {
         matches!(self.operation, Operation::Sync | Operation::SyncDir)
     }
 
-    /// Somebody else holds the lock ([`Disk::lock`]).
+    /// Another process holds the lock ([`Disk::lock`]).
     pub fn is_locked(&self) -> bool {
         self.operation == Operation::Lock && self.source.kind() == io::ErrorKind::WouldBlock
     }
 }
 
-/// What a directory holds.
+/// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirEntry {
     /// The last component of the path. Names that are not UTF-8 are left out: Kafka never writes one.
@@ -169,13 +168,13 @@ pub struct DiskSpace {
 /// An exclusive lock on a file; released on drop.
 pub trait DiskLock: Send + Sync + fmt::Debug {}
 
-/// A directory, open to be synced: nothing but the disk itself can refuse that any more.
+/// A directory that is open for a sync, which now only a failure of the disk can prevent.
 pub trait DiskDir: Send + Sync + fmt::Debug {
     /// Makes the names in the directory durable. Never retry after an error.
     fn sync(&self) -> Result<(), DiskError>;
 }
 
-/// An open file. Positional only: it has no cursor, so that readers never disturb the writer.
+/// An open file. All access is positional: it has no cursor, so that readers never disturb the writer.
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Writes all of `slices`, one after the other, at `position`.
     ///
@@ -185,11 +184,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Reads into `buffer` from `position`; returns fewer bytes only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<usize, DiskError>;
 
-    /// Makes contents and length durable. After an error the unsynced contents are undefined,
-    /// and a later success proves nothing: never retry.
+    /// Makes contents and length durable. After an error the unsynced contents are undefined, and a later success does
+    /// not make them durable: never retry.
     fn sync_data(&self) -> Result<(), DiskError>;
 
-    /// Cuts or extends (with zeros) to `size` bytes.
+    /// Truncates or extends (with zeros) to `size` bytes.
     fn set_size(&self, size: u64) -> Result<(), DiskError>;
 
     /// The length in bytes.
@@ -198,7 +197,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Time of the last write, in milliseconds since the Unix epoch.
     fn modified_ms(&self) -> Result<i64, DiskError>;
 
-    /// The descriptor for `sendfile`, when there is one.
+    /// The descriptor for `sendfile`, if there is one.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }
 
@@ -217,23 +216,24 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Removes a directory and everything in it.
     fn remove_dir_all(&self, path: &Path) -> Result<(), DiskError>;
 
-    /// Opens a directory to be synced: before its names are changed, where the change must not be left undone for
-    /// lack of a file descriptor.
+    /// Opens a directory for a later sync. Call it before changing names if the sync must not fail for lack of a file
+    /// descriptor.
     fn open_dir(&self, path: &Path) -> Result<Box<dyn DiskDir>, DiskError>;
 
     fn sync_dir(&self, path: &Path) -> Result<(), DiskError> {
         self.open_dir(path)?.sync()
     }
 
-    /// What the directory holds, sorted by name.
+    /// The entries of the directory, sorted by name.
     fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError>;
 
     fn exists(&self, path: &Path) -> Result<bool, DiskError>;
 
-    /// The path without links, `.` and `..`: two names of one directory have the same. What is not there keeps its name.
+    /// The path without links, `.` and `..`: the same for two names of one directory. Components that do not exist keep
+    /// their names.
     fn canonical(&self, path: &Path) -> Result<PathBuf, DiskError>;
 
-    /// Takes the exclusive lock of a file, created when absent, without waiting.
+    /// Takes the exclusive lock of a file, which is created if absent, without waiting.
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, DiskError>;
 
     fn space(&self, path: &Path) -> Result<DiskSpace, DiskError>;
@@ -252,7 +252,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
         Ok(contents)
     }
 
-    /// Replaces a file as a whole: after a power cut it has the old contents or the new ones.
+    /// Replaces a file atomically: after a power cut it has the old or the new contents.
     ///
     /// Writes `<path>.tmp`, syncs it, renames it and syncs the directory, like Kafka's
     /// `CheckpointFile` (and the directory sync, which that class leaves out).
@@ -263,21 +263,21 @@ pub trait Disk: Send + Sync + fmt::Debug {
         let directory = self.open_dir(parent(path))?;
         let written = self.write_synced(&temporary, contents);
         if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
-            // Half a file takes space that is lacking. That it stays does no harm: the next try empties it.
+            // A partial file takes space that is lacking. If its removal fails, the next attempt overwrites it.
             drop(self.remove_file(&temporary));
             return Err(error);
         }
         directory.sync()
     }
 
-    /// Writes a file in place and syncs its contents, not its name.
+    /// Writes a file in place and syncs its contents, but not its name.
     fn write_synced(&self, path: &Path, contents: &[u8]) -> Result<(), DiskError> {
         let file = self.open(path, OpenMode::Truncate)?;
         file.write_all_at(&mut [IoSlice::new(contents)], 0)?;
         file.sync_data()
     }
 
-    /// Removes a file; one that is not there is no error. True when it was there.
+    /// Removes a file if it exists; returns whether it did.
     fn remove_file_if_exists(&self, path: &Path) -> Result<bool, DiskError> {
         match self.remove_file(path) {
             Ok(()) => Ok(true),
@@ -287,7 +287,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     }
 }
 
-/// The path without `.` and `..`, by its name alone.
+/// The path without `.` and `..`, without access to the disk.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {

@@ -1,17 +1,17 @@
-//! Why the log refused. Three families: the storage failed ([`LogError`]), the append is not
-//! acceptable ([`AppendError`]), the read is not possible ([`ReadError`]).
+//! The errors of the log: the storage failed ([`LogError`]), an append is refused ([`AppendError`]), a read is not
+//! possible ([`ReadError`]).
 
 use crate::disk::DiskError;
 use klamm_protocol::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use klamm_protocol::{ErrorCode, Uuid};
 use std::path::PathBuf;
 
-/// A failure of the storage below the log, or of what is stored there.
+/// A failure of the storage below the log, or of the stored files.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// A previous failure took the directory offline: nothing in it can be used any more.
+    /// A previous failure has taken the directory offline: no file in it is used any more.
     #[error("log directory {} is offline since {cause}", dir.display())]
     Offline { dir: PathBuf, cause: String },
     #[error(
@@ -32,21 +32,21 @@ pub enum LogError {
     Locked { path: PathBuf },
 }
 
-/// How far a failure of the storage reaches (`docs/decisions/0009`).
+/// What a failure of the storage affects (`docs/decisions/0009`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Space, file descriptors or memory are lacking. What is stored is intact, the operation has changed
-    /// nothing or is finished by the next one, and it is tried again.
+    /// Space, file descriptors or memory are lacking. Stored data is intact. The operation has changed nothing, or the
+    /// next operation finishes it; it is retried.
     Passes,
     /// The files of one partition cannot be used as they are.
     Partition,
-    /// Nothing in the log directory can be trusted to be written: it is out of use for the life of the process.
+    /// Writes to the log directory cannot be trusted: it is offline until the process ends.
     Directory,
     /// The process cannot use the directory at all and must not start.
     Node,
 }
 
-/// What is wrong with a small text file.
+/// Why a small text file cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileProblem {
     #[error("the file is not text")]
@@ -62,8 +62,8 @@ pub enum FileProblem {
 }
 
 impl LogError {
-    /// How far the failure reaches. Everybody who meets one asks here; nobody has a rule of their own. No
-    /// wildcard arm: a new failure must choose.
+    /// What the failure affects. Only this function decides it, for all callers. No wildcard arm: a new failure must
+    /// choose.
     pub fn severity(&self) -> Severity {
         match self {
             Self::Disk(error) => error.severity(),
@@ -73,17 +73,17 @@ impl LogError {
         }
     }
 
-    /// Trying again later may succeed, and nothing is lost.
+    /// A later retry may succeed, and no data is lost.
     pub fn passes(&self) -> bool {
         self.severity() == Severity::Passes
     }
 
-    /// The log directory is out of use, because of this failure or of one before.
+    /// The log directory is offline, because of this failure or of an earlier one.
     pub fn is_offline(&self) -> bool {
         self.severity() == Severity::Directory
     }
 
-    /// What a client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Disk(_) | Self::Offline { .. } | Self::Malformed { .. } | Self::Locked { .. } => {
@@ -94,7 +94,7 @@ impl LogError {
     }
 }
 
-/// Why records were not appended. Nothing of them was.
+/// Why records were not appended. None of them was.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     #[error(transparent)]
@@ -132,7 +132,7 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// What the client is told. No wildcard arm: a new failure must choose its code here.
+    /// The error code for the client. No wildcard arm: a new failure must choose its code here.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Storage(error) => error.code(),
@@ -154,7 +154,7 @@ impl AppendError {
 }
 
 impl AppendError {
-    /// How far a failure of the storage reaches; `None` where the records were refused.
+    /// What a failure of the storage affects; `None` if the records were refused.
     pub fn severity(&self) -> Option<Severity> {
         match self {
             Self::Storage(error) => Some(error.severity()),
@@ -178,26 +178,26 @@ impl From<DiskError> for AppendError {
     }
 }
 
-/// Why nothing could be read.
+/// Why records could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error(transparent)]
     Storage(#[from] LogError),
     #[error("offset {offset} is not between {log_start} and {log_end}")]
     OffsetOutOfRange { offset: Offset, log_start: Offset, log_end: Offset },
-    /// Retention removed the segment between taking the view and reading it.
+    /// Retention has removed the segment after the view was taken.
     #[error("the segment at {segment} was deleted")]
     SegmentDeleted { segment: Offset },
-    /// The log was truncated under the view: take a new one and try again.
+    /// The log was truncated after the view was taken: take a new one and retry.
     #[error("the log was truncated while it was read")]
     Truncated,
-    /// The bytes at `position` are not a record batch: the disk damaged them.
+    /// The bytes at `position` are not a valid record batch: the disk has damaged them.
     #[error("the segment at {segment} is corrupt at byte {position}")]
     Corrupt { segment: Offset, position: u64 },
 }
 
 impl ReadError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Storage(error) => error.code(),
@@ -211,7 +211,7 @@ impl ReadError {
 }
 
 impl ReadError {
-    /// How far a failure of the storage reaches; `None` where there is nothing to be read.
+    /// What a failure of the storage affects; `None` if the requested records do not exist.
     pub fn severity(&self) -> Option<Severity> {
         match self {
             Self::Storage(error) => Some(error.severity()),

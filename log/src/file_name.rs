@@ -2,14 +2,14 @@
 
 use klamm_protocol::ids::Offset;
 
-/// Appended to a file that is to be removed after `file.delete.delay.ms`.
+/// The suffix of a file that will be removed after `file.delete.delay.ms`.
 pub const DELETED_SUFFIX: &str = ".deleted";
-/// Appended by the log cleaner to a segment that it is writing.
+/// The suffix of a segment that the log cleaner is writing.
 pub const CLEANED_SUFFIX: &str = ".cleaned";
-/// Appended by the log cleaner to a finished segment that is about to replace older ones.
+/// The suffix of a finished segment of the log cleaner that will replace older ones.
 pub const SWAP_SUFFIX: &str = ".swap";
 
-/// What a file with an offset in its name holds.
+/// The kind of a file with an offset in its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileKind {
     Log,
@@ -20,10 +20,10 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The files that make up a segment, its records first.
+    /// The files of a segment, the records first.
     pub const OF_A_SEGMENT: [Self; 4] =
         [Self::Log, Self::OffsetIndex, Self::TimeIndex, Self::TxnIndex];
-    /// What is derived from the records of a segment.
+    /// The files that are derived from the records of a segment.
     pub const INDEXES: [Self; 3] = [Self::OffsetIndex, Self::TimeIndex, Self::TxnIndex];
 
     pub fn suffix(self) -> &'static str {
@@ -41,7 +41,7 @@ impl FileKind {
         format!("{offset:020}{}", self.suffix())
     }
 
-    /// Reads a file name back; `None` for names with further suffixes and for other files.
+    /// Parses a file name; `None` for names with further suffixes and for other files.
     pub fn parse(name: &str) -> Option<(Self, Offset)> {
         let (digits, suffix) = name.split_at_checked(name.find('.')?)?;
         let offset = parse_offset(digits)?;
@@ -50,7 +50,7 @@ impl FileKind {
     }
 }
 
-/// The offset that a file name begins with, whatever follows the first dot.
+/// The offset at the beginning of a file name, before the first dot.
 pub fn offset_of(name: &str) -> Option<Offset> {
     parse_offset(name.split_once('.')?.0)
 }

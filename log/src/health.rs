@@ -1,12 +1,11 @@
-//! Whether a log directory can still be trusted. The first disk failure takes it offline for the life
-//! of the process (KIP-112); a failed sync above all, because a second one would report success for
-//! pages that are lost.
+//! The health of a log directory. The first disk failure takes it offline until the process ends (KIP-112); above all a
+//! failed sync, because a second one would report success for pages that are lost.
 
 use crate::error::{AppendError, LogError, ReadError, Severity};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The state of one log directory, shared by everything that lives in it.
+/// The state of one log directory, shared by all logs in it.
 #[derive(Debug)]
 pub struct LogDirHealth {
     dir: PathBuf,
@@ -23,12 +22,12 @@ impl LogDirHealth {
         &self.dir
     }
 
-    /// What took the directory offline, if anything did.
+    /// The failure that has taken the directory offline, if any.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 
-    /// An error once the directory is offline.
+    /// Returns an error if the directory is offline.
     pub fn check(&self) -> Result<(), LogError> {
         match self.failure() {
             None => Ok(()),
@@ -38,7 +37,7 @@ impl LogDirHealth {
         }
     }
 
-    /// Passes an outcome through, and takes the directory offline if it is a disk failure.
+    /// Returns the outcome, and takes the directory offline if it is a disk failure.
     pub fn observe<T, E: StorageCause>(&self, outcome: Result<T, E>) -> Result<T, E> {
         if let Err(error) = &outcome
             && let Some(cause) = error.storage_cause()
@@ -107,7 +106,7 @@ mod tests {
             health.observe(failed(Operation::Write, errno.into())).unwrap_err();
         }
         assert!(health.check().is_ok());
-        // What a sync could not write for lack of space is lost all the same.
+        // Pages that a sync could not write for lack of space are lost too.
         health.observe(failed(Operation::Sync, Errno::NOSPC.into())).unwrap_err();
         assert!(health.check().is_err());
     }

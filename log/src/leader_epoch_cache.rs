@@ -1,15 +1,15 @@
-//! Where each leader epoch begins in a log (Kafka's `LeaderEpochFileCache`, KIP-101 and KIP-279).
+//! The start offset of each leader epoch in a log (Kafka's `LeaderEpochFileCache`, KIP-101 and KIP-279).
 //!
-//! Invariant: epochs and start offsets both rise strictly. Written to `leader-epoch-checkpoint` by the
-//! log; a lost entry is found again in the batch headers above the recovery point.
+//! Invariant: epochs and start offsets both rise strictly. The log writes it to `leader-epoch-checkpoint`; recovery
+//! restores a lost entry from the batch headers above the recovery point.
 
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 
-/// Stands for no epoch (`RecordBatch.NO_PARTITION_LEADER_EPOCH`).
+/// "No epoch" (`RecordBatch.NO_PARTITION_LEADER_EPOCH`).
 const NO_EPOCH: LeaderEpoch = -1;
 
-/// An epoch and an offset that belongs to it: its first one, or its end.
+/// An epoch and one of its offsets: the start or the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochOffset {
     pub epoch: LeaderEpoch,
@@ -23,7 +23,7 @@ pub struct LeaderEpochCache {
 }
 
 impl LeaderEpochCache {
-    /// From the entries of a file, conflicts resolved in favour of later entries.
+    /// A cache from the entries of a file; in a conflict the later entry wins.
     pub fn from_entries(entries: impl IntoIterator<Item = (LeaderEpoch, Offset)>) -> Self {
         let mut cache = Self::default();
         for (epoch, offset) in entries {
@@ -32,7 +32,7 @@ impl LeaderEpochCache {
         cache
     }
 
-    /// Epochs with their first offsets, oldest first.
+    /// The epochs with their start offsets, oldest first.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (LeaderEpoch, Offset)> {
         self.starts.iter().map(|(epoch, offset)| (*epoch, *offset))
     }
@@ -50,8 +50,8 @@ impl LeaderEpochCache {
         Some(EpochOffset { epoch: *epoch, offset: *offset })
     }
 
-    /// Notes that `epoch` begins at `offset`; true when that is news. Entries that contradict it (a
-    /// later epoch, or one that begins later) are dropped: the newest word counts.
+    /// Adds `epoch` with its start `offset`; returns whether that is a change. Contradicting entries (a later epoch, or
+    /// one that begins later) are dropped.
     pub fn assign(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
         assert!(epoch >= 0 && offset >= 0, "epochs and offsets are not negative");
         let is_news =
@@ -63,8 +63,8 @@ impl LeaderEpochCache {
         is_news
     }
 
-    /// Where an epoch ends: the largest known epoch not above `requested`, and the first offset of the
-    /// epoch after it, or the log end. `None`: nothing is known, the epoch is -1 or newer than all.
+    /// The end offset of an epoch: the largest known epoch not above `requested`, and the start offset of the next
+    /// epoch, or the log end. `None` if no epoch is known, or `requested` is -1 or newer than all.
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> Option<EpochOffset> {
         let latest = self.latest()?;
         if requested == NO_EPOCH || requested > latest.epoch {
@@ -75,7 +75,7 @@ impl LeaderEpochCache {
         }
         let mut after = self.starts.range(requested + 1..);
         let (_, end) = after.next().expect("the latest epoch is above the requested one");
-        // An epoch older than all: its records are gone, and the log begins with the next one.
+        // The epoch is older than all known ones: its records are deleted, and it ends at the first known start.
         let floor = self.starts.range(..=requested).next_back();
         let epoch = floor.map_or(requested, |(epoch, _)| *epoch);
         Some(EpochOffset { epoch, offset: *end })
@@ -87,14 +87,14 @@ impl LeaderEpochCache {
         below.by_ref().last().map(|(epoch, _)| epoch)
     }
 
-    /// Drops the epochs that begin at or above the new log end; true when there were any.
+    /// Drops the epochs that begin at or above the new log end; returns whether there were any.
     pub fn truncate_from_end(&mut self, log_end: Offset) -> bool {
         let before = self.starts.len();
         self.starts.retain(|_, start| *start < log_end);
         self.starts.len() != before
     }
 
-    /// The log now begins at `log_start`: the epoch that holds it begins there. True on a change.
+    /// The log now begins at `log_start`: the epoch of that offset begins there. Returns whether that is a change.
     pub fn truncate_from_start(&mut self, log_start: Offset) -> bool {
         let Some(epoch) = self.epoch_of(log_start) else { return false };
         let before = self.clone();

@@ -1,5 +1,5 @@
-//! The log engine: segments, indexes, producer state, recovery, in Apache Kafka's file formats.
-//! Blocking std files behind the `Disk` seam; no tokio.
+//! The log engine: segments, indexes, producer state, recovery, in Apache Kafka's file formats. Blocking std files
+//! behind the `Disk` trait; no tokio.
 
 pub mod checkpoint;
 pub mod config;

@@ -1,11 +1,11 @@
 //! One log: the owner of a partition's segments, producer state and leader epochs.
 //!
-//! `&mut self` belongs to one owner at a time; readers get a [`LogView`], which needs no lock.
+//! One owner at a time has `&mut self`; readers get a [`LogView`], which needs no lock.
 //!
-//! Invariants: there is at least one segment, and only the last is appended to. `log_start` <=
-//! `high_watermark` <= `log_end`, and `flushed` <= `log_end`. An append is either wholly part of the log
-//! or not at all. After a disk failure every operation fails: the directory is offline. After an error that passes
-//! (`Severity::Passes`) the operation has changed nothing, or the next one finishes it first.
+//! Invariants: there is at least one segment, and only the last is appended to. `log_start` <= `high_watermark` <=
+//! `log_end`, and `flushed` <= `log_end`. An append is part of the log as a whole or not at all. After a disk failure
+//! every operation fails, because the directory is offline. After a retriable error (`Severity::Passes`) the operation
+//! has changed nothing, or the next one finishes it first.
 
 mod append;
 mod deletion;
@@ -30,7 +30,7 @@ use crate::open_files::OpenFiles;
 use crate::producer_state::ProducerState;
 use crate::recovery::{self, Recovered};
 use crate::segment::{PartitionHome, Segment};
-use deletion::Graveyard;
+use deletion::PendingDeletion;
 use flush::FlushState;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use truncate::Truncation;
 
-/// What the logs of one directory share.
+/// The storage that all logs of one directory share.
 #[derive(Debug, Clone)]
 pub struct LogStorage {
     pub disk: Arc<dyn Disk>,
@@ -48,44 +48,44 @@ pub struct LogStorage {
 }
 
 impl LogStorage {
-    /// Every open on the disk makes room by closing idle ones of `files`.
+    /// Opens on the disk close idle `files` if no descriptor is left.
     pub fn new(disk: Arc<dyn Disk>, files: Arc<OpenFiles>, health: Arc<LogDirHealth>) -> Self {
         Self { disk: RoomyDisk::over(disk, Arc::clone(&files)), files, health }
     }
 }
 
-/// What is known of a log before it is opened.
+/// The options for opening a log.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
     pub config: LogConfig,
-    /// From `recovery-point-offset-checkpoint`; 0 when there is none.
+    /// From `recovery-point-offset-checkpoint`; 0 if there is no entry.
     pub recovery_point: Offset,
-    /// From `log-start-offset-checkpoint`; 0 when there is none.
+    /// From `log-start-offset-checkpoint`; 0 if there is no entry.
     pub log_start: Offset,
-    /// `.kafka_cleanshutdown` was there: nothing needs to be verified.
+    /// `.kafka_cleanshutdown` existed: the segments need no recovery.
     pub clean_shutdown: bool,
-    /// Written to `partition.metadata`, or compared with it. `None` takes what is there.
+    /// Written to `partition.metadata`, or compared with it. `None` accepts any id.
     pub topic_id: Option<Uuid>,
     /// By the steady clock.
     pub now_ms: i64,
 }
 
-/// What opening a log had to repair.
+/// The repairs when a log was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
-    /// Segments whose records were read and checked.
+    /// The number of segments whose records were read and checked.
     pub segments_recovered: usize,
-    /// Where the log was cut because what followed was no valid batch, and how many bytes were cut.
+    /// The truncation at the first invalid batch, if there was one.
     pub truncated: Option<Truncated>,
 }
 
-/// A damaged end that was cut off.
+/// A damaged end of a log that was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated {
-    /// The first offset that is gone.
+    /// The first removed offset.
     pub offset: Offset,
     pub bytes: u64,
-    /// Offsets that had been synced are among them: the disk damaged them.
+    /// Synced records are among them: the disk has damaged them.
     pub below_recovery_point: bool,
 }
 
@@ -110,22 +110,21 @@ pub struct Log {
     high_watermark: Offset,
     producers: ProducerState,
     epochs: Arc<LeaderEpochCache>,
-    /// Offsets of the producer snapshots on disk, or about to be.
+    /// The offsets of the producer snapshots on disk, or about to be written.
     snapshots: BTreeSet<Offset>,
     /// The index files of the active segment are from an earlier run: the first append removes them.
     stale_index_files: bool,
     flush: FlushState,
-    graveyard: Graveyard,
-    /// What the files have not followed yet.
+    pending_deletion: PendingDeletion,
+    /// A truncation that is not finished in the files yet.
     truncation: Option<Truncation>,
-    /// The name that the directory is to have back.
+    /// The name that the directory must get back.
     misplaced: Option<PathBuf>,
     report: RecoveryReport,
 }
 
 impl Log {
-    /// Opens the log in a partition's directory, which is created when absent, and repairs what an
-    /// unclean shutdown left behind.
+    /// Opens the log in a partition's directory, which is created if absent, and recovers it after an unclean shutdown.
     pub fn open(storage: &LogStorage, dir: &Path, options: LogOptions) -> Result<Self, LogError> {
         storage.health.check()?;
         let home = PartitionHome::new(
@@ -169,7 +168,7 @@ impl Log {
             snapshots: recovered.snapshots,
             stale_index_files: recovered.stale_index_files,
             flush: FlushState::new(flushed, recovered.epochs_changed),
-            graveyard: Graveyard::default(),
+            pending_deletion: PendingDeletion::default(),
             truncation: None,
             misplaced: None,
             report: recovered.report,
@@ -187,7 +186,7 @@ impl Log {
         self
     }
 
-    /// Where the log lies now.
+    /// The current directory of the log.
     pub fn dir(&self) -> PathBuf {
         self.home.path()
     }
@@ -200,12 +199,12 @@ impl Log {
         &self.config
     }
 
-    /// Takes effect from the next append or retention check on.
+    /// Sets the configuration. It applies from the next append or retention check on.
     pub fn set_config(&mut self, config: LogConfig) {
         self.config = config;
     }
 
-    /// What opening had to repair.
+    /// The repairs when the log was opened.
     pub fn report(&self) -> &RecoveryReport {
         &self.report
     }
@@ -225,25 +224,26 @@ impl Log {
         self.flush.flushed
     }
 
-    /// What is to be checkpointed: of what is below, nothing has to be verified or made anew after a power cut.
+    /// The recovery point to checkpoint: after a power cut no record below it needs verification, and no derived file a
+    /// rebuild.
     pub fn recovery_point(&self) -> Offset {
         self.flush.recovery_point
     }
 
-    /// Offsets below are committed.
+    /// Records below are committed.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
 
-    /// Sets the high watermark, which replication decides, and returns what it is now: within the log.
+    /// Sets the high watermark, which replication decides, clamped to the log; returns the new value.
     pub fn set_high_watermark(&mut self, offset: Offset) -> Offset {
         self.high_watermark = offset.clamp(self.log_start, self.log_end);
         self.producers.on_high_watermark(self.high_watermark);
         self.high_watermark
     }
 
-    /// What a `read_committed` consumer may read: below every transaction that is open or whose end is
-    /// not committed.
+    /// The last stable offset: a `read_committed` consumer may read below it. No record of an open transaction, or of
+    /// one whose marker is not committed, is below it.
     pub fn last_stable_offset(&self) -> Offset {
         let unstable = self.producers.first_unstable_offset();
         let unstable = unstable.map(|offset| offset.max(self.log_start));
@@ -255,7 +255,7 @@ impl Log {
         &self.producers
     }
 
-    /// To begin transaction verifications and to expire producers.
+    /// For starting transaction verifications and expiring producers.
     pub fn producers_mut(&mut self) -> &mut ProducerState {
         &mut self.producers
     }
@@ -264,12 +264,12 @@ impl Log {
         &self.epochs
     }
 
-    /// The epoch of the last record, or the one that this node leads in.
+    /// The epoch of the last record, or a later one that this node leads.
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.latest().map(|latest| latest.epoch)
     }
 
-    /// Notes that this node leads in `epoch` from the log end on. Durable with the next flush.
+    /// Adds `epoch`, which this node leads from the log end on. Durable with the next flush.
     pub fn assign_epoch(&mut self, epoch: LeaderEpoch) {
         if Arc::make_mut(&mut self.epochs).assign(epoch, self.log_end) {
             self.flush.epochs_changed += 1;
@@ -286,7 +286,7 @@ impl Log {
         self.health.failure().is_some()
     }
 
-    /// Bytes of records.
+    /// The size of all records in bytes.
     pub fn size(&self) -> u64 {
         self.segments.iter().map(|segment| segment.size()).sum()
     }
@@ -309,13 +309,13 @@ impl Log {
         }
     }
 
-    /// Moves the log to another directory name, durably: before a topic is deleted, or when a replica
-    /// takes the place of another. Readers go on; a flush that is under way is waited for, or becomes
-    /// void: it would look for files under the old name.
+    /// Renames the log's directory, durably: before a topic is deleted, or when a future replica replaces the log.
+    /// Readers continue. A running flush is waited for, and other flush tickets become void, because they would use
+    /// files under the old name.
     pub fn rename_dir(&mut self, dir: &Path) -> Result<(), LogError> {
         self.health.check()?;
         let parent = self.home.disk.open_dir(crate::disk::parent(dir)).map_err(LogError::from);
-        // What was lacking would be lacking after the renaming as well.
+        // Opened before the rename: a lack of descriptors must fail here, not after it.
         let parent = self.health.observe(parent)?;
         self.flush.void_tickets();
         self.health.observe(self.home.rename_to(dir).map_err(LogError::from))?;
@@ -323,8 +323,8 @@ impl Log {
         self.health.observe(parent.sync().map_err(LogError::from))
     }
 
-    /// Gives the directory a name back that it had before. Where something is lacking for that, nothing is appended
-    /// before it has it: under its present name the next start may take it for something else.
+    /// Gives the directory its former name back. If that fails for lack of room, no record is appended before it
+    /// succeeds: under its present name the next start may take it for a directory of another kind.
     pub fn rename_back(&mut self, dir: &Path) -> Result<(), LogError> {
         self.misplaced = Some(dir.to_path_buf());
         self.check()

@@ -1,5 +1,5 @@
-//! One log directory of a node (`log.dirs`): its lock, its identity, the marks of a clean shutdown,
-//! the checkpoints, and which partitions lie in it.
+//! One log directory of a node (`log.dirs`): its lock, its identity, the mark of a clean shutdown, the checkpoints, and
+//! its partition directories.
 
 use crate::checkpoint::{self, PartitionOffsets};
 use crate::disk::{Disk, DiskLock, DiskSpace, parent};
@@ -12,17 +12,17 @@ use crate::partition_dir::PartitionDirName;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Taken for as long as a broker runs; the same file and kind of lock as Kafka's.
+/// The lock file, locked while a broker runs; the same file and kind of lock as Kafka's.
 const LOCK: &str = ".lock";
-/// There after a clean shutdown, with the broker's epoch (KIP-966).
+/// The mark of a clean shutdown, with the broker epoch (KIP-966).
 pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 
-/// What the last shutdown left.
+/// How the last run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastShutdown {
     Unclean,
     Clean {
-        /// Of the broker that shut down; `None` where Kafka before 3.9 wrote the file.
+        /// The epoch of the broker that shut down; `None` if Kafka before 3.9 wrote the file.
         broker_epoch: Option<i64>,
     },
 }
@@ -37,7 +37,7 @@ pub struct LogDir {
 }
 
 impl LogDir {
-    /// Creates the directory when absent and locks it. Nothing else is changed.
+    /// Creates the directory if absent and locks it. Nothing else is changed.
     pub fn open(disk: Arc<dyn Disk>, files: Arc<OpenFiles>, path: &Path) -> Result<Self, LogError> {
         if !disk.exists(path)? {
             disk.create_dir_all(path)?;
@@ -55,12 +55,12 @@ impl LogDir {
         &self.path
     }
 
-    /// What [`crate::log::Log::open`] needs.
+    /// The storage for [`crate::log::Log::open`].
     pub fn storage(&self) -> &LogStorage {
         &self.storage
     }
 
-    /// Whether the directory can be trusted.
+    /// The health of the directory.
     pub fn health(&self) -> &LogDirHealth {
         &self.storage.health
     }
@@ -69,7 +69,7 @@ impl LogDir {
         self.storage.disk.as_ref()
     }
 
-    /// Whose directory this is; `None` before it is formatted.
+    /// The directory's `meta.properties`; `None` before it is formatted.
     pub fn meta_properties(&self) -> Result<Option<MetaProperties>, LogError> {
         let path = self.path.join(meta_properties::NAME);
         self.health().observe(MetaProperties::read(self.disk(), &path))
@@ -81,8 +81,8 @@ impl LogDir {
         self.health().observe(properties.write(self.disk(), &path))
     }
 
-    /// Tells how the last run ended and removes the mark, so that a crash from now on counts as
-    /// unclean. To be called before any log is opened.
+    /// Returns how the last run ended and removes the mark, so that a crash from now on counts as unclean. Call it
+    /// before any log is opened.
     pub fn take_last_shutdown(&self) -> Result<LastShutdown, LogError> {
         self.health().observe(self.take_mark())
     }
@@ -99,7 +99,7 @@ impl LogDir {
         Ok(LastShutdown::Clean { broker_epoch: broker_epoch(&contents) })
     }
 
-    /// Marks the shutdown as clean, after every log was closed and the checkpoints were written.
+    /// Marks the shutdown as clean. Call it after every log was closed and the checkpoints were written.
     pub fn mark_clean_shutdown(&self, broker_epoch: i64) -> Result<(), LogError> {
         self.health().check()?;
         let contents = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
@@ -114,7 +114,7 @@ impl LogDir {
         self.health().observe(offsets)
     }
 
-    /// Reads a checkpoint that only saves work: a damaged one is as good as none.
+    /// Reads a checkpoint that only saves work: a damaged one counts as missing.
     pub fn read_checkpoint_or_none(&self, name: &str) -> Result<PartitionOffsets, LogError> {
         match self.read_checkpoint(name) {
             Err(LogError::Malformed { .. }) => Ok(PartitionOffsets::new()),
@@ -134,7 +134,7 @@ impl LogDir {
         self.health().observe(written)
     }
 
-    /// The partition directories, and the names of other directories, which are left alone.
+    /// The partition directories, and the names of other directories, which are ignored.
     pub fn partitions(&self) -> Result<(Vec<PartitionDirName>, Vec<String>), LogError> {
         let entries = self.disk().list(&self.path).map_err(LogError::from);
         let (mut partitions, mut others) = (Vec::new(), Vec::new());

@@ -1,9 +1,8 @@
-//! Reading a log without its owner: a [`LogView`] is the log as it was at one moment.
+//! Reads a log without its owner: a [`LogView`] is a snapshot of the log.
 //!
-//! A view never changes and needs no lock of the owner's. Segments that are deleted meanwhile stay
-//! readable through their open files; a truncation is noticed and reported. Every range begins and ends
-//! where the caller may see it: at a batch, and below the given bound. Records of sealed segments are checked
-//! each time: what a disk has damaged since they were written is never handed out.
+//! A view never changes and does not need the owner's lock. Segments that are deleted meanwhile stay readable through
+//! their open files; a truncation is detected and reported. Every range begins and ends at a batch, and below the given
+//! bound. Records of sealed segments are checked on every read: records that the disk has damaged are never returned.
 
 use crate::disk::DiskFile;
 use crate::error::ReadError;
@@ -22,7 +21,7 @@ pub struct LogView {
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
     pub(crate) health: Arc<LogDirHealth>,
     pub(crate) epochs: Arc<LeaderEpochCache>,
-    /// Bytes of the last segment that belong to the view.
+    /// The size of the last segment in the view.
     pub(crate) end_position: u64,
     pub(crate) log_start: Offset,
     pub(crate) log_end: Offset,
@@ -48,7 +47,7 @@ impl fmt::Debug for FileSlice {
 }
 
 impl FileSlice {
-    /// The bytes. Blocks where they are not in the page cache.
+    /// Reads the bytes. Blocks if they are not in the page cache.
     pub fn read(&self) -> Result<Bytes, ReadError> {
         let mut bytes = BytesMut::zeroed(index(self.length));
         let read = self.file.read_at(&mut bytes, self.position)?;
@@ -57,26 +56,26 @@ impl FileSlice {
     }
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug, Clone)]
 pub struct FetchedRecords {
-    /// The first offset of the first batch: at or below the one asked for. Without records, that one.
+    /// The base offset of the first batch: at or below the requested offset. Without records, the requested offset.
     pub base_offset: Offset,
-    /// `None` when there is nothing to be read below the bound.
+    /// `None` if there are no records below the bound.
     pub records: Option<FileSlice>,
-    /// The first batch is larger than asked for, and cut.
+    /// The first batch exceeds the requested size, and the range ends inside it.
     pub first_batch_incomplete: bool,
-    /// Every record of the range is below this offset (or at it, when nothing is known).
+    /// An offset above all records of the range; without records, the requested offset.
     pub next_offset_bound: Offset,
 }
 
-/// What a reader asks for.
+/// The parameters of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchSpec {
     pub offset: Offset,
     /// The range ends here even inside a batch, as in Kafka.
     pub max_bytes: u64,
-    /// The first batch is given whole, however large it is.
+    /// The first batch is returned as a whole, even if it exceeds `max_bytes`.
     pub min_one_message: bool,
     /// Only batches below this offset: log end, high watermark or last stable offset.
     pub upper_bound: Offset,
@@ -125,7 +124,7 @@ impl LogView {
         if offset >= upper_bound {
             return Ok(nothing);
         }
-        // Compaction may leave segments without a batch at or above the offset.
+        // After compaction a segment may have no batch at or above the offset.
         for position in self.floor_index(offset)..self.segments.len() {
             let segment = &self.segments[position];
             if let Some(first) = segment.find(offset, self.end_of(position))? {
@@ -166,8 +165,8 @@ impl LogView {
         })
     }
 
-    /// The byte at which a range ends: not above `wanted_end`, nor inside what the bound hides. And
-    /// an offset that no record before that byte reaches.
+    /// The byte at which a range ends, at most `wanted_end` and without batches that the bound hides, and an offset
+    /// above all records before that byte.
     fn end_below(
         &self,
         position: usize,
@@ -182,7 +181,7 @@ impl LogView {
         if segment_bound <= upper_bound && wanted_end == segment_end {
             return Ok((wanted_end, segment_bound));
         }
-        // One look at the index usually tells that the bound is further away than the range.
+        // The index usually shows with one look-up that the bound is after the range.
         if let Some(above) = segment.offset_at_or_above(wanted_end)?
             && above < upper_bound
         {
@@ -196,8 +195,7 @@ impl LogView {
         Ok((wanted_end.min(visible_end), upper_bound))
     }
 
-    /// The aborted transactions whose records lie between a fetch offset and the bound that
-    /// came with the records.
+    /// The aborted transactions with records between a fetch offset and the bound returned with the records.
     pub fn aborted_transactions(
         &self,
         fetch_offset: Offset,
@@ -213,12 +211,12 @@ impl LogView {
         found
     }
 
-    /// The sealed segments of the view, to be counted through with [`Self::verify`].
+    /// The number of sealed segments of the view, for [`Self::verify`].
     pub fn sealed_segments(&self) -> usize {
         self.segments.len() - 1
     }
 
-    /// Checks all records of a sealed segment; returns their bytes. Blocks for the disk.
+    /// Checks all records of a sealed segment; returns their size. Blocks for the disk.
     pub fn verify(&self, sealed: usize) -> Result<u64, ReadError> {
         self.health.check()?;
         let (segment, next) = (&self.segments[sealed], &self.segments[sealed + 1]);
@@ -233,7 +231,7 @@ impl LogView {
         above.saturating_sub(1)
     }
 
-    /// Bytes of a segment that belong to the view.
+    /// The size of a segment in the view.
     pub(crate) fn end_of(&self, position: usize) -> u64 {
         if position + 1 == self.segments.len() {
             self.end_position

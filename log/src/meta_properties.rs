@@ -1,4 +1,4 @@
-//! `meta.properties`: whose log directory this is (Kafka's `MetaProperties`).
+//! `meta.properties`: the cluster and node of a log directory (Kafka's `MetaProperties`).
 
 use crate::disk::Disk;
 use crate::error::{FileProblem, LogError};
@@ -19,7 +19,7 @@ const VERSION: &str = "version";
 /// The contents of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetaProperties {
-    /// 0: as ZooKeeper clusters wrote it, with `broker.id`; 1: KRaft.
+    /// 0: the form of ZooKeeper clusters, with `broker.id`; 1: KRaft.
     pub version: i64,
     pub cluster_id: Option<String>,
     pub node_id: Option<BrokerId>,
@@ -28,7 +28,7 @@ pub struct MetaProperties {
 }
 
 impl MetaProperties {
-    /// What a KRaft node writes.
+    /// The contents that a KRaft node writes.
     pub fn new(cluster_id: &str, node_id: BrokerId, directory_id: Uuid) -> Self {
         Self {
             version: 1,
@@ -38,7 +38,7 @@ impl MetaProperties {
         }
     }
 
-    /// Reads the file; `None` when the directory has none, and so was never formatted.
+    /// Reads the file; `None` if the directory has none, and so was never formatted.
     pub fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, LogError> {
         match disk.read(path) {
             Ok(contents) => Self::decode(path, &contents).map(Some),
@@ -65,7 +65,7 @@ impl MetaProperties {
         lines.map(|(key, value)| format!("{key}={}\n", escaped(&value))).collect()
     }
 
-    /// Reads the text of the file. `path` is for errors.
+    /// Parses the text of the file. `path` is for errors.
     pub fn decode(path: &Path, contents: &[u8]) -> Result<Self, LogError> {
         let malformed =
             |line: usize, problem| LogError::Malformed { path: path.to_path_buf(), line, problem };
@@ -103,8 +103,8 @@ impl MetaProperties {
     }
 }
 
-/// The part of Java's properties format that this file uses: comments, `=` or `:`, backslashes. Values come
-/// with their line numbers.
+/// Parses the part of Java's properties format that this file uses: comments, `=` or `:`, backslashes. Values have
+/// their line numbers.
 fn properties(text: &str) -> BTreeMap<String, (usize, String)> {
     let mut properties = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {

@@ -1,15 +1,15 @@
-//! The sparse offset index of one segment: for some batches, their last offset and where they begin.
+//! The sparse offset index of one segment: the last offset and the position of some batches.
 //!
-//! File format (Kafka's `OffsetIndex`): entries of 8 bytes, big-endian, `offset - base offset` and
-//! position, both int32, both strictly rising. Entries are hints: a reader checks the batch that
-//! it finds there, so a damaged entry costs a rebuild and never gives a wrong answer.
+//! File format (Kafka's `OffsetIndex`): entries of 8 bytes, big-endian, `offset - base offset` and position, both
+//! int32, both strictly rising. Entries are hints: a reader checks the batch at the position, so a damaged entry costs
+//! a rebuild and never gives a wrong result.
 
 use klamm_protocol::ids::Offset;
 
 /// Bytes of an entry in the file.
 pub const ENTRY_SIZE: usize = 8;
 
-/// Where the batch begins whose last offset is `offset`.
+/// The position of the batch whose last offset is `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffsetPosition {
     pub offset: Offset,
@@ -30,7 +30,7 @@ impl OffsetIndex {
         Self { base_offset, entries: Vec::new() }
     }
 
-    /// Whether an offset can be written relative to `base_offset` at all (int32, not negative).
+    /// Whether an offset can be stored relative to `base_offset` (int32, not negative).
     pub fn can_hold(base_offset: Offset, offset: Offset) -> bool {
         offset
             .checked_sub(base_offset)
@@ -52,7 +52,7 @@ impl OffsetIndex {
         self.entries.push((relative, position));
     }
 
-    /// The last entry at or below `offset`; without one, the begin of the segment.
+    /// The last entry at or below `offset`; without one, the start of the segment.
     pub fn lookup(&self, offset: Offset) -> OffsetPosition {
         if offset < self.base_offset {
             return self.start();
@@ -78,8 +78,8 @@ impl OffsetIndex {
         self.entries.truncate(kept);
     }
 
-    /// Keeps at most about `limit` entries, evenly spread: for sealed segments, where the scan from the
-    /// entry below costs little and memory for every segment of a big disk would cost much.
+    /// Keeps at most about `limit` entries, evenly spread: for sealed segments, where the scan from the entry below
+    /// costs little and the memory for all segments of a big disk would cost much.
     pub fn thin_out(&mut self, limit: usize) {
         let step = self.entries.len().div_ceil(limit.max(1));
         if step > 1 {
@@ -87,7 +87,7 @@ impl OffsetIndex {
         }
     }
 
-    /// The file.
+    /// Encodes the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_SIZE);
         for (relative, position) in &self.entries {
@@ -97,7 +97,7 @@ impl OffsetIndex {
         bytes
     }
 
-    /// Reads a file; `None` when it cannot be the index of a segment of `segment_size` bytes.
+    /// Decodes a file; `None` if it cannot be the index of a segment of `segment_size` bytes.
     pub fn decode(base_offset: Offset, bytes: &[u8], segment_size: u64) -> Option<Self> {
         let (entries, rest) = bytes.as_chunks::<ENTRY_SIZE>();
         if !rest.is_empty() {

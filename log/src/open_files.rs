@@ -1,20 +1,19 @@
-//! A bound on the segment files that are open at once. Owns who was used when; the segments own
-//! their handles and give them up when asked.
+//! A bound on the segment files that are open at once. It tracks when each was used; the segments own their handles and
+//! close them on request.
 //!
-//! A segment with unsynced bytes keeps its handle: closing it could lose a write error that only
-//! this handle would have reported. So the bound holds for idle segments, among them those that are appended to
-//! next and empty ones.
+//! A segment with unsynced bytes keeps its handle: closing it could lose a write error that only this handle reports.
+//! So the bound applies to idle segments, including active ones without unsynced bytes and empty ones.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Something with a file handle to give up.
+/// An owner of a file handle that can be closed.
 pub(crate) trait Evict: Send + Sync {
-    /// When it was used last, by [`OpenFiles::tick`]; `None` when it must not be closed now.
+    /// The time of the last use, by [`OpenFiles::tick`]; `None` if it must not be closed now.
     fn last_used(&self) -> Option<u64>;
 
-    /// Closes the handle; false when it is in use after all.
+    /// Closes the handle; returns false if it is in use after all.
     fn evict(&self) -> bool;
 }
 
@@ -46,17 +45,17 @@ impl OpenFiles {
         })
     }
 
-    /// How many segment files are open, roughly.
+    /// The approximate number of open segment files.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The next moment of use.
+    /// The next tick of the use counter.
     pub(crate) fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Notes a newly opened file and closes the least recently used ones above the limit.
+    /// Adds a newly opened file and closes the least recently used ones above the limit.
     pub(crate) fn opened(&self, file: Weak<dyn Evict>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.push(file);
@@ -83,7 +82,7 @@ impl OpenFiles {
         self.evict(victims);
     }
 
-    /// Outside the lock: closing a file is a system call.
+    /// Called without the lock: closing a file is a system call.
     fn evict(&self, victims: Vec<Arc<dyn Evict>>) {
         for victim in victims.iter().filter(|victim| !victim.evict()) {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,11 +90,11 @@ impl OpenFiles {
         }
     }
 
-    /// Takes out the older quarter of the idle files, or more where the limit asks for it: the sort
-    /// is then paid once per many opens.
+    /// Removes the older quarter of the idle files, or more if the limit requires it, so that one sort serves many
+    /// opens.
     fn take_oldest(&self, open: &mut Vec<Weak<dyn Evict>>) -> Vec<Arc<dyn Evict>> {
         let mut alive = open.drain(..).filter_map(|file| file.upgrade()).collect::<Vec<_>>();
-        // Cached: the moments move while they are compared, and a sort needs one order.
+        // Cached keys: the times of use change during the sort, which needs one order.
         alive.sort_by_cached_key(|file| file.last_used().unwrap_or(u64::MAX));
         let busy = alive.iter().filter(|file| file.last_used().is_none()).count();
         let idle = alive.len().saturating_sub(busy);

@@ -1,22 +1,22 @@
-//! The names of partition directories: `<topic>-<partition>`, and those of directories that are on
-//! their way out or in (`LocalLog.parseTopicPartitionName`).
+//! The names of partition directories: `<topic>-<partition>`, and those with `-future`, `-delete` and `-stray`
+//! (`LocalLog.parseTopicPartitionName`).
 
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::PartitionIndex;
 
-/// The longest name of a file.
+/// The maximum length of a file name.
 const MAX_NAME: usize = 255;
 
-/// What a partition directory is for.
+/// The kind of a partition directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DirKind {
-    /// The log that is in use.
+    /// The log in use.
     Current,
-    /// A copy that is being made to replace one in another log directory (`-future`).
+    /// A future replica, which will replace the log in another log directory (`-future`).
     Future,
-    /// To be removed (`-delete`).
+    /// A deleted log, which will be removed (`-delete`).
     Delete,
-    /// Found at start though the cluster knows no such replica here (`-stray`).
+    /// A log without a replica on this broker in the metadata (`-stray`).
     Stray,
 }
 
@@ -31,17 +31,17 @@ impl DirKind {
     }
 }
 
-/// A directory's name, taken apart.
+/// The parts of a directory's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionDirName {
-    /// Of a directory to be removed, perhaps only the topic's beginning.
+    /// The topic; in a `-delete` name it may be truncated.
     pub topic: String,
     pub partition: PartitionIndex,
     pub kind: DirKind,
 }
 
 impl PartitionDirName {
-    /// Takes a name apart; `None` when it is no partition's.
+    /// Parses a name; `None` if it is not a partition directory's.
     pub fn parse(name: &str) -> Option<Self> {
         let marked = [DirKind::Future, DirKind::Delete, DirKind::Stray]
             .into_iter()
@@ -64,8 +64,7 @@ impl PartitionDirName {
         format!("{topic}-{partition}")
     }
 
-    /// The name for another purpose, made unique by an id. Long topic names are cut where the
-    /// directory is only to be removed.
+    /// The name of another kind, made unique by an id. Long topic names are truncated in `-delete` names.
     pub fn marked(topic: &str, partition: PartitionIndex, kind: DirKind, unique: Uuid) -> String {
         assert!(kind != DirKind::Current, "the directory in use carries no mark");
         let unique: String = unique.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,7 +1,6 @@
-//! `partition.metadata`: which topic id a partition's directory belongs to (KIP-516).
+//! `partition.metadata`: the topic id of a partition's directory (KIP-516).
 //!
-//! Written before any record, so that the records of a deleted topic are never taken for those of a new one with
-//! the same name.
+//! Written before any record, so that records of a deleted topic are never used for a new one of the same name.
 
 use crate::disk::Disk;
 use crate::error::{FileProblem, LogError};
@@ -14,8 +13,7 @@ pub const NAME: &str = "partition.metadata";
 
 const VERSION: i64 = 0;
 
-/// Compares the directory's topic id with the expected one, writes it where it is missing, and
-/// returns what holds.
+/// Compares the directory's topic id with the expected one, writes it if it is missing, and returns it.
 pub(crate) fn agree(
     home: &PartitionHome,
     expected: Option<Uuid>,
@@ -38,7 +36,7 @@ pub(crate) fn agree(
     }
 }
 
-/// The topic id that a partition's directory has; `None` if the file is not there.
+/// The topic id of a partition's directory; `None` if the file does not exist.
 pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, LogError> {
     let path = dir.join(NAME);
     match disk.read(&path) {
@@ -67,7 +65,7 @@ pub fn decode(path: &Path, contents: &[u8]) -> Result<Uuid, LogError> {
     let found = version
         .parse::<i64>()
         .map_err(|_| malformed(1, FileProblem::Syntax { expected: "a version number" }))?;
-    // Later versions only add to the file, so that Kafka can be downgraded.
+    // Later versions only add fields, so that Kafka can be downgraded.
     if found < VERSION {
         return Err(malformed(1, FileProblem::Version { found, expected: VERSION }));
     }

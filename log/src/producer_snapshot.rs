@@ -1,8 +1,8 @@
 //! The `.snapshot` file: the producer state at the offset in its name.
 //!
-//! File format (`ProducerSnapshot`, version 1, big-endian): version int16, CRC-32C uint32 of everything
-//! after it, entry count int32, and per producer 46 bytes. Only the last batch of each producer is
-//! kept, as in Kafka: after a restart a duplicate of an older one is out of order.
+//! File format (`ProducerSnapshot`, version 1, big-endian): version int16, CRC-32C uint32 of everything after it, entry
+//! count int32, and per producer 46 bytes. Only the last batch of each producer is kept, as in Kafka: after a restart a
+//! duplicate of an older batch is an out-of-order sequence.
 
 use crate::producer_state::{BatchMetadata, ProducerEntry, ProducerState};
 use bytes::{Buf, BufMut};
@@ -12,7 +12,7 @@ const VERSION: i16 = 1;
 const CRC_END: usize = 6;
 const ENTRY_SIZE: usize = 46;
 
-/// Why a file is no producer snapshot. The state is then rebuilt from the records.
+/// Why a file is not a valid producer snapshot. The state is then rebuilt from the records.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     #[error("the file ends after {size} bytes")]
@@ -25,7 +25,7 @@ pub enum SnapshotError {
     EntryCount { count: i32, size: usize },
 }
 
-/// The file for a state.
+/// Encodes a state.
 pub fn encode(state: &ProducerState) -> Vec<u8> {
     let mut entries = Vec::with_capacity(4 + state.len() * ENTRY_SIZE);
     let count = i32::try_from(state.len()).expect("a partition has fewer than 2^31 producers");
@@ -48,7 +48,7 @@ pub fn encode(state: &ProducerState) -> Vec<u8> {
     file
 }
 
-/// The producers in a file.
+/// Decodes the producers in a file.
 pub fn decode(file: &[u8]) -> Result<Vec<ProducerEntry>, SnapshotError> {
     let size = file.len();
     let Some((mut head, body)) = file.split_at_checked(CRC_END).filter(|(_, body)| body.len() >= 4)

@@ -1,10 +1,9 @@
-//! What a partition knows about its idempotent and transactional producers: the last batches of each
-//! (to tell duplicates and gaps), and the transactions that are open here.
+//! The idempotent and transactional producers of a partition: the last batches of each (to detect duplicates and gaps),
+//! and the open transactions.
 //!
-//! Kafka's `ProducerStateManager` without its files. Derived from the log alone: the state after
-//! replaying the records below an offset is the state that was there when they were appended, whatever
-//! was truncated or lost in between. Only what [`ProducerState::start_verification`] notes is not in
-//! the log; losing it costs a client one retry.
+//! Kafka's `ProducerStateManager` without its files. Derived from the log alone: replaying the records below an offset
+//! gives the same state as appending them did. Only the verifications of [`ProducerState::start_verification`] are not
+//! in the log; losing one costs a client one retry.
 
 mod entry;
 mod update;
@@ -17,7 +16,7 @@ use klamm_protocol::ids::{Offset, ProducerEpoch, ProducerId};
 use klamm_protocol::time::Now;
 use std::collections::BTreeMap;
 
-/// Who sends records, and therefore what is checked (Kafka's `AppendOrigin`).
+/// The origin of records, which determines the checks (Kafka's `AppendOrigin`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendOrigin {
     /// A producer: sequences, epochs and transactions are checked.
@@ -26,21 +25,21 @@ pub enum AppendOrigin {
     Coordinator,
     /// The metadata quorum's leader: offsets are already assigned, and kept.
     RaftLeader,
-    /// A leader's log, or this log read again: the records are accepted as they are.
+    /// Fetched from a leader, or replayed from this log: the records are accepted without checks.
     Replication,
 }
 
-/// The proof that a transaction was verified with its coordinator before its first write here
-/// (KIP-890). Valid for one verification only.
+/// The proof that a transaction was verified with its coordinator before its first write to this partition (KIP-890).
+/// Valid for one verification only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerificationGuard(u64);
 
-/// How a transaction ended.
+/// The end marker of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndTxnMarker {
     pub committed: bool,
     pub coordinator_epoch: i32,
-    /// `transaction.version` of the cluster when the marker was asked for; 0 when not known.
+    /// `transaction.version` of the cluster when the marker was requested; 0 if unknown.
     pub transaction_version: i16,
 }
 
@@ -49,7 +48,7 @@ pub struct EndTxnMarker {
 pub struct CompletedTxn {
     pub producer_id: ProducerId,
     pub first_offset: Offset,
-    /// Of the marker.
+    /// The offset of the marker.
     pub last_offset: Offset,
     pub aborted: bool,
 }
@@ -67,9 +66,9 @@ struct Verification {
 #[derive(Debug, Clone, Default)]
 pub struct ProducerState {
     producers: BTreeMap<ProducerId, ProducerEntry>,
-    /// Open transactions by their first offset here.
+    /// Open transactions by their first offset in this partition.
     ongoing: BTreeMap<Offset, ProducerId>,
-    /// Ended transactions whose marker (the value) the high watermark has not passed.
+    /// Ended transactions, by first offset, whose marker (the value) is not below the high watermark.
     unreplicated: BTreeMap<Offset, Offset>,
     verifications: BTreeMap<ProducerId, Verification>,
     guards_given: u64,
@@ -77,7 +76,7 @@ pub struct ProducerState {
 }
 
 impl PartialEq for ProducerState {
-    /// Compares what is derived from the log.
+    /// Compares the state that is derived from the log, without verifications.
     fn eq(&self, other: &Self) -> bool {
         self.producers == other.producers
             && self.ongoing == other.ongoing
@@ -86,12 +85,12 @@ impl PartialEq for ProducerState {
 }
 
 impl ProducerState {
-    /// The state before any record, at an offset.
+    /// An empty state at an offset.
     pub fn new(end_offset: Offset) -> Self {
         Self { end_offset, ..Self::default() }
     }
 
-    /// The state that a snapshot at `end_offset` holds.
+    /// The state of a snapshot at `end_offset`.
     pub fn restored(end_offset: Offset, entries: Vec<ProducerEntry>) -> Self {
         let mut state = Self::new(end_offset);
         for entry in entries {
@@ -103,7 +102,7 @@ impl ProducerState {
         state
     }
 
-    /// The offset after the last record that the state knows of.
+    /// The offset after the last record that the state includes.
     pub fn end_offset(&self) -> Offset {
         self.end_offset
     }
@@ -113,7 +112,7 @@ impl ProducerState {
         self.producers.values()
     }
 
-    /// How many producers are known.
+    /// The number of producers.
     pub fn len(&self) -> usize {
         self.producers.len()
     }
@@ -131,27 +130,26 @@ impl ProducerState {
             .is_some_and(|entry| entry.txn_first_offset.is_some() && entry.epoch == epoch)
     }
 
-    /// The first offset that a `read_committed` consumer must not see yet: of the oldest
-    /// transaction that is open, or whose marker may still be lost.
+    /// The first offset that a `read_committed` consumer must not see yet: that of the oldest transaction that is open,
+    /// or whose marker is not committed.
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         let undecided = self.ongoing.keys().next();
         let unreplicated = self.unreplicated.keys().next();
         undecided.into_iter().chain(unreplicated).min().copied()
     }
 
-    /// The last timestamp of the oldest open transaction: one that is long ago hints at a hanging
-    /// transaction.
+    /// The last timestamp of the oldest open transaction: an old one may be a hanging transaction.
     pub fn oldest_transaction_timestamp(&self) -> Option<i64> {
         let (_, producer_id) = self.ongoing.first_key_value()?;
         self.producer(*producer_id).map(|entry| entry.last_timestamp)
     }
 
-    /// Forgets the ended transactions whose marker lies below the high watermark (or log start).
+    /// Drops the ended transactions whose marker is below the high watermark (or log start).
     pub fn on_high_watermark(&mut self, high_watermark: Offset) {
         self.unreplicated.retain(|_, marker| *marker >= high_watermark);
     }
 
-    /// Forgets producers that were silent for `producer.id.expiration.ms`, unless in a transaction.
+    /// Removes producers without a write for `producer.id.expiration.ms`, unless they are in a transaction.
     pub fn remove_expired(&mut self, now: Now, expiration_ms: i64) {
         self.producers.retain(|_, entry| {
             entry.txn_first_offset.is_some()
@@ -161,8 +159,8 @@ impl ProducerState {
             .retain(|_, entry| now.steady_ms.saturating_sub(entry.started_ms) < expiration_ms);
     }
 
-    /// Begins the verification of a transaction's first write here, before the coordinator is asked.
-    /// `None`: the transaction is already going on, nothing needs to be verified.
+    /// Begins the verification of a transaction's first write to this partition, before the request to the coordinator.
+    /// `None`: the transaction is already open and needs no verification.
     pub fn start_verification(
         &mut self,
         producer_id: ProducerId,
@@ -199,18 +197,18 @@ impl ProducerState {
         Ok(Some(entry.guard))
     }
 
-    /// The state knows of every record below `offset`, though the last ones concern no producer.
+    /// The state includes every record below `offset`, even if the last ones are of no producer.
     pub(crate) fn set_end_offset(&mut self, offset: Offset) {
         self.end_offset = offset;
     }
 
-    /// The last stable offset once `completed` has ended.
+    /// The last stable offset after the end of `completed`.
     pub(crate) fn last_stable_offset_after(&self, completed: &CompletedTxn) -> Offset {
         let mut others = self.ongoing.iter().filter(|(_, id)| **id != completed.producer_id);
         others.next().map_or(completed.last_offset + 1, |(first_offset, _)| *first_offset)
     }
 
-    /// Takes over what is not in the log from the state before a truncation.
+    /// Copies the verifications, which are not in the log, from the state before a truncation.
     pub(crate) fn keep_verifications_of(&mut self, other: &Self) {
         self.verifications.clone_from(&other.verifications);
         self.guards_given = other.guards_given;
@@ -223,8 +221,7 @@ impl ProducerState {
 }
 
 impl Verification {
-    /// Remembers the lowest sequence of the epoch: a higher one that overtakes it would make the
-    /// lower one fail for ever.
+    /// Keeps the lowest sequence of the epoch: if a higher one were appended first, the lower one would fail for ever.
     fn note(&mut self, sequence: i32, epoch: ProducerEpoch) {
         if epoch == self.epoch {
             self.lowest_sequence = self.lowest_sequence.min(sequence);

@@ -1,9 +1,9 @@
-//! Opening a log: from the files in a partition's directory to the state that its owner needs.
+//! Opens a log: builds the state for its owner from the files in a partition's directory.
 //!
-//! After a clean shutdown the files are believed. Otherwise every segment that reaches above the recovery
-//! point, and every one without an index, is read: checksums and offsets are checked, the first
-//! batch that is not whole ends the log, and index, leader epochs and producer state are made anew
-//! from the records. Files that an interrupted deletion or compaction left are dealt with first.
+//! After a clean shutdown the files are trusted. Otherwise every segment that reaches above the recovery point, and
+//! every one without an index, is read: checksums and offsets are checked, the log ends before the first incomplete or
+//! invalid batch, and index, leader epochs and producer state are rebuilt from the records. Files of an interrupted
+//! deletion or compaction are cleaned up first.
 
 mod epochs;
 mod leftovers;
@@ -27,10 +27,10 @@ use segments::SegmentFiles;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// `index.interval.bytes` by default; a rebuilt index need not have the topic's own interval.
+/// `index.interval.bytes` by default; a rebuilt index need not have the topic's interval.
 const INDEX_INTERVAL_BYTES: u32 = 4096;
 
-/// What opening found out.
+/// The recovered state.
 pub(crate) struct Recovered {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) topic_id: Option<Uuid>,
@@ -38,21 +38,21 @@ pub(crate) struct Recovered {
     pub(crate) log_end: Offset,
     pub(crate) producers: ProducerState,
     pub(crate) epochs: LeaderEpochCache,
-    /// The epochs are not those of the file.
+    /// The epochs differ from those in the file.
     pub(crate) epochs_changed: bool,
     pub(crate) snapshots: BTreeSet<Offset>,
     pub(crate) stale_index_files: bool,
     pub(crate) report: RecoveryReport,
 }
 
-/// Opens what is there and repairs it.
+/// Opens the files and repairs them.
 pub(crate) fn recover(
     home: &Arc<PartitionHome>,
     options: &LogOptions,
 ) -> Result<Recovered, LogError> {
     home.disk.create_dir_all(&home.path())?;
     if home.disk.list(&home.path())?.is_empty() {
-        // An earlier attempt may have made the directory and come no further.
+        // An earlier attempt may have created the directory without a sync of its name.
         home.disk.sync_dir(crate::disk::parent(&home.path()))?;
     }
     let topic_id = partition_metadata::agree(home, options.topic_id)?;
@@ -135,9 +135,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Whether records between the last segment and this one were lost: a power cut may take the end of
-    /// one file and leave the next. A log that is compacted has gaps, but syncs a segment before it
-    /// begins the next one.
+    /// Whether records between the last segment and this one were lost: a power cut may remove the end of one file and
+    /// keep the next. A compacted log has gaps, but syncs a segment before it begins the next one.
     fn is_lost_before(&self, files: &SegmentFiles) -> bool {
         !self.segments.is_empty()
             && !self.options.config.cleanup_policy.compact
@@ -145,7 +144,7 @@ impl Opening<'_> {
             && files.base_offset > self.options.recovery_point
     }
 
-    /// After an unclean shutdown: the segment that holds the recovery point.
+    /// After an unclean shutdown: the base offset of the segment that contains the recovery point.
     fn first_to_recover(&self, files: &[SegmentFiles]) -> Option<Offset> {
         if self.options.clean_shutdown {
             return None;
@@ -154,8 +153,8 @@ impl Opening<'_> {
         files.get(above.saturating_sub(1)).map(|file| file.base_offset)
     }
 
-    /// The state to replay from: at or below the first segment that is recovered, because its
-    /// aborted transactions are found by replaying it.
+    /// Loads the producer state to replay from: at or below the first segment to recover, whose aborted transactions
+    /// are found by replaying it.
     fn load_producers(
         &mut self,
         files: &[SegmentFiles],
@@ -183,7 +182,8 @@ impl Opening<'_> {
         self.log_end = pass.next_offset.max(files.base_offset);
         if end < files.size {
             self.report.cut(self.log_end, files.size - end, self.options.recovery_point);
-            // Before the cut: were it there without this, nobody would miss what is behind it.
+            // Done before the truncation: otherwise a crash in between would leave later segments behind a valid end,
+            // and the gap would not be detected.
             later.iter().rev().try_for_each(|files| files.remove(self.home))?;
             self.home.sync()?;
         }
@@ -195,7 +195,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// A segment whose files are believed: only what the producers did is read.
+    /// Loads a segment whose files are trusted: only batches of producers are read.
     fn load_segment(
         &mut self,
         files: &SegmentFiles,
@@ -207,7 +207,7 @@ impl Opening<'_> {
         if is_last {
             self.log_end = match segment.resume(self.options.now_ms) {
                 Ok(log_end) => log_end,
-                // The disk damaged what a clean shutdown had left.
+                // The disk has damaged a file after the clean shutdown.
                 Err(ReadError::Corrupt { .. }) => {
                     return self.recover_segment(files, true, &VecDeque::new());
                 }
@@ -218,11 +218,11 @@ impl Opening<'_> {
             self.log_end = files.next_base_offset;
         }
         self.segments.push(Arc::clone(&segment));
-        // A segment recovered before this one took the file's word about all later epochs back.
+        // The recovery of an earlier segment has dropped all later epochs of the file.
         if self.report.segments_recovered > 0 {
             note_epochs_of(&segment, &mut self.epochs)?;
         }
-        // Kafka too does not search logs from before there were producers for them.
+        // As in Kafka, old logs without any producer snapshot are not searched for producers.
         if is_first_start {
             self.producers.set_end_offset(self.log_end);
             return Ok(());
@@ -230,7 +230,7 @@ impl Opening<'_> {
         if self.producers.end_offset() < self.log_end {
             replay_segment(&segment, &mut self.producers, self.log_end)?;
         }
-        // A snapshot above the end is from before a truncation that was not finished.
+        // A snapshot above the end is from before an unfinished truncation.
         if is_last && self.producers.end_offset() > self.log_end {
             self.snapshots.split_off(&(self.log_end + 1));
             self.producers = latest_snapshot(
@@ -244,8 +244,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// The log begins where the checkpoint says, if there is a segment. A log that ends below (its segments
-    /// were removed by hand) begins anew there.
+    /// Sets the log start from the checkpoint. A log that ends below it (its segments were removed by hand) becomes
+    /// empty and starts there.
     fn settle_log_start(&mut self) -> Result<Offset, LogError> {
         let checkpointed = self.options.log_start;
         if !self.segments.is_empty() && self.log_end < checkpointed {
@@ -257,7 +257,7 @@ impl Opening<'_> {
         }
         if self.segments.is_empty() {
             self.segments.push(Segment::create(self.home, checkpointed, self.options.now_ms)?);
-            // Were this name lost and that of the second segment kept, the gap would not show.
+            // If a power cut lost this name and kept that of the second segment, the gap would not be detected.
             self.home.sync()?;
             self.producers = ProducerState::new(checkpointed);
             self.log_end = checkpointed;
@@ -266,7 +266,7 @@ impl Opening<'_> {
         Ok(checkpointed.max(self.segments[0].base_offset()))
     }
 
-    /// Deleted segments may have come back, and with them epochs that the file no longer has.
+    /// Deleted segments may have come back after a power cut, with epochs that the file no longer has.
     fn complete_epochs(&mut self, log_start: Offset) -> Result<(), LogError> {
         let known_from = self.epochs.earliest().map_or(self.log_end, |first| first.offset);
         if known_from <= log_start {
@@ -279,7 +279,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Keeps the snapshots at segment begins and at the log end, as Kafka does.
+    /// Keeps the producer snapshots at base offsets of segments and at the log end, as Kafka does.
     fn remove_stray_snapshots(&mut self) -> Result<(), LogError> {
         let bases: BTreeSet<Offset> = self.segments.iter().map(|s| s.base_offset()).collect();
         let stray = |offset: &Offset| *offset != self.log_end && !bases.contains(offset);
@@ -293,7 +293,7 @@ impl Opening<'_> {
     }
 }
 
-/// While a log is opened nobody truncates or deletes its segments.
+/// While a log is opened, its segments are not truncated or deleted.
 fn opening_error(error: ReadError) -> LogError {
     match error {
         ReadError::Storage(error) => error,

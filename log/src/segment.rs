@@ -1,10 +1,10 @@
-//! One segment: a `.log` file of record batches and what is known about it. Shared between the
-//! log's owner, who alone appends and truncates, and any number of readers.
+//! One segment: a `.log` file of record batches with its indexes and state. Shared between the log's owner, which alone
+//! appends and truncates, and any number of readers.
 //!
-//! Invariants: bytes below `size` are whole batches in offset order. The indexes are hints: a reader checks
-//! what it finds. Index files exist on disk only for a segment whose bytes were synced before, so a
-//! segment without `.index` is one to recover. Truncation bumps `generation` before it changes
-//! anything, so that a concurrent reader notices and takes a new view.
+//! Invariants: bytes below `size` are complete batches in offset order. The indexes are hints: a reader checks the
+//! batch that it finds. Index files exist on disk only for a segment whose bytes were synced before, so a segment
+//! without `.index` needs recovery. Truncation increments `generation` before any change, so that a concurrent reader
+//! notices it and takes a new view.
 
 mod indexes;
 mod lookup;
@@ -27,7 +27,7 @@ use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
-/// The directory of one partition: it may be renamed while segments are read.
+/// The directory of one partition, which may be renamed while segments are read.
 #[derive(Debug)]
 pub(crate) struct PartitionHome {
     pub(crate) disk: Arc<dyn Disk>,
@@ -44,7 +44,7 @@ impl PartitionHome {
         self.path.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Renames the directory. Whoever opens a file waits and then finds it under the new name.
+    /// Renames the directory. Concurrent opens wait and then use the new name.
     pub(crate) fn rename_to(&self, to: &Path) -> Result<(), DiskError> {
         let mut path = self.path.write().unwrap_or_else(PoisonError::into_inner);
         self.disk.rename(&path, to)?;
@@ -72,20 +72,20 @@ impl PartitionHome {
 pub(crate) struct Segment {
     base_offset: Offset,
     home: Arc<PartitionHome>,
-    /// Of a shared segment, its own weak pointer, for the registry of open files.
+    /// A weak pointer to itself, for the registry of open files.
     own: Weak<Self>,
     handle: Mutex<Option<Arc<dyn DiskFile>>>,
     last_used: AtomicU64,
     size: AtomicU64,
     unsynced: AtomicBool,
-    /// Since the last sync, something was written through the handle.
+    /// Bytes were written through the handle since the last sync.
     written: AtomicBool,
     generation: AtomicU64,
-    /// The files carry the `.deleted` suffix, or are gone.
+    /// The files have the `.deleted` suffix, or are removed.
     deleted: AtomicBool,
-    /// There is no file yet: see [`Self::planned`].
+    /// The file does not exist yet: see [`Self::planned`].
     absent: AtomicBool,
-    /// The file may hold bytes behind `size`, which are to be cut before anything is written there.
+    /// The file may have bytes after `size`, which must be removed before the next write.
     excess: AtomicBool,
     indexes: RwLock<IndexState>,
     txns: RwLock<TxnIndex>,
@@ -94,15 +94,15 @@ pub(crate) struct Segment {
 /// Whether the indexes are in memory.
 #[derive(Debug)]
 enum IndexState {
-    /// In memory, more recent than the files.
+    /// In memory, newer than the files.
     Live(Indexes),
-    /// In memory, thinned out, and complete in the files.
+    /// In memory with fewer entries, and complete in the files.
     Cached(Indexes),
     OnDisk,
 }
 
 impl Segment {
-    /// Creates the empty segment at an offset. Its name is durable after a sync of the directory.
+    /// Creates an empty segment at an offset. Its name is durable after a sync of the directory.
     pub(crate) fn create(
         home: &Arc<PartitionHome>,
         base_offset: Offset,
@@ -117,8 +117,8 @@ impl Segment {
         Ok(segment)
     }
 
-    /// The empty segment at an offset, whose file is created by [`Self::finish_truncation`]: until then another
-    /// segment's may have its name.
+    /// An empty segment at an offset, whose file [`Self::finish_truncation`] creates: until then the file of another
+    /// segment may have its name.
     pub(crate) fn planned(
         home: &Arc<PartitionHome>,
         base_offset: Offset,
@@ -182,7 +182,7 @@ impl Segment {
         self.base_offset
     }
 
-    /// Bytes of whole batches.
+    /// The size of the complete batches in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
@@ -195,13 +195,13 @@ impl Segment {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Everything is synced, or nothing of it counts any more: the handle may be closed.
+    /// All bytes are synced or no longer needed: the handle may be closed.
     pub(crate) fn set_synced(&self) {
         self.unsynced.store(false, Ordering::Release);
         self.written.store(false, Ordering::Release);
     }
 
-    /// Bytes are written that are not synced: the handle stays open.
+    /// There are unsynced bytes: the handle stays open.
     fn set_written(&self) {
         self.unsynced.store(true, Ordering::Release);
         self.written.store(true, Ordering::Release);
@@ -226,19 +226,19 @@ impl Segment {
         Ok(self.keep(file))
     }
 
-    /// Closing the handle could lose an error of what was written through it.
+    /// Whether closing the handle could lose a write error.
     fn needs_handle(&self) -> bool {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Keeps a handle and registers it; another thread may have been faster.
+    /// Stores a handle and registers it, unless another thread has stored one.
     fn keep(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         let mut handle = self.lock_handle();
         if let Some(file) = &*handle {
             return Arc::clone(file);
         }
         *handle = Some(Arc::clone(&file));
-        // The registry may close files, this one too: not under its lock.
+        // The lock is released first, because the registry may close files, this one too.
         drop(handle);
         let own: Weak<Self> = Weak::clone(&self.own);
         self.home.files.opened(own);
@@ -267,7 +267,7 @@ impl Evict for Segment {
         if self.needs_handle() || self.is_deleted() {
             return false;
         }
-        // Two threads may evict each other's segments: neither waits.
+        // Two threads may evict each other's segments, so neither waits for a lock.
         let (Ok(mut indexes), Ok(mut handle)) = (self.indexes.try_write(), self.handle.try_lock())
         else {
             return false;

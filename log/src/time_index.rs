@@ -1,8 +1,8 @@
-//! The sparse time index of one segment: the largest timestamp up to some batches.
+//! The sparse time index of one segment: the largest timestamp up to each of some batches.
 //!
-//! File format (Kafka's `TimeIndex`): entries of 12 bytes, big-endian: timestamp int64, `offset - base
-//! offset` int32; timestamps strictly rising, offsets not falling. The last entry of a sealed segment holds
-//! its largest timestamp and the last offset of the first batch that has it.
+//! File format (Kafka's `TimeIndex`): entries of 12 bytes, big-endian: timestamp int64, `offset - base offset` int32;
+//! timestamps strictly rising, offsets not falling. The last entry of a sealed segment has its largest timestamp and
+//! the last offset of the first batch that has it.
 
 use klamm_protocol::ids::Offset;
 
@@ -44,8 +44,7 @@ impl TimeIndex {
         }
     }
 
-    /// The last entry at or below `timestamp`: every batch before the one it names is older, so a
-    /// search begins there.
+    /// The last entry at or below `timestamp`: every batch before it is older, so a search begins there.
     pub fn lookup(&self, timestamp: i64) -> Option<TimestampOffset> {
         let above = self.entries.partition_point(|entry| entry.timestamp <= timestamp);
         above.checked_sub(1).map(|below| self.entries[below])
@@ -71,7 +70,7 @@ impl TimeIndex {
         }
     }
 
-    /// The file.
+    /// Encodes the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_SIZE);
         for entry in &self.entries {
@@ -83,7 +82,7 @@ impl TimeIndex {
         bytes
     }
 
-    /// Reads a file; `None` when it cannot be a time index.
+    /// Decodes a file; `None` if it cannot be a time index.
     pub fn decode(base_offset: Offset, bytes: &[u8]) -> Option<Self> {
         let (entries, rest) = bytes.as_chunks::<ENTRY_SIZE>();
         if !rest.is_empty() {
@@ -106,7 +105,7 @@ impl TimeIndex {
     }
 }
 
-/// Reads one entry; `None` when its offset lies before the segment.
+/// Decodes one entry; `None` if its offset is below the segment.
 pub fn decode_entry(base_offset: Offset, bytes: &[u8; ENTRY_SIZE]) -> Option<TimestampOffset> {
     let (timestamp, relative) = bytes.split_at(8);
     let timestamp = i64::from_be_bytes(timestamp.try_into().expect("eight bytes"));

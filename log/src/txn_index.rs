@@ -1,8 +1,8 @@
 //! The aborted transactions of one segment, in the order of their abort markers.
 //!
 //! File format (Kafka's `TransactionIndex` and `AbortedTxn`): entries of 34 bytes, big-endian: version int16 = 0,
-//! producer id, first offset, last offset (the marker's), last stable offset, all int64. The file is
-//! absent while there is none.
+//! producer id, first offset, last offset (the marker's), last stable offset, all int64. Without entries the file does
+//! not exist.
 
 use klamm_protocol::ids::{Offset, ProducerId};
 
@@ -15,20 +15,20 @@ const VERSION: i16 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbortedTxn {
     pub producer_id: ProducerId,
-    /// Of the transaction in this partition.
+    /// The first offset of the transaction in this partition.
     pub first_offset: Offset,
-    /// Of the abort marker.
+    /// The offset of the abort marker.
     pub last_offset: Offset,
-    /// The last stable offset once this transaction had ended.
+    /// The last stable offset after the end of this transaction.
     pub last_stable_offset: Offset,
 }
 
-/// What [`TxnIndex::collect`] found out.
+/// The result of [`TxnIndex::collect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
-    /// Later segments may know of more.
+    /// Later segments may have more.
     Continue,
-    /// No later segment can know of more.
+    /// No later segment can have more.
     Complete,
 }
 
@@ -77,7 +77,7 @@ impl TxnIndex {
         Search::Continue
     }
 
-    /// The file.
+    /// Encodes the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.entries.len() * ENTRY_SIZE);
         for txn in &self.entries {
@@ -91,7 +91,7 @@ impl TxnIndex {
         bytes
     }
 
-    /// Reads a file; `None` when it cannot be the transaction index of a segment with this base.
+    /// Decodes a file; `None` if it cannot be the transaction index of a segment with this base offset.
     pub fn decode(base_offset: Offset, bytes: &[u8]) -> Option<Self> {
         let (entries, rest) = bytes.as_chunks::<ENTRY_SIZE>();
         if !rest.is_empty() {

@@ -1,8 +1,8 @@
-//! What a broker checks in AlterConfigs and IncrementalAlterConfigs before the controller sees
-//! them, and how the two answers become one (Kafka's ConfigAdminManager).
+//! The checks of a broker in AlterConfigs and IncrementalAlterConfigs before it forwards them to the controller, and
+//! the merge of both answers (Kafka's ConfigAdminManager).
 //!
-//! Only here is a broker's own configuration known well enough to judge a change of it; the
-//! controller repeats none of these checks.
+//! Only the broker itself knows its configuration well enough to validate a change of it; the controller repeats none
+//! of these checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,19 +35,19 @@ pub enum AlterRefusal {
     /// The request names a key of the resource twice.
     #[error("Error due to duplicate config keys")]
     RepeatedKeys,
-    /// Only a deletion goes without a value.
+    /// Only a deletion may have no value.
     #[error("Null value not supported for : {}", keys.join(", "))]
     NullValues {
         /// The keys without a value.
         keys: Vec<String>,
     },
-    /// The resource's name is no node id.
+    /// The resource's name is not a node id.
     #[error("Node id must be an integer, but it is: {name}")]
     NodeIdNotANumber {
         /// The resource's name.
         name: ByteString,
     },
-    /// A broker judges only its own configuration.
+    /// A broker only alters its own configuration.
     #[error("Unexpected broker id, expected {expected}, but received {name}")]
     OtherBroker {
         /// This broker.
@@ -61,13 +61,13 @@ pub enum AlterRefusal {
     /// An operation that Kafka does not define.
     #[error("Unknown operations type {0}")]
     UnknownOperation(i8),
-    /// The broker's configuration would not be valid.
+    /// The broker's configuration would be invalid.
     #[error(transparent)]
     Broker(#[from] AlterError),
 }
 
 impl AlterRefusal {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Broker(error) => error.code(),
@@ -82,18 +82,18 @@ impl AlterRefusal {
     }
 }
 
-/// What a broker makes of one resource of a request.
+/// The broker's decision about one resource of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
     /// The controller decides.
     Forward,
-    /// The broker answers by itself: it applies log levels, and refuses what it could not live with.
+    /// The broker answers by itself: it applies log levels, and refuses changes that it cannot apply.
     Here,
     /// Refused.
     Refused(AlterRefusal),
 }
 
-/// Judges the resources of a request, in their order. Forward only those marked so.
+/// Checks the resources of a request, in order. The caller forwards only those marked `Forward`.
 pub fn check_incremental(
     request: &IncrementalAlterConfigsRequest,
     node_id: BrokerId,
@@ -123,7 +123,7 @@ pub fn check_incremental(
     request.resources.iter().map(|r| check(r).unwrap_or_else(Checked::Refused)).collect()
 }
 
-/// Judges the resources of a legacy request, in their order.
+/// Checks the resources of a legacy request, in order.
 pub fn check_legacy(request: &AlterConfigsRequest, node_id: BrokerId) -> Vec<Checked> {
     let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, &r.resource_name)));
     let check =
@@ -153,7 +153,7 @@ pub fn check_legacy(request: &AlterConfigsRequest, node_id: BrokerId) -> Vec<Che
     request.resources.iter().map(|r| check(r).unwrap_or_else(Checked::Refused)).collect()
 }
 
-/// The part of a request that the controller is to see.
+/// The part of a request to forward to the controller.
 pub fn forwarded_incremental(
     request: &IncrementalAlterConfigsRequest,
     checked: &[Checked],
@@ -166,15 +166,15 @@ pub fn forwarded_incremental(
     }
 }
 
-/// The part of a legacy request that the controller is to see.
+/// The part of a legacy request to forward to the controller.
 pub fn forwarded_legacy(request: &AlterConfigsRequest, checked: &[Checked]) -> AlterConfigsRequest {
     let pairs = request.resources.iter().zip(checked);
     let resources = pairs.filter(|(_, c)| **c == Checked::Forward).map(|(r, _)| r.clone());
     AlterConfigsRequest { resources: resources.collect(), validate_only: request.validate_only }
 }
 
-/// One answer from the broker's refusals and the controller's results. What the broker answers by
-/// itself counts as done.
+/// Merges the broker's refusals and the controller's results into one answer. Resources that the broker answers by
+/// itself have succeeded.
 pub fn join_incremental(
     request: &IncrementalAlterConfigsRequest,
     checked: &[Checked],
@@ -235,7 +235,7 @@ fn repeated<'a>(
     resources.filter(|resource| !seen.insert(*resource)).collect()
 }
 
-/// Keys come once, and with a value; the flag says whether a key may stand as it is.
+/// Checks that each key occurs once and has a value; the flag is whether the key has a valid one.
 fn check_keys<'a>(
     keys: impl Iterator<Item = (&'a ByteString, bool)> + Clone,
 ) -> Result<(), AlterRefusal> {

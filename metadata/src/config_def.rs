@@ -1,10 +1,9 @@
 //! Every configuration key of Apache Kafka 4.3.1 and of Klamm: name, type, default, valid values,
 //! update mode. One table serves the configuration file, `Describe*` and `Alter*Configs`.
 //!
-//! Invariants: the facts come from `kafka.tsv`, printed from Kafka's own jars by
-//! `tools/config-facts`, and `klamm.tsv`, the few keys that Kafka lacks; nothing else names a key's
-//! type or default. Keys keep the order of Kafka's `ConfigDef`, because the first invalid key is
-//! the one that Kafka reports. Every default passes its own validator.
+//! Invariants: the facts come from `kafka.tsv`, printed from Kafka's own jars by `tools/config-facts`, and `klamm.tsv`,
+//! the few keys that Kafka lacks; no other place defines a key's type or default. Keys keep the order of Kafka's
+//! `ConfigDef`, because Kafka reports the first invalid key. Every default passes its own validator.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -29,7 +28,7 @@ pub use broker_configs::BrokerConfigs;
 pub use validator::Validator;
 pub use value::{ConfigValue, ConfigValueError, parse_value};
 
-/// What is set on a resource, as text: key to value, as in requests and in the cluster image.
+/// The configured values of a resource, as text: key to value, as in requests and in the cluster image.
 pub type Configs = BTreeMap<ByteString, ByteString>;
 
 /// The kind of resource a key configures.
@@ -95,7 +94,7 @@ pub enum Importance {
     Low,
 }
 
-/// Whether and for whom a broker key can change while the broker runs (KIP-226).
+/// Whether a broker key can change while brokers run, for one broker or for all (KIP-226).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateMode {
     /// Only the configuration file, the environment and flags set it.
@@ -108,20 +107,19 @@ pub enum UpdateMode {
     Resource,
 }
 
-/// Where a key comes from and who may see or set it.
+/// Where a key is defined, and whether it is listed and settable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
     Public,
-    /// Can be set, is listed only where it was set (Kafka's `defineInternal`).
+    /// Settable, but listed only if it was set (Kafka's `defineInternal`).
     Internal,
     /// A broker key that no file can set (the broker quotas of `QuotaConfig`).
     DynamicOnly,
-    /// Klamm's own. Listed where it was set or asked for by name, so that a listing of everything
-    /// is the one that Kafka gives.
+    /// Klamm's own key. Listed only if it was set or requested by name, so that a list of all keys equals Kafka's.
     Klamm,
 }
 
-/// What a key is when nobody sets it.
+/// The default of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfigDefault {
     Value(&'static str),
@@ -131,7 +129,7 @@ pub enum ConfigDefault {
     Required,
 }
 
-/// One key and what is known about it.
+/// The definition of one key.
 #[derive(Debug)]
 pub struct ConfigKey {
     pub name: &'static str,
@@ -141,7 +139,7 @@ pub struct ConfigKey {
     pub update_mode: UpdateMode,
     pub visibility: Visibility,
     pub validator: Validator,
-    /// One line of our own for DescribeConfigs; none where Klamm does not use the key.
+    /// One line of documentation for DescribeConfigs; none if Klamm does not use the key.
     pub documentation: Option<&'static str>,
 }
 
@@ -151,7 +149,7 @@ impl ConfigKey {
         self.config_type == ConfigType::Password
     }
 
-    /// The default, parsed; `None` where it is null or the key is required.
+    /// The parsed default; `None` if it is null or the key is required.
     pub fn default_value(&self) -> Option<ConfigValue> {
         match self.default {
             ConfigDefault::Value(text) => {
@@ -200,7 +198,7 @@ impl ConfigDef {
         self.by_name.get(name).map(|&position| &self.keys[position])
     }
 
-    /// A key that the caller knows to exist.
+    /// A key that exists, else panics.
     pub(crate) fn known(&self, name: &str) -> &ConfigKey {
         self.get(name).unwrap_or_else(|| panic!("{name} is no key of this table"))
     }

@@ -1,7 +1,7 @@
-//! What changed between two published images: what a broker's publisher acts on.
+//! The difference of two published images, which a broker's publisher applies.
 //!
-//! It is computed from the images themselves, not from the records between them, so that it is
-//! right as well after a snapshot or a restart.
+//! It is computed from the images themselves, not from the records between them, so that it is also correct after a
+//! snapshot or a restart.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::image::topics::{Topic, TopicDifference};
 /// The difference between two images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageDelta {
-    /// Topics that are gone, as they were. A topic that was deleted and created again under the
-    /// same name is here and in `created_topics`.
+    /// Deleted topics, in their last state. A topic that was deleted and created again with the same name is here and
+    /// in `created_topics`.
     pub deleted_topics: Vec<Arc<Topic>>,
-    /// Topics that are new.
+    /// Created topics.
     pub created_topics: Vec<Arc<Topic>>,
     /// Partitions that are new or differ; those of created topics too.
     pub changed_partitions: Vec<PartitionDelta>,
-    /// Resources whose configuration differs. A deleted topic's is not named.
+    /// Resources whose configuration differs. A deleted topic is not included.
     pub changed_configs: BTreeSet<ConfigResource>,
-    /// Brokers that came, went or differ.
+    /// Brokers that were added, removed or differ.
     pub changed_brokers: BTreeSet<BrokerId>,
     /// Whether a finalized feature level differs.
     pub features_changed: bool,
@@ -41,7 +41,7 @@ pub struct ImageDelta {
 /// A partition that is new or differs. A topic never loses partitions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionDelta {
-    /// The partition's topic, as it is now.
+    /// The partition's topic in the new image.
     pub topic: Arc<Topic>,
     /// The partition's index.
     pub index: PartitionIndex,
@@ -57,13 +57,13 @@ impl PartitionDelta {
         self.after.replicas.contains(&broker)
     }
 
-    /// Whether this broker had a replica and has none any more: its log is to be deleted.
+    /// Whether this broker had a replica and has none any more, so that its log is deleted.
     pub fn is_removed_from(&self, broker: BrokerId) -> bool {
         !self.is_replica(broker)
             && self.before.as_ref().is_some_and(|before| before.replicas.contains(&broker))
     }
 
-    /// Whether this broker leads it now, in a leader epoch that is new.
+    /// Whether this broker leads it now in a new leader epoch.
     pub fn is_newly_led_by(&self, broker: BrokerId) -> bool {
         self.after.leader == broker
             && self
@@ -93,13 +93,13 @@ impl ImageDelta {
         delta
     }
 
-    /// A change of these partitions and of nothing else.
+    /// A delta of these partitions only.
     pub fn of_partitions(changed_partitions: Vec<PartitionDelta>) -> Self {
         let nothing = ClusterImage::default();
         Self { changed_partitions, ..Self::between(&nothing, &nothing) }
     }
 
-    /// Whether nothing changed that a publisher acts on.
+    /// Whether there is no change for a publisher.
     pub fn is_empty(&self) -> bool {
         self.deleted_topics.is_empty()
             && self.created_topics.is_empty()

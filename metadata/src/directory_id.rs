@@ -8,17 +8,18 @@ pub const MIGRATING: Uuid = reserved(0);
 pub const UNASSIGNED: Uuid = reserved(1);
 /// The replica's directory has failed.
 pub const LOST: Uuid = reserved(2);
-/// The replica's log could not be begun for want of room or descriptors: it is offline, and there is nothing to be found.
+/// The replica's log could not be created for lack of space or descriptors: it is offline, and there is no log to wait
+/// for.
 ///
-/// Klamm's own. To Apache Kafka's controllers and brokers it is the id of a directory that is not there.
+/// Klamm's own id. For Apache Kafka's controllers and brokers it is the id of an offline directory.
 pub const NOT_BEGUN: Uuid = reserved(75);
 
 const fn reserved(low: u8) -> Uuid {
     Uuid::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low])
 }
 
-/// Whether no directory may have this id. Kafka compares the low half as a signed number, so
-/// an id with that sign bit set counts as reserved too.
+/// Whether the id is reserved: no directory may have it. Kafka compares the low half as a signed number, so an id with
+/// that sign bit set counts as reserved too.
 pub fn is_reserved(directory: Uuid) -> bool {
     let bytes = directory.as_bytes();
     let (high, low) = bytes.split_at(8);
@@ -26,7 +27,8 @@ pub fn is_reserved(directory: Uuid) -> bool {
     high.iter().all(|byte| *byte == 0) && low < 100
 }
 
-/// Whether a broker has given up a replica: others are to lead, and it is out of the ISR until it is told of elsewhere.
+/// Whether a broker has given up a replica: the controller moves the leadership and keeps the replica out of the ISR
+/// until another directory is reported for it.
 pub fn is_given_up(directory: Uuid) -> bool {
     directory == LOST || directory == NOT_BEGUN
 }

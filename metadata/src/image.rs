@@ -1,10 +1,9 @@
-//! The cluster image: everything the metadata log says, as of one offset.
+//! The cluster image: the state of the metadata log at one offset.
 //!
-//! An image changes only through [`ClusterImage::replay`], so that images are equal on every node
-//! at equal offsets. Cloning one is cheap: all maps share structure, and a change to one topic
-//! copies that topic's path only. Record types whose order matters are checked: a record that does
-//! not fit what came before is an error, never a repair (Kafka's MetadataDelta and the
-//! controller's ControlManagers, whichever is stricter).
+//! An image changes only through [`ClusterImage::replay`], so that images are equal on every node at equal offsets.
+//! Cloning one is cheap: all maps share structure, and a change to one topic copies that topic's path only. Record
+//! types whose order matters are checked: a record that contradicts the image is an error and never repaired (Kafka's
+//! MetadataDelta and the controller's ControlManagers, whichever is stricter).
 
 pub mod acls;
 pub mod brokers;
@@ -52,7 +51,7 @@ pub struct ClusterImage {
     pub configs: ConfigsImage,
     /// Client quotas.
     pub client_quotas: ClientQuotasImage,
-    /// The first producer id of the next block, once a block has been given out.
+    /// The first producer id of the next block, after a block was allocated.
     pub next_producer_id: Option<ProducerId>,
     /// Access control entries.
     pub acls: AclsImage,
@@ -65,7 +64,7 @@ pub struct ClusterImage {
 impl ClusterImage {
     /// Applies one record.
     ///
-    /// Transaction markers change nothing here; [`crate::loader::MetadataLoader`] owns them.
+    /// Transaction markers have no effect here; [`crate::loader::MetadataLoader`] handles them.
     pub fn replay(&mut self, record: &MetadataRecord) -> Result<(), ReplayError> {
         match record {
             MetadataRecord::RegisterBroker(record) => self.brokers.replay_register(record),

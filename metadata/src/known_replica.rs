@@ -1,5 +1,5 @@
-//! A broker's replica of a partition, as the metadata have it, and what that means for its log: whether one that is not
-//! here may begin anew, and which of two is the replica.
+//! A broker's replica of a partition in the metadata, and the decisions about its log: whether a missing one may start
+//! empty, and which of two logs is the replica.
 
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
@@ -13,15 +13,15 @@ use crate::image::partition::Partition;
 pub struct KnownReplica {
     /// The topic's id.
     pub topic_id: Uuid,
-    /// The directory that it lies in.
+    /// Its recorded directory.
     pub directory: Uuid,
-    /// It is in sync or may be elected: records may be nowhere but here.
+    /// It is in the ISR, ELR or last known ELR: it may have the only copy of records.
     pub is_counted_on: bool,
-    /// Another broker leads, from which it can be fetched.
+    /// Another broker leads, from which its records can be fetched.
     pub is_led_elsewhere: bool,
 }
 
-/// How far a log goes.
+/// The last epoch and the end offset of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogEnd {
     /// The epoch of its last record.
@@ -31,7 +31,7 @@ pub struct LogEnd {
 }
 
 impl LogEnd {
-    /// Whether there ever was a record. Retention deletes records, and leaves the end.
+    /// Whether the log ever had a record. Retention deletes records, but keeps the end offset.
     fn has_records(self) -> bool {
         self.end > 0
     }
@@ -66,9 +66,9 @@ impl KnownReplica {
         Self::of(topic.id, topic.partition(index)?, broker)
     }
 
-    /// Whether its log, which is in none of the directories in use, must be in one that is not. `is_in_use` tells that of
-    /// a directory; `may_be_elsewhere`, whether a replica whose directory was never reported may have been opened in
-    /// one that is not here.
+    /// Whether its log, which is in no directory in use, must be in one that is not in use. `is_in_use` returns whether
+    /// a directory is in use; `may_be_elsewhere`, whether a replica whose directory was never reported may have been
+    /// opened in one that is not mounted.
     pub fn is_missed(
         &self,
         is_in_use: impl FnOnce(Uuid) -> bool,
@@ -83,21 +83,22 @@ impl KnownReplica {
         }
     }
 
-    /// Whether its log may have been in a directory: in the recorded one, or in any if none is recorded or its own broker
-    /// has given it up.
+    /// Whether its log may have been in a directory: in the recorded one, or in any if none is recorded or its broker
+    /// has reported it as given up.
     pub fn may_lie_in(&self, directory: Uuid) -> bool {
         self.directory == directory || directory_id::is_reserved(self.directory)
     }
 
-    /// Whether it can begin anew although its log is missed: nobody counts on it, and somebody has the records.
+    /// Whether it can start with an empty log although its log is missing: it is in neither ISR nor ELR, and another
+    /// broker leads.
     pub fn can_be_fetched(&self) -> bool {
         !self.is_counted_on && self.is_led_elsewhere
     }
 
-    /// Which of two logs, 0 or 1, is the replica; `directories` are where they lie.
+    /// Which of two logs, 0 or 1, is the replica; `directories` are their directories.
     ///
-    /// The one in the recorded directory, as long as the cluster counts on it: it is what was acknowledged. Where nobody
-    /// does, or where it never had a record, the one that goes further. One that cannot be read has no end.
+    /// The one in the recorded directory, if the replica is in ISR or ELR: that log has the acknowledged records.
+    /// Otherwise, or if that log never had a record, the one with the later end. A log that cannot be read has no end.
     pub fn choose(&self, directories: [Uuid; 2], ends: [Option<LogEnd>; 2]) -> usize {
         let recorded = directories.iter().position(|directory| *directory == self.directory);
         if let Some(recorded) = recorded
@@ -139,7 +140,8 @@ mod tests {
     fn the_recorded_log_stays_as_long_as_it_is_counted_on_and_has_records() {
         assert_eq!(choose(Some(0), true, [end(3, 10), end(9, 99)]), 0);
         assert_eq!(choose(Some(1), true, [end(9, 99), end(3, 10)]), 1);
-        // What cannot be read may be what was acknowledged: the replica is offline rather than an older one.
+        // The unreadable log may have the acknowledged records: the replica stays offline instead of using an older
+        // log.
         assert_eq!(choose(Some(1), true, [end(9, 99), None]), 1);
     }
 
@@ -188,7 +190,7 @@ mod tests {
             assert!(is_missed(true, true));
             assert!(!is_missed(true, false) && !is_missed(false, true));
         }
-        // Its own broker has given it up: it is missed by whoever counts on it.
+        // Its broker has given it up: its log is missing only if it is in ISR or ELR.
         let lost = |counted| replica(directory_id::LOST, counted).is_missed(|_| false, || false);
         assert!(lost(true) && !lost(false));
     }

@@ -1,8 +1,8 @@
-//! The metadata.version feature: which levels exist, what each one brought to the metadata log,
-//! and therefore at which version a record is written.
+//! The metadata.version feature: its levels, the records that each has added, and the version at which a record is
+//! written.
 //!
 //! Invariant: a `MetadataVersion` always names a level between [`MetadataVersion::MINIMUM`] and
-//! [`MetadataVersion::LATEST`]; anything else is refused where it is read.
+//! [`MetadataVersion::LATEST`]; other levels are refused when they are decoded.
 
 use klamm_protocol::metadata_record::MetadataRecord;
 
@@ -10,7 +10,7 @@ use klamm_protocol::metadata_record::MetadataRecord;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MetadataVersion(i16);
 
-/// The name, whether the layout of metadata changed with it, of every level from 7 on.
+/// For every level from 7 on: the name, and whether the metadata layout changed with it.
 const LEVELS: [(&str, bool); 24] = [
     ("3.3-IV3", true),
     ("3.4-IV0", true),
@@ -46,12 +46,12 @@ impl MetadataVersion {
     /// 4.3-IV0, the level of a new Kafka 4.3 cluster.
     pub const LATEST: Self = Self(30);
 
-    /// The level, if it is one that this code knows.
+    /// The level, if this version knows it.
     pub fn from_level(level: i16) -> Option<Self> {
         (Self::MINIMUM.0..=Self::LATEST.0).contains(&level).then_some(Self(level))
     }
 
-    /// The number that FeatureLevelRecord carries.
+    /// The number in FeatureLevelRecord.
     pub fn level(self) -> i16 {
         self.0
     }
@@ -66,7 +66,7 @@ impl MetadataVersion {
         LEVELS[index]
     }
 
-    /// Whether going from one to the other adds or loses metadata (MetadataVersion.didMetadataChange).
+    /// Whether a change from one to the other adds or loses metadata (MetadataVersion.didMetadataChange).
     pub fn metadata_changed(self, other: Self) -> bool {
         let (low, high) = if self < other { (self, other) } else { (other, self) };
         (low.0 + 1..=high.0).any(|level| Self(level).entry().1)

@@ -1,4 +1,4 @@
-//! The randomness that decisions take as an argument, so that a seed repeats them.
+//! The random generator that decisions get as an argument, so that a seed reproduces them.
 
 use klamm_protocol::Uuid;
 
@@ -42,14 +42,14 @@ impl Random {
         usize::try_from(self.next_u64() % bound).expect("below a usize")
     }
 
-    /// Puts the items into a random order (Fisher-Yates).
+    /// Shuffles the items (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
     }
 
-    /// A new id that may name a topic or a directory.
+    /// A new id for a topic or a directory.
     pub fn uuid(&mut self) -> Uuid {
         loop {
             let mut bytes = [0; 16];

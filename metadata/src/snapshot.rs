@@ -1,7 +1,7 @@
 //! An image as records, in the order of Kafka's MetadataImage.write, so that replaying them on an
 //! empty image gives the same image.
 //!
-//! metadata.version comes first because it decides how the rest is read.
+//! metadata.version comes first because decoding the rest depends on it.
 
 use klamm_protocol::messages::client_quota_record::{ClientQuotaRecord, EntityData};
 use klamm_protocol::messages::config_record::ConfigRecord;
@@ -21,8 +21,8 @@ use crate::image::brokers::Broker;
 use crate::image::controllers::ControllerRegistration;
 use crate::metadata_version::MetadataVersion;
 
-/// The records of a snapshot of this image. Each is to be written at
-/// [`MetadataVersion::record_version`] of the image's metadata.version.
+/// The records of a snapshot of this image. Write each one at [`MetadataVersion::record_version`] of the image's
+/// metadata.version.
 pub fn records(image: &ClusterImage) -> Vec<MetadataRecord> {
     let version = image.metadata_version();
     let mut records = Vec::new();
@@ -55,7 +55,7 @@ fn features(image: &ClusterImage, records: &mut Vec<MetadataRecord>) {
     }
 }
 
-/// The registration of a broker as it is now, fenced or not.
+/// The current registration of a broker, fenced or not.
 fn broker_record(broker: &Broker, version: MetadataVersion) -> MetadataRecord {
     let endpoints = broker.listeners.iter().map(|(name, endpoint)| BrokerEndpoint {
         name: name.clone(),

@@ -1,8 +1,8 @@
-//! What a topic may be called, and which names collide as metric names.
+//! Validation of topic names, and names that collide as metric names.
 
 use std::borrow::Cow;
 
-/// The longest topic name (Topic.MAX_NAME_LENGTH), in UTF-16 units as Kafka counts it.
+/// The maximum length of a topic name (Topic.MAX_NAME_LENGTH), in UTF-16 units as in Kafka.
 pub const MAX_NAME_LENGTH: usize = 249;
 
 /// Committed offsets and groups.
@@ -14,16 +14,16 @@ pub const SHARE_GROUP_STATE_TOPIC: &str = "__share_group_state";
 /// The metadata log itself, which is never a topic of the image.
 pub const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
-/// Why a name cannot be a topic's name. The text is what Kafka's Topic.validate says.
+/// Why a name is not a valid topic name. The texts are those of Kafka's Topic.validate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTopicName {
     /// The empty string.
     #[error("Topic name is invalid: the empty string is not allowed")]
     Empty,
-    /// `.` or `..`, which are no file names.
+    /// `.` or `..`, which are not file names.
     #[error("Topic name is invalid: '{name}' is not allowed")]
     Dots {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
     /// More than [`MAX_NAME_LENGTH`] characters.
@@ -31,7 +31,7 @@ pub enum InvalidTopicName {
         "Topic name is invalid: the length of '{name}' is longer than the max allowed length {MAX_NAME_LENGTH}"
     )]
     TooLong {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
     /// A character outside `[a-zA-Z0-9._-]`.
@@ -39,7 +39,7 @@ pub enum InvalidTopicName {
         "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
     )]
     IllegalCharacter {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
 }
@@ -60,7 +60,7 @@ pub fn validate(name: &str) -> Result<(), InvalidTopicName> {
     }
 }
 
-/// Whether the name holds a character that metric names cannot tell apart.
+/// Whether the name has a character that metric names cannot distinguish.
 pub fn has_collision_chars(name: &str) -> bool {
     name.contains(['.', '_'])
 }
@@ -70,7 +70,7 @@ pub fn unify_collision_chars(name: &str) -> Cow<'_, str> {
     if name.contains('.') { Cow::Owned(name.replace('.', "_")) } else { Cow::Borrowed(name) }
 }
 
-/// Whether clients see the topic as internal (Topic.isInternal).
+/// Whether the topic is internal (Topic.isInternal).
 pub fn is_internal(name: &str) -> bool {
     matches!(name, GROUP_METADATA_TOPIC | TRANSACTION_STATE_TOPIC | SHARE_GROUP_STATE_TOPIC)
 }

@@ -23,8 +23,8 @@ macro_rules! line {
     };
 }
 
-/// Where a field stands. Kafka marks a null struct by -1 among the others and by a varint of 0 in a
-/// tagged field.
+/// Whether a field is tagged. Kafka encodes a null struct as -1 in an untagged field and as a varint of 0 in a tagged
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Untagged,
@@ -58,7 +58,7 @@ impl Generator<'_> {
         line!(self.out, "}}");
     }
 
-    /// `ResponseMessage`, and the same for each struct in the response that holds an error code.
+    /// `ResponseMessage`, and the same for each struct in the response with an error code.
     fn response_impl(&mut self) {
         let message = self.message;
         for (index, structure) in message.structs.iter().enumerate() {
@@ -173,7 +173,7 @@ impl Generator<'_> {
         }
     }
 
-    /// The versions in which a field stands among the others, and those in which it is tagged.
+    /// The versions in which a field is untagged, and those in which it is tagged.
     fn places(&self, field: &Field) -> (Option<Versions>, Option<(u32, Versions)>) {
         let present = field.versions.intersect(self.message.versions);
         let tagged = field.tag.and_then(|(tag, versions)| {
@@ -343,7 +343,7 @@ impl Generator<'_> {
         if field.ignorable {
             return;
         }
-        // What this version cannot carry must not get lost in silence.
+        // A value that this version cannot carry must not be dropped silently.
         let carried = Versions {
             first: untagged.or(tagged.map(|(_, v)| v)).map_or(i16::MAX, |v| v.first),
             last: tagged.map(|(_, v)| v).or(untagged).map_or(i16::MIN, |v| v.last),
@@ -402,7 +402,7 @@ impl Generator<'_> {
     }
 }
 
-/// The statements that write one value; `by_reference` says that `value` is a reference.
+/// The statements that write one value; `by_reference` is whether `value` is a reference.
 fn write_value(ty: &Type, value: &str, flexible: &str, by_reference: bool) -> String {
     let copied = if by_reference { format!("*{value}") } else { value.to_owned() };
     let referred = if by_reference { value.to_owned() } else { format!("&{value}") };
@@ -446,7 +446,7 @@ fn is_error_code(field: &Field) -> bool {
     field.name == "ErrorCode" && field.ty == Type::Int16
 }
 
-/// The struct of this message that a field is, or is an array of.
+/// The struct of this message that is the type of a field or of its array elements.
 fn element_struct<'a>(message: &'a Message, ty: &Type) -> Option<&'a Struct> {
     match ty {
         Type::Struct(name) => message.structs.iter().find(|structure| structure.name == *name),
@@ -464,7 +464,7 @@ fn holds_error_code(message: &Message, structure: &Struct) -> bool {
 }
 
 fn nullable(field: &Field) -> Option<Versions> {
-    // Kafka's code takes null record sets in every version, though the schema does not say so.
+    // Kafka's code accepts null record sets in every version, although the schema does not have it.
     match field.ty {
         Type::Records => Some(Versions { first: 0, last: i16::MAX }),
         _ => field.nullable,
@@ -632,7 +632,7 @@ fn metadata_records(messages: &[Message], out: &mut String) {
     }
 }
 
-/// A macro that names every message, for tests that go through all of them.
+/// A macro that lists every message, for tests of all of them.
 fn list(messages: &[Message], out: &mut String) {
     line!(out, "/// Calls `$callback!(kind, module, Type)` for every message, `kind` being an");
     line!(out, "/// identifier: request, response, header, data, metadata, coordinator_key, ...");

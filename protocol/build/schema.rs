@@ -1,4 +1,4 @@
-//! Reads the field tables that `schema/extract.py` writes.
+//! Parses the field tables that `schema/extract.py` writes.
 
 /// Versions `first..=last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(crate) struct Field {
     pub(crate) tag: Option<(u32, Versions)>,
     pub(crate) default: Option<String>,
     pub(crate) ignorable: bool,
-    /// Never in compact encoding, whatever the version (the client id of the request header).
+    /// Not in compact encoding in any version (the client id of the request header).
     pub(crate) never_flexible: bool,
 }
 
@@ -110,10 +110,10 @@ impl Message {
     }
 }
 
-/// Reads one table. The build stops at the first line that is not understood.
+/// Parses one table. The build fails at the first invalid line.
 pub(crate) fn parse(path: &str, text: &str) -> Vec<Message> {
     let mut messages: Vec<Message> = Vec::new();
-    // The structs that lines of each depth belong to, as indexes into the message's structs.
+    // The struct that lines of each depth belong to, as indexes into the message's structs.
     let mut open: Vec<usize> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         if line.is_empty() || line.starts_with('#') {
@@ -157,7 +157,7 @@ pub(crate) fn parse(path: &str, text: &str) -> Vec<Message> {
     messages
 }
 
-/// Drops the empty entries that a use of a common struct left behind.
+/// Drops the empty entries for uses of a common struct.
 fn drop_references(message: &mut Message) {
     let defined: Vec<String> =
         message.structs.iter().filter(|s| !s.fields.is_empty()).map(|s| s.name.clone()).collect();

@@ -1,9 +1,9 @@
-//! Record batches of format v2 (KIP-98) as they travel and as they lie in the log: a header of 61
-//! bytes and the records, perhaps compressed.
+//! Record batches of format v2 (KIP-98), on the wire and in the log: a header of 61 bytes and the records, which may be
+//! compressed.
 //!
-//! Invariants: a batch is a slice of what was received and is never copied or changed; changes go
-//! into a [`BatchHeader`] of their own, written in front of the old records. The checksum covers
-//! everything from the attributes on, so base offset and leader epoch may be assigned freely.
+//! Invariants: a batch is a slice of the received bytes and is never copied or changed; a change makes a new
+//! [`BatchHeader`], which is written before the old records. The checksum covers everything from the attributes on, so
+//! base offset and leader epoch may be assigned freely.
 
 mod header;
 
@@ -23,24 +23,24 @@ use crate::crc::crc32c;
 use crate::error_code::ErrorCode;
 use crate::record::{Record, RecordError, RecordRef};
 
-/// The smallest length any format has (Kafka's `LegacyRecord.RECORD_OVERHEAD_V0`). Lengths below
-/// are told from a message set cut short even when the magic byte is not there.
+/// The minimum length of any format (Kafka's `LegacyRecord.RECORD_OVERHEAD_V0`). A smaller length is an error, not a
+/// truncated set, even if the magic byte is missing.
 pub(crate) const MIN_ANY_LENGTH: i32 = 14;
-/// Where the magic byte ends.
+/// The end of the magic byte.
 const MAGIC_END: usize = 17;
 
-/// Why bytes are not a batch, or a batch not what it says.
+/// Why bytes are not a valid batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// The bytes end before the batch does.
     #[error("a batch of {needed} bytes, of which {available} are there")]
     Truncated {
-        /// The batch's size, or the header's when not even that is there.
+        /// The batch's size, or the header's if that is incomplete.
         needed: usize,
-        /// The bytes at hand.
+        /// The available bytes.
         available: usize,
     },
-    /// No batch is that short.
+    /// The length is below the minimum.
     #[error("batch length {batch_length} is below the minimum of {MIN_LENGTH}")]
     LengthTooSmall {
         /// The length field.
@@ -52,13 +52,13 @@ pub enum BatchError {
         /// 0 or 1.
         magic: i8,
     },
-    /// Not a format at all.
+    /// An unknown format.
     #[error("invalid magic {magic}")]
     UnknownMagic {
         /// The magic byte.
         magic: i8,
     },
-    /// The bytes are not those that were written.
+    /// The checksum does not match the bytes.
     #[error("batch is corrupt (stored crc = {stored}, computed crc = {computed})")]
     CrcMismatch {
         /// The checksum in the header.
@@ -66,16 +66,16 @@ pub enum BatchError {
         /// That of the bytes.
         computed: u32,
     },
-    /// The attributes name no codec.
+    /// The attributes have an unknown codec.
     #[error(transparent)]
     UnknownCompression(#[from] UnknownCompression),
-    /// Fewer than no records.
+    /// The record count is negative.
     #[error("negative record count {count}")]
     NegativeCount {
         /// The count field.
         count: i32,
     },
-    /// The records are not as many well-formed records as the header says.
+    /// A record is malformed, or the number of records differs from the header.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// The records do not decompress.
@@ -84,7 +84,7 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// What a producer of such a batch is told.
+    /// The error code for the producer of such a batch.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Truncated { .. }
@@ -110,7 +110,7 @@ fn check_magic(magic: i8) -> Result<(), BatchError> {
     }
 }
 
-/// One whole batch.
+/// One complete batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordBatch {
     /// Its header, as it is in `bytes`.
@@ -140,17 +140,17 @@ impl RecordBatch {
         Ok(())
     }
 
-    /// The records as they lie in the batch, perhaps compressed.
+    /// The records as stored in the batch, which may be compressed.
     pub fn body(&self) -> Bytes {
         self.bytes.slice(HEADER_LEN..)
     }
 
-    /// Reads the records. Compressed ones are decompressed first, to at most `max_output` bytes.
+    /// Decodes the records. Compressed ones are decompressed first, to at most `max_output` bytes.
     pub fn records(&self, max_output: usize) -> Result<Records, BatchError> {
         let count = self.header.record_count;
         let left = u32::try_from(count).map_err(|_| BatchError::NegativeCount { count })?;
         let body = match self.header.compression()? {
-            // Kafka does not look at the body of an empty batch either.
+            // Like Kafka, ignores the body of an empty batch.
             _ if left == 0 => Bytes::new(),
             Compression::None => self.body(),
             codec => decompress(codec, &self.bytes[HEADER_LEN..], max_output)?.into(),
@@ -169,10 +169,10 @@ pub struct Records {
 }
 
 impl Records {
-    /// The next record without its own copy of anything, for readers of many records.
+    /// The next record, borrowed without a copy, for readers of many records.
     pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, BatchError>> {
         let left = self.left.checked_sub(1)?;
-        // Until the record has been read there is none behind it.
+        // If this record cannot be decoded, there are no further ones.
         self.left = 0;
         let mut input = &self.body[self.position..];
         if input.is_empty() {
@@ -204,10 +204,10 @@ impl Iterator for Records {
     }
 }
 
-/// The batches of a record set, one behind the other.
+/// The batches of a record set, in order.
 ///
-/// As in Kafka, a batch that is cut short ends the set and is no error; a length or a magic that no
-/// batch can have is one, and ends the set too. Checksums are not looked at.
+/// As in Kafka, an incomplete batch ends the set without an error; an invalid length or magic is an error, and ends the
+/// set too. Checksums are not checked.
 #[derive(Debug, Clone)]
 pub struct Batches {
     rest: Bytes,
@@ -219,7 +219,7 @@ impl Batches {
         Self { rest: records }
     }
 
-    /// What has not been read; after the last batch, the bytes that are no batch.
+    /// The unread bytes; after the last batch, the bytes that are not a batch.
     pub fn rest(&self) -> &Bytes {
         &self.rest
     }

@@ -1,5 +1,4 @@
-//! Builds one record batch, byte for byte as Kafka's `MemoryRecordsBuilder` does when it does not
-//! compress.
+//! Builds one record batch, byte for byte as Kafka's `MemoryRecordsBuilder` without compression.
 //!
 //! Invariants: offsets increase; the base timestamp is that of the first record (or the delete
 //! horizon); a batch never exceeds 2 GiB.
@@ -31,7 +30,7 @@ pub enum BuildError {
     },
 }
 
-/// A batch in the making.
+/// The builder of a batch.
 #[derive(Debug, Clone)]
 pub struct BatchBuilder {
     header: BatchHeader,
@@ -77,14 +76,14 @@ impl BatchBuilder {
         self
     }
 
-    /// Names the leader's epoch.
+    /// Sets the leader epoch.
     #[must_use]
     pub fn leader_epoch(mut self, epoch: LeaderEpoch) -> Self {
         self.header.partition_leader_epoch = epoch;
         self
     }
 
-    /// Names the producer and the sequence number of the first record (-1 in control batches).
+    /// Sets the producer and the sequence number of the first record (-1 in control batches).
     #[must_use]
     pub fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
         self.header.producer_id = id;
@@ -93,7 +92,7 @@ impl BatchBuilder {
         self
     }
 
-    /// Makes the batch part of its producer's transaction.
+    /// Marks the batch as part of its producer's transaction.
     #[must_use]
     pub fn transactional(mut self) -> Self {
         self.header.attributes |= TRANSACTIONAL_FLAG;
@@ -107,14 +106,14 @@ impl BatchBuilder {
         self
     }
 
-    /// Stamps the batch with the broker's time, in ms.
+    /// Sets the broker's time as the timestamp of the batch, in ms.
     #[must_use]
     pub fn log_append_time(mut self, now_ms: i64) -> Self {
         self.log_append_time_ms = Some(now_ms);
         self
     }
 
-    /// Says when the cleaner may drop the batch's tombstones, in ms (KIP-534).
+    /// Sets when the cleaner may drop the batch's tombstones, in ms (KIP-534).
     #[must_use]
     pub fn delete_horizon(mut self, horizon_ms: i64) -> Self {
         self.delete_horizon_ms = Some(horizon_ms);
@@ -122,7 +121,7 @@ impl BatchBuilder {
         self
     }
 
-    /// Adds a record behind the last one and returns its offset.
+    /// Appends a record and returns its offset.
     pub fn append(
         &mut self,
         timestamp_ms: i64,
@@ -135,10 +134,9 @@ impl BatchBuilder {
         Ok(offset)
     }
 
-    /// Adds a record at an offset of its own, as the cleaner does.
+    /// Appends a record at the given offset, as the cleaner does.
     ///
-    /// # Panics
-    /// When the offset does not increase.
+    /// # Panics If the offset does not increase.
     pub fn append_at(
         &mut self,
         offset: Offset,
@@ -164,12 +162,12 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// Bytes of the batch as it would be without compression.
+    /// The size of the batch without compression.
     pub fn uncompressed_size(&self) -> usize {
         HEADER_LEN + self.body.len()
     }
 
-    /// How many records have been added.
+    /// The number of appended records.
     pub fn record_count(&self) -> i32 {
         self.header.record_count
     }
@@ -179,8 +177,8 @@ impl BatchBuilder {
         self.next_offset
     }
 
-    /// The finished batch. A batch without records is valid in itself, but Kafka writes none but
-    /// those of [`empty_batch`], and refuses them from producers.
+    /// The finished batch. A batch without records is valid, but Kafka only writes those of [`empty_batch`], and
+    /// refuses them from producers.
     pub fn build(self) -> Result<RecordBatch, BuildError> {
         let mut header = self.header;
         if let Some(now_ms) = self.log_append_time_ms {
@@ -197,8 +195,8 @@ impl BatchBuilder {
     }
 }
 
-/// Puts a header in front of records that are already encoded and compressed. Length, codec bits
-/// and checksum are set to match; everything else in `header` is taken as it is.
+/// Adds a header to encoded and compressed records. Sets length, codec bits and checksum; the other fields of `header`
+/// stay.
 pub(crate) fn finish(
     mut header: BatchHeader,
     codec: Compression,
@@ -214,8 +212,8 @@ pub(crate) fn finish(
     Ok(RecordBatch { header, bytes: bytes.freeze() })
 }
 
-/// The batch that the cleaner leaves of one whose records are all gone, so that its producer's
-/// sequence number and its last offset are not forgotten.
+/// The batch that the cleaner keeps of one without remaining records, to preserve the producer's sequence number and
+/// the last offset.
 pub fn empty_batch(original: &BatchHeader) -> RecordBatch {
     let kept = TRANSACTIONAL_FLAG | CONTROL_FLAG | LOG_APPEND_TIME_FLAG;
     let header = BatchHeader {

@@ -1,9 +1,8 @@
-//! The codecs that the records of a batch may be compressed with, as Kafka's clients and brokers
-//! write and read them.
+//! The compression codecs of record batches, as Kafka's clients and brokers write and read them.
 //!
-//! Invariants: decompression streams, and what is held at any time is bounded by the input and by
-//! the caller's `max_output`, whatever a length field claims. A compressed body that Kafka 4.3.1
-//! reads is read; one that it refuses is refused, save for zstd windows above 128 MiB.
+//! Invariants: decompression streams, and its memory is bounded by the input and by the caller's `max_output`, not by
+//! length fields. It accepts and refuses the same compressed bodies as Kafka 4.3.1, except for zstd windows above 128
+//! MiB.
 
 mod decompressor;
 mod gzip;
@@ -15,10 +14,10 @@ use std::fmt;
 
 pub use decompressor::{Decompressor, Workspace};
 
-/// A compression codec, as the low three bits of a batch's attributes name it.
+/// A compression codec, by the low three bits of a batch's attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Compression {
-    /// Records as they are.
+    /// No compression.
     None,
     /// RFC 1952.
     Gzip,
@@ -30,7 +29,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// A codec number that Kafka does not know.
+/// A codec number that Kafka does not define.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown compression codec {id}")]
 pub struct UnknownCompression {
@@ -39,7 +38,7 @@ pub struct UnknownCompression {
 }
 
 impl Compression {
-    /// The codec that a batch's attributes number `id`.
+    /// The codec with the number `id` in a batch's attributes.
     pub fn from_id(id: u8) -> Result<Self, UnknownCompression> {
         match id {
             0 => Ok(Self::None),
@@ -81,14 +80,14 @@ impl fmt::Display for Compression {
     }
 }
 
-/// A codec together with the level it compresses at.
+/// A codec with its compression level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Codec {
     compression: Compression,
     level: i32,
 }
 
-/// A compression level outside what Kafka allows for the codec.
+/// A compression level that Kafka does not allow for the codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{compression} does not support compression level {level}")]
 pub struct InvalidLevel {
@@ -102,8 +101,8 @@ impl Codec {
     /// A codec at a level in the range of `compression.gzip.level` (1 to 9, or -1 for zlib's own
     /// default), `compression.lz4.level` (1 to 17) or `compression.zstd.level` (-131072 to 22).
     ///
-    /// Every lz4 level gives the fast compressor's output: valid frames, less dense than Java's
-    /// from level 10 on. The level of the codecs without levels is ignored.
+    /// Every lz4 level uses the fast compressor: valid frames, less dense than Java's from level 10 on. Codecs without
+    /// levels ignore the level.
     pub fn new(compression: Compression, level: i32) -> Result<Self, InvalidLevel> {
         let allowed = match compression {
             Compression::None | Compression::Snappy => true,
@@ -136,18 +135,18 @@ impl From<Compression> for Codec {
     }
 }
 
-/// Why a compressed body could not be read.
+/// Why a compressed body cannot be decompressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecompressError {
-    /// The body breaks the rules of its format.
+    /// The body violates its format.
     #[error("malformed {codec} data: {defect}")]
     Malformed {
-        /// The codec that the batch names.
+        /// The codec of the batch.
         codec: Compression,
-        /// Which rule is broken.
+        /// The violated rule.
         defect: &'static str,
     },
-    /// The body holds more than the caller is willing to read.
+    /// The body decompresses to more than the caller's limit.
     #[error("the data decompress to more than {limit} bytes")]
     OutputTooLarge {
         /// The caller's `max_output`.
@@ -182,11 +181,11 @@ pub fn decompress(
     Ok(output)
 }
 
-/// Checks the frame of a compressed body without decompressing it: magic numbers, header fields and
-/// checksums, and that its blocks lie one behind the other up to the end mark.
+/// Checks the frame of a compressed body without decompressing it: magic numbers, header fields and checksums, and that
+/// its blocks are contiguous up to the end mark.
 ///
-/// Returns the most bytes that the body can possibly decompress to. A gzip body has no block
-/// lengths, so only its head is looked at.
+/// Returns the maximum number of bytes that the body can decompress to. A gzip body has no block lengths, so only its
+/// header is checked.
 pub fn check_frame(compression: Compression, body: &[u8]) -> Result<u64, DecompressError> {
     match compression {
         Compression::None => Ok(body.len() as u64),
@@ -267,7 +266,7 @@ mod tests {
         let data = b"0123456789".repeat(20_000);
         for compression in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
             let body = compress(compression, &data);
-            // No frame at all is no frame that is cut short to zstd, and no data.
+            // For zstd an empty body is not a truncated frame, but no data.
             let least = usize::from(compression == Compression::Zstd);
             for len in [least, 1, 5, body.len() / 2, body.len() - 1] {
                 let cut = decompress(compression, &body[..len], data.len());

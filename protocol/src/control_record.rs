@@ -1,7 +1,7 @@
-//! Control records: what brokers and the KRaft quorum write between the records of users.
+//! Control records, which brokers and the KRaft quorum write between other records.
 //!
-//! Invariants: a control record's key is its type; a type that is not known is no error and is to be
-//! passed over (`ControlRecordType`), a known one with a broken value is.
+//! Invariants: a control record's key is its type; an unknown type is skipped without an error (`ControlRecordType`), a
+//! known one with an invalid value is an error.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -19,13 +19,13 @@ use crate::messages::snapshot_header_record::SnapshotHeaderRecord;
 use crate::messages::voters_record::VotersRecord;
 use crate::record::Record;
 
-/// The version of a control record's key, and the one that Kafka 4.3.1 writes of every value.
+/// The version of a control record's key, and of every value that Kafka 4.3.1 writes.
 const VERSION: i16 = 0;
 
-/// How a transaction ended in one partition.
+/// The end marker of a transaction in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndTransaction {
-    /// Committed, or else aborted.
+    /// Committed, otherwise aborted.
     pub committed: bool,
     /// The epoch of the transaction coordinator that decided it.
     pub coordinator_epoch: i32,
@@ -48,16 +48,16 @@ pub enum ControlRecord {
     KRaftVoters(VotersRecord),
 }
 
-/// Why a control record could not be read or written.
+/// Why a control record cannot be decoded or encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlRecordError {
-    /// A control record's key has four bytes at least, and a version from 0.
+    /// The key has fewer than four bytes, or a negative version.
     #[error("a control record has no valid key")]
     InvalidKey,
-    /// The type wants a value.
+    /// The type needs a value.
     #[error("a control record has no value")]
     NoValue,
-    /// The value is not what the type says.
+    /// The value is invalid for the type.
     #[error("the value of a control record: {0}")]
     Decode(#[from] DecodeError),
     /// A value's version is negative.
@@ -66,16 +66,16 @@ pub enum ControlRecordError {
         /// The stated version.
         version: i16,
     },
-    /// The value cannot be written.
+    /// The value cannot be encoded.
     #[error("the value of a control record: {0}")]
     Encode(#[from] EncodeError),
-    /// The batch cannot be written.
+    /// The batch cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
 }
 
 impl ControlRecord {
-    /// Reads a record of a control batch. None: a type that this version does not know.
+    /// Decodes a record of a control batch; `None` for an unknown type.
     pub fn read(record: &Record) -> Result<Option<Self>, ControlRecordError> {
         let type_id = type_id(record.key.as_deref())?;
         let value = || record.value.clone().ok_or(ControlRecordError::NoValue);
@@ -132,7 +132,7 @@ impl ControlRecord {
     }
 }
 
-/// Builds a batch of the quorum's own records, as the leader of `epoch` appends it.
+/// Builds a batch of the quorum's control records, as the leader of `epoch` appends it.
 pub fn quorum_batch(
     base_offset: Offset,
     epoch: LeaderEpoch,
@@ -175,14 +175,14 @@ fn type_id(key: Option<&[u8]>) -> Result<i16, ControlRecordError> {
     Ok(key.get_i16())
 }
 
-/// Reads a value whose first field is its version. As in Kafka, a version that is not known yet is
-/// read as the highest that is.
+/// Decodes a value whose first field is its version. As in Kafka, an unknown newer version is decoded as the highest
+/// known one.
 fn decode<M: Message>(value: Bytes) -> Result<M, ControlRecordError> {
     let version = readable_version::<M>(&value)?;
     Ok(M::decode(&mut Decoder::new(value), version)?)
 }
 
-/// Reads a value behind a version.
+/// Decodes a value after a version.
 fn decode_prefixed<M: Message>(mut value: Bytes) -> Result<M, ControlRecordError> {
     let version = readable_version::<M>(&value)?;
     value.advance(2);

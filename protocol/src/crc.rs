@@ -1,7 +1,7 @@
 //! CRC-32C (Castagnoli), the checksum of record batches, and its repair after a header patch.
 //!
-//! The body of a batch is read once, when it is checked. After a change to the header the new
-//! checksum follows from the old one, so damage that happens in between stays visible.
+//! The body of a batch is read once, for the check. After a change of the header the new checksum is derived from the
+//! old one, so that damage in between stays detectable.
 
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 
@@ -18,8 +18,8 @@ pub fn continued(crc: u32, data: &[u8]) -> u32 {
 /// The CRC-32C of `new_prefix` followed by `rest_len` bytes, given that `crc` is the one of
 /// `old_prefix` followed by the same bytes.
 ///
-/// A CRC is linear: replacing a prefix changes it by the difference of the prefixes' checksums
-/// moved over the rest, so the rest need not be at hand.
+/// A CRC is linear: replacing a prefix changes it by the difference of the prefixes' checksums shifted by the length of
+/// the rest, so the rest is not needed.
 pub fn with_replaced_prefix(crc: u32, old_prefix: &[u8], new_prefix: &[u8], rest_len: u64) -> u32 {
     assert_eq!(old_prefix.len(), new_prefix.len(), "a patch keeps the length of what it replaces");
     let difference = crc32c(old_prefix) ^ crc32c(new_prefix);

@@ -1,8 +1,8 @@
-//! Reading wire primitives out of hostile bytes.
+//! Decodes wire primitives from untrusted bytes.
 //!
-//! A [`Decoder`] owns one frame and a budget: everything a decode keeps on the heap is charged
-//! before it is allocated, so that no request can make the process allocate more than eight times
-//! its own bytes plus 64 KiB. Strings and byte fields are slices of the frame, not copies.
+//! A [`Decoder`] owns one frame and a budget: all heap memory of a decode is charged before it is allocated, so that no
+//! request can make the process allocate more than eight times its own size plus 64 KiB. Strings and byte fields are
+//! slices of the frame, not copies.
 
 mod java_string;
 
@@ -11,14 +11,14 @@ use bytestring::ByteString;
 
 use crate::Uuid;
 
-/// Heap bytes that a decode may use for each byte of its input.
+/// The heap bytes that a decode may use per byte of its input.
 const BUDGET_PER_BYTE: usize = 8;
-/// Heap bytes that a decode may use however small its input is. Below the promised 64 KiB, to leave
-/// room for what the allocator and error values take.
+/// The heap bytes that a decode may always use. Below the promised 64 KiB, to leave room for the allocator and error
+/// values.
 const BUDGET_BASE: usize = 60 * 1024;
-/// The longest string, in any encoding, that Kafka's classes read.
+/// The maximum length of a string, in any encoding, in Kafka's classes.
 const MAX_STRING_LEN: usize = 0x7fff;
-/// More tagged fields than this in one section are taken for an attack.
+/// The maximum number of tagged fields in one section; more count as an attack.
 const MAX_TAGGED_FIELDS: usize = 10_000;
 
 /// Why bytes are not a message.
@@ -59,7 +59,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder over `buf`, with the budget that a request of this size has.
+    /// A decoder over `buf`, with the budget of a request of this size.
     pub fn new(buf: Bytes) -> Self {
         let limit = buf.len().saturating_mul(BUDGET_PER_BYTE).saturating_add(BUDGET_BASE);
         Self { buf, budget: limit, limit }
@@ -70,12 +70,12 @@ impl Decoder {
         self.buf.len()
     }
 
-    /// The bytes not read yet, as they are.
+    /// The rest of the bytes.
     pub fn into_rest(self) -> Bytes {
         self.buf
     }
 
-    /// Takes `bytes` off the budget, before they are allocated.
+    /// Charges `bytes` to the budget, before they are allocated.
     fn charge(&mut self, bytes: usize) -> Result<(), DecodeError> {
         self.budget =
             self.budget.checked_sub(bytes).ok_or(DecodeError::BudgetExceeded(self.limit))?;
@@ -235,7 +235,7 @@ impl Decoder {
         if self.i8()? < 0 { Ok(None) } else { read(self).map(Some) }
     }
 
-    /// The same as the value of a tagged field, where the marker is a varint: 0 for null.
+    /// The same in a tagged field, where the marker is a varint: 0 for null.
     pub fn nullable_tagged_struct<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
@@ -243,8 +243,8 @@ impl Decoder {
         if self.unsigned_varint()? == 0 { Ok(None) } else { read(self).map(Some) }
     }
 
-    /// The tagged fields at the end of a flexible struct (KIP-482). `field` reads the value of a tag
-    /// that it knows and says so; other tags are skipped.
+    /// The tagged fields at the end of a flexible struct (KIP-482). `field` decodes the value of a known tag and
+    /// returns true; other tags are skipped.
     pub fn tagged_fields(
         &mut self,
         mut field: impl FnMut(&mut Self, u32) -> Result<bool, DecodeError>,
@@ -266,7 +266,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Skips a tagged-field section in which no tag is known.
+    /// Skips a section of tagged fields.
     pub fn skip_tagged_fields(&mut self) -> Result<(), DecodeError> {
         self.tagged_fields(|_, _| Ok(false))
     }
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x10]), Err(DecodeError::VarintTooLong));
         assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), Err(DecodeError::VarintTooLong));
         assert_eq!(read(&[0x80]), Err(DecodeError::Truncated { wanted: 1, left: 0 }));
-        // More bytes than needed are no error to Java either, as long as they are not too many.
+        // As in Java, a few more bytes than needed are not an error.
         assert_eq!(read(&[0x81, 0x80, 0x00]), Ok(1));
     }
 
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!((header.client_id.as_deref(), decoder.remaining()), (Some("c"), 0));
     }
 
-    /// As in Kafka's classes, which ask for no order on reading.
+    /// As in Kafka's classes, which do not require an order.
     #[test]
     fn the_last_of_two_fields_with_one_tag_counts() {
         assert_eq!(tag_1(&[2, 1, 1, 5, 1, 1, 6]), Ok((Some(6), 0)));

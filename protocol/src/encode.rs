@@ -1,8 +1,8 @@
-//! Writing wire primitives. The counterpart of [`crate::decode`].
+//! Encodes wire primitives. The counterpart of [`crate::decode`].
 
 use bytes::{BufMut, BytesMut};
 
-/// Why a message cannot be written in a version.
+/// Why a message cannot be encoded in a version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     #[error("{message} has no version {version}")]
@@ -40,7 +40,7 @@ fn put_length(
             let len = i32::try_from(len).map_err(too_long)?;
             put_unsigned_varint(out, len.unsigned_abs() + 1);
         }
-        // Kafka's limit for a string stays what it was before there were varints.
+        // Kafka's limit for a string is the same as before varints.
         (true, false) => {
             let len = i16::try_from(len).map_err(too_long)?;
             put_unsigned_varint(out, u32::from(len.unsigned_abs()) + 1);
@@ -93,7 +93,7 @@ pub struct TaggedFields {
 }
 
 impl TaggedFields {
-    /// Adds the field `tag` with the value that `write` writes.
+    /// Adds the field `tag`, whose value `write` encodes.
     pub fn put(
         &mut self,
         tag: u32,

@@ -4,7 +4,7 @@ use std::fmt;
 
 macro_rules! error_codes {
     ($($name:ident = $code:literal, $text:literal;)*) => {
-        /// What a response says went wrong.
+        /// The error code of a response.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ErrorCode {
             $($name,)*
@@ -29,7 +29,7 @@ macro_rules! error_codes {
                 }
             }
 
-            /// What the code means, for a message to people where nothing more exact is known.
+            /// The meaning of the code, as an error message if there is no more specific one.
             pub const fn message(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*

@@ -1,7 +1,7 @@
-//! Laying out a fetch response around record sets that are not in memory.
+//! Encodes a fetch response around record sets that are not in memory.
 //!
-//! The record sets of a response are ranges of log files that the kernel sends. What stands between
-//! them is written here, byte for byte as the generated `FetchResponse` writes it.
+//! The record sets of a response are ranges of log files that the kernel sends. This encodes the parts between them,
+//! byte for byte as the generated `FetchResponse` does.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,11 +14,11 @@ use crate::messages::fetch_response::{
 
 const FIRST_FLEXIBLE: i16 = 12;
 
-/// Appends the response to `head` and cuts it where record sets belong.
+/// Appends the response to `head` and splits it at the positions of the record sets.
 ///
-/// `record_lens` are the lengths of the partitions' record sets, in order, 0 for none. The chunks
-/// that come back and the record sets that are not empty alternate: chunk, records, chunk, ...,
-/// chunk. The `records` of the partitions are not looked at. Versions 4 to 18.
+/// `record_lens` are the lengths of the partitions' record sets, in order, 0 for none. The returned chunks and the
+/// non-empty record sets alternate: chunk, records, chunk, ..., chunk. The `records` of the partitions are ignored.
+/// Versions 4 to 18.
 pub fn lay_out(
     response: &FetchResponse,
     version: i16,
@@ -70,7 +70,7 @@ fn put_topic(
     put_array_len(out, version >= FIRST_FLEXIBLE, topic.partitions.len())
 }
 
-/// Everything of a partition up to its records, their length included.
+/// Encodes a partition up to its records, including their length.
 fn put_partition(
     out: &mut BytesMut,
     version: i16,

@@ -1,4 +1,4 @@
-//! The numbers that Kafka names things by, and what they name together.
+//! Kafka's numeric ids, and the partition keys made of them.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use crate::Uuid;
 
 /// The position of a record in a partition's log.
 pub type Offset = i64;
-/// How often a partition (or the metadata quorum) has changed its leader. -1: none known.
+/// The number of leader changes of a partition (or of the metadata quorum). -1: unknown.
 pub type LeaderEpoch = i32;
 /// A node of the cluster. -1: none.
 pub type BrokerId = i32;
 /// A partition of a topic, from 0.
 pub type PartitionIndex = i32;
-/// An idempotent or transactional producer. -1: neither.
+/// An idempotent or transactional producer. -1: none.
 pub type ProducerId = i64;
-/// How often a producer id has been taken over.
+/// The number of times that another producer has taken over a producer id.
 pub type ProducerEpoch = i16;
 
 /// A partition by the name of its topic (Kafka's `TopicPartition`), shown as `topic-0`.
@@ -26,8 +26,8 @@ pub struct TopicPartition {
     pub partition: PartitionIndex,
 }
 
-/// A partition by the id of its topic (KIP-516), shown as `id-0`: what a name means changes when a topic is deleted and created
-/// again.
+/// A partition by the id of its topic (KIP-516), shown as `id-0`: unlike the name, it changes when a topic is deleted
+/// and created again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicIdPartition {
     pub topic_id: Uuid,

@@ -1,5 +1,5 @@
-//! Wire messages, record messages, record batches and the small types that every crate speaks.
-//! Pure: no IO, no clock, no async.
+//! Wire messages, record messages, record batches and the small types that all crates use. Pure: no IO, no clock, no
+//! async.
 
 pub mod batch;
 pub mod batch_builder;

@@ -1,4 +1,4 @@
-//! What all generated messages can do.
+//! The traits of all generated messages.
 
 use std::ops::RangeInclusive;
 
@@ -11,21 +11,21 @@ use crate::encode::EncodeError;
 pub trait Message: Sized {
     /// The schema's name.
     const NAME: &'static str;
-    /// The versions that this build can read and write.
+    /// The versions that this build can decode and encode.
     const VERSIONS: RangeInclusive<i16>;
     /// The first version in compact ("flexible") encoding with tagged fields (KIP-482).
     const FIRST_FLEXIBLE: Option<i16>;
 
-    /// Reads the message. Bytes after it are left in the decoder.
+    /// Decodes the message. Bytes after it stay in the decoder.
     fn decode(decoder: &mut Decoder, version: i16) -> Result<Self, DecodeError>;
 
     /// Appends the message to `out`.
     ///
-    /// A field that `version` does not have is left out if the schema says that it may be ignored,
-    /// and is an error if it carries something.
+    /// A field that `version` does not have is left out if it has its default or the schema marks it as ignorable;
+    /// otherwise it is an error.
     fn encode(&self, out: &mut BytesMut, version: i16) -> Result<(), EncodeError>;
 
-    /// The message alone, as bytes.
+    /// The encoded message.
     fn encoded(&self, version: i16) -> Result<Bytes, EncodeError> {
         let mut out = BytesMut::new();
         self.encode(&mut out, version)?;
@@ -40,11 +40,12 @@ pub trait Message: Sized {
 
 /// A response of an API.
 pub trait ResponseMessage: Message {
-    /// Calls `count` with every error code in the response, 0 (`NONE`) too (Kafka's `AbstractResponse.errorCounts`).
+    /// Calls `count` with every error code in the response, including 0 (`NONE`) (Kafka's
+    /// `AbstractResponse.errorCounts`).
     fn for_each_error_code(&self, count: &mut dyn FnMut(i16));
 }
 
-/// A request or response, or a record that carries its type on the wire.
+/// A request or response, or a record with its type on the wire.
 pub trait ApiMessage: Message {
     /// The API's key, or the record's type.
     const API_KEY: i16;

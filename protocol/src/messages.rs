@@ -1,8 +1,7 @@
 //! All messages and records of Kafka 4.3.1's schemas, generated at build time from `schema/`.
 //!
-//! One module a message, named after it in snake case; the structs in it have the schema's names and
-//! its fields in snake case. A field that may be null in some version is an `Option`. `Default` gives
-//! the schema's defaults.
+//! One module per message, named after it in snake case; the structs in it have the schema's names, and their fields
+//! are in snake case. A field that may be null in some version is an `Option`. `Default` gives the schema's defaults.
 
 #![allow(
     unused_assignments,
@@ -31,15 +30,14 @@ mod prelude {
 
 use prelude::*;
 
-/// An API of the protocol, as the schemas have it. What a broker serves and advertises is its own
-/// business.
+/// An API of the protocol, from the schemas. The broker's own table has the served and advertised versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Api {
     pub key: i16,
     pub name: &'static str,
     /// First and last version of the schema.
     pub versions: (i16, i16),
-    /// The last version is not final: a broker does not offer it.
+    /// The last version is not stable: a broker does not offer it.
     pub latest_unstable: bool,
     pub request_flexible_from: i16,
     pub response_flexible_from: i16,

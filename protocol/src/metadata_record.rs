@@ -11,7 +11,7 @@ pub use crate::messages::MetadataRecord;
 const FRAME_VERSION: u32 = 1;
 
 impl MetadataRecord {
-    /// The value of the log record that carries this metadata record in `version` of its schema.
+    /// The value of the log record for this metadata record in `version` of its schema.
     pub fn to_frame(&self, version: i16) -> Result<Bytes, EncodeError> {
         let mut out = BytesMut::new();
         put_unsigned_varint(&mut out, FRAME_VERSION);
@@ -21,8 +21,8 @@ impl MetadataRecord {
         Ok(out.freeze())
     }
 
-    /// Reads the value of a log record. A frame version, type or version that is not known is an
-    /// error: skipping it would make this node's image differ from the others'.
+    /// Decodes the value of a log record. An unknown frame version, type or version is an error: skipping it would make
+    /// this node's image differ from the others'.
     pub fn from_frame(frame: Bytes) -> Result<Self, DecodeError> {
         let mut decoder = Decoder::new(frame);
         let frame_version = decoder.unsigned_varint()?;

@@ -1,26 +1,23 @@
-//! What a leader refuses to append, and what it changes in what it accepts: the rules of Kafka
-//! 4.3.1's produce path (`ProduceRequest.validateRecords`, `UnifiedLog.analyzeAndValidateRecords`,
+//! The validation of records before a leader appends them, and the changes that it makes to accepted ones: the rules of
+//! Kafka 4.3.1's produce path (`ProduceRequest.validateRecords`, `UnifiedLog.analyzeAndValidateRecords`,
 //! `LogValidator`).
 //!
-//! Invariants: an accepted batch is not copied, and only its header changes, unless the topic asks
-//! for another codec or the records' offsets are not consecutive. The records of an uncompressed
-//! batch are always walked, in one pass and without an allocation for each.
+//! Invariants: an accepted batch is not copied, and only its header changes, unless the topic has another codec or the
+//! records' offsets are not consecutive. The records of an uncompressed batch are always checked, in one pass and
+//! without an allocation per record.
 //!
-//! The records of a compressed batch are walked as they are decompressed, a piece at a time. What
-//! Kafka accepts and this does not: a compressed batch that decompresses to more than
-//! `max_decompressed_size` or, beyond 16 MiB, to more than 1032 times its size; and record lengths in
-//! a compressed batch that disagree with the fields, which no consumer can read.
+//! The records of a compressed batch are checked while they are decompressed, in pieces. Unlike Kafka, this refuses a
+//! compressed batch that decompresses to more than `max_decompressed_size` or, beyond 16 MiB, to more than 1032 times
+//! its size; and record lengths in a compressed batch that disagree with the fields, which no consumer can read.
 //!
-//! Without `validate_compressed` they are walked only where a rule of the topic needs it: keys
-//! (compaction), a limit on the age of timestamps, another codec, or a header whose timestamps are
-//! suspicious. Otherwise its frame is checked ([`compression::check_frame`]) and its record count
-//! against what the frame can hold. So this is accepted that Kafka refuses, all of it from a client
-//! that computes a valid checksum over it: damage inside compressed blocks, malformed records or a
-//! wrong count of them inside, and record timestamps beyond the limits behind a header that says
-//! otherwise.
-//! Where Kafka stores uncompressed records whose offsets are not consecutive as they are (and
-//! consumers then skip records), they are numbered anew, as Kafka means to do with compressed ones:
-//! where it does not write them in another codec it fails, and so they are refused here.
+//! Without `validate_compressed` they are checked only if a rule of the topic needs it: keys (compaction), a limit on
+//! the age of timestamps, another codec, or suspicious timestamps in the header. Otherwise only the frame is checked
+//! ([`compression::check_frame`]), and the record count against the size of the frame. So, unlike Kafka, this then
+//! accepts, from a client that computes a valid checksum over it: damage inside compressed blocks, malformed records or
+//! a wrong number of them inside, and record timestamps beyond the limits with a header that hides them. Kafka stores
+//! uncompressed records whose offsets are not consecutive unchanged (and consumers then skip records); here they are
+//! renumbered, as Kafka intends to do with compressed ones: for those it fails unless it recompresses them, and so they
+//! are refused here.
 
 mod error;
 mod rebuild;
@@ -42,12 +39,12 @@ use records::RecordCheck;
 /// The first Produce version that may carry zstd (KIP-110).
 const FIRST_ZSTD_VERSION: i16 = 7;
 
-/// What a topic asks of the records that are appended to it.
+/// The rules of a topic for appended records.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
-    /// Named in the errors of single records.
+    /// Used in the errors of single records.
     pub topic: &'a str,
-    /// Named in the errors of single records.
+    /// Used in the errors of single records.
     pub partition: PartitionIndex,
     /// `max.message.bytes`, of a whole batch.
     pub max_message_size: usize,
@@ -63,15 +60,15 @@ pub struct Rules<'a> {
     pub now_ms: i64,
     /// `compression.type` with its level; none is `producer`.
     pub target: Option<Codec>,
-    /// Who appends.
+    /// The origin of the records.
     pub origin: AppendOrigin,
-    /// `compressed.record.validation` is `full`: walk the records of compressed batches too.
+    /// `compressed.record.validation` is `full`: check the records of compressed batches too.
     pub validate_compressed: bool,
-    /// The most bytes that a compressed batch may decompress to where it is decompressed.
+    /// The maximum decompressed size of a compressed batch.
     pub max_decompressed_size: usize,
 }
 
-/// Who appends to a leader's log. (A follower appends what its leader has validated.)
+/// The origin of an append to a leader's log. (A follower appends records that its leader has validated.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendOrigin {
     /// A client, by a Produce request of this version.
@@ -83,19 +80,18 @@ pub enum AppendOrigin {
     Coordinator,
 }
 
-/// A batch that may be appended once it is given its place ([`BatchHeader::placed_at`]).
+/// A batch that may be appended after its offset and epoch are set ([`BatchHeader::placed_at`]).
 ///
-/// The offset that goes with `header.max_timestamp` in the time index is the placed header's
-/// last offset, as in Kafka.
+/// As in Kafka, the time index entry of `header.max_timestamp` has the placed header's last offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validated {
-    /// The header to write: timestamps and checksum are up to date, offset and epoch the producer's.
+    /// The header to write: timestamps and checksum are updated, offset and epoch are still the producer's.
     pub header: BatchHeader,
-    /// The records to write behind it.
+    /// The records to write after it.
     pub body: Bytes,
-    /// The timestamp that a LogAppendTime topic gave the batch, for the producer's answer.
+    /// The timestamp of the batch on a LogAppendTime topic, for the producer's answer.
     pub log_append_time_ms: Option<i64>,
-    /// The body is not the one that was received.
+    /// The body differs from the received one.
     pub rebuilt: bool,
 }
 
@@ -106,8 +102,8 @@ impl From<RecordBatch> for Validated {
     }
 }
 
-/// Checks one partition's records of a Produce request, or what a coordinator appends. `workspace` is
-/// for whoever validates many: it has no influence on the result.
+/// Validates one partition's records of a Produce request, or the records of a coordinator. `workspace` only saves
+/// allocations between calls.
 pub fn validate(
     records: Bytes,
     rules: &Rules<'_>,
@@ -139,7 +135,7 @@ pub fn validate(
     Ok(accepted(&batch, walked.max_timestamp, rules))
 }
 
-/// A v2 record set of a leader's append is one batch; bytes after it that are no batch are ignored.
+/// A record set for a leader's append must be one batch; bytes after it that are not a batch are ignored.
 fn only_batch(records: Bytes, origin: AppendOrigin) -> Result<RecordBatch, InvalidRecords> {
     let mut batches = Batches::new(records);
     let batch = batches.next().ok_or(InvalidRecords::NoBatch)??;
@@ -156,7 +152,7 @@ fn only_batch(records: Bytes, origin: AppendOrigin) -> Result<RecordBatch, Inval
     }
 }
 
-/// Size and checksum, in the order in which Kafka looks at them.
+/// Checks size and checksum, in Kafka's order.
 fn check_batch(batch: &RecordBatch, rules: &Rules<'_>) -> Result<(), InvalidRecords> {
     let base_offset = batch.header.base_offset;
     if rules.origin != AppendOrigin::Coordinator && base_offset != 0 {
@@ -174,7 +170,7 @@ fn check_size(size: usize, rules: &Rules<'_>) -> Result<(), InvalidRecords> {
     Ok(())
 }
 
-/// What only a client's header can get wrong.
+/// Checks that only apply to a client's header.
 fn check_client_header(header: &BatchHeader) -> Result<(), InvalidRecords> {
     let count = header.record_count;
     let count_from_offsets = i64::from(header.last_offset_delta) + 1;
@@ -199,8 +195,8 @@ fn check_client_header(header: &BatchHeader) -> Result<(), InvalidRecords> {
     Ok(())
 }
 
-/// The codec to store the batch with. Control records stay as they are: they are small, and read
-/// where nobody expects to decompress.
+/// The codec to store the batch with. Control records are never compressed: they are small, and their readers do not
+/// decompress.
 fn target_codec(header: &BatchHeader, source: Compression, rules: &Rules<'_>) -> Codec {
     match rules.target {
         Some(target) if !(header.is_control() && source == Compression::None) => target,
@@ -208,7 +204,7 @@ fn target_codec(header: &BatchHeader, source: Compression, rules: &Rules<'_>) ->
     }
 }
 
-/// Whether the records of a compressed batch must be looked at one by one.
+/// Whether the records of a compressed batch must be checked one by one.
 fn needs_walk(header: &BatchHeader, rules: &Rules<'_>) -> bool {
     let create_time = rules.timestamp_type == TimestampType::CreateTime;
     rules.validate_compressed
@@ -219,7 +215,7 @@ fn needs_walk(header: &BatchHeader, rules: &Rules<'_>) -> bool {
         || matches!(rules.origin, AppendOrigin::Coordinator)
 }
 
-/// The cheap checks on a compressed batch whose records are not walked.
+/// The cheap checks of a compressed batch whose records are not checked.
 fn check_unwalked(batch: &RecordBatch, source: Compression) -> Result<(), BatchError> {
     let max_output = compression::check_frame(source, &batch.bytes[HEADER_LEN..])?;
     let count = batch.header.record_count;
@@ -233,7 +229,7 @@ fn check_unwalked(batch: &RecordBatch, source: Compression) -> Result<(), BatchE
     Ok(())
 }
 
-/// The timestamp type and maximum that the header of an accepted batch must have.
+/// The timestamp type and maximum timestamp in the header of an accepted batch.
 fn final_timestamps(max_timestamp: i64, rules: &Rules<'_>) -> (TimestampType, i64) {
     match rules.timestamp_type {
         TimestampType::CreateTime => (TimestampType::CreateTime, max_timestamp),

@@ -1,8 +1,7 @@
-//! One record inside a batch of format v2: reading without copying, and writing.
+//! One record inside a batch of format v2: decodes without copying, and encodes.
 //!
-//! Invariants: a record that is handed out fills exactly the length it states; every length inside
-//! it was checked against the bytes at hand before anything was allocated; headers keep their order
-//! and their duplicates.
+//! Invariants: a decoded record fills exactly its stated length; every length inside it is checked against the
+//! available bytes before an allocation; headers keep their order and their duplicates.
 
 pub(crate) mod stream;
 
@@ -11,29 +10,29 @@ use bytes::{BufMut, Bytes};
 use crate::ids::Offset;
 use crate::varint::{self, VarintError, read_varint, read_varlong, varint_len, varlong_len};
 
-/// The smallest record: seven one-byte fields, length included.
+/// The minimum size of a record: seven one-byte fields, including the length.
 pub const MIN_RECORD_LEN: usize = 7;
 
-/// A record with its offset and timestamp made absolute. Key, value and headers are slices of the
-/// batch (or of its decompressed records), which they keep alive.
+/// A record with absolute offset and timestamp. Key, value and headers are slices of the batch (or of its decompressed
+/// records), which they keep alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Its position in the log.
     pub offset: Offset,
     /// Milliseconds since 1970, or -1. For LogAppendTime, the batch's maximum.
     pub timestamp: i64,
-    /// What compaction and partitioning go by; absent is not the same as empty.
+    /// The key, used for compaction and partitioning; `None` differs from empty.
     pub key: Option<Bytes>,
-    /// The payload; absent is a tombstone.
+    /// The payload; `None` is a tombstone.
     pub value: Option<Bytes>,
-    /// In the producer's order, duplicates included.
+    /// In the producer's order, including duplicates.
     pub headers: Vec<RecordHeader>,
 }
 
 /// A header of a record (KIP-82).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordHeader {
-    /// UTF-8 by convention; kept as the bytes that came.
+    /// UTF-8 by convention; kept as received.
     pub key: Bytes,
     /// Any bytes, or none.
     pub value: Option<Bytes>,
@@ -42,15 +41,15 @@ pub struct RecordHeader {
 /// Why the bytes of a record are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// A number in the record cannot be read.
+    /// A number in the record cannot be decoded.
     #[error(transparent)]
     Varint(#[from] VarintError),
-    /// The record, or a field of it, reaches beyond the bytes there are.
+    /// The record, or a field of it, exceeds the available bytes.
     #[error("a record of {size} bytes reaches beyond the {available} that are left")]
     BeyondEnd {
-        /// The stated size; negative sizes too are beyond any end.
+        /// The stated size, which may be negative.
         size: i32,
-        /// The bytes that are left.
+        /// The remaining bytes.
         available: usize,
     },
     /// The fields do not fill the record's stated size.
@@ -59,7 +58,7 @@ pub enum RecordError {
         /// Bytes between the last field and the record's end.
         left: usize,
     },
-    /// More headers than the bytes that are left could hold, or fewer than none.
+    /// More headers than the remaining bytes could hold, or a negative number.
     #[error("impossible number of record headers {count}")]
     HeaderCount {
         /// The stated count.
@@ -79,10 +78,10 @@ pub enum RecordError {
     BytesRemain,
 }
 
-/// A record as it lies in its batch: borrowed, relative, nothing allocated.
+/// A record as stored in its batch: borrowed, with relative offset and timestamp, without allocations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordRef<'a> {
-    /// The bytes it takes, its length field included.
+    /// Its size, including the length field.
     pub encoded_len: usize,
     /// Always 0 so far.
     pub attributes: i8,
@@ -96,12 +95,12 @@ pub struct RecordRef<'a> {
     pub value: Option<&'a [u8]>,
     header_count: usize,
     headers: &'a [u8],
-    /// Key, value and headers as they are encoded.
+    /// The encoded key, value and headers.
     tail: &'a [u8],
 }
 
 impl<'a> RecordRef<'a> {
-    /// Takes the record at the front of `input` and checks all of its structure.
+    /// Decodes the record at the front of `input` and checks its structure.
     pub fn read(input: &mut &'a [u8]) -> Result<Self, RecordError> {
         let start = input.len();
         let mut rest = *input;
@@ -134,8 +133,7 @@ impl<'a> RecordRef<'a> {
         })
     }
 
-    /// Appends the record with another distance from the base offset and all else as it is.
-    /// None, with nothing written, when it would exceed 2 GiB.
+    /// Appends the record with another offset delta. None, without output, if it would exceed 2 GiB.
     pub(crate) fn write_renumbered(&self, out: &mut impl BufMut, offset_delta: i32) -> Option<()> {
         let numbers_len = varlong_len(self.timestamp_delta) + varint_len(offset_delta);
         let size = i32::try_from(1 + numbers_len + self.tail.len()).ok()?;
@@ -152,7 +150,7 @@ impl<'a> RecordRef<'a> {
         HeaderRefs { rest: self.headers, left: self.header_count }
     }
 
-    /// The record with absolute offset and timestamp; `source` is what it was read from.
+    /// The record with absolute offset and timestamp; `source` are the bytes it was decoded from.
     pub fn to_record(&self, source: &Bytes, base_offset: Offset, timestamp: i64) -> Record {
         let slice = |bytes: &[u8]| source.slice_ref(bytes);
         Record {
@@ -207,10 +205,10 @@ fn read_header<'a>(input: &mut &'a [u8]) -> Result<(&'a [u8], Option<&'a [u8]>),
     Ok((key, read_nullable(input)?))
 }
 
-/// Checks that `body` is a header count and as many headers, and nothing more.
+/// Checks that `body` is exactly a header count and that many headers.
 fn read_headers(mut body: &[u8]) -> Result<(usize, &[u8]), RecordError> {
     let count = read_varint(&mut body)?;
-    // A header takes two bytes at least, so this bounds what collecting them can allocate.
+    // A header has at least two bytes, so this bounds the allocation for them.
     let header_count = usize::try_from(count)
         .ok()
         .filter(|header_count| *header_count <= body.len() / 2)
@@ -225,7 +223,7 @@ fn read_headers(mut body: &[u8]) -> Result<(usize, &[u8]), RecordError> {
     Ok((header_count, body))
 }
 
-/// What a record says, for writing it.
+/// The contents of a record to encode.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RecordData<'a> {
     /// The key.
@@ -237,13 +235,13 @@ pub struct RecordData<'a> {
 }
 
 impl RecordData<'_> {
-    /// The bytes that [`Self::write`] will append. None above 2 GiB, which no record may have.
+    /// The size of the output of [`Self::write`]. None above 2 GiB, which is not allowed.
     pub fn encoded_len(&self, offset_delta: i32, timestamp_delta: i64) -> Option<usize> {
         let size = self.body_len(offset_delta, timestamp_delta)?;
         Some(varint_len(size) + usize::try_from(size).ok()?)
     }
 
-    /// Appends the record. None, with nothing written, when it would exceed 2 GiB.
+    /// Appends the record. None, without output, if it would exceed 2 GiB.
     pub fn write(
         &self,
         out: &mut impl BufMut,

@@ -1,23 +1,22 @@
-//! The clocks, as the pure crates are told of them.
+//! The readings of the clocks that the pure crates get as arguments.
 //!
-//! Kafka has one clock, which everybody may set. Here every use says which of three readings it means.
+//! Kafka uses one clock, the system's, which may be set. Here every use chooses one of three readings.
 
-/// What the clocks read at an event, in milliseconds since 1970.
+/// The clocks at an event, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// The steady clock, for whatever waits: sessions, timeouts, delays. It never goes back, and setting
-    /// the wall clock moves it by little. Nothing that is stored is stamped with it or held against it.
+    /// The steady clock, for everything that waits: sessions, timeouts, delays. It never goes back, and setting the
+    /// wall clock changes it only a little. Stored timestamps are never taken from it or compared with it.
     pub steady_ms: i64,
-    /// The wall clock, for the timestamps of what is stored or sent. It may be set at any time, in
-    /// either direction.
+    /// The wall clock, for timestamps that are stored or sent. It may be set at any time, in either direction.
     pub wall_ms: i64,
-    /// The wall clock as far as it is trusted, for judging the age of what is stored before it is
-    /// deleted. It follows the wall clock, but believes that days have passed only after a while.
+    /// The retention clock, for the age of stored data before its deletion. It follows the wall clock, but accepts a
+    /// large step ahead only after a delay.
     pub retention_ms: i64,
 }
 
 impl Now {
-    /// A moment at which all clocks agree.
+    /// All clocks with the same reading.
     pub const fn at(ms: i64) -> Self {
         Self { steady_ms: ms, wall_ms: ms, retention_ms: ms }
     }

@@ -24,8 +24,8 @@ impl Uuid {
         Self(bytes)
     }
 
-    /// A version 4 id out of random bytes. Ids whose text would begin with `-` or that Kafka
-    /// reserves are not given out: `None` asks the caller for other bytes.
+    /// A version 4 id from random bytes. `None` for ids whose text would begin with `-` or that Kafka reserves: the
+    /// caller retries with other bytes.
     pub fn from_random(mut bytes: [u8; 16]) -> Option<Self> {
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
@@ -67,7 +67,7 @@ impl FromStr for Uuid {
 
     fn from_str(text: &str) -> Result<Self, UuidError> {
         let error = || UuidError(text.chars().take(64).collect());
-        // Java's decoder takes the padding as well.
+        // Java's decoder accepts the padding too.
         let digits = text.strip_suffix("==").unwrap_or(text).as_bytes();
         if digits.len() != 22 {
             return Err(error());

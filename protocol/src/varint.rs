@@ -1,12 +1,12 @@
 //! Kafka's variable-length integers: base 128, least significant group first; the signed ones zigzag.
 //!
-//! Invariants: nothing is allocated; a varint longer than its type can need (5 bytes for 32 bits, 10
-//! for 64) or with bits beyond its type is an error. Padding within that length is accepted, because
-//! encoders that back-patch a length write it and Kafka reads it (`ByteUtils`).
+//! Invariants: there are no allocations; a varint that is longer than its type needs (5 bytes for 32 bits, 10 for 64)
+//! or has bits beyond its type is an error. Padding within that length is accepted, because encoders that back-patch a
+//! length write it and Kafka reads it (`ByteUtils`).
 
 use bytes::BufMut;
 
-/// Why a variable-length integer could not be read.
+/// Why a variable-length integer cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VarintError {
     /// The input ended before the last byte of the number.
@@ -59,14 +59,14 @@ pub fn read_varlong(input: &mut &[u8]) -> Result<i64, VarintError> {
     }
 }
 
-/// Reads a zigzag 32-bit varint byte by byte, for input that comes in pieces.
+/// Decodes a zigzag 32-bit varint byte by byte, for input in pieces.
 pub(crate) fn varint_from<E: From<VarintError>>(
     next: impl FnMut() -> Result<u8, E>,
 ) -> Result<i32, E> {
     decode_unsigned_varint(next).map(zigzag_i32)
 }
 
-/// Reads a zigzag 64-bit varint byte by byte, for input that comes in pieces.
+/// Decodes a zigzag 64-bit varint byte by byte, for input in pieces.
 pub(crate) fn varlong_from<E: From<VarintError>>(
     next: impl FnMut() -> Result<u8, E>,
 ) -> Result<i64, E> {
@@ -133,18 +133,18 @@ pub fn write_varlong(out: &mut impl BufMut, value: i64) {
     write_unsigned_varlong(out, unzigzag_i64(value));
 }
 
-/// Bytes that `value` takes as an unsigned 64-bit (or 32-bit) varint: 1 to 10.
+/// The size of `value` as an unsigned 64-bit (or 32-bit) varint: 1 to 10 bytes.
 pub const fn unsigned_varlong_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
-/// Bytes that `value` takes as a zigzag 32-bit varint: 1 to 5.
+/// The size of `value` as a zigzag 32-bit varint: 1 to 5 bytes.
 pub const fn varint_len(value: i32) -> usize {
     unsigned_varlong_len(unzigzag_i32(value) as u64)
 }
 
-/// Bytes that `value` takes as a zigzag 64-bit varint: 1 to 10.
+/// The size of `value` as a zigzag 64-bit varint: 1 to 10 bytes.
 pub const fn varlong_len(value: i64) -> usize {
     unsigned_varlong_len(unzigzag_i64(value))
 }

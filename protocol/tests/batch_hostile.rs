@@ -1,7 +1,7 @@
-//! Record batches from hostile clients: nothing panics, and nothing allocates out of proportion.
+//! Record batches from hostile clients: no panic, and no disproportionate allocation.
 //!
-//! Counted is every byte that a test ever allocated, freed or not, so each bound here is also one on
-//! the peak. What zstd's C code allocates is not counted; its window is capped in the code.
+//! All bytes that a test allocates are counted, freed or not, so each bound is also a bound of the peak. Allocations of
+//! zstd's C code are not counted; its window is limited in the code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,7 +24,7 @@ const MIB: usize = 1 << 20;
 const CODECS: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
-/// Runs `work` and returns what it gave and how many bytes this thread allocated for it.
+/// Runs `work` and returns its result and the number of bytes that this thread allocated.
 fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let mut result = None;
     let allocated = allocation_counter::measure(|| result = Some(work()));
@@ -67,7 +67,7 @@ fn sealed(codec: Compression, count: i32, body: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// The start of a record whose value has `value_len` bytes, and no more of it.
+/// Only the start of a record whose value has `value_len` bytes.
 fn record_start(value_len: i32) -> Vec<u8> {
     let mut body = vec![0, 0, 0, 1];
     write_varint(&mut body, value_len);
@@ -147,7 +147,7 @@ fn a_bomb_is_walked_piece_by_piece_and_refused_at_the_limit() {
         let Err(InvalidRecords::Batch(BatchError::Decompress(error))) = answer else {
             panic!("{codec}: {answer:?}");
         };
-        // zstd makes more of a byte than time is spent on.
+        // zstd's ratio can exceed the accepted one.
         let limit = rules.max_decompressed_size.min(body.len() * 1_032);
         assert_eq!(error, DecompressError::OutputTooLarge { limit }, "{codec}");
         assert!(allocated < MIB, "{codec} {allocated}");
@@ -179,7 +179,7 @@ fn a_bomb_for_an_uncompressed_topic_stops_at_max_message_bytes() {
 fn a_snappy_length_that_lies_allocates_nothing_for_it() {
     let lie = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
     let framed = [&compress(Compression::Snappy, b"")[..], &[0, 0, 0, 6], &lie].concat();
-    // As much as six times 22 bytes is believable, but not what is in the block.
+    // A size of six times 22 bytes is possible, but the block's contents are invalid.
     let believable = [130, 1, 0, 0, 0, 0];
     for body in [&lie[..], &framed, &believable] {
         let (result, allocated) = counted(|| decompress(Compression::Snappy, body, 1 << 40));
@@ -233,7 +233,7 @@ fn validating_a_compressed_batch_where_others_were_validated_before_allocates_no
 
 #[test]
 fn a_small_body_may_decompress_to_sixteen_mebibytes_and_no_further() {
-    // The record's header takes a few bytes as well.
+    // The record's header needs a few bytes too.
     for (value_len, fits) in [(16 * MIB - KIB, true), (16 * MIB, false)] {
         let value = vec![0; value_len];
         let mut record = Vec::new();
@@ -249,7 +249,7 @@ fn any_codec() -> impl Strategy<Value = Compression> {
     prop::sample::select(CODECS.to_vec())
 }
 
-/// Bytes with some positions changed: near enough to a valid input to get past its first checks.
+/// Bytes with some positions changed: similar enough to a valid input to pass the first checks.
 fn mutated(bytes: &[u8], changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for (position, value) in changes {
@@ -306,7 +306,7 @@ proptest! {
         let damaged: Bytes = mutated(&good, &changes).into();
         read_everything(damaged.clone());
         let accepted = validate(damaged.clone(), &rules()).is_ok();
-        // What the checksum does not cover is the leader epoch alone.
+        // Only a change of the leader epoch (bytes 12 to 15) stays undetected: the checksum does not cover it.
         prop_assert!(!accepted || damaged[16..] == good[16..] && damaged[..12] == good[..12]);
     }
 
@@ -351,7 +351,7 @@ proptest! {
         let plain = validate(sealed(Compression::None, count, &records), &rules());
         let walked = validate(sealed(codec, count, &compress(codec, &records)), &rules());
         match (plain, walked) {
-            // As in Kafka: only uncompressed records may be numbered otherwise.
+            // As in Kafka: only uncompressed records may have other offsets.
             (Ok(plain), Err(InvalidRecords::OffsetsNotConsecutive)) => prop_assert!(plain.rebuilt),
             (Ok(plain), Ok(walked)) => {
                 prop_assert_eq!(plain.header.max_timestamp, walked.header.max_timestamp);

@@ -1,21 +1,20 @@
-//! How a leader tells a follower that their logs differ, and how the follower cuts its own
-//! (KIP-101, KIP-279, KIP-595).
+//! How a leader finds that a follower's log diverges, and how the follower truncates its own (KIP-101, KIP-279,
+//! KIP-595).
 //!
-//! Logs are compared by (epoch, end offset of the epoch), never by high watermark: a high
-//! watermark that a restart has set back would cut records that are committed.
+//! Logs are compared by (epoch, end offset of the epoch), never by high watermark: a restart can set the high watermark
+//! back, and truncation to it would remove committed records.
 
 use crate::{EpochHistory, OffsetAndEpoch};
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
-/// What a leader concludes from a fetch at `fetch_offset` after a record of
-/// `last_fetched_epoch`.
+/// The leader's comparison of its log with a fetch at `fetch_offset` after a record of `last_fetched_epoch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// The follower's log is a prefix of the leader's.
     Prefix,
-    /// The follower's log leaves the leader's at or before this end of this epoch.
+    /// The follower's log diverges at or before this end offset of this epoch.
     Diverging(OffsetAndEpoch),
-    /// The leader knows no epoch as late as the follower's.
+    /// The leader has no epoch as late as the follower's.
     Unknown,
 }
 
@@ -36,10 +35,10 @@ pub fn compare(
     }
 }
 
-/// Where a follower cuts its log when its leader has answered with `diverging`.
+/// The offset to which a follower truncates its log when its leader has answered with `diverging`.
 ///
-/// When the follower lacks the leader's epoch, its own next lower epoch may have ended
-/// differently as well, so it keeps all of that one and asks again: several rounds may be needed.
+/// If the follower lacks the leader's epoch, its own next lower epoch may diverge as well, so it keeps all of that one
+/// and fetches again: several rounds may be needed.
 pub fn truncation_offset(
     epochs: &EpochHistory,
     log_end_offset: Offset,

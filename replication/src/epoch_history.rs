@@ -1,7 +1,7 @@
-//! Where each leader epoch starts in a log (Kafka's `LeaderEpochFileCache`), held in memory.
+//! The start offset of each leader epoch of a log (Kafka's `LeaderEpochFileCache`), in memory.
 //!
 //! Invariant: epochs and start offsets rise strictly from entry to entry. The log keeps the durable copy in
-//! `leader-epoch-checkpoint`; this one is what the pure state machines reason with.
+//! `leader-epoch-checkpoint`; this one is for the pure state machines.
 
 use crate::OffsetAndEpoch;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
@@ -20,7 +20,7 @@ pub struct EpochHistory {
 }
 
 impl EpochHistory {
-    /// A history from entries in any order of assignment, as they are read from a checkpoint.
+    /// A history from the entries of a checkpoint, in any order.
     pub fn from_entries(entries: impl IntoIterator<Item = EpochStart>) -> Self {
         let mut history = Self::default();
         for entry in entries {
@@ -37,10 +37,10 @@ impl EpochHistory {
         self.entries.last().map(|entry| entry.epoch)
     }
 
-    /// Notes that records of `epoch` begin at `start_offset`; a known epoch keeps its start.
+    /// Adds an epoch whose records begin at `start_offset`; a known epoch keeps its start.
     ///
-    /// Entries that contradict the new one are dropped, as in Kafka: what is being written now is
-    /// right, and an entry of a later epoch or offset was left by a log end that is gone.
+    /// Entries that contradict the new one are dropped, as in Kafka: an entry with a later epoch or offset is of
+    /// records that were truncated.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) {
         if self.latest_epoch() == Some(epoch) {
             return;
@@ -54,13 +54,13 @@ impl EpochHistory {
         self.entries.push(EpochStart { epoch, start_offset });
     }
 
-    /// Forgets the epochs that start at or after `end_offset`, which is where the log now ends.
+    /// Removes the epochs that start at or after `end_offset`, the new end of the log.
     pub fn truncate_from_end(&mut self, end_offset: Offset) {
         self.entries.retain(|entry| entry.start_offset < end_offset);
     }
 
-    /// Forgets epochs that ended before `start_offset`, the new start of the log; the epoch that
-    /// `start_offset` lies in is kept and now starts there.
+    /// Removes epochs that ended before `start_offset`, the new start of the log; the epoch of `start_offset` is kept
+    /// and now starts there.
     pub fn truncate_from_start(&mut self, start_offset: Offset) {
         let before = self.entries.partition_point(|entry| entry.start_offset <= start_offset);
         if before == 0 {
@@ -74,12 +74,11 @@ impl EpochHistory {
         self.entries.clear();
     }
 
-    /// The largest epoch not above `epoch`, and where it ends: at the start of the next epoch or,
-    /// for the latest, at `log_end_offset`. None when this log cannot tell (an epoch later than
-    /// its latest, or no epochs at all).
+    /// The largest epoch not above `epoch`, and its end offset: the start of the next epoch or, for the latest,
+    /// `log_end_offset`. None if the log has no answer (an epoch later than its latest, or no epochs at all).
     ///
-    /// An epoch before the first known one ends where that first one starts, and keeps its own
-    /// number: the records are gone, so nothing can contradict them.
+    /// For an epoch before the first known one the answer is that epoch itself, ending where the first known one
+    /// starts: its records are deleted, so they cannot diverge.
     pub fn end_offset_for(
         &self,
         epoch: LeaderEpoch,

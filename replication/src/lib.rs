@@ -1,9 +1,8 @@
 //! Replication as pure state machines: partition leaders and followers, and the KRaft quorum.
 //!
-//! Pure: no IO, no clock, no async. The caller passes time and events in, carries out what comes
-//! back, and reports what became of it. Both machines share one vocabulary: a position in a log
-//! ([`OffsetAndEpoch`]), where each leader epoch starts ([`EpochHistory`]), and how two logs are
-//! compared ([`divergence`]).
+//! Pure: no IO, no clock, no async. The caller passes time and events in, carries out the returned effects, and reports
+//! their results. Both machines share a position in a log ([`OffsetAndEpoch`]), the starts of leader epochs
+//! ([`EpochHistory`]), and the comparison of two logs ([`divergence`]).
 
 pub mod divergence;
 mod epoch_history;

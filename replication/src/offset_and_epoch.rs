@@ -4,8 +4,8 @@ use klamm_protocol::ids::{LeaderEpoch, Offset};
 
 /// An exclusive end offset, and the leader epoch of the record before it.
 ///
-/// The order is by epoch first: of two logs the one that ends in the later epoch holds every
-/// committed record, however short it is.
+/// The order is by epoch first: of two logs the one that ends in the later epoch has every committed record, even if it
+/// is shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OffsetAndEpoch {
     pub epoch: LeaderEpoch,

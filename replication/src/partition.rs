@@ -1,8 +1,8 @@
 //! Replication of one topic partition: the leader, the in-sync replicas, the follower.
 //!
-//! The partition's log, its epochs on disk, fetch sessions and the controller are the shell's. A [`Replica`] is
-//! told what was appended, flushed, fetched and published, and answers with the high watermark, with who
-//! need not wait any longer, with proposals for the controller, and, as a follower, with what to do to the log.
+//! The shell owns the partition's log, its epochs on disk, fetch sessions and the channel to the controller. A
+//! [`Replica`] gets events (appended, flushed, fetched, published), and returns the high watermark, the waiters to
+//! release, proposals for the controller, and, as a follower, what to do with the log.
 
 mod delayed;
 mod event;

@@ -1,15 +1,15 @@
-//! The KRaft quorum as a pure state machine: who leads the metadata log and what of it is
-//! committed (KIP-595, 630, 853, 996; Kafka's `KafkaRaftClient` and `QuorumState`).
+//! The KRaft quorum as a pure state machine: the leader of the metadata log and its high watermark (KIP-595, 630, 853,
+//! 996; Kafka's `KafkaRaftClient` and `QuorumState`).
 //!
-//! The shell passes events in and carries the returned effects out, in order (see [`Effect`]). The log, its
-//! files and the network are the shell's; the core keeps what it must know of them. One voter is
-//! not a special case: it wins every election by its own vote, at once.
+//! The shell passes events in and carries out the returned effects in order (see [`Effect`]). The shell owns the log,
+//! its files and the network; the core keeps the state that it needs of them. A single voter is not a special case: it
+//! wins every election at once by its own vote.
 //!
 //! Invariants:
-//! - at most one vote in an epoch, on disk before it is told;
+//! - at most one vote in an epoch, on disk before it is sent;
 //! - a leader never leads the same epoch twice, across restarts as well (KAFKA-10527);
-//! - nothing is committed that a majority of the voters does not hold on disk;
-//! - the log is never cut below what this node knows to be committed, in this life or from the one before.
+//! - a record is committed only when a majority of the voters has it on disk;
+//! - the log is never truncated below the offset that this node knows as committed, also after a restart.
 
 mod add_voter;
 mod control_batch;
@@ -73,27 +73,26 @@ use parked_fetch::ParkedFetches;
 use requests::Requests;
 use role::Role;
 
-/// What the quorum needs of the configuration. Times are in milliseconds; the names are those of
-/// Kafka's keys.
+/// The configuration of the quorum. Times are in milliseconds; the names are those of Kafka's keys.
 #[derive(Debug, Clone)]
 pub struct QuorumConfig {
     /// `node.id`, and the directory id of `metadata.log.dir`.
     pub local: ReplicaKey,
-    /// Where others reach this node's controller listeners; empty on a broker.
+    /// The endpoints of this node's controller listeners; empty on a broker.
     pub local_endpoints: Endpoints,
-    /// The first of `controller.listener.names`: over it the quorum talks.
+    /// The first of `controller.listener.names`, which the quorum uses.
     pub listener: ByteString,
     pub cluster_id: ByteString,
-    /// Whether this node has the controller role, and so must sync what it fetches.
+    /// Whether this node has the controller role, and so must flush fetched records.
     pub can_become_voter: bool,
-    /// The metadata log is empty where others of this node's files are in use: it was lost. As a voter this node neither
-    /// votes nor campaigns until it has caught up with a leader, for it may have acknowledged what its log held.
+    /// The metadata log is empty although other directories of this node were in use: it was lost. As a voter this node
+    /// neither votes nor campaigns until it has caught up with a leader, because it may have acknowledged the lost
+    /// records.
     pub must_catch_up: bool,
-    /// `controller.quorum.auto.join.enable`: an observer that can become a voter makes itself one
-    /// (KIP-1186).
+    /// `controller.quorum.auto.join.enable`: an observer that can become a voter adds itself (KIP-1186).
     pub auto_join: bool,
-    /// The others that can tell who leads: `controller.quorum.bootstrap.servers`, or the
-    /// addresses in `controller.quorum.voters`, without this node.
+    /// The nodes to ask for the leader: `controller.quorum.bootstrap.servers`, or the addresses in
+    /// `controller.quorum.voters`, without this node.
     pub bootstrap_servers: Vec<Address>,
     /// `controller.quorum.election.timeout.ms`
     pub election_timeout_ms: u32,
@@ -109,7 +108,7 @@ pub struct QuorumConfig {
     pub fetch_max_bytes: i32,
     /// `controller.quorum.fetch.snapshot.max.bytes`
     pub fetch_snapshot_max_bytes: i32,
-    /// Spreads election timeouts. Draw it at random, or fix it for a reproducible run.
+    /// The seed of the random election timeouts. Random in production, fixed for a reproducible run.
     pub seed: u64,
 }
 
@@ -137,19 +136,20 @@ impl QuorumConfig {
     }
 }
 
-/// What the shell has found on disk.
+/// The state that the shell has found on disk.
 #[derive(Debug, Clone)]
 pub struct Boot {
     /// `quorum-state`; None if there is no such file.
     pub election: Option<StoredElection>,
     /// The recovered log.
     pub log: LogPosition,
-    /// The configured voters, and what the control records of the snapshot and of the whole log
-    /// (committed or not) say.
+    /// The configured voters, and the changes by the control records of the snapshot and of the whole log (committed or
+    /// not).
     pub membership: Membership,
 }
 
-/// How long a leader keeps a follower's fetch waiting for news (`MAX_FETCH_WAIT_MS` in Kafka).
+/// How long a leader lets a follower's fetch wait for records or a higher high watermark (`MAX_FETCH_WAIT_MS` in
+/// Kafka).
 const FETCH_MAX_WAIT_MS: i32 = 500;
 
 /// One replica of the metadata log.
@@ -157,32 +157,31 @@ const FETCH_MAX_WAIT_MS: i32 = 500;
 pub struct Quorum {
     config: QuorumConfig,
     election: Election,
-    /// What `quorum-state` holds; a missing file says the same as one of epoch 0.
+    /// The contents of `quorum-state`; a missing file equals one of epoch 0.
     persisted: StoredElection,
     announced_leader: Option<(LeaderEpoch, Option<BrokerId>)>,
     leader_endpoints: Endpoints,
-    /// The leader that was followed last, if it fell silent.
+    /// The last leader that this node followed, if it was lost without resigning.
     lost_leader: Option<BrokerId>,
     role: Role,
     membership: Membership,
     log: LogPosition,
     high_watermark: Option<Offset>,
-    /// See [`QuorumConfig::must_catch_up`]. The only voter has nobody to catch up with.
+    /// See [`QuorumConfig::must_catch_up`]. It does not apply to the only voter.
     must_catch_up: bool,
     flush_in_flight: Option<FlushTicket>,
-    /// `LoadSnapshot` has been said; nothing may happen before it has been done.
+    /// `LoadSnapshot` was returned; no other event may come before `on_snapshot_loaded`.
     loading_snapshot: Option<OffsetAndEpoch>,
     requests: Requests,
     parked: ParkedFetches,
     jitter: Jitter,
-    /// How far the wall clock is ahead of the steady one.
+    /// How far the wall clock is ahead of the steady clock.
     wall_ahead_ms: i64,
     effects: Vec<Effect>,
 }
 
 impl Quorum {
-    /// The quorum as it is after a restart, and the first things to do. The only voter leads a
-    /// new epoch when this returns.
+    /// The quorum after a restart, with its first effects. The only voter leads a new epoch when this returns.
     pub fn start(config: QuorumConfig, boot: Boot, now_ms: i64) -> (Self, Vec<Effect>) {
         let voters = boot.membership.voters.latest();
         let kraft_version = *boot.membership.kraft_version.latest();
@@ -217,24 +216,24 @@ impl Quorum {
         (quorum, effects)
     }
 
-    /// Time has passed. Call at [`Self::next_deadline_ms`] at the latest; earlier does no harm.
+    /// Time has passed. Call at [`Self::next_deadline_ms`] at the latest; an earlier call is harmless.
     pub fn on_tick(&mut self, now_ms: i64) -> Vec<Effect> {
         self.assert_not_loading();
         self.proceed(now_ms)
     }
 
-    /// The events' `now_ms` is the steady clock's. What is written is stamped with the wall clock, which
-    /// is so far ahead of it, or behind.
+    /// Sets how far the wall clock is ahead of the steady clock (or behind). The `now_ms` of events is of the steady
+    /// clock; timestamps of records are of the wall clock.
     pub fn set_wall_ahead(&mut self, wall_ahead_ms: i64) {
         self.wall_ahead_ms = wall_ahead_ms;
     }
 
-    /// The timestamp of what is written at `now_ms`.
+    /// The timestamp of records written at `now_ms`.
     fn wall_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_add(self.wall_ahead_ms)
     }
 
-    /// When `on_tick` must be called next; `i64::MAX` if only an event can change anything.
+    /// When `on_tick` must be called next; `i64::MAX` if no timer runs.
     pub fn next_deadline_ms(&self) -> i64 {
         let mut deadline_ms = self.role.next_deadline_ms(self.may_campaign());
         for other in [self.requests.next_deadline_ms(), self.parked.next_deadline_ms()] {
@@ -243,7 +242,7 @@ impl Quorum {
         deadline_ms
     }
 
-    /// Everything below the ticket's end has been synced.
+    /// All records below the ticket's end have been synced.
     pub fn on_flushed(&mut self, now_ms: i64, ticket: FlushTicket) -> Vec<Effect> {
         self.assert_not_loading();
         if self.flush_in_flight == Some(ticket) {
@@ -259,13 +258,13 @@ impl Quorum {
         self.election.epoch
     }
 
-    /// Who leads the current epoch, as far as this node knows. A leader that has resigned still
-    /// counts: the epoch had no other.
+    /// The leader of the current epoch, as far as this node knows. A leader that has resigned still counts: the epoch
+    /// had no other.
     pub fn leader_id(&self) -> Option<BrokerId> {
         self.election.leader_id
     }
 
-    /// The leader that this node followed before it campaigned, if it fell silent rather than resigned.
+    /// The leader that this node followed before it campaigned, if the leader was lost without resigning.
     pub fn lost_leader(&self) -> Option<BrokerId> {
         self.lost_leader
     }
@@ -279,7 +278,7 @@ impl Quorum {
         self.role.name(self.is_voter())
     }
 
-    /// Below it everything is committed; None until this process has learnt of one.
+    /// All records below are committed; None until this process knows it.
     pub fn high_watermark(&self) -> Option<Offset> {
         self.high_watermark
     }
@@ -313,10 +312,10 @@ impl Quorum {
         self.voters().is_voter(&self.config.local)
     }
 
-    /// Whether this node stands for election when it hears of no leader: as a voter, or while its
-    /// own removal may still have to be committed by it. A leader that had appended its removal,
-    /// and then lost its leadership, could otherwise be the only one with a log long enough to win
-    /// and not be allowed to (Raft's dissertation, 4.2.2; Kafka stands still there).
+    /// Whether this node campaigns when it has no leader: as a voter, or while it may have to commit its own removal.
+    /// Otherwise a leader that has appended its removal and then lost its leadership could be the only node with a log
+    /// long enough to win, and not be allowed to campaign (Raft's dissertation, 4.2.2; Kafka's quorum stays without a
+    /// leader there).
     fn may_campaign(&self) -> bool {
         let voters = &self.membership.voters;
         let in_snapshot = self.log.latest_snapshot.map(|snapshot| snapshot.offset);
@@ -325,12 +324,12 @@ impl Quorum {
         !self.must_catch_up && (self.is_voter() || (uncommitted && was_voter))
     }
 
-    /// Roles and log offsets that change while the log is being replaced would contradict it.
+    /// Asserts that no event comes while the shell replaces the log by a snapshot.
     fn assert_not_loading(&self) {
         assert!(self.loading_snapshot.is_none(), "on_snapshot_loaded follows LoadSnapshot at once");
     }
 
-    /// Lets the role do what time and state now call for, and hands the effects over.
+    /// Runs the timers and sends of the current role, and returns the effects.
     fn proceed(&mut self, now_ms: i64) -> Vec<Effect> {
         self.expire_requests(now_ms);
         if self.loading_snapshot.is_some() {
@@ -345,7 +344,7 @@ impl Quorum {
         std::mem::take(&mut self.effects)
     }
 
-    /// One flush at a time: those that come meanwhile are one group, synced together by the next.
+    /// One flush at a time: records appended meanwhile are synced together by the next one.
     fn flush_if_needed(&mut self) {
         let counts = self.is_voter() || self.config.can_become_voter;
         let dirty = self.log.flushed_offset < self.log.end_offset;
@@ -372,7 +371,8 @@ impl Quorum {
     }
 
     fn fetch_deadline_ms(&self, now_ms: i64) -> i64 {
-        // The leader answers all followers at once, when it appends: they must not all miss it at once.
+        // A leader's append answers all followers at once, so their fetch timeouts would also end at once: the turn
+        // spreads them.
         let turn_ms = if self.is_voter() { self.turn_ms(self.election.leader_id) } else { 0 };
         now_ms.saturating_add(i64::from(self.config.fetch_timeout_ms) + turn_ms)
     }

@@ -1,5 +1,5 @@
-//! What a client may do with a resource, as a bit for each of Kafka's `AclOperation` codes. Without an
-//! authorizer that is everything the resource knows (`AclEntry.supportedOperations`).
+//! The operations that a client may perform on a resource, as a bit for each of Kafka's `AclOperation` codes. Without
+//! an authorizer these are all operations of the resource type (`AclEntry.supportedOperations`).
 
 const READ: i32 = 1 << 3;
 const WRITE: i32 = 1 << 4;
@@ -12,14 +12,14 @@ const DESCRIBE_CONFIGS: i32 = 1 << 10;
 const ALTER_CONFIGS: i32 = 1 << 11;
 const IDEMPOTENT_WRITE: i32 = 1 << 12;
 
-/// The answer to who did not ask.
-pub(crate) const NOT_ASKED_FOR: i32 = i32::MIN;
+/// The value of the field if the request did not ask for it.
+pub(crate) const NOT_REQUESTED: i32 = i32::MIN;
 
-/// Everything that can be done with a topic.
+/// All operations on a topic.
 pub(crate) const ALL_OF_TOPIC: i32 =
     READ | WRITE | CREATE | DELETE | ALTER | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
 
-/// Everything that can be done with the cluster.
+/// All operations on the cluster.
 pub(crate) const ALL_OF_CLUSTER: i32 = CREATE
     | ALTER
     | DESCRIBE

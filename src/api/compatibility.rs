@@ -1,4 +1,4 @@
-//! `docs/compatibility.md`: what is served, made from the table that serves it.
+//! Generates `docs/compatibility.md` from the table of APIs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -8,11 +8,11 @@ use klamm_protocol::messages;
 use crate::api::table::{CONTROLLER_TABLE, Row, TABLE};
 use crate::cluster::features;
 
-/// What Klamm does otherwise on purpose: what, what Apache Kafka does, what Klamm does, and what changes that.
+/// The deliberate differences: the subject, what Apache Kafka does, what Klamm does, and what changes that.
 const DELIBERATE: &str = include_str!("compatibility/deliberate.tsv");
 
-/// The document. `differences` is the table of conformance scenarios that are answered otherwise than
-/// by Apache Kafka: lines of scenario, tab, reason; `#` begins a comment.
+/// Generates the document. `differences` is the table of conformance scenarios whose answers differ from Apache
+/// Kafka's: lines of scenario, tab, reason; `#` begins a comment.
 pub fn document(differences: &str) -> String {
     let mut out = String::from(
         "# Compatibility with Apache Kafka 4.3.1\n\n\
@@ -67,7 +67,7 @@ fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").expect("writing to a String never fails");
 }
 
-/// The modules under `src/api/handlers/` that the tables of brokers and controllers should name: each API's in snake case.
+/// The modules that `src/api/handlers/` must have: the name of each API of the two tables in snake case.
 pub fn handler_modules() -> BTreeSet<String> {
     TABLE.iter().chain(CONTROLLER_TABLE.iter()).map(|row| snake(row.schema.name)).collect()
 }

@@ -1,4 +1,4 @@
-//! What a handler knows of a request besides its body.
+//! What a handler knows about a request besides its body.
 
 use std::sync::Arc;
 
@@ -10,28 +10,29 @@ use crate::controller::request::{ControllerRequest, RequestOrigin};
 use crate::net::service::{ConnectionInfo, ListenerKind};
 use crate::security::principal::Requester;
 
-/// A request's way here, and the services that answer it (Kafka's `RequestContext`).
+/// The origin of a request, and the services that answer it (Kafka's `RequestContext`).
 #[derive(Clone)]
 pub(crate) struct RequestContext {
     pub(crate) services: Arc<Services>,
-    /// The connection that the request came by; of a forwarded request that of the broker which passed it on.
+    /// The connection of the request; of a forwarded request, that of the broker which forwarded it.
     pub(crate) connection: Arc<ConnectionInfo>,
     /// Of a forwarded request: the client of the broker that forwarded it.
     pub(crate) requester: Requester,
     pub(crate) head: RequestHead,
-    /// The client's name for itself. A slice of the request: what waits long should not keep it.
+    /// The request's client id. A slice of the received frame: a request that waits must drop it, or it keeps the whole
+    /// frame.
     pub(crate) client_id: Option<ByteString>,
-    /// A broker has checked the request and passes it on for its client.
+    /// The request came in an Envelope: a broker has checked it and forwards it for its client.
     pub(crate) is_forwarded: bool,
 }
 
 impl RequestContext {
-    /// Which listener the request came by.
+    /// The kind of the request's listener.
     pub(crate) fn kind(&self) -> ListenerKind {
         self.connection.kind
     }
 
-    /// The name of the listener that the request came by.
+    /// The name of the request's listener.
     pub(crate) fn listener(&self) -> &str {
         &self.connection.listener
     }
@@ -41,8 +42,8 @@ impl RequestContext {
         self.head.version
     }
 
-    /// Has the controller of this node decide on a request, or refuses it in its own form: another node is the active
-    /// controller, or the time that the request allows has passed.
+    /// Sends a request to this node's controller. If another node is the active controller or the request's timeout is
+    /// over, returns a response of the request's type with that error.
     pub(crate) async fn decide<Q: ControllerRequest>(&self, body: Q) -> Q::Response {
         let body = Arc::new(body);
         let decided = self.services.controller.decide_request(Arc::clone(&body), self.origin());
@@ -58,7 +59,7 @@ impl RequestContext {
         }
     }
 
-    /// The client's name for itself, or an empty one.
+    /// The client id, or an empty string.
     pub(crate) fn client_id(&self) -> &str {
         self.client_id.as_deref().unwrap_or_default()
     }

@@ -1,9 +1,8 @@
-//! Incremental fetch sessions (KIP-227): what a client fetches, remembered between its requests.
+//! Incremental fetch sessions (KIP-227): the partitions that a client fetches, kept between its requests.
 //!
-//! A session names partitions as its requests do: by topic id from version 13 on, by name before.
-//! The cache is bounded by `max.incremental.fetch.session.cache.slots`; when it is full, a session
-//! that has been idle or that is smaller than the newcomer makes room, as in Kafka
-//! (`FetchSessionCacheShard`).
+//! A session names partitions as its requests do: by topic id from version 13 on, by name before. The cache is bounded
+//! by `max.incremental.fetch.session.cache.slots`; when it is full, a new session evicts one that is idle or smaller,
+//! as in Kafka (`FetchSessionCacheShard`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +12,12 @@ use indexmap::IndexMap;
 use klamm_protocol::messages::fetch_response::{EpochEndOffset, PartitionData};
 use klamm_protocol::{ErrorCode, Uuid};
 
-/// A session may lose its place to a larger one when it is older, or idle for longer, than this
+/// The minimum age or idle time of a session before a larger one may evict it
 /// (`FetchSession.MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
 const MIN_EVICTION_MS: i64 = 120_000;
 /// The request asks for a new session.
 const INITIAL_EPOCH: i32 = 0;
-/// The request has no session, and ends the one that it names.
+/// The request has no session, and closes the one that it names.
 const FINAL_EPOCH: i32 = -1;
 /// No session.
 const NO_SESSION: i32 = 0;
@@ -37,7 +36,7 @@ pub(crate) struct FetchKey {
     pub(crate) partition: i32,
 }
 
-/// What is wanted of a partition.
+/// The fetch parameters of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchTarget {
     pub(crate) fetch_offset: i64,
@@ -47,15 +46,14 @@ pub(crate) struct FetchTarget {
     pub(crate) current_leader_epoch: i32,
     /// -1: not known.
     pub(crate) last_fetched_epoch: i32,
-    /// The name of a topic given by its id, as it was when this was asked for the first time: a
-    /// session goes on to fetch that name (`FetchSession.CachedPartition`).
+    /// The name of a topic given by its id, at the partition's first request: a session continues to fetch that name
+    /// (`FetchSession.CachedPartition`).
     pub(crate) resolved_name: Option<ByteString>,
-    /// The high watermark that the session's last answers told, -1 if there was none. Outside of a session
-    /// nobody knows.
-    pub(crate) told_high_watermark: Option<i64>,
+    /// The high watermark in the session's last answer, -1 if there was none. `None` without a session.
+    pub(crate) sent_high_watermark: Option<i64>,
 }
 
-/// A fetch request as far as sessions are concerned.
+/// The session fields of a fetch request.
 #[derive(Debug)]
 pub(crate) struct SessionRequest {
     pub(crate) session_id: i32,
@@ -66,7 +64,7 @@ pub(crate) struct SessionRequest {
     pub(crate) forgotten: Vec<FetchKey>,
 }
 
-/// One partition's answer, the length of its records included.
+/// One partition's answer, with the length of its records.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) key: FetchKey,
@@ -77,7 +75,7 @@ pub(crate) struct Fetched {
 #[derive(Debug)]
 struct CachedPartition {
     target: FetchTarget,
-    /// As last told to the client; -1 after an error, so that it is told again.
+    /// As last sent to the client; -1 after an error, so that it is sent again.
     high_watermark: i64,
     log_start_offset: i64,
 }
@@ -87,7 +85,7 @@ impl CachedPartition {
         Self { target, high_watermark: -1, log_start_offset: -1 }
     }
 
-    /// Takes note of an answer; says whether the client has to be told.
+    /// Stores an answer; returns whether the response must include the partition.
     fn update(&mut self, fetched: &Fetched) -> bool {
         let data = &fetched.data;
         let failed = data.error_code != ErrorCode::None.code();
@@ -110,7 +108,7 @@ struct Session {
     is_follower: bool,
     created_ms: i64,
     last_used_ms: i64,
-    /// The epoch that the next request has to carry.
+    /// The epoch that the next request must have.
     epoch: i32,
 }
 
@@ -118,7 +116,7 @@ fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
 
-/// How a request is to be answered.
+/// A fetch request resolved with its session.
 #[derive(Debug)]
 pub(crate) struct FetchContext {
     kind: Kind,
@@ -129,7 +127,7 @@ pub(crate) struct FetchContext {
 #[derive(Debug)]
 enum Kind {
     Sessionless,
-    /// Answered in full; becomes a session if there is a place for it.
+    /// A full answer; starts a session if the cache has room.
     Full {
         uses_topic_ids: bool,
         is_follower: bool,
@@ -141,7 +139,7 @@ enum Kind {
     },
 }
 
-/// The head of the answer, and the partitions that belong into it.
+/// The session fields of the response, and the partitions that it includes.
 #[derive(Debug)]
 pub(crate) struct SessionAnswer {
     pub(crate) session_id: i32,
@@ -165,13 +163,13 @@ impl FetchSessions {
         Self { slots, sessions: Mutex::default() }
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     pub(crate) fn len(&self) -> usize {
         lock(&self.sessions).len()
     }
 
-    /// Finds out what a request wants, given what is remembered of its session. `name_of` says what
-    /// a topic id stands for now.
+    /// Resolves a request with its session into the partitions to fetch. `name_of` returns the current name of a topic
+    /// id.
     pub(crate) fn begin(
         &self,
         request: SessionRequest,
@@ -209,7 +207,7 @@ impl FetchSessions {
             // The cache is always locked before its sessions.
             drop(open);
             lock(&self.sessions).remove(&id);
-            // What was named only to be forgotten is answered all the same.
+            // Partitions that the request names and forgets at once are answered all the same.
             let targets =
                 request.targets.into_iter().map(|(key, target)| resolved(key, target, &name_of));
             return Ok(FetchContext { kind: Kind::Sessionless, targets: targets.collect() });
@@ -221,7 +219,7 @@ impl FetchSessions {
         Ok(FetchContext { kind: Kind::Incremental { id, session, epoch }, targets })
     }
 
-    /// What the client is told of the partitions that were fetched.
+    /// The response's session fields, and which of the fetched partitions it includes.
     pub(crate) fn answer(
         &self,
         context: FetchContext,
@@ -260,7 +258,7 @@ impl FetchSessions {
         }
     }
 
-    /// Takes a session in if there is a place or one can be made; returns its id, or 0.
+    /// Adds a session if the cache has room or can evict one; returns its id, or 0.
     fn insert(&self, session: Session, now_ms: i64) -> i32 {
         let mut sessions = lock(&self.sessions);
         if sessions.len() >= self.slots && !evict_for(&session, &mut sessions, now_ms) {
@@ -289,7 +287,7 @@ fn resolved(
 }
 
 impl Session {
-    /// Takes over what a request says of its partitions, and drops those it forgets.
+    /// Updates the session's partitions from a request, and drops those it forgets.
     fn update(&mut self, request: &SessionRequest) {
         for (key, target) in &request.targets {
             match self.partitions.get_mut(key) {
@@ -308,22 +306,22 @@ impl Session {
         }
     }
 
-    /// Everything to fetch, in order; names that were not known before are remembered.
+    /// All partitions to fetch, in order. Stores topic names that were unknown before.
     fn targets(
         &mut self,
         name_of: impl Fn(Uuid) -> Option<ByteString>,
     ) -> Vec<(FetchKey, FetchTarget)> {
         let targets = self.partitions.iter_mut().map(|(key, cached)| {
             let mut target = resolved(key.clone(), cached.target.clone(), &name_of);
-            target.1.told_high_watermark = Some(cached.high_watermark);
+            target.1.sent_high_watermark = Some(cached.high_watermark);
             cached.target.resolved_name.clone_from(&target.1.resolved_name);
             target
         });
         targets.collect()
     }
 
-    /// Drops what the client knows already. Partitions with records move to the end of the session,
-    /// so that the others come first next time.
+    /// Drops partitions without changes for the client. Partitions with records move to the end of the session, so that
+    /// the others come first next time.
     fn keep_news(&mut self, fetched: Vec<Fetched>) -> Vec<Fetched> {
         let mut news = Vec::with_capacity(fetched.len());
         for fetched in fetched {
@@ -339,8 +337,8 @@ impl Session {
     }
 }
 
-/// Makes room for `newcomer`: the session idle for longest, if it is idle for long; otherwise the
-/// smallest one that is old enough, if it is smaller. Followers go before consumers.
+/// Evicts a session for `newcomer`: the one that is idle longest, if for long enough; otherwise the smallest one that
+/// is old enough, if it is smaller. Sessions of followers are evicted before those of consumers.
 fn evict_for(
     newcomer: &Session,
     sessions: &mut HashMap<i32, Arc<Mutex<Session>>>,
@@ -380,7 +378,7 @@ mod tests {
         current_leader_epoch: -1,
         last_fetched_epoch: -1,
         resolved_name: None,
-        told_high_watermark: None,
+        sent_high_watermark: None,
     };
 
     fn unknown(_: Uuid) -> Option<ByteString> {
@@ -434,18 +432,18 @@ mod tests {
     fn a_session_knows_the_high_watermarks_that_it_told() {
         let sessions = FetchSessions::new(10);
         let first = sessions.begin(request(0, 0, &[0, 1]), unknown, 0).unwrap();
-        let told = |context: &FetchContext| {
+        let sent = |context: &FetchContext| {
             let targets = context.targets.iter();
-            targets.map(|(_, target)| target.told_high_watermark).collect::<Vec<_>>()
+            targets.map(|(_, target)| target.sent_high_watermark).collect::<Vec<_>>()
         };
-        assert_eq!(told(&first), [None, None], "the first answer tells everything");
+        assert_eq!(sent(&first), [None, None], "the first answer tells everything");
         let answer = sessions.answer(first, vec![fetched(0, 5, 0), fetched(1, 7, 0)], 0);
         let id = answer.session_id;
         let second = sessions.begin(request(id, 1, &[2]), unknown, 0).unwrap();
-        assert_eq!(told(&second), [Some(5), Some(7), Some(-1)]);
+        assert_eq!(sent(&second), [Some(5), Some(7), Some(-1)]);
         sessions.answer(second, vec![fetched(0, 6, 0), fetched(1, 7, 0), fetched(2, 1, 0)], 0);
         let third = sessions.begin(request(id, 2, &[]), unknown, 0).unwrap();
-        assert_eq!(told(&third), [Some(6), Some(7), Some(1)]);
+        assert_eq!(sent(&third), [Some(6), Some(7), Some(1)]);
     }
 
     #[test]

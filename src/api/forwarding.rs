@@ -1,6 +1,6 @@
-//! Requests that only the active controller can answer, on their way from the broker that got them (KIP-590): the
-//! request travels in an Envelope, with the client's principal and host, and its answer comes back the same way. It travels as it
-//! came, or without what the broker has answered by itself.
+//! Forwards requests that only the active controller can answer (KIP-590): the broker sends the request in an Envelope,
+//! with the client's principal and host, and gets the answer in the Envelope's response. The request is forwarded as it
+//! came, or without the parts that the broker answers by itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::net::response::Response;
 use crate::net::service::{Begun, ConnectionError};
 use crate::security::principal::Requester;
 
-/// Has the active controller answer a client's request, be it this node or another.
+/// Forwards a client's request to the active controller, which may be this node, and returns its answer.
 pub(crate) async fn forward(
     context: RequestContext,
     request: Request,
@@ -32,13 +32,13 @@ pub(crate) async fn forward(
         Ok(Passed::Answered(answer)) => {
             match (ErrorCode::from_code(answer.error_code), answer.response_data) {
                 (Some(ErrorCode::None), Some(data)) => return Ok(Response::passed_on(&data)),
-                (error, _) => debug!("the controller does not take an envelope: {error:?}"),
+                (error, _) => debug!("the controller refused an Envelope: {error:?}"),
             }
         }
         Ok(Passed::Here) => {}
-        Err(error) => debug!("a request could not be passed on: {error}"),
+        Err(error) => debug!("a request could not be forwarded: {error}"),
     }
-    // Here it is decided, or refused in its own form.
+    // This node's controller decides it, or it is refused in a response of its own type.
     match table::begin(context, &request)? {
         Begun::Answered(response) => Ok(response),
         Begun::Waiting { response, .. } => response.await,
@@ -46,7 +46,7 @@ pub(crate) async fn forward(
     }
 }
 
-/// Has the active controller answer what this broker has checked and left of a client's request.
+/// Forwards the rest of a client's request, which this broker has checked, to the active controller.
 pub(crate) async fn forward_rest<Q: ControllerRequest>(
     context: &RequestContext,
     rest: Q,
@@ -69,7 +69,7 @@ pub(crate) async fn forward_rest<Q: ControllerRequest>(
     }
 }
 
-/// The client's request with another body.
+/// Encodes the client's request with another body.
 fn frame<Q: ControllerRequest>(context: &RequestContext, body: &Q) -> Result<Bytes, ChannelError> {
     let RequestHead { api_key, version, correlation_id, .. } = context.head;
     let header = RequestHeader {
@@ -100,7 +100,7 @@ async fn pass_on(
     services.forwarding.pass_on(&envelope, services.config.lifecycle.request_timeout, refuses).await
 }
 
-/// A host's form in an Envelope (`InetAddress.getAddress`).
+/// Encodes a host as in an Envelope (`InetAddress.getAddress`).
 pub(crate) fn host_to_bytes(host: IpAddr) -> Bytes {
     match host {
         IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
@@ -108,7 +108,7 @@ pub(crate) fn host_to_bytes(host: IpAddr) -> Bytes {
     }
 }
 
-/// Reads what [`host_to_bytes`] has written.
+/// Decodes the bytes of [`host_to_bytes`].
 pub(crate) fn host_from_bytes(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes)
         .map(IpAddr::from)

@@ -1,22 +1,21 @@
-//! What handlers answer, and what every answer goes through: it is counted by its error codes, lowered to the version of the
-//! request, and encoded.
+//! The answers of handlers. Each is counted by its error codes, lowered to the version of the request, and encoded.
 
 use super::context::RequestContext;
 use super::request::{RequestError, RequestHead};
 use crate::net::response::Response;
 
-/// The answer to a request, as if there were only the newest version.
+/// The answer to a request, in terms of the newest version.
 pub(crate) trait Reply: Send + 'static {
-    /// Says the same in the terms of an older version, where that has other codes or fields.
+    /// Converts the answer to the codes and fields of an older version.
     fn lower(&mut self, version: i16);
 
-    /// Calls `count` with every error code of the answer, 0 too.
+    /// Calls `count` with every error code of the answer, including 0.
     fn count_errors(&self, count: &mut dyn FnMut(i16));
 
     /// The response frame.
     ///
     /// # Errors
-    /// A bug of ours: the version cannot carry the answer.
+    /// A bug in Klamm: the version cannot carry the answer.
     fn encode(self, head: &RequestHead) -> Result<Response, RequestError>;
 }
 
@@ -48,7 +47,7 @@ macro_rules! message_replies {
 }
 pub(crate) use message_replies;
 
-/// Makes the response of a handler's answer.
+/// Makes the response from a handler's answer.
 pub(crate) fn respond<R: Reply>(
     context: &RequestContext,
     mut reply: R,

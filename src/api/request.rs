@@ -1,4 +1,4 @@
-//! One request as it came: its header, decoded, and its body, not yet decoded.
+//! One received request: its decoded header, and its body, not decoded yet.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -19,10 +19,10 @@ pub(crate) enum RequestError {
     UnknownApi(i16),
     #[error("{api} version {version} is not served")]
     UnsupportedVersion { api: &'static str, version: i16 },
-    /// acks=0 leaves no other way to tell a producer of an error (as in Kafka).
+    /// With acks=0, closing the connection is the only way to report an error to the producer (as in Kafka).
     #[error("a produce request with acks=0 failed: {0}")]
     UnacknowledgedProduce(klamm_protocol::ErrorCode),
-    /// A bug of ours: a response that its own version cannot carry.
+    /// A bug in Klamm: a response that its own version cannot carry.
     #[error("internal error: {0}")]
     Response(#[from] EncodeError),
 }
@@ -33,7 +33,7 @@ impl From<RequestError> for ConnectionError {
     }
 }
 
-/// What a response needs of its request.
+/// The fields of a request that its response needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestHead {
     pub(crate) api_key: i16,
@@ -50,13 +50,13 @@ pub(crate) struct Request {
     pub(crate) client_id: Option<ByteString>,
     /// The row of its API.
     pub(crate) row: &'static Row,
-    /// The request as it came, its header included.
+    /// The received request, with its header.
     frame: Bytes,
     body: Decoder,
 }
 
 impl Request {
-    /// Reads the header of a frame (`RequestHeader`, v1 or v2 by the API and version).
+    /// Decodes the header of a frame (`RequestHeader`, v1 or v2 by the API and version).
     pub(crate) fn parse(frame: Bytes, kind: ListenerKind) -> Result<Self, RequestError> {
         let mut decoder = Decoder::new(frame.clone());
         let api_key = decoder.i16()?;
@@ -73,12 +73,12 @@ impl Request {
         Ok(Self { head, client_id, row, frame, body: decoder })
     }
 
-    /// The body, as the message of this API. Bytes behind it are ignored, as Kafka does.
+    /// Decodes the body as the message of this API. Trailing bytes are ignored, as in Kafka.
     pub(crate) fn decode<M: Message>(&self) -> Result<M, RequestError> {
         Ok(M::decode(&mut self.body.clone(), self.head.version)?)
     }
 
-    /// The request as it came, its header included, to be passed on.
+    /// The received request with its header, for forwarding.
     pub(crate) fn frame(&self) -> &Bytes {
         &self.frame
     }

@@ -1,17 +1,17 @@
-//! How many requests each API has answered, and with which error codes (Kafka's `RequestsPerSec` and `ErrorsPerSec`). SIGQUIT
+//! Counts the answered requests and the error codes of each API (Kafka's `RequestsPerSec` and `ErrorsPerSec`). SIGQUIT
 //! shows them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use klamm_protocol::messages::{APIS, Api};
 
-/// Places for error codes: -1 (UNKNOWN_SERVER_ERROR) and those from 0 on, with room for new ones.
+/// The number of counters for error codes: -1 (UNKNOWN_SERVER_ERROR) and those from 0 on, with room for new ones.
 const CODES: usize = 160;
 
 /// Counters of one API.
 struct ApiCounters {
     requests: AtomicU64,
-    /// By the error code plus one.
+    /// Indexed by the error code plus one.
     errors: Box<[AtomicU64; CODES]>,
 }
 
@@ -20,12 +20,12 @@ pub(crate) struct RequestMetrics {
     apis: Vec<(&'static Api, ApiCounters)>,
 }
 
-/// What has been counted of one API.
+/// The counts of one API.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ApiCounts {
     pub(crate) name: &'static str,
     pub(crate) requests: u64,
-    /// Error codes, without 0, and how often each was answered.
+    /// The error codes, without 0, and the number of answers with each.
     pub(crate) errors: Vec<(i16, u64)>,
 }
 
@@ -42,7 +42,7 @@ impl Default for RequestMetrics {
 }
 
 impl RequestMetrics {
-    /// Counts a request of an API and the error codes that `codes` names.
+    /// Counts a request of an API and the error codes that `codes` reports.
     pub(crate) fn count(&self, api_key: i16, codes: impl FnOnce(&mut dyn FnMut(i16))) {
         let found = self.apis.binary_search_by_key(&api_key, |(api, _)| api.key);
         let (_, counters) = &self.apis[found.expect("a request names an API of the protocol")];
@@ -57,7 +57,7 @@ impl RequestMetrics {
         }
     }
 
-    /// The APIs that have been asked for.
+    /// The counts of the APIs that have had requests.
     pub(crate) fn counts(&self) -> impl Iterator<Item = ApiCounts> {
         self.apis.iter().filter_map(|(api, counters)| {
             let requests = counters.requests.load(Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl RequestMetrics {
 
 impl ApiCounters {
     fn count_error(&self, code: i16, times: u64) {
-        // A code that there is no place for counts as UNKNOWN_SERVER_ERROR: there is none today.
+        // A code beyond the counters counts as UNKNOWN_SERVER_ERROR: there is none today.
         let place = usize::try_from(i32::from(code) + 1).unwrap_or_default();
         let counter = self.errors.get(place).unwrap_or(&self.errors[0]);
         counter.fetch_add(times, Ordering::Relaxed);

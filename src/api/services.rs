@@ -1,4 +1,4 @@
-//! What handlers use: the services of this node.
+//! The services of this node, which handlers use.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(crate) struct Services {
     pub(crate) metadata_cache: Arc<MetadataCache>,
     pub(crate) replicas: Arc<ReplicaManager>,
     pub(crate) controller: ControllerHandle,
-    /// To the active controller, for what clients ask this broker.
+    /// The channel to the active controller for forwarded client requests.
     pub(crate) forwarding: Arc<ControllerChannel>,
     pub(crate) groups: Arc<GroupCoordinators>,
     pub(crate) auto_topics: AutoTopicCreation,
@@ -39,10 +39,10 @@ pub(crate) struct Services {
     pub(crate) request_metrics: RequestMetrics,
 }
 
-/// The APIs, as the network sees them.
+/// The service that connections use.
 pub(crate) struct ApiService {
     services: Arc<Services>,
-    /// Whoever asks, until there is authentication.
+    /// The principal of all requests, until there is authentication.
     anonymous: Arc<Principal>,
 }
 

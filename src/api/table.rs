@@ -1,4 +1,4 @@
-//! The one table of APIs: what is served, what is advertised, and who answers.
+//! The one table of APIs: the served and the advertised versions, and the handlers.
 //!
 //! Dispatch, ApiVersions and `docs/compatibility.md` come from it. A row keeps the versions that are
 //! *served* apart from those that are *advertised*: Produce is advertised from 0, or librdkafka
@@ -20,7 +20,7 @@ use super::reply::{self, Reply};
 use super::request::{Request, RequestError};
 use crate::net::service::{Begun, ListenerKind};
 
-/// What a handler that works in two phases has come to after the first; an error closes the connection.
+/// The result of the first phase of a handler with two phases; an error closes the connection.
 pub(crate) type FirstPhase<R, F> = Result<Phase<R, F>, RequestError>;
 
 /// See [`FirstPhase`].
@@ -31,7 +31,7 @@ pub(crate) enum Phase<R, F> {
     Waiting(F),
 }
 
-/// Begins to answer a request of one API.
+/// Begins a request of one API.
 type Begin = Box<dyn Fn(RequestContext, &Request) -> Result<Begun, RequestError> + Send + Sync>;
 
 /// Answered at once, on the connection's task.
@@ -43,7 +43,8 @@ fn now<Q: Message + 'static, R: Reply>(handle: fn(&RequestContext, Q) -> R) -> B
     Box::new(begin)
 }
 
-/// Begun at once, in the order of the requests; answered when its condition holds. The connection's next request is taken meanwhile.
+/// Begun at once, in the order of the requests; answered when its condition holds. The connection's next request begins
+/// meanwhile.
 fn pipelined<Q: Message + 'static, R: Reply, F: Future<Output = R> + Send + 'static>(
     handle: fn(&RequestContext, Q) -> FirstPhase<R, F>,
 ) -> Begin {
@@ -52,7 +53,7 @@ fn pipelined<Q: Message + 'static, R: Reply, F: Future<Output = R> + Send + 'sta
             Phase::Replied(reply) => Begun::Answered(reply::respond(&context, reply)?),
             Phase::Unanswered => Begun::Unanswered,
             Phase::Waiting(reply) => {
-                // As a slice of the received frame it would keep that while the answer waits.
+                // A slice would keep the received frame while the answer waits.
                 context.client_id = None;
                 let response = async move { Ok(reply::respond(&context, reply.await)?) };
                 Begun::Waiting { response: Box::pin(response), holds_up: false }
@@ -62,7 +63,7 @@ fn pipelined<Q: Message + 'static, R: Reply, F: Future<Output = R> + Send + 'sta
     Box::new(begin)
 }
 
-/// Carried through before the connection's next request is looked at.
+/// Completed before the connection's next request begins.
 fn exclusive<Q, R, F>(handle: fn(RequestContext, Q) -> F) -> Begin
 where
     Q: Message + 'static,
@@ -82,10 +83,10 @@ pub(crate) struct Row {
     pub(crate) schema: &'static Api,
     /// The versions that are answered.
     pub(crate) served: RangeInclusive<i16>,
-    /// The first version that ApiVersions names.
+    /// The first version that ApiVersions advertises.
     pub(crate) advertised_from: i16,
     begin: Begin,
-    /// Only the active controller can answer it: a broker passes it on (KIP-590).
+    /// Only the active controller can answer it: a broker forwards it (KIP-590).
     pub(crate) forwarded: bool,
 }
 
@@ -210,11 +211,11 @@ pub(crate) fn api(kind: ListenerKind, key: i16) -> Option<&'static Row> {
     table.binary_search_by_key(&key, |row| row.schema.key).ok().map(|index| &table[index])
 }
 
-/// Finds out who answers a request, and begins to.
+/// Begins a request: by its handler here, or by forwarding it to the active controller.
 pub(crate) fn handle(context: RequestContext, request: &Request) -> Result<Begun, RequestError> {
     let row = request.row;
     if !row.served.contains(&request.head.version) {
-        // A client of the future asks ApiVersions first and must learn what it can fall back to.
+        // A newer client sends ApiVersions first and needs the supported versions to fall back to.
         if request.head.api_key == ApiVersionsRequest::API_KEY {
             return handlers::api_versions::unsupported(&context).map(Begun::Answered);
         }
@@ -230,7 +231,7 @@ pub(crate) fn handle(context: RequestContext, request: &Request) -> Result<Begun
     begin(context, request)
 }
 
-/// Begins to answer a request here, whoever is the controller.
+/// Begins a request by its handler on this node, without forwarding.
 pub(crate) fn begin(context: RequestContext, request: &Request) -> Result<Begun, RequestError> {
     (request.row.begin)(context, request)
 }

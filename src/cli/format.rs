@@ -60,7 +60,7 @@ pub struct FormatArguments {
     pub overrides: Vec<(String, String)>,
 }
 
-/// Why a request to format makes no sense.
+/// Why the flags of `klamm format` are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatRequestError {
     #[error(
@@ -129,7 +129,7 @@ impl FormatArguments {
         }
     }
 
-    /// Turns flags and configuration into the work to be done.
+    /// Makes the formatter from flags and configuration.
     pub fn formatter(&self, config: &BrokerConfig) -> Result<Formatter, FormatRequestError> {
         if !self.add_scram.is_empty() {
             return Err(FormatRequestError::Scram);
@@ -139,7 +139,7 @@ impl FormatArguments {
         }
         let has_static_voters = !config.quorum_members.voters.is_empty();
         let names_nobody = !has_static_voters && config.quorum_members.bootstrap_servers.is_empty();
-        // A node of which nobody else is told is its own quorum, as when it starts on empty directories.
+        // A node whose configuration names no other node is its own quorum, as when it starts on empty directories.
         let is_alone = names_nobody && config.is_alone() && !self.names_quorum();
         if names_nobody && !is_alone {
             return Err(FormatRequestError::NoQuorum);

@@ -1,6 +1,6 @@
 //! `klamm config show`: every value in force and where it comes from.
 //!
-//! What asks for protection that is not there is shown too, with the error that stops a start.
+//! Keys that configure security features that Klamm does not have are shown too, with the error that stops a start.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use super::{Console, ExitStatus, print};
 
 const MASK: &str = "[hidden]";
 
-/// Prints a line for each key, sorted, and what there is to say about them to the error stream.
+/// Prints a line for each key, sorted, and the advice about them to the error stream.
 pub(super) fn run(sources: &Sources, console: &mut Console<'_>) -> ExitStatus {
     let loaded = match Loaded::to_look_at(sources) {
         Ok(loaded) => loaded,
@@ -62,7 +62,7 @@ fn listing(loaded: &Loaded) -> String {
 }
 
 fn default_line(loaded: &Loaded, key: &ConfigKey) -> String {
-    // What another name of the key sets is in force too: node.id behind broker.id.
+    // A value that another name of the key sets is in force too: node.id by broker.id.
     match loaded.config.configs.value(key.name) {
         Some(value) if key.default_value().as_ref() != Some(&value) => {
             format!("{}={}  # another name of it", key.name, escaped(&value.to_string()))
@@ -72,7 +72,7 @@ fn default_line(loaded: &Loaded, key: &ConfigKey) -> String {
     }
 }
 
-/// Passwords, and every key that nobody knows: it may hold anything.
+/// Passwords, and every unknown key: its value may be a secret.
 fn is_secret(key: &str) -> bool {
     let base = listener_base_name(key).unwrap_or(key);
     if is_of_providers(key) {
@@ -84,7 +84,7 @@ fn is_secret(key: &str) -> bool {
     }
 }
 
-/// Escapes what would break the line or fool a terminal, as a properties file writes it.
+/// Escapes characters that would break the line or control a terminal, as in a properties file.
 fn escaped(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for c in value.chars() {

@@ -1,15 +1,15 @@
-//! The wall clock as far as it is trusted to judge the age of what is stored.
+//! The retention clock: the wall clock as far as it is trusted for the age of stored data.
 //!
-//! Whoever sets a clock may be wrong by days, and what is deleted for its age is gone. So a step ahead
-//! counts only when the clock has stood by it for [`PATIENCE`], measured by the steady clock; until then
-//! this clock goes on as if nothing had happened. A step back is followed at once: it makes everything
-//! younger. Pure: readings come in, steps come out. (docs/decisions/0007)
+//! A clock may be set wrong by days, and data deleted for its age is lost. So a step ahead counts only after the wall
+//! clock has kept it for [`TRUST_AFTER`], measured by the steady clock; until then this clock continues without the step.
+//! A step back is followed at once: it makes all data younger. Pure: readings come in, steps come out.
+//! (docs/decisions/0007)
 
 use std::time::Duration;
 
-/// How long a wall clock has to stay ahead before it is believed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3_600);
-/// Steps up to this long, in either direction, are those of a clock that is kept right.
+/// How long the wall clock has to stay ahead before it is trusted.
+pub(super) const TRUST_AFTER: Duration = Duration::from_secs(3_600);
+/// Shorter steps, in either direction, are normal corrections (NTP) and are followed at once.
 const TOLERANCE_MICROS: i64 = 60 * 1_000_000;
 
 /// The last reading.
@@ -17,24 +17,24 @@ const TOLERANCE_MICROS: i64 = 60 * 1_000_000;
 pub(super) struct Trusted {
     wall: i64,
     trusted: i64,
-    /// For how long the wall clock has been ahead; of no meaning while it is not.
+    /// For how long the wall clock has been ahead; unused while it is not.
     ahead_for: i64,
 }
 
-/// What a reading has shown, for the operator.
+/// A step of the wall clock to report to the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The wall clock was set by so many microseconds, back if there are less than none.
+    /// The wall clock was set ahead by so many microseconds, or back if negative.
     Set { by: i64 },
-    /// The wall clock has been ahead by so much for long enough.
-    Believed { by: i64 },
+    /// The wall clock has been ahead by so many microseconds for [`TRUST_AFTER`], and is trusted now.
+    Accepted { by: i64 },
 }
 
 impl Trusted {
-    /// The first reading of a process. `last_seen` is what the wall clock read when a process last ran on
-    /// the same data, if that is known: what it skipped since is not believed at once either.
+    /// The first reading of a process. `last_seen` is the wall clock at the last run on the same data, if known: a long
+    /// gap since then is not trusted at once either.
     pub(super) fn new(wall: i64, last_seen: Option<i64>) -> Self {
-        let missing = last_seen.filter(|seen| wall.saturating_sub(*seen) > in_micros(PATIENCE));
+        let missing = last_seen.filter(|seen| wall.saturating_sub(*seen) > in_micros(TRUST_AFTER));
         Self { wall, trusted: missing.unwrap_or(wall), ahead_for: 0 }
     }
 
@@ -42,13 +42,13 @@ impl Trusted {
         self.trusted
     }
 
-    /// How far the wall clock is ahead of what is believed.
-    pub(super) fn disbelieved(&self) -> i64 {
+    /// How far the wall clock is ahead of the trusted time.
+    pub(super) fn untrusted(&self) -> i64 {
         self.wall - self.trusted
     }
 
-    /// Reads on: `elapsed` has passed by the steady clock since the last reading, and the wall clock
-    /// reads `wall`. In microseconds.
+    /// Takes a reading, in microseconds: `elapsed` has passed by the monotonic clock since the last one, and the wall
+    /// clock reads `wall`.
     pub(super) fn on_reading(&mut self, elapsed: i64, wall: i64) -> Option<Step> {
         let set_by = wall - (self.wall + elapsed);
         let was_set = set_by.abs() > TOLERANCE_MICROS;
@@ -64,11 +64,11 @@ impl Trusted {
         if was_set {
             return Some(Step::Set { by: set_by });
         }
-        if self.ahead_for < in_micros(PATIENCE) {
+        if self.ahead_for < in_micros(TRUST_AFTER) {
             return None;
         }
         self.trusted = wall;
-        Some(Step::Believed { by: ahead })
+        Some(Step::Accepted { by: ahead })
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
     const HOUR: i64 = 3_600 * SECOND;
     const DAY: i64 = 24 * HOUR;
 
-    /// A machine with a clock that can be set.
+    /// A machine whose wall clock the tests set.
     struct Machine {
         clock: Trusted,
         wall: i64,
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(machine.steps, [Step::Set { by: 10 * DAY }]);
         machine.pass(10 * SECOND);
         assert_eq!(machine.trusted(), 10 * DAY + 2 * HOUR + 10 * SECOND);
-        assert_eq!(machine.steps[1..], [Step::Believed { by: 10 * DAY }]);
+        assert_eq!(machine.steps[1..], [Step::Accepted { by: 10 * DAY }]);
     }
 
     #[test]
@@ -174,18 +174,18 @@ mod tests {
         assert_eq!(machine.trusted(), 2 * HOUR - 20 * SECOND);
         machine.set(-HOUR);
         machine.pass(20 * SECOND);
-        assert_eq!(machine.clock.disbelieved(), 0);
+        assert_eq!(machine.clock.untrusted(), 0);
     }
 
     #[test]
     fn days_between_two_processes_are_not_believed_at_once_either() {
         let mut clock = Trusted::new(20 * DAY, Some(10 * DAY));
-        assert_eq!((clock.micros(), clock.disbelieved()), (10 * DAY, 10 * DAY));
+        assert_eq!((clock.micros(), clock.untrusted()), (10 * DAY, 10 * DAY));
         assert_eq!(clock.on_reading(HOUR - 1, 20 * DAY + HOUR - 1), None);
         assert_eq!(clock.micros(), 10 * DAY + HOUR - 1);
-        let believed = Some(Step::Believed { by: 10 * DAY });
+        let believed = Some(Step::Accepted { by: 10 * DAY });
         assert_eq!(clock.on_reading(1, 20 * DAY + HOUR), believed);
-        assert_eq!(Trusted::new(DAY, Some(DAY - HOUR)).disbelieved(), 0);
+        assert_eq!(Trusted::new(DAY, Some(DAY - HOUR)).untrusted(), 0);
         assert_eq!(Trusted::new(DAY, Some(20 * DAY)).micros(), DAY, "a clock behind is followed");
     }
 }

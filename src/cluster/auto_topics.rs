@@ -1,8 +1,8 @@
-//! Topics that come into being because somebody asked for them: ordinary ones by Metadata requests,
-//! internal ones by FindCoordinator (Kafka's DefaultAutoTopicCreationManager).
+//! Creates topics automatically when a request names them: ordinary ones for Metadata, internal ones for
+//! FindCoordinator (Kafka's DefaultAutoTopicCreationManager).
 //!
-//! Two who ask at once are no conflict: the controller decides one after the other, and whoever comes
-//! second finds the topic there.
+//! Two concurrent creations of one topic do not conflict: the controller decides one after the other, and answers the
+//! second with TOPIC_ALREADY_EXISTS.
 
 use std::sync::Arc;
 
@@ -26,11 +26,11 @@ pub(crate) struct AutoTopicCreation {
 }
 
 impl AutoTopicCreation {
-    /// Makes sure that an internal topic is there. When this returns, the image has it, and the
-    /// partitions that this node leads have been opened.
+    /// Creates an internal topic unless it exists. When this returns, the image has it, and the partitions that this
+    /// node leads are open.
     ///
-    /// # Errors
-    /// What the controller refused the topic for. FindCoordinator answers COORDINATOR_NOT_AVAILABLE then.
+    /// # Errors The error with which the controller refused the topic. FindCoordinator answers
+    /// COORDINATOR_NOT_AVAILABLE then.
     ///
     /// # Panics
     /// If the topic is not internal.
@@ -47,8 +47,8 @@ impl AutoTopicCreation {
         }
     }
 
-    /// Creates topics that a client has named and that are not there. A topic that cannot be created is
-    /// only logged: the client learns no more than that it does not exist.
+    /// Creates topics that a client has named and that do not exist. A failure is only logged: the client gets
+    /// UNKNOWN_TOPIC_OR_PARTITION.
     pub(crate) async fn create_named(&self, names: &[ByteString]) {
         let topics = names.iter().map(|name| self.creatable(name)).collect();
         if let Err(error) = self.create(topics).await {
@@ -82,7 +82,7 @@ impl AutoTopicCreation {
     }
 }
 
-/// Why a topic is not there; a topic that somebody else has just created is.
+/// Why a topic was not created; `None` if it exists, also if another request has just created it.
 fn failure(result: &CreatableTopicResult) -> Option<ErrorCode> {
     match ErrorCode::from_code(result.error_code) {
         Some(ErrorCode::None | ErrorCode::TopicAlreadyExists) => None,
@@ -91,12 +91,12 @@ fn failure(result: &CreatableTopicResult) -> Option<ErrorCode> {
     }
 }
 
-/// How many brokers can have a replica. One that is down for a while can: it fetches it when it is back.
+/// The number of brokers that can have a replica. A fenced broker counts: it fetches the replica when it is back.
 fn usable_brokers(image: &PublishedImage) -> usize {
     image.brokers.iter().filter(|broker| broker.has_uncordoned_dirs()).count()
 }
 
-/// An ordinary topic. What this broker's configuration leaves open, the controller fills in.
+/// An ordinary topic. The controller fills in the values that this broker's configuration does not set.
 fn ordinary(config: &BrokerConfig, name: &ByteString) -> CreatableTopic {
     let is_set = |key| config.configs.originals().contains_key(key);
     let factor = config.topics.default_replication_factor;

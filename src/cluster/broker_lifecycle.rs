@@ -1,6 +1,7 @@
-//! A broker's life in its cluster: register, be unfenced, stay in contact (KIP-631, Kafka's `BrokerLifecycleManager`).
+//! A broker's membership of its cluster: registration, unfencing, heartbeats, controlled shutdown (KIP-631, Kafka's
+//! `BrokerLifecycleManager`).
 //!
-//! The controller is asked through a channel; it may run in this process.
+//! Requests go to the active controller through a channel; it may run in this process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,21 +30,22 @@ use crate::replica::replica_manager::ReplicaManager;
 
 /// How long the active controller may take to answer a registration before the start fails.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause before a registration is tried again that an earlier life of the broker stands against.
+/// The pause before a retry after DUPLICATE_BROKER_REGISTRATION.
 const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
 /// How long a heartbeat may take: another controller may have to be elected.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many heartbeats follow the first one to a controller, and how soon: as many as tell Klamm's controller that this broker is heard
-/// from often (`BrokerHeartbeats`). One of Apache Kafka takes no notice.
+/// The number and the interval of the heartbeats that follow the first one to a controller: enough for Klamm's
+/// controller to learn that this broker sends heartbeats often (`BrokerHeartbeats`). Apache Kafka's controller ignores
+/// their rate.
 const INTRODUCTION_HEARTBEATS: u32 = 3;
 const INTRODUCTION_INTERVAL: Duration = Duration::from_millis(20);
-/// How often the controller is asked whether the broker has caught up.
+/// How often a heartbeat asks the controller whether the broker has caught up.
 const CATCH_UP_RETRY: Duration = Duration::from_millis(100);
-/// How long a controlled shutdown may take, and how often the controller is asked whether it is complete.
+/// How long a controlled shutdown may take, and how often a heartbeat asks whether it is complete.
 const CONTROLLED_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 const CONTROLLED_SHUTDOWN_RETRY: Duration = Duration::from_millis(20);
 
-/// Why the broker did not become part of its cluster.
+/// Why the broker did not join its cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error("the controller refused the registration: {error}: {reason} (its log says more)")]
@@ -67,7 +69,7 @@ pub enum JoinError {
     NotCaughtUp(Duration),
 }
 
-/// Where clients reach the broker by one of its listeners.
+/// The endpoint at which clients reach one listener of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AdvertisedListener {
     pub(crate) name: ByteString,
@@ -76,21 +78,21 @@ pub(crate) struct AdvertisedListener {
     pub(crate) security_protocol: i16,
 }
 
-/// This broker's life in its cluster.
+/// This broker's membership of its cluster.
 pub(crate) struct BrokerLifecycle {
     pub(super) config: Arc<DynamicBrokerConfig>,
     pub(super) session: Arc<BrokerSession>,
     pub(super) metadata_cache: Arc<MetadataCache>,
     pub(super) replicas: Arc<ReplicaManager>,
     controller: ControllerHandle,
-    /// Of its own: heartbeats must not wait for what clients ask the controller for.
+    /// A connection of its own: heartbeats must not wait behind forwarded client requests.
     channel: ControllerChannel,
-    /// How clients and other brokers reach this one.
+    /// The advertised listeners of this broker.
     listeners: Vec<AdvertisedListener>,
 }
 
 impl BrokerLifecycle {
-    /// Of a broker that is reached by `listeners`.
+    /// The membership of a broker that advertises `listeners`.
     pub(crate) fn new(
         replicas: Arc<ReplicaManager>,
         controller: ControllerHandle,
@@ -108,7 +110,7 @@ impl BrokerLifecycle {
         }
     }
 
-    /// Registers the broker and has it unfenced.
+    /// Registers the broker and waits until the controller has unfenced it.
     pub(crate) async fn join(&self) -> Result<(), JoinError> {
         let config = &self.config.lifecycle;
         let registration_limit = config.initial_registration_timeout;
@@ -123,15 +125,15 @@ impl BrokerLifecycle {
         Ok(())
     }
 
-    /// Waits until the controller takes the broker for caught up, and this broker knows it.
+    /// Sends heartbeats until the controller answers that the broker has caught up and is unfenced.
     async fn catch_up(&self) {
         loop {
             match self.heartbeat(false).await {
                 Ok(contact) if contact.is_caught_up_and_unfenced() => break,
                 Ok(_) => {}
-                Err(error) => warn!("no contact with the controller: {error}"),
+                Err(error) => warn!("the heartbeat to the controller failed: {error}"),
             }
-            // Unfenced once what the controller knew at the registration has been applied here.
+            // The controller unfences the broker when it has applied the metadata up to its registration.
             let known = self.metadata_cache.image().end_offset;
             let applied = self.metadata_cache.wait_for(|image| image.end_offset > known);
             drop(tokio::time::timeout(CATCH_UP_RETRY, applied).await);
@@ -142,15 +144,15 @@ impl BrokerLifecycle {
             .await;
     }
 
-    /// Registers once the cluster has begun, and returns the broker epoch.
+    /// Registers when the cluster has its first records, and returns the broker epoch.
     async fn register(&self) -> Result<i64, JoinError> {
-        // A new cluster's features are known once the controller has written its first records.
+        // A new cluster has features when the controller has written its first records.
         let is_begun = |image: &Arc<PublishedImage>| image.features.metadata_version().is_some();
         let image = self.metadata_cache.wait_for(is_begun).await;
         self.until_registered(&self.registration(&image)).await
     }
 
-    /// Tells the controller of directories that have come back. The life of the broker stays the same, and its epoch too.
+    /// Registers again with the directories that have come back. Incarnation id and broker epoch stay the same.
     pub(super) async fn register_again(&self) -> Result<(), JoinError> {
         let request = self.registration(&self.metadata_cache.image());
         self.until_registered(&request).await.map(drop)
@@ -187,22 +189,22 @@ impl BrokerLifecycle {
         }
     }
 
-    /// Registers until a controller takes or refuses it. An earlier life of this broker that the cluster has not
-    /// missed yet is waited for.
+    /// Sends the registration until a controller accepts or refuses it. While the registration of this broker's
+    /// previous process has a session, retries.
     async fn until_registered(
         &self,
         request: &BrokerRegistrationRequest,
     ) -> Result<i64, JoinError> {
         let mut waits = false;
         loop {
-            let asked = self.channel.ask_within(request, REGISTRATION_TIMEOUT).await;
-            let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
+            let answered = self.channel.ask_within(request, REGISTRATION_TIMEOUT).await;
+            let response = answered.map_err(|error| JoinError::Unreachable(error.to_string()))?;
             match ErrorCode::from_code(response.error_code) {
                 Some(ErrorCode::None) => return Ok(response.broker_epoch),
                 Some(ErrorCode::DuplicateBrokerRegistration) => {
                     if !std::mem::replace(&mut waits, true) {
                         info!(
-                            "an earlier life of broker {} is still registered",
+                            "the previous process of broker {} is still registered: waiting until its session ends",
                             request.broker_id
                         );
                     }
@@ -223,10 +225,10 @@ impl BrokerLifecycle {
     /// Controlled shutdown (KIP-631): the controller moves the leaderships of this broker. Waits until it has, for
     /// `CONTROLLED_SHUTDOWN_TIMEOUT` at most.
     pub(crate) async fn controlled_shutdown(&self) {
-        let granted = async {
+        let completed = async {
             loop {
                 match self.heartbeat(true).await {
-                    Ok(Contact(response)) if response.should_shut_down => return,
+                    Ok(HeartbeatAnswer(response)) if response.should_shut_down => return,
                     Ok(_) => tokio::time::sleep(CONTROLLED_SHUTDOWN_RETRY).await,
                     Err(error) => {
                         return warn!(
@@ -236,7 +238,7 @@ impl BrokerLifecycle {
                 }
             }
         };
-        if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, granted).await.is_err() {
+        if tokio::time::timeout(CONTROLLED_SHUTDOWN_TIMEOUT, completed).await.is_err() {
             warn!(
                 "controlled shutdown was not complete within {} ms, the broker stops all the same",
                 CONTROLLED_SHUTDOWN_TIMEOUT.as_millis()
@@ -244,7 +246,7 @@ impl BrokerLifecycle {
         }
     }
 
-    async fn heartbeat(&self, want_shut_down: bool) -> Result<Contact, JoinError> {
+    async fn heartbeat(&self, want_shut_down: bool) -> Result<HeartbeatAnswer, JoinError> {
         let image = self.metadata_cache.image();
         let request = BrokerHeartbeatRequest {
             broker_id: self.config.node_id,
@@ -256,15 +258,15 @@ impl BrokerLifecycle {
             cordoned_log_dirs: self.cordoned_directory_ids(&image),
         };
         let sent_ms = clock::now_ms();
-        let asked = self.channel.ask_within(&request, HEARTBEAT_TIMEOUT).await;
-        let response = asked.map_err(|error| JoinError::Unreachable(error.to_string()))?;
+        let answered = self.channel.ask_within(&request, HEARTBEAT_TIMEOUT).await;
+        let response = answered.map_err(|error| JoinError::Unreachable(error.to_string()))?;
         debug!("heartbeat answered: {response:?}");
         match ErrorCode::from_code(response.error_code) {
             Some(ErrorCode::None) => {
                 if !response.is_fenced {
                     self.session.renew_lease(sent_ms);
                 }
-                Ok(Contact(response))
+                Ok(HeartbeatAnswer(response))
             }
             error => {
                 let error = error.unwrap_or(ErrorCode::UnknownServerError);
@@ -273,8 +275,8 @@ impl BrokerLifecycle {
         }
     }
 
-    /// Stays in contact with the controller until `stop`. What is new in the configuration is told at once.
-    pub(crate) async fn keep_contact(self: Arc<Self>, stop: CancellationToken) {
+    /// Sends heartbeats to the controller until `stop`; at once when the configuration has changed.
+    pub(crate) async fn send_heartbeats(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.config.lifecycle.heartbeat_interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut introduction = Introduction::default();
@@ -288,13 +290,13 @@ impl BrokerLifecycle {
             let controller_epoch = self.controller.leader().borrow().epoch;
             match self.heartbeat(false).await {
                 Ok(_) => introduction.on_heartbeat(controller_epoch),
-                Err(error) => warn!("no contact with the controller: {error}"),
+                Err(error) => warn!("the heartbeat to the controller failed: {error}"),
             }
         }
     }
 
-    /// What a heartbeat says of cordoned directories once `image` is applied here. Nothing before the broker knows of its
-    /// own registration: until then it may not know its dynamic configuration either.
+    /// The cordoned directories for a heartbeat, by the configuration of `image`. `None` before the image has the
+    /// broker's own registration: until then it may lack the dynamic configuration too.
     fn cordoned_directory_ids(&self, image: &PublishedImage) -> Option<Vec<Uuid>> {
         let own = image.brokers.get(self.config.node_id)?;
         let knows_configs = own.incarnation_id == self.session.incarnation_id;
@@ -307,17 +309,17 @@ impl BrokerLifecycle {
     }
 }
 
-/// What the controller says of this broker.
-struct Contact(BrokerHeartbeatResponse);
+/// A successful response to a heartbeat.
+struct HeartbeatAnswer(BrokerHeartbeatResponse);
 
-impl Contact {
+impl HeartbeatAnswer {
     fn is_caught_up_and_unfenced(&self) -> bool {
         self.0.is_caught_up && !self.0.is_fenced
     }
 }
 
-/// A controller that does not know yet how often it hears from this broker would wait for a whole session before it misses
-/// it, so the first heartbeats to each follow one another quickly.
+/// The first heartbeats to each controller, which follow each other quickly. A controller that does not know the
+/// interval of this broker's heartbeats would wait for the whole session timeout before it fences the broker.
 #[derive(Debug, Default)]
 struct Introduction {
     controller_epoch: Option<LeaderEpoch>,

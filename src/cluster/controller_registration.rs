@@ -20,12 +20,12 @@ use crate::metadata_cache::{MetadataCache, PublishedImage};
 
 /// How long the active controller may take to answer a registration.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause before a registration that was refused is sent again.
+/// The pause before a refused registration is sent again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// The pause before it is looked again whether the cluster has the registration.
+/// The pause before the image is checked for the registration again.
 const CHECK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the registration is made from.
+/// The parts of the node that the registration needs.
 pub(crate) struct ControllerMember {
     pub(crate) config: Arc<DynamicBrokerConfig>,
     pub(crate) session: Arc<BrokerSession>,
@@ -33,8 +33,8 @@ pub(crate) struct ControllerMember {
     pub(crate) controller: ControllerHandle,
 }
 
-/// Makes a controller known to the cluster, so that others know what it supports (KIP-919). Done again whenever the
-/// cluster does not have it.
+/// Registers a controller, so that the others know its supported features (KIP-919). Repeats it whenever the image
+/// lacks the registration.
 pub(crate) async fn keep_registered(
     member: ControllerMember,
     listeners: Vec<AdvertisedListener>,
@@ -63,11 +63,11 @@ pub(crate) async fn keep_registered(
                 Ok(response) if response.error_code == ErrorCode::None.code() => CHECK_PAUSE,
                 Ok(response) => {
                     let reason = response.error_message.unwrap_or_default();
-                    warn!("the controller registration is refused: {reason}");
+                    warn!("the active controller refused the registration of this controller: {reason}");
                     REFUSED_PAUSE
                 }
                 Err(error) => {
-                    debug!("the controller is not registered: {error}");
+                    debug!("the registration of this controller failed and is retried: {error}");
                     CHECK_PAUSE
                 }
             },

@@ -9,41 +9,41 @@ use klamm_metadata::image::brokers::VersionRange;
 use klamm_metadata::metadata_version::MetadataVersion;
 use klamm_protocol::metadata_record::MetadataRecord;
 
-/// A feature and the levels at which this build works.
+/// A feature and its levels that this build supports.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SupportedFeature {
     pub(crate) name: &'static str,
     pub(crate) min: i16,
     pub(crate) max: i16,
-    /// The level of a new cluster.
+    /// The level in a new cluster.
     initial: i16,
 }
 
 /// Eligible leader replicas (KIP-966).
 const ELR: &str = "eligible.leader.replicas.version";
 
-/// Where the quorum's voters are: configured (0), or in the metadata log (1, KIP-853). Its level is
-/// no metadata record's but the quorum's own.
+/// The source of the quorum's voters: the configuration (0), or the metadata log (1, KIP-853). The quorum stores this
+/// level itself, not in a metadata record.
 pub(crate) const KRAFT_VERSION: &str = "kraft.version";
 
-/// By name. What is missing here (groups of KIP-848, transactions, share and streams groups) works at
-/// no level yet.
+/// The supported features, by name. Features that are missing (groups of KIP-848, transactions, share and streams
+/// groups) are not supported at any level yet.
 pub(crate) const SUPPORTED: &[SupportedFeature] = &[
     SupportedFeature { name: ELR, min: 0, max: 1, initial: 1 },
     SupportedFeature { name: KRAFT_VERSION, min: 0, max: 1, initial: 0 },
     SupportedFeature { name: MetadataVersion::FEATURE_NAME, min: 7, max: 30, initial: 30 },
 ];
 
-/// Features without which a cluster of many nodes can hardly be found, and that make no difference to who does not use
-/// them: a client of such a group or transaction is told by this broker that it does not serve it.
+/// Features that almost every cluster of several nodes has finalized, and that do not affect other clients: to a client
+/// of such a group or transaction this broker answers that it does not support it.
 const TOLERATED: [&str; 2] = ["group.version", "transaction.version"];
 
-/// Whether brokers of this build can be part of a cluster of many nodes that has the feature at some level.
+/// Whether brokers of this build can join a cluster of several nodes that has the feature at some level.
 pub(crate) fn may_be_finalized(name: &str) -> bool {
     TOLERATED.contains(&name) || SUPPORTED.iter().any(|feature| feature.name == name)
 }
 
-/// Takes features that brokers of this build cannot serve out of the records that a new cluster begins with, and returns
+/// Removes features that brokers of this build do not support from the bootstrap records of a new cluster, and returns
 /// their names.
 pub(crate) fn leave_out_unserved(records: &mut Vec<MetadataRecord>) -> Vec<String> {
     let mut left_out = Vec::new();
@@ -57,8 +57,8 @@ pub(crate) fn leave_out_unserved(records: &mut Vec<MetadataRecord>) -> Vec<Strin
     left_out
 }
 
-/// The finalized features of a cluster of many nodes that keep this broker out: their coordinators could be
-/// looked for here. The answer is what to set to 0 first.
+/// The finalized features because of which this broker cannot join a cluster of several nodes: clients could look for
+/// their coordinators here. The operator has to set them to 0 first.
 pub(crate) fn obstacles(image: &ClusterImage) -> Vec<String> {
     let known = registered(image, false);
     let finalized = image.features.finalized();
@@ -68,11 +68,11 @@ pub(crate) fn obstacles(image: &ClusterImage) -> Vec<String> {
         .collect()
 }
 
-/// What a broker says about itself when it registers.
+/// The features in a broker's registration.
 ///
-/// A directory that Apache Kafka has formatted may have features finalized that this build does not
-/// serve. In a cluster of its own (`is_alone`) they are tolerated: nobody else relies on them, and
-/// clients find the APIs they would need not advertised. Elsewhere only [`TOLERATED`] are.
+/// A directory that Apache Kafka has formatted may have features finalized that this build does not serve. In a cluster
+/// of its own (`is_alone`) they are tolerated: no other broker relies on them, and ApiVersions does not list the APIs
+/// that clients need for them. In other clusters only [`TOLERATED`] are.
 pub(crate) fn registered(
     image: &ClusterImage,
     is_alone: bool,

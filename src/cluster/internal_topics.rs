@@ -1,4 +1,4 @@
-//! The topics that the broker keeps its own state in: their names, and what they are created as.
+//! The topics in which the broker keeps its own state: their names and configurations.
 
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 
@@ -14,8 +14,8 @@ pub(crate) fn is_internal(topic: &str) -> bool {
     matches!(topic, CONSUMER_OFFSETS | TRANSACTION_STATE | SHARE_GROUP_STATE)
 }
 
-/// How an internal topic is created in a cluster with this many brokers, fenced ones too; `None` for a topic
-/// that is not internal.
+/// The CreateTopics entry of an internal topic in a cluster with this many brokers, fenced ones included; `None` if the
+/// topic is not internal.
 pub(crate) fn creatable(
     config: &BrokerConfig,
     name: &str,

@@ -1,4 +1,4 @@
-//! Producer ids for idempotent producers, taken from blocks that the controller gives out.
+//! Producer ids for idempotent producers, from blocks that the controller allocates.
 
 use std::sync::Arc;
 
@@ -11,8 +11,7 @@ use crate::config::dynamic::DynamicBrokerConfig;
 use crate::controller::channel::ControllerChannel;
 use crate::metadata_cache::MetadataCache;
 
-/// The block in use. The lock is held while the next one is fetched: whoever comes meanwhile needs it
-/// as well.
+/// The block in use. The lock is held while the next block is requested: concurrent callers need that block too.
 pub(crate) struct ProducerIds {
     config: Arc<DynamicBrokerConfig>,
     metadata_cache: Arc<MetadataCache>,
@@ -21,7 +20,7 @@ pub(crate) struct ProducerIds {
 }
 
 impl ProducerIds {
-    /// Without a block yet.
+    /// Starts without a block.
     pub(crate) fn new(
         config: Arc<DynamicBrokerConfig>,
         metadata_cache: Arc<MetadataCache>,
@@ -30,7 +29,7 @@ impl ProducerIds {
         Self { config, metadata_cache, channel, block: Mutex::default() }
     }
 
-    /// An id that nobody has had before.
+    /// Returns an id that was never used before.
     pub(crate) async fn next(&self) -> Result<ProducerId, ErrorCode> {
         let (broker_id, image) = (self.config.node_id, self.metadata_cache.image());
         let registered = image.brokers.get(broker_id).ok_or(ErrorCode::BrokerIdNotRegistered)?;

@@ -1,5 +1,5 @@
-//! Log directories that come back while the broker runs: they are registered again, so that the controller elects leaders for
-//! what lies in them.
+//! Log directories that come back while the broker runs: the broker registers them again, so that the controller elects
+//! leaders for their replicas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tracing::warn;
 use super::broker_lifecycle::BrokerLifecycle;
 use crate::blocking;
 
-/// How often paths are looked at whose disk is not there.
+/// How often the paths of missing disks are checked.
 const RETURN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl BrokerLifecycle {
-    /// Takes directories into use whose disk comes back and has the controller register them, until `stop`.
+    /// Opens directories whose disk has come back and registers them with the controller, until `stop`.
     pub(crate) async fn watch_returned_directories(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(RETURN_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -29,12 +29,14 @@ impl BrokerLifecycle {
             if self.lacks_directories()
                 && let Some(Err(failure)) = stop.run_until_cancelled(self.register_again()).await
             {
-                warn!("the directory that is back is not registered yet: {failure}");
+                warn!(
+                    "the registration of log directories that are back failed and is retried: {failure}"
+                );
             }
         }
     }
 
-    /// Whether the registration lacks a directory that is in use.
+    /// Whether the broker's registration lacks a directory in use.
     fn lacks_directories(&self) -> bool {
         let image = self.metadata_cache.image();
         let Some(own) = image.brokers.get(self.config.node_id) else { return false };

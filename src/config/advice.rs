@@ -1,4 +1,4 @@
-//! What to tell people about keys that Klamm does not know or does not need.
+//! Advice about keys that Klamm does not know or does not need.
 
 use klamm_metadata::config_def::synonyms::listener_base_name;
 use klamm_metadata::config_def::{ConfigDef, ConfigType};
@@ -6,7 +6,7 @@ use klamm_metadata::config_def::{ConfigDef, ConfigType};
 use super::settings::{Origin, Settings};
 use super::{protection, providers};
 
-/// Something about the configuration that a person should read. The broker starts all the same.
+/// A hint about the configuration for the operator. The broker starts all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Advice {
     #[error("{origin}: unknown key '{key}'{}", did_you_mean(.suggestion.as_deref()))]
@@ -23,7 +23,7 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map(|key| format!(" (did you mean '{key}'?)")).unwrap_or_default()
 }
 
-/// Looks at every key that is set.
+/// Checks every key that is set.
 pub fn on_settings(settings: &Settings) -> Vec<Advice> {
     let mut advice: Vec<Advice> = settings
         .repeated
@@ -48,7 +48,7 @@ pub fn on_settings(settings: &Settings) -> Vec<Advice> {
     advice
 }
 
-/// Keys of the table, and keys with a prefix that means something to somebody.
+/// Whether the key is in the table, or has a prefix for plug-ins.
 pub(super) fn is_known(key: &str) -> bool {
     let base = listener_base_name(key).unwrap_or(key);
     ConfigDef::broker().contains(base)
@@ -58,14 +58,13 @@ pub(super) fn is_known(key: &str) -> bool {
 }
 
 const REPLICA_SELECTOR: &str = "replica.selector.class";
-/// The selectors of Apache Kafka, which are obeyed.
+/// The selectors of Apache Kafka, which Klamm implements.
 const REPLICA_SELECTORS: [&str; 2] = [
     "org.apache.kafka.common.replica.LeaderSelector",
     "org.apache.kafka.common.replica.RackAwareReplicaSelector",
 ];
 
-/// Whether a key names a Java class of somebody else that would have to be loaded. What asks for protection is no
-/// matter of advice.
+/// Whether a key names a third-party Java class, which Klamm cannot load. Classes for security are refused elsewhere.
 fn names_plug_in(key: &str, value: &str) -> bool {
     let value = value.trim();
     let base = listener_base_name(key).unwrap_or(key);
@@ -91,9 +90,9 @@ fn instead_of(key: &str) -> Option<&'static str> {
     }
 }
 
-/// The known key that a person most probably meant.
+/// The known key that was most probably meant.
 pub fn suggestion(key: &str) -> Option<&'static str> {
-    // More than a third of the letters wrong is no typing mistake.
+    // If more than a third of the letters differ, it is not a typing mistake.
     let limit = (key.chars().count() / 3).clamp(1, 6);
     ConfigDef::broker()
         .iter()
@@ -104,7 +103,7 @@ pub fn suggestion(key: &str) -> Option<&'static str> {
         .or_else(|| topic_key_suggestion(key))
 }
 
-/// A topic's key in a broker's file: the broker has another name for it.
+/// The broker's name of a topic key that was set in a broker's file.
 fn topic_key_suggestion(key: &str) -> Option<&'static str> {
     klamm_metadata::config_def::synonyms::topic_synonyms(key)
         .first()

@@ -1,5 +1,5 @@
-//! Values that are fine alone and not together: the cross checks of Kafka's `KafkaConfig` and
-//! `GroupCoordinatorConfig` that are not about listeners or roles.
+//! Checks of values against each other: the cross checks of Kafka's `KafkaConfig` and `GroupCoordinatorConfig`, except
+//! those of listeners and roles.
 //!
 //! The texts are Kafka's, because AlterConfigs answers with them too.
 
@@ -10,7 +10,7 @@ pub(crate) const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
 /// `ServerLogConfigs.CORDONED_LOG_DIRS_ALL`
 pub(crate) const ALL_LOG_DIRS: &str = "*";
 
-/// Why values do not go together.
+/// Why values contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CrossCheckError {
     #[error("log.roll.ms must be greater than or equal to 1")]
@@ -57,7 +57,7 @@ pub enum CrossCheckError {
 }
 
 impl CrossCheckError {
-    /// The keys that play a part, for pointing at where they are set.
+    /// The keys of the error, to name their origins.
     pub fn keys(&self) -> Vec<&'static str> {
         match self {
             Self::RollMs => vec!["log.roll.ms", "log.roll.hours"],
@@ -84,7 +84,7 @@ impl CrossCheckError {
     }
 }
 
-/// Values that work and are probably not meant.
+/// Values that are valid but probably a mistake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Caution {
     #[error(
@@ -93,7 +93,7 @@ pub enum Caution {
     Heartbeat { heartbeat_ms: i32, session_ms: i32 },
 }
 
-/// Checks all values together.
+/// Checks all values against each other.
 pub fn check(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
     check_log(configs)?;
     check_cordoned(configs)?;
@@ -102,7 +102,7 @@ pub fn check(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
     check_groups(configs)
 }
 
-/// Looks for values that are probably not meant.
+/// Looks for values that are probably a mistake.
 pub fn cautions(configs: &BrokerConfigs) -> Vec<Caution> {
     let heartbeat_ms = configs.int("broker.heartbeat.interval.ms");
     let heartbeat_ms = heartbeat_ms.min(configs.int("failover.heartbeat.interval.ms"));
@@ -174,7 +174,7 @@ fn check_connections(configs: &BrokerConfigs) -> Result<(), CrossCheckError> {
     Ok(())
 }
 
-/// Reads `max.connections.per.ip.overrides`: `address:count` pairs.
+/// Parses `max.connections.per.ip.overrides`: `address:count` pairs.
 pub(super) fn connection_overrides(
     configs: &BrokerConfigs,
 ) -> Result<Vec<(String, i32)>, CrossCheckError> {
@@ -194,7 +194,7 @@ pub(super) fn connection_overrides(
         .collect()
 }
 
-/// Pairs of keys of which the first must not be smaller, in the order in which Kafka checks.
+/// Pairs of keys of which the first must not be smaller, in the order of Kafka's checks.
 const GROUP_ORDERS: &[(&str, &str)] = &[
     ("group.consumer.max.heartbeat.interval.ms", "group.consumer.min.heartbeat.interval.ms"),
     ("group.consumer.heartbeat.interval.ms", "group.consumer.min.heartbeat.interval.ms"),

@@ -1,14 +1,13 @@
-//! The typed configuration of the group, transaction and share coordinators and of the internal
-//! topics that they keep their state in.
+//! The typed configuration of the group, transaction and share coordinators and of their internal topics.
 
 use klamm_metadata::config_def::BrokerConfigs;
 
-/// How many replicas an internal topic gets.
+/// The replication factor of an internal topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InternalReplication {
-    /// As it was set: creation fails while there are fewer brokers.
+    /// The configured number: creation fails while there are fewer brokers.
     Exactly(i16),
-    /// Nobody set it: this many, or as many as there are brokers.
+    /// The default if it is not configured: this number, or the number of brokers if that is less.
     AtMost(i16),
 }
 
@@ -22,7 +21,7 @@ impl InternalReplication {
         }
     }
 
-    /// The number of replicas in a cluster with this many brokers, fenced ones too.
+    /// The number of replicas in a cluster with this many brokers, including fenced ones.
     pub fn factor(self, brokers: usize) -> i16 {
         match self {
             Self::Exactly(factor) => factor,
@@ -37,7 +36,7 @@ pub struct InternalTopicConfig {
     pub partitions: i32,
     pub replication: InternalReplication,
     pub segment_bytes: i32,
-    /// `min.insync.replicas` of the topic; `None` leaves it to the broker's.
+    /// `min.insync.replicas` of the topic; `None` uses the broker's.
     pub min_insync_replicas: Option<i32>,
 }
 

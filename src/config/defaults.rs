@@ -1,15 +1,14 @@
-//! The values that Klamm chooses where Kafka has none, or none that fits somebody who has not
-//! configured anything yet.
+//! Klamm's own defaults, for keys without a default in Kafka or with one that does not fit an unconfigured node.
 
 use super::settings::Settings;
 
-/// Where data goes when nobody says: beside where the process was started, never in `/tmp`.
+/// The default data directory: in the working directory of the process, never in `/tmp`.
 pub const LOG_DIR: &str = "./klamm-data";
 
 const CONTROLLER_LISTENER: &str = "CONTROLLER";
 const FIRST_CONTROLLER_PORT: u32 = 9093;
 
-/// What the sources of a configuration are, as far as defaults depend on it.
+/// The given sources of a configuration, on which defaults depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Given {
     pub file: bool,
@@ -17,13 +16,13 @@ pub struct Given {
 }
 
 impl Given {
-    /// Somebody tries Klamm out on one machine.
+    /// Neither file nor environment is given: a first trial on one machine.
     fn is_nothing(self) -> bool {
         !self.file && !self.environment
     }
 }
 
-/// Fills in what is missing.
+/// Adds the defaults of missing keys.
 pub fn add_defaults(settings: &mut Settings, given: Given) {
     settings.add_default("process.roles", "broker,controller", "one combined node");
     if !settings.contains("broker.id") {
@@ -60,7 +59,7 @@ fn is_controller(settings: &Settings) -> bool {
     roles.split(',').any(|role| role.trim() == "controller")
 }
 
-/// A controller that nobody else needs to reach listens on this machine only.
+/// A controller without other nodes listens on this machine only.
 fn add_controller_listener(settings: &mut Settings) {
     let reason = "the controller of a single node";
     settings.add_default("controller.listener.names", CONTROLLER_LISTENER, reason);
@@ -77,7 +76,7 @@ fn add_controller_listener(settings: &mut Settings) {
     }
 }
 
-/// The first port from Kafka's usual one that no listener has; any where a listener takes any.
+/// The first port from Kafka's usual one on that no listener has; 0 (any port) if a listener has port 0.
 fn free_port(listeners: &str) -> u32 {
     let ports: Vec<u32> = listeners
         .split(',')
@@ -90,7 +89,7 @@ fn free_port(listeners: &str) -> u32 {
     candidates.into_iter().find(|port| !ports.contains(port)).unwrap_or(FIRST_CONTROLLER_PORT)
 }
 
-/// Listens on every address at the ports that are advertised, as the apache/kafka image does.
+/// Listens on every address at the advertised ports, as the apache/kafka image does.
 fn bound_everywhere(advertised: &str) -> String {
     let bound = |entry: &str| match (entry.split_once("://"), entry.rsplit_once(':')) {
         (Some((name, _)), Some((_, port))) => format!("{}://:{port}", name.trim()),

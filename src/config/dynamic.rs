@@ -1,5 +1,5 @@
-//! The configuration of this node with its dynamic layers (Kafka's `DynamicBrokerConfig`): what is in force, and whether
-//! this broker could live with a change: the checks of a broker that applies it, before the controller writes it down.
+//! The configuration of this node with its dynamic layers (Kafka's `DynamicBrokerConfig`): the values in force, and the
+//! checks of a change by the broker that will apply it, before the controller writes it to the log.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -16,22 +16,21 @@ use super::check::{self, ALL_LOG_DIRS, CORDONED_LOG_DIRS, CrossCheckError};
 use super::protection::{self, Demand};
 use super::providers::{has_placeholder, is_of_providers};
 
-/// Keys that Kafka lets change while a broker runs, and Klamm does not: sockets are bound at the
-/// start.
+/// Keys that can change while a Kafka broker runs, but not in Klamm: sockets are bound at the start.
 const FIXED_WHILE_RUNNING: [&str; 2] = ["listeners", "listener.security.protocol.map"];
 
-/// The configuration as given at the start (by `Deref`) and as it is in force.
+/// The initial configuration (by `Deref`) and the current one.
 #[derive(Debug)]
 pub(crate) struct DynamicBrokerConfig {
     initial: BrokerConfig,
-    /// With the dynamic layers of the cluster image.
+    /// The configuration with the dynamic layers of the cluster image.
     current: RwLock<Arc<BrokerConfig>>,
-    /// Wakes the one task that follows `current`.
+    /// Wakes the task that applies changes of `current`.
     pub(crate) changed: Notify,
 }
 
 impl DynamicBrokerConfig {
-    /// Without any dynamic value.
+    /// Starts without dynamic values.
     pub(crate) fn new(initial: BrokerConfig) -> Self {
         let current = RwLock::new(Arc::new(initial.clone()));
         Self { initial, current, changed: Notify::new() }
@@ -42,7 +41,7 @@ impl DynamicBrokerConfig {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts another configuration in force.
+    /// Replaces the configuration in force.
     pub(crate) fn replace(&self, configs: BrokerConfigs) {
         let current = Arc::new(self.initial.with_configs(configs));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
@@ -69,22 +68,22 @@ pub(crate) enum ChangeRefusal {
         "{0} cannot change while the broker runs: change it in the configuration file and restart"
     )]
     Fixed(&'static str),
-    /// Providers are there while the configuration is read.
+    /// Config providers are only used while the configuration is loaded.
     #[error(
         "{0} cannot be resolved while the broker runs: write the value itself, or put it into the configuration file and restart"
     )]
     Placeholder(ByteString),
-    /// Nobody shall believe in protection that is not there.
+    /// The key demands a security feature that Klamm does not have.
     #[error("{key} {demand}")]
     Unprotected { key: ByteString, demand: Demand },
 }
 
 impl ChangeRefusal {
-    /// What the client is told.
+    /// The error code for the client.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Value(error) => error.code(),
-            // KAFKA-13609: Kafka knows that this should be another code, and keeps it.
+            // KAFKA-13609: the code should be another one, but Kafka keeps it.
             Self::Together(_)
             | Self::Fixed(_)
             | Self::Placeholder(_)
@@ -93,8 +92,8 @@ impl ChangeRefusal {
     }
 }
 
-/// Checks all dynamic values of this broker (`per_broker`), or of all brokers, that would take the
-/// place of the present ones.
+/// Checks the proposed dynamic values of this broker (`per_broker`), or of all brokers, which would replace the current
+/// ones.
 pub(crate) fn check_change(
     broker: &BrokerConfigs,
     proposed: &Configs,
@@ -109,7 +108,7 @@ pub(crate) fn check_change(
     Ok(check::check(&changed)?)
 }
 
-/// Looks only at what is new: values that another program has left must not stand in the way of all others.
+/// Checks only new values: existing ones that another program has set must not block other changes.
 fn check_meaning(
     broker: &BrokerConfigs,
     proposed: &Configs,
@@ -120,7 +119,7 @@ fn check_meaning(
     new.filter_map(|(key, text)| meaningless(key, text)).next().map_or(Ok(()), Err)
 }
 
-/// Why a value of a dynamic configuration means nothing here.
+/// Why a dynamic value would have no effect on this broker.
 fn meaningless(key: &ByteString, text: &str) -> Option<ChangeRefusal> {
     if let Some(demand) = protection::demand(key, text) {
         return Some(ChangeRefusal::Unprotected { key: key.clone(), demand });
@@ -129,8 +128,8 @@ fn meaningless(key: &ByteString, text: &str) -> Option<ChangeRefusal> {
         .then(|| ChangeRefusal::Placeholder(key.clone()))
 }
 
-/// Dynamic values that another program has set and that this broker cannot apply: what they ask for is not there,
-/// or cannot change while it runs.
+/// Dynamic values that another program has set and that this broker cannot apply: the feature is missing, or the key
+/// cannot change while it runs.
 pub(crate) fn without_effect(broker: &BrokerConfigs) -> Vec<ChangeRefusal> {
     let dynamic = || broker.dynamic_default().iter().chain(broker.dynamic_broker());
     let mut refusals: Vec<_> = dynamic().filter_map(|(key, text)| meaningless(key, text)).collect();

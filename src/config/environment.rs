@@ -1,5 +1,5 @@
-//! Environment variables that are configuration: `KAFKA_*` as the apache/kafka and Confluent images
-//! spell them, `KAFKA_CFG_*` as Bitnami's do, and the cluster id.
+//! Environment variables that set configuration keys: `KAFKA_*` as in the apache/kafka and Confluent images,
+//! `KAFKA_CFG_*` as in Bitnami's, and the cluster id.
 //!
 //! Source of the mapping and of the exclusions: `kafka.docker.KafkaDockerWrapper`.
 
@@ -15,7 +15,7 @@ pub struct EnvironmentSetting {
     pub variable: String,
 }
 
-/// All variables of the process, for values that name one. They may be secrets: nothing prints them.
+/// All variables of the process, for placeholders. They may be secrets, so they are never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Variables(BTreeMap<OsString, OsString>);
 
@@ -31,21 +31,21 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// What the environment says.
+/// The configuration in the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     /// Sorted by variable, except that `KAFKA_X` comes after `KAFKA_CFG_X` and so wins.
     pub settings: Vec<EnvironmentSetting>,
-    /// The cluster id that a new data directory gets, if one is named.
+    /// The cluster id for a new data directory, if set.
     pub cluster_id: Option<String>,
     /// Variables that look like settings but are not UTF-8.
     pub unreadable: Vec<String>,
     pub variables: Variables,
 }
 
-/// Variables that are meant for the JVM or for scripts and set no key.
+/// Variables for the JVM or for scripts, which set no key.
 const FOR_SCRIPTS: &[&str] = &[
-    // What `KafkaDockerWrapper` leaves out, and what its `launch` script reads.
+    // Those that `KafkaDockerWrapper` excludes, and those that its `launch` script reads.
     "KAFKA_VERSION",
     "KAFKA_HEAP_OPTS",
     "KAFKA_LOG4J_OPTS",
@@ -62,7 +62,7 @@ const FOR_SCRIPTS: &[&str] = &[
     "KAFKA_DEBUG",
     "KAFKA_LOG4J_CMD_OPTS",
     "KAFKA_MODE",
-    // Where Kafka is installed and as whom it runs: everybody's scripts, service units, Bitnami's image.
+    // The directory and user of a Kafka installation: common scripts, service units, Bitnami's image.
     "KAFKA_HOME",
     "KAFKA_BASE_DIR",
     "KAFKA_BIN_DIR",
@@ -82,8 +82,8 @@ const FOR_SCRIPTS: &[&str] = &[
     "KAFKA_VOLUME_DIR",
 ];
 
-/// Whether a variable is for scripts, or one that Kubernetes and Docker set in every container beside a service whose
-/// name begins with `kafka`: `KAFKA_PORT`, `KAFKA_SERVICE_HOST`, `KAFKA_0_PORT_9092_TCP_ADDR`.
+/// Whether a variable is for scripts, or is set by Kubernetes and Docker in containers next to a service whose name
+/// begins with `kafka`: `KAFKA_PORT`, `KAFKA_SERVICE_HOST`, `KAFKA_0_PORT_9092_TCP_ADDR`.
 fn is_for_scripts(variable: &str) -> bool {
     let is_of_service =
         ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|ending| variable.ends_with(ending))
@@ -100,7 +100,7 @@ fn is_for_scripts(variable: &str) -> bool {
 const CLUSTER_ID: &[&str] = &["CLUSTER_ID", "KAFKA_CLUSTER_ID", "KAFKA_KRAFT_CLUSTER_ID"];
 
 impl Environment {
-    /// Sorts out the variables of a process.
+    /// Selects the settings from the variables of a process.
     pub fn from_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let variables: BTreeMap<_, _> = variables.into_iter().collect();
         let mut environment = Self { variables: Variables(variables), ..Self::default() };

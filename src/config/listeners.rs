@@ -1,6 +1,6 @@
-//! Where a node listens, what it tells clients, and who may talk there: `listeners`,
-//! `advertised.listeners`, `listener.security.protocol.map`, `inter.broker.listener.name`,
-//! `controller.listener.names`, with the cross checks of Kafka's `KafkaConfig`.
+//! The listeners of a node, their advertised endpoints and security protocols: `listeners`, `advertised.listeners`,
+//! `listener.security.protocol.map`, `inter.broker.listener.name`, `controller.listener.names`, with the cross checks
+//! of Kafka's `KafkaConfig`.
 //!
 //! Invariant: names are upper case here, as Kafka normalises them.
 
@@ -12,7 +12,7 @@ use klamm_metadata::config_def::BrokerConfigs;
 
 use super::roles::ProcessRoles;
 
-/// How bytes on a listener are protected.
+/// The security protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SecurityProtocol {
     Plaintext,
@@ -74,13 +74,13 @@ impl fmt::Display for Endpoint {
 /// All listeners of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenersConfig {
-    /// Where clients and brokers connect.
+    /// The listeners for clients and brokers.
     pub broker: Vec<Endpoint>,
-    /// Where controllers, and brokers that look for one, connect.
+    /// The listeners for controllers, and for brokers that look for the active one.
     pub controller: Vec<Endpoint>,
-    /// What clients are told to connect to. A port of 0 stands for the one that was bound.
+    /// The endpoints advertised to clients. Port 0 means the port that was bound.
     pub advertised_broker: Vec<Endpoint>,
-    /// What other nodes are told to reach this controller at.
+    /// The endpoints of this controller advertised to other nodes.
     pub advertised_controller: Vec<Endpoint>,
     /// The broker listener that brokers use among themselves.
     pub inter_broker_listener_name: String,
@@ -88,7 +88,7 @@ pub struct ListenersConfig {
     pub controller_listener_names: Vec<String>,
 }
 
-/// Why the listeners do not make sense.
+/// Why the listeners are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenerError {
     #[error("'{entry}' is no listener; write NAME://host:port, as in PLAINTEXT://localhost:9092")]
@@ -137,7 +137,7 @@ pub enum ListenerError {
 }
 
 impl ListenerError {
-    /// The keys that play a part, for pointing at where they are set.
+    /// The keys of the error, to name their origins.
     pub fn keys(&self) -> &'static [&'static str] {
         match self {
             Self::Unparsable { .. } | Self::Port { .. } | Self::DuplicateName { .. } => {
@@ -166,7 +166,7 @@ impl ListenerError {
 }
 
 impl ListenersConfig {
-    /// Reads and checks the listeners of a node with these roles.
+    /// Parses and checks the listeners of a node with these roles.
     pub fn new(configs: &BrokerConfigs, roles: ProcessRoles) -> Result<Self, ListenerError> {
         let controller_listener_names: Vec<String> = configs
             .list("controller.listener.names")
@@ -204,8 +204,7 @@ impl ListenersConfig {
         Ok(config)
     }
 
-    /// Refuses listeners that ask for protection, also those of controllers elsewhere: a broker must not
-    /// talk to them in clear text.
+    /// Refuses listeners with TLS or SASL, also those of remote controllers: a broker must not send clear text to them.
     fn check_protocols(&self, map: &SecurityProtocolMap) -> Result<(), ListenerError> {
         let endpoints = self.broker.iter().chain(&self.controller).chain(&self.advertised_broker);
         let own = endpoints.map(|endpoint| (&endpoint.listener, endpoint.security_protocol));
@@ -270,8 +269,8 @@ fn names(endpoints: &[Endpoint]) -> String {
 
 type SecurityProtocolMap = BTreeMap<String, SecurityProtocol>;
 
-/// The map as it is set. Where it is left at its default and nothing speaks of SSL or SASL,
-/// controller listeners are PLAINTEXT without being named in it, as in Kafka.
+/// The security protocols by listener name. As in Kafka, if the map is not configured and no listener is named after
+/// SSL or SASL, controller listeners are PLAINTEXT.
 fn security_protocol_map(
     configs: &BrokerConfigs,
     controller_listener_names: &[String],
@@ -359,12 +358,12 @@ fn are_of_both_families(first: &Endpoint, second: &Endpoint) -> bool {
     }
 }
 
-/// A controller listener that is not advertised is advertised as it is bound.
+/// A controller listener without an advertised endpoint is advertised with its bound one.
 fn advertise_controllers(advertised: Vec<Endpoint>, bound: &[Endpoint]) -> Vec<Endpoint> {
     let find = |endpoint: &Endpoint| {
         let own = advertised.iter().find(|other| other.listener == endpoint.listener);
         let mut found = own.unwrap_or(endpoint).clone();
-        // The wildcard is no address to reach anybody at; the machine's name is asked for later.
+        // The wildcard address cannot be advertised; the machine's host name replaces it later.
         found.host = found.host.filter(|host| host != "0.0.0.0");
         found
     };

@@ -1,6 +1,6 @@
-//! The typed part of the configuration that each part of the broker takes. Units are in the names and types.
+//! The typed configuration of each part of the broker. Units are in the names and types.
 //!
-//! Each is built from [`BrokerConfigs`], so that after a dynamic change it is built again.
+//! Each is built from [`BrokerConfigs`], and built again after a dynamic change.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,20 +13,20 @@ use super::check::connection_overrides;
 /// Sockets, connections and request sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// None unless it is set to more than -1: the system, which fits buffers to the connection, does better
-    /// than Kafka's default.
+    /// None unless it is set to more than -1: the operating system's automatic buffer size is better than Kafka's
+    /// default.
     pub socket_send_buffer_bytes: Option<u32>,
     /// As `socket_send_buffer_bytes`.
     pub socket_receive_buffer_bytes: Option<u32>,
     pub socket_request_max_bytes: i32,
-    /// None unless it is set.
+    /// None if not set.
     pub socket_listen_backlog_size: Option<u32>,
     pub max_connections: i32,
     pub max_connections_per_ip: i32,
-    /// Address or host name to its own limit.
+    /// The limit by address or host name.
     pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
     pub max_connection_creation_rate: i32,
-    /// `None`: connections never idle out.
+    /// `None`: idle connections are never closed.
     pub connections_max_idle: Option<Duration>,
     pub max_request_partition_size_limit: i32,
 }
@@ -52,33 +52,33 @@ impl NetworkConfig {
     }
 }
 
-/// A time in milliseconds. The table allows some to be below 0, which is no time.
+/// A duration in milliseconds. The table allows negative values of some keys, which become zero.
 fn millis(ms: impl Into<i64>) -> Duration {
     Duration::from_millis(u64::try_from(ms.into()).unwrap_or_default())
 }
 
-/// A number of things, or of milliseconds for a pure core. Below 0 there is none.
+/// A count, or milliseconds for a pure core. Negative values become 0.
 fn count(value: i32) -> u32 {
     u32::try_from(value).unwrap_or_default()
 }
 
-/// A size, where one is given and no default stands for it.
+/// A size, if it is set and not negative; defaults do not count.
 fn if_set(configs: &BrokerConfigs, name: &str) -> Option<u32> {
     configs.originals().get(name).and_then(|_| u32::try_from(configs.int(name)).ok())
 }
 
-/// Log directories and what is done to logs in the background. A topic's own values are in
+/// Log directories and the background maintenance of logs. A topic's own values are in
 /// `klamm_metadata::config_def::topic_config::TopicConfig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageConfig {
     pub log_dirs: Vec<PathBuf>,
-    /// Where `__cluster_metadata-0` is; one of `log_dirs` unless it is set.
+    /// The directory of `__cluster_metadata-0`; one of `log_dirs` unless it is set.
     pub metadata_log_dir: PathBuf,
     pub num_recovery_threads_per_data_dir: i32,
     pub retention_check_interval: Duration,
     pub flush_scheduler_interval: Duration,
     pub scrub_interval: Duration,
-    /// Bytes that scrubbing reads in a second; 0: nothing is scrubbed.
+    /// Bytes per second that scrubbing reads; 0 disables scrubbing.
     pub scrub_rate: u64,
     pub flush_offset_checkpoint_interval: Duration,
     pub producer_id_expiration_check_interval: Duration,
@@ -118,7 +118,7 @@ impl StorageConfig {
     }
 }
 
-/// How topics come and go.
+/// Creation and deletion of topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicsConfig {
     pub auto_create_enable: bool,
@@ -136,7 +136,7 @@ impl TopicsConfig {
     }
 }
 
-/// Followers, leaders and what clients fetch from them.
+/// Replication, and fetches of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicationConfig {
     pub lag_time_max_ms: i64,
@@ -154,7 +154,7 @@ pub struct ReplicationConfig {
     pub alter_log_dirs_rate: i64,
     /// The class that chooses the replica from which a consumer reads (KIP-392).
     pub replica_selector_class: Option<String>,
-    /// `fetch.max.bytes`: the most that one fetch of a consumer returns.
+    /// `fetch.max.bytes`: the maximum size of the answer to a consumer's fetch.
     pub consumer_fetch_max_bytes: i32,
     pub max_incremental_fetch_session_cache_slots: i32,
 }
@@ -189,8 +189,7 @@ pub struct QuorumConfig {
     pub election_backoff_max_ms: u32,
     pub request_timeout_ms: u32,
     pub retry_backoff_ms: u32,
-    /// `failover.quorum.silence.ms`: a voter gives up a leader that has been silent for so long, if that is less than
-    /// `fetch_timeout_ms`.
+    /// `failover.quorum.silence.ms`: a voter's fetch timeout, if it is less than `fetch_timeout_ms`.
     pub silence_ms: u32,
     pub auto_join: bool,
     pub fetch_max_bytes: i32,
@@ -226,18 +225,19 @@ impl QuorumConfig {
     }
 }
 
-/// A broker's life in its cluster.
+/// A broker's registration, heartbeats and shutdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LifecycleConfig {
     pub rack: Option<String>,
     /// The lesser of `broker.heartbeat.interval.ms` and `failover.heartbeat.interval.ms`.
     pub heartbeat_interval: Duration,
     pub session_timeout_ms: i64,
-    /// `controller.socket.timeout.ms`: how long the controller may take to answer.
+    /// `controller.socket.timeout.ms`: the timeout of requests to the controller.
     pub controller_socket_timeout: Duration,
-    /// `request.timeout.ms`: how long another node may take to answer.
+    /// `request.timeout.ms`: the timeout of requests to other nodes.
     pub request_timeout: Duration,
-    /// Whether a leader that nobody has confirmed for a session refuses to acknowledge.
+    /// Whether a leader stops acknowledging when its lease has expired: no answer of the controller for a session
+    /// timeout.
     pub leader_lease_enable: bool,
     pub initial_registration_timeout: Duration,
     pub controlled_shutdown_enable: bool,

@@ -1,7 +1,6 @@
-//! Reads Java properties text (`java.util.Properties.load`), keeping the line of every entry.
+//! Parses Java properties text (`java.util.Properties.load`), with the line number of every entry.
 //!
-//! Java reads bytes as ISO-8859-1; most people write UTF-8. Bytes that are valid UTF-8 are taken as
-//! such, anything else as ISO-8859-1.
+//! Java reads ISO-8859-1, but most files are UTF-8. Valid UTF-8 is decoded as such, all other text as ISO-8859-1.
 
 /// One `key=value` of a properties text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +11,7 @@ pub struct Property {
     pub line: usize,
 }
 
-/// Why a text is no properties text.
+/// Why a text is not valid properties text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PropertiesError {
     #[error("line {line}: \\u must be followed by four hexadecimal digits")]
@@ -30,8 +29,8 @@ impl PropertiesError {
     }
 }
 
-/// Parses a whole file, in order. A key that comes twice is in the result twice: the last one wins
-/// in Java, and the caller may want to say so.
+/// Parses a whole file, in order. A repeated key is in the result repeatedly: in Java the last one wins, and the caller
+/// may warn about it.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Property>, PropertiesError> {
     let text = decode(bytes);
     logical_lines(&text)
@@ -97,7 +96,7 @@ fn ends_in_odd_backslashes(text: &str) -> bool {
     text.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 1
 }
 
-/// Splits at the first separator that no backslash protects.
+/// Splits at the first separator that is not escaped by a backslash.
 fn split_entry(line: &str) -> (&str, &str) {
     let mut escaped = false;
     let end = line.char_indices().find(|&(_, c)| {

@@ -1,8 +1,9 @@
-//! Keys that ask for protection which this version does not give: ACLs, TLS, SASL, client quotas and the like.
+//! Keys that demand security features which this version does not have: ACLs, TLS, SASL, client quotas and similar
+//! ones.
 //!
 //! Invariant: such a key stops the start, and a change of the dynamic configuration that sets one is refused. It is
-//! never a warning: a node that serves everybody although its configuration says otherwise is worse than none. Keys
-//! that only say *how* TLS or SASL is done ask for nothing by themselves, and neither does any key at its default.
+//! never only a warning: a node that serves all clients although its configuration forbids it is worse than none. Keys
+//! that only configure *how* TLS or SASL works demand nothing by themselves, nor does any key with its default.
 
 use klamm_metadata::config_def::synonyms::strip_listener_prefix;
 use klamm_metadata::config_def::{ConfigDef, ConfigValue, parse_value};
@@ -10,7 +11,7 @@ use klamm_metadata::config_def::{ConfigDef, ConfigValue, parse_value};
 use super::environment::Variables;
 use super::settings::{Origin, Settings};
 
-/// What a key asks for and does not get.
+/// The security feature that a key demands and that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Demand {
     #[error(
@@ -45,7 +46,7 @@ pub enum Demand {
 
 use Demand::{Authentication, Authorization, Encryption, Identity, ListenerLimit, Policy, Quota};
 
-/// Keys that ask for protection unless they are empty or at their default, with or without the prefix of a listener.
+/// Keys that demand a security feature unless they are empty or have their default, with or without a listener prefix.
 const DEMANDING: &[(&str, Demand)] = &[
     ("authorizer.class.name", Authorization),
     ("super.users", Authorization),
@@ -98,15 +99,15 @@ const DEMANDING: &[(&str, Demand)] = &[
     ("controller.quota.window.size.seconds", Quota),
     ("quota.window.num", Quota),
     ("quota.window.size.seconds", Quota),
-    // Kafka's until 3.0. Whoever still sets them wants clients to be limited.
+    // Keys of Kafka until 3.0. A configuration that still has them expects client quotas.
     ("quota.consumer.default", Quota),
     ("quota.producer.default", Quota),
     ("alter.config.policy.class.name", Policy),
     ("create.topic.policy.class.name", Policy),
 ];
 
-/// What images make keystores and users of (`KAFKA_SSL_KEYSTORE_FILENAME`, `KAFKA_CLIENT_USERS`): Apache's and
-/// Confluent's, then Bitnami's.
+/// Variables from which images create keystores and users (`KAFKA_SSL_KEYSTORE_FILENAME`, `KAFKA_CLIENT_USERS`):
+/// Apache's and Confluent's, then Bitnami's.
 const DEMANDING_IN_IMAGES: &[(&str, Demand)] = &[
     ("ssl.key.credentials", Encryption),
     ("ssl.keystore.credentials", Encryption),
@@ -123,10 +124,10 @@ const DEMANDING_IN_IMAGES: &[(&str, Demand)] = &[
     ("inter.broker.user", Authentication),
 ];
 
-/// Limits that Kafka takes for each listener too.
+/// Limits that Kafka also has per listener.
 const LISTENER_LIMITS: &[&str] = &["max.connections", "max.connection.creation.rate"];
 
-/// A key that asks for what is not there.
+/// A key that demands a missing security feature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{origin}: '{key}' {demand}; {}", remedy(.origin, .key, *.demand))]
 pub struct Unprotected {
@@ -149,10 +150,10 @@ fn remedy(origin: &Origin, key: &str, demand: Demand) -> String {
     }
 }
 
-/// How a JVM is told where the users of SASL are, if the configuration does not say it (`sasl.jaas.config`).
+/// The JVM's system property for the file with SASL users, the alternative to `sasl.jaas.config`.
 const LOGIN_CONFIG: &str = "java.security.auth.login.config";
 
-/// Variables in which options for the JVM are given: Kafka's start script passes the first ones on, a JVM reads the last ones.
+/// Variables with JVM options: Kafka's start script passes the first ones to the JVM, which reads the last ones itself.
 const OPTIONS_OF_THE_JVM: &[&str] = &[
     "KAFKA_OPTS",
     "KAFKA_HEAP_OPTS",
@@ -166,7 +167,7 @@ const OPTIONS_OF_THE_JVM: &[&str] = &[
     "_JAVA_OPTIONS",
 ];
 
-/// Options of the JVM that ask for what is not there.
+/// JVM options that demand a missing security feature.
 pub(super) fn unprotected_by_jvm(variables: &Variables) -> Vec<Unprotected> {
     let option = format!("-D{LOGIN_CONFIG}=");
     let asks = |variable: &&&str| {
@@ -181,7 +182,7 @@ pub(super) fn unprotected_by_jvm(variables: &Variables) -> Vec<Unprotected> {
     unprotected.collect()
 }
 
-/// Everything that is set and asks for what is not there.
+/// All settings that demand a missing security feature.
 pub fn unprotected(settings: &Settings) -> Vec<Unprotected> {
     let demands = settings.iter().filter_map(|(key, setting)| {
         let demand = demand(key, &setting.value)?;
@@ -190,7 +191,7 @@ pub fn unprotected(settings: &Settings) -> Vec<Unprotected> {
     demands.collect()
 }
 
-/// What a key with this value asks for, if that is not there.
+/// The missing security feature that a key with this value demands, if any.
 pub fn demand(key: &str, value: &str) -> Option<Demand> {
     let value = value.trim();
     if value.is_empty() {
@@ -204,7 +205,7 @@ pub fn demand(key: &str, value: &str) -> Option<Demand> {
     (!is_harmless).then_some(demand)
 }
 
-/// The key behind the prefixes of listener and mechanism, and what it asks for.
+/// The key without the prefixes of listener and mechanism, and its demand.
 fn demanding(key: &str) -> Option<(&str, Demand)> {
     let find = |base| {
         let mut table = DEMANDING.iter().chain(DEMANDING_IN_IMAGES);
@@ -218,7 +219,7 @@ fn demanding(key: &str) -> Option<(&str, Demand)> {
     find(of_listener).or_else(|| find(of_mechanism?))
 }
 
-/// Whether a value is what the key is without being set. One that does not even parse is not.
+/// Whether a value equals the key's default. An invalid value does not.
 pub(super) fn is_default(base: &str, value: &str) -> bool {
     let Some(key) = ConfigDef::broker().get(base) else { return false };
     match (parse_value(key, value), key.default_value()) {

@@ -1,8 +1,8 @@
-//! `config.providers` (KIP-421): values that stand elsewhere, in the environment, in a file or in a directory, and
-//! that the configuration names by a placeholder `${provider:[path:]key}`.
+//! `config.providers` (KIP-421): values from the environment, a file or a directory, for placeholders
+//! `${provider:[path:]key}` in the configuration.
 //!
-//! Invariants: a placeholder never becomes a value. Apache Kafka leaves one that it cannot resolve as it is written;
-//! here it stops the start. No resolved value is in an error.
+//! Invariants: a placeholder itself is never used as a value. Apache Kafka keeps one that it cannot resolve as the
+//! value; here it stops the start. Errors never contain resolved values.
 //!
 //! Sources: `ConfigTransformer`, `AbstractConfig.resolveConfigVariables`, `FileConfigProvider`,
 //! `DirectoryConfigProvider`, `EnvVarConfigProvider`.
@@ -23,15 +23,14 @@ use provider::Provider;
 
 const PROVIDERS: &str = "config.providers";
 
-/// Whether a key is about the providers themselves. Their values are taken as they are written.
+/// Whether a key configures the providers themselves. Placeholders in their values are not resolved.
 pub fn is_of_providers(key: &str) -> bool {
     key.strip_prefix(PROVIDERS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Replaces every placeholder by what it stands for.
+/// Replaces every placeholder by its value.
 ///
-/// # Errors
-/// All that cannot be replaced, and all providers that cannot be had.
+/// # Errors All placeholders without a value, and all unusable providers.
 pub fn resolve(settings: &mut Settings, variables: &Variables) -> Result<(), Vec<Unresolved>> {
     let with_placeholders: Vec<(String, Setting)> = settings
         .iter()
@@ -51,7 +50,7 @@ pub fn resolve(settings: &mut Settings, variables: &Variables) -> Result<(), Vec
     if unresolved.is_empty() { Ok(()) } else { Err(unresolved) }
 }
 
-/// The providers that `config.providers` names. One without a class is none, as in Apache Kafka.
+/// The providers in `config.providers`. As in Apache Kafka, one without a class is ignored.
 fn configured(settings: &Settings) -> (BTreeMap<String, Provider>, Vec<Unresolved>) {
     let (mut providers, mut failures) = (BTreeMap::new(), Vec::new());
     // Kafka does not trim the names.

@@ -1,4 +1,4 @@
-//! What a node does in its cluster: `process.roles`, `node.id`, the voters of the quorum.
+//! A node's role in its cluster: `process.roles`, `node.id`, the voters of the quorum.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use klamm_metadata::config_def::BrokerConfigs;
 use klamm_metadata::config_def::host_port::{HostPort, parse_bootstrap_servers, parse_voters};
 use klamm_protocol::ids::BrokerId;
 
-/// Which roles a node has.
+/// The roles of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessRoles {
     pub broker: bool,
@@ -14,7 +14,7 @@ pub struct ProcessRoles {
 }
 
 impl ProcessRoles {
-    /// Reads `process.roles`. The table has seen to it that nothing else is named.
+    /// Parses `process.roles`. The table has refused other values.
     pub fn new(configs: &BrokerConfigs) -> Self {
         let roles = configs.list("process.roles").unwrap_or_default();
         let has = |role: &str| roles.iter().any(|entry| entry == role);
@@ -31,16 +31,16 @@ impl ProcessRoles {
     }
 }
 
-/// Which controllers form the quorum.
+/// The controllers of the quorum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuorumMembers {
-    /// `controller.quorum.voters`: a static quorum. Empty where the voters are in the log.
+    /// `controller.quorum.voters`: a static quorum. Empty if the voters are in the log.
     pub voters: BTreeMap<BrokerId, HostPort>,
     /// `controller.quorum.bootstrap.servers`.
     pub bootstrap_servers: Vec<HostPort>,
 }
 
-/// Why a node cannot take its place in the cluster.
+/// Why the roles are invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoleError {
     #[error("process.roles is '{}'; a node is a broker, a controller or both", .0.name())]
@@ -66,7 +66,7 @@ pub enum RoleError {
 }
 
 impl RoleError {
-    /// The keys that play a part, for pointing at where they are set.
+    /// The keys of the error, to name their origins.
     pub fn keys(&self) -> &'static [&'static str] {
         match self {
             Self::NoRole(_) | Self::NoControllers => &["process.roles"],
@@ -78,7 +78,7 @@ impl RoleError {
 }
 
 impl QuorumMembers {
-    /// Reads the members. The table has seen to it that the texts parse.
+    /// Parses the members. The table has refused invalid texts.
     pub fn new(configs: &BrokerConfigs) -> Self {
         let list = |name| configs.list(name).unwrap_or_default();
         let (voters, servers) = ("controller.quorum.voters", "controller.quorum.bootstrap.servers");
@@ -90,7 +90,7 @@ impl QuorumMembers {
     }
 }
 
-/// Reads the node's id.
+/// Parses the node's id.
 pub fn node_id(configs: &BrokerConfigs) -> Result<BrokerId, RoleError> {
     let (node_id, broker_id) = (configs.int("node.id"), configs.int("broker.id"));
     if node_id != broker_id {
@@ -99,7 +99,7 @@ pub fn node_id(configs: &BrokerConfigs) -> Result<BrokerId, RoleError> {
     if node_id < 0 { Err(RoleError::NegativeId(node_id)) } else { Ok(node_id) }
 }
 
-/// Whether the node can take its place in its cluster.
+/// Checks roles, node id and voters against each other.
 pub fn check(
     node_id: BrokerId,
     roles: ProcessRoles,

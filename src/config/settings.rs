@@ -1,5 +1,4 @@
-//! Everything that was set, merged: defaults < file < environment < flags, each value with where
-//! it comes from.
+//! All settings, merged: defaults < file < environment < flags, each value with its origin.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +9,10 @@ use klamm_metadata::config_def::synonyms::broker_synonyms;
 use super::environment::Environment;
 use super::properties::Property;
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A value of ours where Kafka has none or one that does not fit; the text says why.
+    /// A default of Klamm, for a key without a suitable default in Kafka; the text is the reason.
     Klamm(&'static str),
     File {
         path: PathBuf,
@@ -36,7 +35,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value and where it comes from.
+/// A value and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
     pub value: String,
@@ -47,7 +46,7 @@ pub struct Setting {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     values: BTreeMap<String, Setting>,
-    /// Keys whose value a provider gave, with what is written in its place.
+    /// Keys with a value from a config provider, and the placeholder of each.
     written: BTreeMap<String, String>,
     /// Keys that a file sets twice, the overruled setting first.
     pub repeated: Vec<(String, Origin, Origin)>,
@@ -66,7 +65,7 @@ impl Settings {
         self.values.contains_key(key)
     }
 
-    /// What stands where the value of a key was taken from elsewhere (`${env:RACK}`).
+    /// The placeholder of a key whose value was resolved (`${env:RACK}`).
     pub fn written(&self, key: &str) -> Option<&str> {
         self.written.get(key).map(String::as_str)
     }
@@ -76,8 +75,8 @@ impl Settings {
         self.values.iter().map(|(key, setting)| (key.as_str(), setting))
     }
 
-    /// Adds what a file says. Within a file Kafka's own rules hold: the last entry of a key wins,
-    /// and a key does not hide its synonyms.
+    /// Adds the settings of a file. Within a file Kafka's rules apply: the last entry of a key wins, and a key does not
+    /// hide its synonyms.
     pub fn add_file(&mut self, path: &Path, properties: Vec<Property>) {
         for Property { key, value, line } in properties {
             let origin = Origin::File { path: path.to_owned(), line };
@@ -88,7 +87,7 @@ impl Settings {
         }
     }
 
-    /// Adds what the environment says.
+    /// Adds the settings of the environment.
     pub fn add_environment(&mut self, environment: &Environment) {
         let settings = environment.settings.iter().map(|found| {
             let origin = Origin::Environment { variable: found.variable.clone() };
@@ -105,20 +104,20 @@ impl Settings {
         self.add_layer(settings.collect());
     }
 
-    /// Sets a key that nobody has set.
+    /// Sets a key that is not set.
     pub fn add_default(&mut self, key: &str, value: impl Into<String>, reason: &'static str) {
         let setting = Setting { value: value.into(), origin: Origin::Klamm(reason) };
         self.values.entry(key.to_owned()).or_insert(setting);
     }
 
-    /// Replaces a value, keeping where it comes from.
+    /// Replaces a value and keeps its origin.
     pub(super) fn amend(&mut self, key: &str, value: String) {
         if let Some(setting) = self.values.get_mut(key) {
             setting.value = value;
         }
     }
 
-    /// Replaces what is written by what it stands for.
+    /// Replaces a placeholder by its value.
     pub(super) fn resolve(&mut self, key: &str, value: String) {
         if let Some(setting) = self.values.get_mut(key) {
             let written = std::mem::replace(&mut setting.value, value);
@@ -126,8 +125,8 @@ impl Settings {
         }
     }
 
-    /// A stronger layer hides every other name of what it sets: `KAFKA_LOG_DIR` beats `log.dirs` in
-    /// the file. Within the layer nothing is hidden.
+    /// A stronger layer hides all synonyms of its keys: `KAFKA_LOG_DIR` overrides `log.dirs` in the file. Within a
+    /// layer no key is hidden.
     fn add_layer(&mut self, layer: Vec<(String, Setting)>) {
         for (key, _) in &layer {
             for name in other_names(key) {

@@ -1,4 +1,4 @@
-//! The answer to a request that a coordinator has been asked, when it comes.
+//! The answer to a coordinator request, which may come later.
 
 use klamm_coordinator::group::Response;
 use klamm_protocol::ErrorCode;
@@ -39,12 +39,12 @@ answers! {
     DeleteGroups => Vec<DeletableGroupResult>,
 }
 
-/// A request that has been decided on, or why no coordinator here could.
+/// A request that waits for its answer, or the error that no coordinator here accepted it.
 #[derive(Debug)]
 #[must_use = "the answer is to be awaited"]
-pub(crate) struct Pending(pub(super) Result<oneshot::Receiver<Response>, ErrorCode>);
+pub(crate) struct PendingAnswer(pub(super) Result<oneshot::Receiver<Response>, ErrorCode>);
 
-impl Pending {
+impl PendingAnswer {
     /// Waits for the answer.
     ///
     /// # Errors

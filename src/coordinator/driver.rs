@@ -1,11 +1,10 @@
-//! The driver of one partition's coordinator: loads it, gives its runtime events, appends and
-//! replies.
+//! The driver of one partition's coordinator: loads it, passes events to its runtime, appends records and replies.
 //!
-//! It decides nothing: that is the runtime's and the shard's (`klamm_coordinator::runtime`).
+//! Decisions are made by the runtime and the shard (`klamm_coordinator::runtime`).
 //!
-//! Invariants: an event is decided and its records are appended under one lock, so that the log has
-//! them in the order of the decisions; the lock is never held across an await; once ended, nothing
-//! is appended. Every request that waits has a connection of its own, which bounds their number.
+//! Invariants: an event is decided and its records are appended under one lock, so that the log has them in the order
+//! of the decisions; the lock is never held across an await; once ended, nothing is appended. Every waiting request
+//! occupies its connection, which bounds their number.
 
 #[cfg(test)]
 mod tests;
@@ -30,30 +29,30 @@ use super::loader;
 use crate::clock;
 use crate::replica::partition::{AppendOptions, Partition};
 
-/// The pause before a partition is loaded again for which something was lacking.
+/// The pause before loading is retried after a lack of space, memory or descriptors.
 const LOAD_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a coordinator is started with.
+/// The settings of a coordinator.
 #[derive(Debug, Clone)]
 pub(super) struct Settings<C> {
     pub(super) shard: C,
-    /// The compression of what is written, such as `offsets.topic.compression.codec`.
+    /// The compression of written records, such as `offsets.topic.compression.codec`.
     pub(super) compression: Compression,
-    /// How much is read at once, such as `offsets.load.buffer.size`.
+    /// The bytes of one read while loading, such as `offsets.load.buffer.size`.
     pub(super) load_buffer_bytes: u64,
 }
 
-/// A request is answered through the channel that its connection waits at.
+/// The channel on which a connection waits for the answer.
 type Waiter<S> = oneshot::Sender<<S as Shard>::Response>;
 type Runtime<S> = CoordinatorRuntime<S, Waiter<S>>;
 
-/// A coordinator, from when its partition is led here until it no longer is.
+/// A coordinator: it exists while this broker leads its partition.
 #[derive(Debug)]
 pub(super) struct Coordinator<S: Shard> {
     partition: Arc<Partition>,
     settings: Settings<S::Config>,
     state: Mutex<State<S>>,
-    /// A deadline has come nearer than the one that is being waited for.
+    /// The next deadline is earlier than the one that the driving task waits for.
     rearm: Notify,
     ended: CancellationToken,
 }
@@ -65,12 +64,12 @@ struct State<S: Shard> {
     armed_ms: i64,
 }
 
-/// What became of an attempt to load.
+/// The result of an attempt to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loading {
-    /// Loaded, or it will never be.
+    /// Loaded, or ended.
     Over,
-    /// Something was lacking for it.
+    /// Loading failed for lack of space, memory or descriptors, and is retried.
     Later,
 }
 
@@ -92,7 +91,7 @@ impl<S: Shard> Driver<S, Waiter<S>> for Io<'_, S> {
 }
 
 impl<S: Shard> Coordinator<S> {
-    /// Begins to load, in the background. This broker leads the partition.
+    /// Starts a coordinator, which loads in the background. This broker leads the partition.
     pub(super) fn start(
         partition: Arc<Partition>,
         settings: Settings<S::Config>,
@@ -113,7 +112,7 @@ impl<S: Shard> Coordinator<S> {
         }
     }
 
-    /// A panic leaves a shard that nobody may trust: the partition is no longer served.
+    /// After a panic the shard may be inconsistent: the coordinator ends.
     fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(|poisoned| {
             error!("{}: the coordinator panicked and has ended", self.name());
@@ -139,7 +138,7 @@ impl<S: Shard> Coordinator<S> {
         result
     }
 
-    /// Has a request decided on, now. The answer may take longer.
+    /// Runs the event of a request now. The answer may come later.
     pub(super) fn send_request(
         &self,
         event: impl FnOnce(&mut S, RequestToken, &mut Effects<S>),
@@ -149,7 +148,7 @@ impl<S: Shard> Coordinator<S> {
         Ok(answered)
     }
 
-    /// Has something answered that waits for nothing.
+    /// Runs an event whose answer needs no wait.
     pub(super) fn call<R>(
         &self,
         event: impl FnOnce(&mut S, &mut Effects<S>) -> R,
@@ -157,12 +156,12 @@ impl<S: Shard> Coordinator<S> {
         self.with_runtime(|runtime, now, io| runtime.call(event, now, io))
     }
 
-    /// Tells the shard of something that no client waits for; while loading, once it is loaded.
+    /// Runs an event for which no client waits; one that comes while loading runs afterwards.
     pub(super) fn notify(&self, event: impl FnOnce(&mut S, &mut Effects<S>) + Send + 'static) {
         self.with_runtime(|runtime, now, io| runtime.notify(event, now, io));
     }
 
-    /// Stops coordinating. Whoever waits is sent to look for the next coordinator.
+    /// Ends the coordinator. Waiting requests are answered with NOT_COORDINATOR.
     pub(super) fn end(&self) {
         self.ended.cancel();
         self.lock().runtime.unload(|waiter, response| drop(waiter.send(response)));
@@ -222,11 +221,11 @@ impl<S: Shard> Coordinator<S> {
             info!("{}: coordinator loaded from {records} records in {took_ms} ms", self.name());
         }
         if unknown > 0 {
-            warn!("{}: {unknown} records of unknown types are left alone", self.name());
+            warn!("{}: {unknown} records of unknown types are ignored", self.name());
         }
     }
 
-    /// Tells the runtime of time and of commits, until it has ended.
+    /// Passes ticks and high watermarks to the runtime, until it has ended.
     async fn drive(&self) {
         let mut high_watermark = self.partition.watch_high_watermark();
         self.on_high_watermark();

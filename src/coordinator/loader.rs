@@ -1,4 +1,4 @@
-//! Reading a coordinator's partition from its start, so that its shard can run.
+//! Loads a coordinator: reads its partition from the start and replays the records.
 
 use klamm_coordinator::runtime::{Shard, ShardLoader};
 use klamm_log::error::{ReadError, Severity};
@@ -7,11 +7,11 @@ use klamm_protocol::batch::{BatchError, Batches, RecordBatch};
 use klamm_protocol::control_record::{ControlRecord, ControlRecordError};
 use klamm_protocol::ids::Offset;
 
-/// What the records of one batch may decompress to. Coordinators write batches of
-/// `max.message.bytes` at most; no setting of it that is of use comes near this.
+/// The maximum decompressed size of one batch. Coordinators write batches of `max.message.bytes` at most, and no useful
+/// value of it comes near this limit.
 const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
 
-/// Why a partition cannot be served.
+/// Why a partition cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError<E> {
     #[error("cannot be read: {0}")]
@@ -27,7 +27,7 @@ pub(super) enum LoadError<E> {
 }
 
 impl<E> LoadError<E> {
-    /// Trying again later may succeed.
+    /// A later retry may succeed.
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Read(failure) => failure.severity() == Some(Severity::Passes),
@@ -39,7 +39,7 @@ impl<E> LoadError<E> {
     }
 }
 
-/// Replays all records of the view; `None` when `stopped` says so meanwhile. Blocks.
+/// Replays all records of the view; `None` if `stopped` returns true meanwhile. Blocks.
 pub(super) fn load<S: Shard>(
     mut loader: ShardLoader<S>,
     view: &LogView,
@@ -57,14 +57,14 @@ pub(super) fn load<S: Shard>(
             min_one_message: true,
             upper_bound: view.log_end(),
         })?;
-        // What is left of the log has been compacted away.
+        // Compaction has removed the rest of the log.
         let Some(records) = fetched.records else { break };
         offset = replay_batches(&mut loader, Batches::new(records.read()?), offset)?;
     }
     Ok(Some(loader))
 }
 
-/// Replays what is at or above `from`, and returns the offset to go on with.
+/// Replays the records at or above `from`, and returns the next offset.
 fn replay_batches<S: Shard>(
     loader: &mut ShardLoader<S>,
     batches: Batches,

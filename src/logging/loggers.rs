@@ -1,9 +1,9 @@
-//! The loggers of this process and their levels, which clients see and change while it runs
-//! (resource BROKER_LOGGER, KIP-412).
+//! The loggers of this process and their levels, which clients read and change while it runs (resource BROKER_LOGGER,
+//! KIP-412).
 //!
-//! A logger takes the level of the longest name that its own begins with, in the end that of `root`:
-//! a level of `klamm` is one of `klamm_log` too.
-//! A change lasts until the process ends and holds for the whole process, as logging does.
+//! A logger has the level of the longest configured name that is a prefix of its own, or that of `root`: a level of
+//! `klamm` applies to `klamm_log` too. A change lasts until the process ends and applies to the whole process, as
+//! logging does.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -23,10 +23,10 @@ use tracing_subscriber::reload;
 
 use super::{LogLevels, level_of};
 
-/// Stands for all loggers without a level of their own (`LoggingController.ROOT_LOGGER`).
+/// The logger whose level applies to all without a level of their own (`LoggingController.ROOT_LOGGER`).
 const ROOT: &str = "root";
-/// Loggers that exist without having been named: those of Klamm's crates and of its parts, and with
-/// them every module in them, and the ones with Kafka's names. Kafka's tools set only what is listed.
+/// Loggers that are always listed: Klamm's crates and rooms, which include their modules, and the ones with Kafka's
+/// names. Kafka's tools can set listed loggers only.
 const BUILT_IN: [&str; 16] = [
     "kafka.server.BrokerLifecycleManager",
     "kafka.server.BrokerServer",
@@ -45,12 +45,12 @@ const BUILT_IN: [&str; 16] = [
     "klamm_protocol",
     "klamm_replication",
 ];
-/// Loggers that may have a level of their own at a time: more names than there are modules.
+/// The maximum number of loggers with a level of their own: more than there are modules.
 const MAX_LEVELS: usize = 1_000;
 /// `LogLevelConfig.VALID_LOG_LEVELS`
 const LEVELS: [&str; 6] = ["DEBUG", "ERROR", "FATAL", "INFO", "TRACE", "WARN"];
 
-/// Why a level is not changed.
+/// Why a change of log levels is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoggerRefusal {
     #[error("Node id must be an integer, but it is: {name}")]
@@ -76,7 +76,7 @@ pub(crate) enum LoggerRefusal {
 }
 
 impl LoggerRefusal {
-    /// What the client is told.
+    /// The error code for the client.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::UnknownLogger { .. } | Self::UnknownLevel { .. } => ErrorCode::InvalidConfig,
@@ -89,7 +89,7 @@ impl LoggerRefusal {
         }
     }
 
-    /// Kafka has no words for an operation that it does not know.
+    /// The message for the client. Kafka sends none for an unknown operation.
     pub(crate) fn message(&self) -> Option<ByteString> {
         match self {
             Self::UnknownOperation(_) => None,
@@ -98,7 +98,7 @@ impl LoggerRefusal {
     }
 }
 
-/// What [`super::init`] has set up: there is one in a process, as there is one subscriber.
+/// The state that [`super::init`] sets up: one in a process, as there is one subscriber.
 struct Installed {
     levels: Mutex<LogLevels>,
     filter: reload::Handle<Targets, Registry>,
@@ -106,7 +106,7 @@ struct Installed {
 
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
 
-/// Makes the levels changeable from here on.
+/// Stores the levels and the filter, so that clients can change them.
 pub(super) fn install(levels: LogLevels, filter: reload::Handle<Targets, Registry>) {
     let levels = Mutex::new(levels);
     assert!(
@@ -115,15 +115,14 @@ pub(super) fn install(levels: LogLevels, filter: reload::Handle<Targets, Registr
     );
 }
 
-/// Every logger with the level that holds for it. Empty where the program around this library has
-/// set up logging in its own way.
+/// Every logger with its level. Empty if a program that embeds this library has set up its own logging.
 pub(crate) fn all() -> BTreeMap<String, &'static str> {
     INSTALLED.get().map_or_else(BTreeMap::new, |installed| {
         installed.levels.lock().unwrap_or_else(PoisonError::into_inner).all()
     })
 }
 
-/// Changes levels as a resource of an IncrementalAlterConfigs request says: all, or none.
+/// Applies the changes of one resource of an IncrementalAlterConfigs request: all, or none.
 pub(crate) fn alter(
     resource: &AlterConfigsResource,
     node_id: BrokerId,
@@ -181,7 +180,7 @@ impl LogLevels {
         logger == ROOT || self.loggers.contains_key(logger) || BUILT_IN.iter().any(is_module_of)
     }
 
-    /// The levels after these changes.
+    /// Returns the levels after these changes.
     fn altered(&self, configs: &[AlterableConfig]) -> Result<Self, LoggerRefusal> {
         let mut changed = self.clone();
         for config in configs {
@@ -225,14 +224,13 @@ impl LogLevels {
     }
 }
 
-/// The target that events of a logger have. Kafka's tools take no colon in a key, so a module is
-/// named with dots as well.
+/// The tracing target of a logger. Kafka's tools accept no colon in a key, so a module can be named with dots as well.
 fn target(name: &str) -> String {
     let is_module = name.starts_with("klamm");
     if is_module { name.replace('.', "::") } else { name.to_owned() }
 }
 
-/// The name that clients see; see [`target`].
+/// The name of a target for clients; see [`target`].
 fn shown(target: &str) -> String {
     target.replace("::", ".")
 }

@@ -1,8 +1,8 @@
-//! Lines on their way to standard output, which a thread of its own writes.
+//! The queue of log lines, which a thread of its own writes to standard output.
 //!
-//! A pipe that nobody empties takes no more bytes, and whoever writes to it waits for ever. So nobody but this thread does: the
-//! lines that come meanwhile wait in a queue, those that find it full are dropped and counted, and the number is written as
-//! soon as something is taken again.
+//! A write to a full pipe whose reader does not read blocks for ever. So only this thread writes. Lines that come
+//! meanwhile wait in the queue; when it is full they are dropped and counted, and their number is written as soon as
+//! the pipe accepts bytes again.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait take no more than this; as much again may be in the hands of the thread.
+/// The maximum size of the queued lines. The thread may hold as much again.
 const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The queue, shared by those who log and the thread.
+/// The queue, shared by all that log and the thread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LogQueue(Arc<Shared>);
 
@@ -27,12 +27,13 @@ struct Shared {
 struct State {
     lines: Vec<u8>,
     dropped: u64,
-    /// The thread has lines in its hands.
+    /// The thread is writing lines.
     is_writing: bool,
 }
 
 impl LogQueue {
-    /// Starts the thread, which goes on until the process ends. `of_dropped` makes the line that tells how many were dropped.
+    /// Starts the thread, which runs until the process ends. `of_dropped` makes the line with the number of dropped
+    /// lines.
     pub(super) fn start(
         &self,
         mut sink: impl Write + Send + 'static,
@@ -45,7 +46,7 @@ impl LogQueue {
                 if dropped > 0 {
                     lines.extend_from_slice(of_dropped(dropped).as_bytes());
                 }
-                // A log that nobody reads any more must not end the process, and there is nobody to complain to.
+                // A closed standard output must not end the process, and the error cannot be reported anywhere.
                 drop(sink.write_all(&lines).and_then(|()| sink.flush()));
             }
         })?;
@@ -62,7 +63,7 @@ impl LogQueue {
         self.0.changed.notify_all();
     }
 
-    /// Waits for lines; what was in the thread's hands before is written.
+    /// The lines taken before are written. Waits for the next ones.
     fn take(&self) -> (Vec<u8>, u64) {
         let mut state = self.lock();
         state.is_writing = false;
@@ -74,11 +75,11 @@ impl LogQueue {
         (std::mem::take(&mut state.lines), std::mem::take(&mut state.dropped))
     }
 
-    /// Waits until everything is written, or the time is up.
+    /// Waits until all lines are written, at most `limit`.
     pub(super) fn finish(&self, limit: Duration) {
         let unwritten = |state: &mut State| state.is_writing || !state.lines.is_empty();
         let waited = self.0.changed.wait_timeout_while(self.lock(), limit, unwritten);
-        // Lines that nobody takes are lost.
+        // Lines that standard output does not accept in time are lost.
         drop(waited);
     }
 

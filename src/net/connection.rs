@@ -1,8 +1,8 @@
 //! One connection: frames in, requests begun in order, answers out in order.
 //!
-//! The task of the connection reads, dispatches, appends and writes by itself: nothing is handed to
-//! another thread on the way. While an acks=all produce or a fetch waits, the next requests are
-//! read; any other request is carried through before the next one is looked at, as in Kafka.
+//! The task of the connection reads, dispatches, appends and writes by itself: no work is handed to another thread.
+//! While an acks=all produce or a fetch waits, the next requests are read; any other request is completed before the
+//! next one begins, as in Kafka.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,27 +14,27 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::busy_poll::BusyPoll;
 use super::frame::{Filled, FrameReader};
 use super::limits::{
     FIRST_FRAME_MAX_BYTES, MAX_PIPELINED_BYTES, MAX_PIPELINED_REQUESTS, MAX_QUEUED_ANSWER_BYTES,
     Share, TURN,
 };
-use super::lookout::Lookout;
 use super::response::Response;
 use super::service::{Begun, ConnectionError, ConnectionInfo, FutureResponse, Service};
 use super::write::WriteQueue;
 
-/// What a listener grants its connections.
+/// The limits of a listener's connections.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
     pub(crate) max_frame_bytes: usize,
     pub(crate) max_idle: Duration,
 }
 
-/// An answer in its place in the queue.
+/// An answer in the queue, in the order of the requests.
 struct Pending {
     answer: Answer,
-    /// Size of the request, which is held as long.
+    /// Size of the request, which stays in memory until the answer is sent.
     request_bytes: usize,
 }
 
@@ -43,13 +43,13 @@ enum Answer {
     Waiting(FutureResponse),
 }
 
-/// Serves a connection until its peer leaves, misbehaves or idles, or the broker stops.
+/// Serves a connection until the peer closes it, breaks the protocol or is idle too long, or the broker stops.
 pub(crate) async fn serve(
     (service, info): (Arc<dyn Service>, Arc<ConnectionInfo>),
     stream: TcpStream,
     limits: ConnectionLimits,
     held: Share,
-    lookout: Lookout,
+    busy_poll: BusyPoll,
     stop: CancellationToken,
 ) {
     let (peer, told) = (info.peer, Arc::clone(&info));
@@ -61,7 +61,7 @@ pub(crate) async fn serve(
         pending: VecDeque::new(),
         pending_bytes: 0,
         held,
-        lookout,
+        busy_poll,
         out: WriteQueue::default(),
         exclusive: false,
         muted: false,
@@ -90,11 +90,11 @@ struct Connection {
     pending_bytes: usize,
     /// This connection's share of the request bytes that all connections may hold together.
     held: Share,
-    lookout: Lookout,
+    busy_poll: BusyPoll,
     out: WriteQueue,
-    /// A request is under way that must be answered before the next one is begun.
+    /// The last request must be answered before the next one begins.
     exclusive: bool,
-    /// All connections together hold too much: nothing is read before something is answered.
+    /// All connections together hold too many request bytes: nothing is read until an answer is sent.
     muted: bool,
     /// The peer will send nothing more; its pending requests are still answered.
     ended: bool,
@@ -104,7 +104,7 @@ struct Connection {
     limits: ConnectionLimits,
 }
 
-/// What the connection woke up for.
+/// The event that woke the connection.
 enum Event {
     Readable,
     Writable,
@@ -113,12 +113,12 @@ enum Event {
     Stop,
 }
 
-/// How far the requests that have arrived were begun.
+/// How many of the received requests were begun.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
-    /// All that may be begun now.
+    /// All that may begin now.
     All,
-    /// Until there were enough answers to send first.
+    /// Some: the turn is over, or enough answers wait to be sent first.
     Some,
 }
 
@@ -128,7 +128,7 @@ impl Connection {
         tokio::pin!(idle);
         let mut failure = None;
         loop {
-            // A peer that always has something to say must not keep the thread from others.
+            // A peer that sends without a pause must not keep the thread from other connections.
             tokio::task::consume_budget().await;
             self.send()?;
             let mut begun = Progress::All;
@@ -152,7 +152,7 @@ impl Connection {
                     return failure.map_or(Ok(()), Err);
                 }
             }
-            if self.look_out().await? {
+            if self.busy_poll().await? {
                 continue;
             }
             match self.next_event(idle.as_mut(), &stop).await? {
@@ -166,7 +166,7 @@ impl Connection {
         }
     }
 
-    /// Sends what the socket takes.
+    /// Sends as much as the socket accepts.
     fn send(&mut self) -> Result<(), ConnectionError> {
         if !self.out.is_empty() && self.out.send(&self.stream)? > 0 {
             self.last_active = Instant::now();
@@ -174,15 +174,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Stays awake for a moment where the next request is likely to come at once; says whether something
-    /// came.
-    async fn look_out(&mut self) -> Result<bool, ConnectionError> {
+    /// Polls the socket for a moment if the next request is likely to come at once; returns whether data or the end of
+    /// the stream came.
+    async fn busy_poll(&mut self) -> Result<bool, ConnectionError> {
         if !self.out.is_empty() || !self.pending.is_empty() || self.ended || self.muted {
             return Ok(false);
         }
-        let Some(turn) = self.lookout.turn(self.last_active) else { return Ok(false) };
-        while Instant::now() < turn.until {
-            // Others go first; without any, the runtime looks at its sockets.
+        let Some(permit) = self.busy_poll.permit(self.last_active) else { return Ok(false) };
+        while Instant::now() < permit.until {
+            // Other tasks run first; if there are none, the runtime polls its sockets.
             tokio::task::yield_now().await;
             match self.reader.fill(&self.stream)? {
                 Filled::Nothing => {}
@@ -192,12 +192,12 @@ impl Connection {
                 }
             }
         }
-        self.lookout.on_silence();
+        self.busy_poll.on_timeout();
         Ok(false)
     }
 
-    /// Waits for what comes next. While answers wait for the socket, nothing else is done: a peer
-    /// that does not read is not served.
+    /// Waits for the next event. While answers wait for the socket, no request is read: a peer that does not read is
+    /// not served.
     async fn next_event(
         &mut self,
         idle: std::pin::Pin<&mut Sleep>,
@@ -224,14 +224,14 @@ impl Connection {
         }
     }
 
-    /// Whether the answers under way leave room for another request.
+    /// Whether the pending answers leave room for another request.
     fn may_begin(&self) -> bool {
         !self.exclusive
             && self.pending.len() < MAX_PIPELINED_REQUESTS
             && self.pending_bytes < MAX_PIPELINED_BYTES
     }
 
-    /// Begins the requests that have arrived, in their order, as far as that is allowed.
+    /// Begins the received requests in order, as far as the limits allow.
     fn begin_requests(&mut self) -> Result<Progress, ConnectionError> {
         let turn_ends = Instant::now() + TURN;
         while self.may_begin() {
@@ -252,7 +252,7 @@ impl Connection {
 
     fn begin(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
         let now = Instant::now();
-        self.lookout.on_request(now - self.last_active);
+        self.busy_poll.on_request(now - self.last_active);
         self.last_active = now;
         let request_bytes = frame.len();
         let answer = match self.service.begin(&self.info, frame)? {
@@ -275,7 +275,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Counts what this connection holds of requests against what all may hold.
+    /// Counts the request bytes of this connection against the bound of all connections.
     fn account(&mut self) -> Result<(), ConnectionError> {
         let counted = self.held.set(self.reader.held() + self.pending_bytes);
         self.muted = counted.is_err();
@@ -285,7 +285,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues the first pending answer, and those behind it that were only waiting for their turn.
+    /// Queues the first pending answer, and the finished ones directly behind it.
     fn on_answer(&mut self, response: Response) {
         self.send_next(response);
         while let Some(Pending { answer: Answer::Ready(response), .. }) = self.pending.front_mut() {
@@ -304,13 +304,13 @@ impl Connection {
         self.out.push(response);
     }
 
-    /// As in Kafka, a connection is idle also when it waits for an answer.
+    /// As in Kafka, a connection that waits for an answer counts as idle too.
     fn is_idle(&self) -> bool {
         self.last_active.elapsed() >= self.limits.max_idle
     }
 }
 
-/// The answer at the front of the queue, when it is there. Cancel-safe: the future stays queued.
+/// Waits for the answer at the front of the queue. Cancel-safe: the future stays queued.
 async fn front(pending: &mut VecDeque<Pending>) -> Result<Response, ConnectionError> {
     match pending.front_mut() {
         Some(Pending { answer: Answer::Waiting(answer), .. }) => answer.as_mut().await,

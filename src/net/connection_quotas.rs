@@ -1,8 +1,7 @@
-//! How many connections there may be: in all, of one address, and new ones in a second.
+//! The limits of connections: in all, per IP address, and new ones per second.
 //!
-//! One value for the broker, shared by its listeners. A place that was taken is given back on drop. The
-//! limits follow the dynamic configuration; who is there already stays.
-//! Source: `kafka.network.ConnectionQuotas`.
+//! One instance for the broker, shared by its listeners. A connection's slot is freed on drop. The limits follow the
+//! dynamic configuration; existing connections stay. Source: `kafka.network.ConnectionQuotas`.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,12 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::busy_poll::{BusyPoll, SharedBusyPoll};
 use super::limits::{MAX_HELD_REQUEST_BYTES, Share};
-use super::lookout::{Lookout, Lookouts};
 use crate::config::dynamic::DynamicBrokerConfig;
 use crate::config::parts::NetworkConfig;
 
-/// What the configuration grants.
+/// The configured limits.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionQuotaLimits {
     /// `max.connections`
@@ -30,11 +29,11 @@ pub(crate) struct ConnectionQuotaLimits {
     pub(crate) max_connections_per_ip: usize,
     /// `max.connections.per.ip.overrides`, its host names resolved.
     pub(crate) per_ip_overrides: HashMap<IpAddr, usize>,
-    /// `max.connection.creation.rate`, in connections a second.
+    /// `max.connection.creation.rate`, in connections per second.
     pub(crate) creation_rate: u32,
 }
 
-/// A host that is granted connections of its own and that nobody knows.
+/// A host of `max.connections.per.ip.overrides` that cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 #[error("{host} of max.connections.per.ip.overrides: {source}")]
 pub(crate) struct UnknownHost {
@@ -43,7 +42,7 @@ pub(crate) struct UnknownHost {
 }
 
 impl ConnectionQuotaLimits {
-    /// The limits of a configuration, its host names looked up.
+    /// The limits of a configuration. Resolves its host names.
     pub(crate) async fn resolve(network: &NetworkConfig) -> Result<Self, UnknownHost> {
         let mut per_ip_overrides = HashMap::new();
         for (host, limit) in &network.max_connections_per_ip_overrides {
@@ -67,31 +66,31 @@ impl ConnectionQuotaLimits {
     }
 }
 
-/// A number of connections. The table of configurations refuses negative ones.
+/// Converts a count. The configuration table refuses negative values.
 fn count(value: i32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// The places of all connections.
+/// Counts all connections.
 #[derive(Debug)]
 pub(crate) struct ConnectionQuotas {
     limits: Mutex<ConnectionQuotaLimits>,
     open: Mutex<usize>,
-    /// Told when there may be a place again.
+    /// Notified when a slot may be free again.
     freed: Notify,
     counts: Mutex<HashMap<IpAddr, usize>>,
     rate: Mutex<CreationRate>,
     held_request_bytes: Arc<AtomicUsize>,
-    lookouts: Arc<Lookouts>,
+    busy_poll: Arc<SharedBusyPoll>,
 }
 
-/// A connection's place among all connections.
+/// A connection, counted in the total.
 #[derive(Debug)]
 pub(crate) struct Slot {
     quotas: Arc<ConnectionQuotas>,
 }
 
-/// A connection's place in the count of its address.
+/// A connection, counted for its IP address.
 #[derive(Debug)]
 pub(crate) struct Seat {
     quotas: Arc<ConnectionQuotas>,
@@ -111,11 +110,11 @@ impl ConnectionQuotas {
             freed: Notify::new(),
             counts: Mutex::default(),
             held_request_bytes: Arc::default(),
-            lookouts: Arc::default(),
+            busy_poll: Arc::default(),
         }
     }
 
-    /// Takes over every change of the dynamic configuration, until `stop`.
+    /// Applies every change of the dynamic configuration, until `stop`.
     pub(crate) async fn follow(
         self: Arc<Self>,
         config: Arc<DynamicBrokerConfig>,
@@ -128,7 +127,7 @@ impl ConnectionQuotas {
             }
             match ConnectionQuotaLimits::resolve(&config.current().network).await {
                 Ok(limits) => self.set_limits(limits),
-                Err(unknown) => warn!("the limits of connections stay as they were: {unknown}"),
+                Err(unknown) => warn!("the new limits of connections are not applied: {unknown}"),
             }
         }
     }
@@ -142,7 +141,7 @@ impl ConnectionQuotas {
     /// Waits until one more connection may be accepted.
     pub(crate) async fn slot(this: &Arc<Self>) -> Slot {
         let slot = loop {
-            // Before looking, or what is freed in between would be missed.
+            // Registered before the check, so that a slot freed in between is not missed.
             let freed = this.freed.notified();
             if let Some(slot) = Self::free_slot(this) {
                 break slot;
@@ -166,7 +165,7 @@ impl ConnectionQuotas {
         Some(Slot { quotas: Arc::clone(this) })
     }
 
-    /// A place for a connection from `ip`, unless that address has as many as it may have.
+    /// Counts a connection from `ip`; `None` if that address has reached its limit.
     pub(crate) fn enter(this: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
         let limit = lock(&this.limits).of(ip);
         let mut counts = lock(&this.counts);
@@ -177,17 +176,17 @@ impl ConnectionQuotas {
         Some(Seat { quotas: Arc::clone(this), ip })
     }
 
-    /// How many connections there are, and from how many addresses.
+    /// The numbers of connections and of their addresses.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (*lock(&self.open), lock(&self.counts).len())
     }
 
-    /// A connection's part in who stays awake for the next request.
-    pub(crate) fn lookout(&self) -> Lookout {
-        Lookout::new(&self.lookouts)
+    /// The busy-polling state of a connection.
+    pub(crate) fn busy_poll(&self) -> BusyPoll {
+        BusyPoll::new(&self.busy_poll)
     }
 
-    /// A connection's share, of nothing yet, of the bytes of requests that all may hold.
+    /// A connection's share, initially empty, of the request bytes that all connections may hold.
     pub(crate) fn request_bytes(&self) -> Share {
         Share::none(&self.held_request_bytes, MAX_HELD_REQUEST_BYTES)
     }
@@ -212,17 +211,17 @@ impl Drop for Seat {
     }
 }
 
-/// Spreads connections over time. A second's worth of them may come at once.
+/// Spreads new connections over time. Those of one second may come at once.
 #[derive(Debug)]
 struct CreationRate {
     interval: Duration,
-    /// When everything that was taken so far would have been taken at the even rate.
+    /// The time at which all connections so far would have been accepted at an even rate.
     paid_until: Instant,
 }
 
 impl CreationRate {
     const BURST: Duration = Duration::from_secs(1);
-    /// The interval of a rate of zero: as good as never.
+    /// The interval for a rate of zero: practically never.
     const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
     fn new(per_second: u32, now: Instant) -> Self {
@@ -237,7 +236,7 @@ impl CreationRate {
         Self::BURST.checked_div(per_second).unwrap_or(Self::NEVER)
     }
 
-    /// Takes one connection and says how long it has to wait.
+    /// Counts one connection and returns how long it has to wait.
     fn take(&mut self, now: Instant) -> Duration {
         let due = self.paid_until.max(now) + self.interval;
         self.paid_until = due;

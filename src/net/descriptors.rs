@@ -1,7 +1,7 @@
-//! File descriptors: connections leave some of them to the log.
+//! File descriptors: connections leave some of them free for the log.
 //!
-//! Log segments, snapshots and checkpoints need descriptors at moments when a client cannot be told to
-//! wait, so accepting stops before the last one is gone.
+//! Log segments, snapshots and checkpoints need descriptors at moments that cannot wait, so accepting pauses before the
+//! last ones are used.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,11 +9,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that connections leave free; a quarter of the limit where that is less.
+/// Descriptors that connections leave free; a quarter of the limit if that is less.
 const KEPT_FOR_FILES: u64 = 64;
 
-/// Raises the limit on open files as far as the process may, as the JVM does. Returns what holds;
-/// `None` is no limit.
+/// Raises the soft limit on open files to the hard limit, as the JVM does. Returns the new limit; `None` is no limit.
 pub(crate) fn raise_limit() -> io::Result<Option<u64>> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -23,22 +22,22 @@ pub(crate) fn raise_limit() -> io::Result<Option<u64>> {
     Ok(limit.maximum)
 }
 
-/// How many files may be open; `None` is no limit.
+/// The limit on open files; `None` is no limit.
 pub(crate) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many files of logs may be open while nobody asks for more, at most `wanted`: half of the limit is for
-/// connections and for what is opened for a moment.
+/// How many log files may stay open when idle, at most `wanted`: half of the limit is left for connections and for
+/// files that are opened briefly.
 pub(crate) fn for_files(wanted: usize) -> usize {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return wanted };
     wanted.min(usize::try_from(limit / 2).unwrap_or(wanted))
 }
 
-/// Whether a new connection would take one of the last descriptors. `any` is an open one.
+/// Whether a new connection would take one of the last descriptors. `any` is any open descriptor.
 pub(crate) fn are_scarce(any: impl AsFd) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return false };
-    // A copy gets the lowest free descriptor, so its number says how many are taken at least.
+    // A duplicate gets the lowest free descriptor, so its number is a lower bound of the used ones.
     match fcntl_dupfd_cloexec(any, 0) {
         Ok(copy) => {
             let taken = u64::try_from(copy.as_raw_fd()).expect("descriptors are not negative");

@@ -1,8 +1,8 @@
 //! Cutting the byte stream of a connection into frames: a four-byte length, then that many bytes.
 //!
-//! A buffer grows with the bytes received, never with the length that a peer announces. Frames are
-//! slices of the buffer they were received into. A connection holds no buffer while nothing is
-//! under way: buffers wait in a small pool of their thread, still warm in its cache.
+//! A buffer grows with the bytes received, never with the length that a peer announces. Frames are slices of the buffer
+//! they were received into. An idle connection holds no buffer: free buffers are in a small pool of each thread, still
+//! warm in its cache.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,14 +12,14 @@ use tokio::net::TcpStream;
 
 /// The length prefix of a frame.
 const PREFIX_LEN: usize = 4;
-/// What a buffer from the pool holds at least, and what is read at once.
+/// The minimum capacity of a buffer from the pool, and the maximum size of one read.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Frames and beginnings of frames up to this size are copied out of their buffer before they wait,
-/// or they would hold all of it.
+/// Frames and beginnings of frames up to this size are copied out of their buffer before they wait; otherwise they
+/// would keep all of it in memory.
 const SMALL_FRAME_BYTES: usize = 1024;
 /// Larger buffers are freed instead of pooled.
 const POOLED_BUFFER_MAX_BYTES: usize = 2 * 1024 * 1024;
-/// Buffers that wait in a thread's pool.
+/// The maximum number of buffers in a thread's pool.
 const POOLED_BUFFERS: usize = 4;
 
 thread_local! {
@@ -33,11 +33,11 @@ pub(crate) enum FrameError {
     Length { length: i32, max: usize, hint: &'static str },
 }
 
-/// What one attempt to read brought.
+/// The result of one attempt to read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
     Bytes,
-    /// The socket has nothing (any more): wait until it is readable.
+    /// The socket has no more bytes: wait until it is readable.
     Nothing,
     /// The peer will send nothing more.
     End,
@@ -50,12 +50,12 @@ pub(crate) struct FrameReader {
 }
 
 impl FrameReader {
-    /// Bytes that are set aside for what has arrived and is not part of a frame that was handed out.
+    /// The capacity of the receive buffer, without the frames that were returned.
     pub(crate) fn held(&self) -> usize {
         self.buffer.capacity()
     }
 
-    /// Reads what the socket has, up to one buffer full.
+    /// Reads available bytes, up to one buffer.
     pub(crate) fn fill(&mut self, stream: &TcpStream) -> io::Result<Filled> {
         self.make_room();
         match stream.try_read_buf(&mut self.buffer) {
@@ -69,7 +69,7 @@ impl FrameReader {
         }
     }
 
-    /// The next whole frame, without its length, if it has arrived.
+    /// The next complete frame, without its length; `None` if it has not arrived.
     pub(crate) fn next_frame(&mut self, max: usize) -> Result<Option<Bytes>, FrameError> {
         let Some(prefix) = self.buffer.first_chunk::<PREFIX_LEN>() else { return Ok(None) };
         let length = frame_length(*prefix, max)?;
@@ -85,8 +85,8 @@ impl FrameReader {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
-    /// Gives the buffer back to the thread's pool when it holds next to nothing and nobody else has
-    /// a part of it. The beginning of a frame waits in a buffer of its own size.
+    /// Returns an almost empty buffer to the thread's pool, unless a frame still uses a part of it. The beginning of a
+    /// frame stays in a small buffer of its own.
     pub(crate) fn rest(&mut self) {
         if self.buffer.len() > SMALL_FRAME_BYTES || self.buffer.capacity() <= SMALL_FRAME_BYTES {
             return;
@@ -108,8 +108,8 @@ impl FrameReader {
         });
     }
 
-    /// Room for at least one more read: a pooled buffer for a new frame; for one under way twice
-    /// what has arrived, but no more than what is missing.
+    /// Reserves space for at least one read. A new frame gets a pooled buffer. The buffer of a larger frame grows to at
+    /// most twice what has arrived, and by no more than the frame still needs.
     fn make_room(&mut self) {
         if self.buffer.capacity() <= SMALL_FRAME_BYTES {
             let pooled = POOL.with_borrow_mut(Vec::pop);
@@ -129,7 +129,7 @@ impl FrameReader {
     }
 }
 
-/// The length in a frame's prefix, if it is one that is accepted.
+/// The length in a frame's prefix, if it is allowed.
 fn frame_length(prefix: [u8; PREFIX_LEN], max: usize) -> Result<usize, FrameError> {
     let length = i32::from_be_bytes(prefix);
     match usize::try_from(length) {
@@ -138,7 +138,7 @@ fn frame_length(prefix: [u8; PREFIX_LEN], max: usize) -> Result<usize, FrameErro
     }
 }
 
-/// A word on peers that speak something else: the usual reason for absurd lengths.
+/// A hint about peers that speak another protocol: the usual reason for absurd lengths.
 fn foreign_protocol(prefix: [u8; PREFIX_LEN]) -> &'static str {
     match &prefix {
         [0x16, 3, ..] => ": the client speaks TLS, this listener is PLAINTEXT",

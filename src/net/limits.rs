@@ -1,35 +1,35 @@
-//! The bounds of what peers can make this process hold.
+//! The bounds of the memory that peers can make this process use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Largest frame of a connection that has not sent a valid request yet: what Kafka grants before
-/// authentication (`sasl.server.max.receive.size`). Afterwards `socket.request.max.bytes` holds.
+/// Largest frame of a connection that has not sent a valid request yet: Kafka's limit before authentication
+/// (`sasl.server.max.receive.size`). Afterwards `socket.request.max.bytes` holds.
 pub(crate) const FIRST_FRAME_MAX_BYTES: usize = 512 * 1024;
 
-/// Requests of one connection that may be waiting for their answers before the next is read.
+/// Requests of one connection that may wait for answers; the next is not read before one is answered.
 pub(crate) const MAX_PIPELINED_REQUESTS: usize = 128;
 
-/// Bytes of requests of one connection that may be waiting for their answers before the next is
-/// read. One request more may be as large as `socket.request.max.bytes` allows.
+/// Bytes of requests of one connection that may wait for answers; the next request is not read before one is answered.
+/// One more request may be as large as `socket.request.max.bytes` allows.
 pub(crate) const MAX_PIPELINED_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a connection begins the requests that have arrived, before others have their turn.
+/// How long a connection may begin received requests before other connections get the thread.
 pub(crate) const TURN: Duration = Duration::from_millis(2);
 
-/// Answers that are queued before they are sent and the next request is begun.
+/// Bytes of queued answers at which they are sent before the next request begins.
 pub(crate) const MAX_QUEUED_ANSWER_BYTES: usize = 256 * 1024;
 
-/// Bytes of requests that have not arrived whole or not been answered, of all connections together.
-/// The first bytes of each do not count, so that small requests always come through. A connection that would exceed it waits for its own answers, or is closed when it waits
-/// for none: its peer is the one that sends much and finishes nothing.
+/// Bytes of incomplete and unanswered requests of all connections together. The first bytes of each connection do not
+/// count, so that small requests are always served. A connection that would exceed the bound waits for its own answers;
+/// if it has none to wait for it is closed, because its peer has sent much of a request without completing it.
 pub(crate) const MAX_HELD_REQUEST_BYTES: usize = 512 * 1024 * 1024;
 
-/// What a connection may hold of requests before it counts: about one buffer.
+/// Request bytes of a connection that do not count: about one buffer.
 const UNCOUNTED_REQUEST_BYTES: usize = 64 * 1024;
 
-/// A part of a shared bound, given back on drop.
+/// A part of a shared bound, released on drop.
 #[derive(Debug)]
 pub(crate) struct Share {
     used: Arc<AtomicUsize>,
@@ -45,12 +45,12 @@ pub(crate) struct Exhausted {
 }
 
 impl Share {
-    /// A share of nothing of the bound `limit`, whose use by all is counted in `used`.
+    /// An empty share of the bound `limit`. `used` counts the use by all connections.
     pub(crate) fn none(used: &Arc<AtomicUsize>, limit: usize) -> Self {
         Self { used: Arc::clone(used), held: 0, limit }
     }
 
-    /// Changes what is held to `amount`, the uncounted beginning included.
+    /// Changes the held bytes to `amount`, which includes the uncounted ones.
     pub(crate) fn set(&mut self, amount: usize) -> Result<(), Exhausted> {
         let amount = amount.saturating_sub(UNCOUNTED_REQUEST_BYTES);
         if amount == self.held {

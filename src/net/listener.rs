@@ -16,13 +16,12 @@ use super::connection_quotas::{ConnectionQuotas, Slot};
 use super::descriptors;
 use super::service::{ConnectionInfo, ListenerKind, Service};
 
-/// Connections that the kernel holds until they are accepted, unless `socket.listen.backlog.size` is set.
+/// The accept backlog of the kernel, unless `socket.listen.backlog.size` is set.
 const BACKLOG: u32 = 1024;
-/// How long accepting pauses when the process has no file descriptor to spare: one must be closed
-/// first.
+/// How long accepting pauses when descriptors are scarce: one must be closed first.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a listener is to do.
+/// The options of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerOptions {
     pub(crate) name: Arc<str>,
@@ -31,7 +30,7 @@ pub(crate) struct ListenerOptions {
     pub(crate) connection: ConnectionLimits,
 }
 
-/// What is asked of the system; None leaves it as it is.
+/// Socket options; `None` keeps the default of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SocketOptions {
     pub(crate) backlog: Option<u32>,
@@ -44,18 +43,18 @@ pub(crate) struct SocketOptions {
 pub(crate) struct Listener {
     socket: TcpListener,
     options: ListenerOptions,
-    /// Accepting waits for descriptors, and the log says so.
-    starved: bool,
+    /// Accepting is paused for lack of descriptors, which has been logged.
+    paused: bool,
 }
 
 impl Listener {
-    /// Binds the first address that the host resolves to, IPv4 before IPv6 as in Java; no host
-    /// stands for all addresses.
+    /// Binds the first address that the host resolves to, IPv4 before IPv6 as in Java; an empty host means all
+    /// addresses.
     pub(crate) async fn bind(host: &str, port: u16, options: ListenerOptions) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses(host, port).await? {
             match bind(address, options.socket) {
-                Ok(socket) => return Ok(Self { socket, options, starved: false }),
+                Ok(socket) => return Ok(Self { socket, options, paused: false }),
                 Err(error) => last = error,
             }
         }
@@ -98,17 +97,17 @@ impl Listener {
                 software: OnceLock::new(),
             });
             let service = Arc::clone(&service);
-            let (share, lookout) = (quotas.request_bytes(), quotas.lookout());
+            let (share, busy_poll) = (quotas.request_bytes(), quotas.busy_poll());
             let limits = self.options.connection.clone();
             let stop = stop.clone();
             tasks.spawn(async move {
-                connection::serve((service, info), stream, limits, share, lookout, stop).await;
+                connection::serve((service, info), stream, limits, share, busy_poll, stop).await;
                 drop((slot, seat));
             });
         }
     }
 
-    /// The next connection, when there may be one. For it too, idle files of logs are closed.
+    /// Waits for the next connection, within the limits. If descriptors are scarce, idle log files are closed for it.
     async fn accept(
         &mut self,
         service: &dyn Service,
@@ -119,12 +118,12 @@ impl Listener {
                 service.release_descriptors();
             }
             if descriptors::are_scarce(&self.socket) {
-                self.starve("no file descriptors are left for connections").await;
+                self.pause_accepting("no file descriptors are left for connections").await;
                 continue;
             }
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    self.thrive();
+                    self.resume_accepting();
                     match prepare(&stream) {
                         Ok(()) => return (stream, canonical(peer), self.slot(quotas).await),
                         Err(error) => debug!("connection from {peer} lost at once: {error}"),
@@ -133,34 +132,34 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
                     debug!("a connection was lost before it was accepted: {error}");
                 }
-                Err(error) => self.starve(error).await,
+                Err(error) => self.pause_accepting(error).await,
             }
         }
     }
 
-    /// A place for the connection that was just accepted: a listener that waits for one must not keep
-    /// a place from the others meanwhile.
+    /// A slot for the connection that was just accepted. It is taken after accepting, so that an idle listener does not
+    /// hold a slot that others need.
     async fn slot(&self, quotas: &Arc<ConnectionQuotas>) -> Option<Slot> {
         match self.options.kind {
             ListenerKind::Broker => Some(ConnectionQuotas::slot(quotas).await),
-            // Clients must not keep controllers from each other.
+            // Connections of clients must not block those between controllers.
             ListenerKind::Controller => None,
         }
     }
 
-    /// Waits a little; says so once for as long as it lasts.
-    async fn starve(&mut self, why: impl std::fmt::Display) {
-        if !self.starved {
+    /// Pauses accepting; logs only the first pause of a series.
+    async fn pause_accepting(&mut self, why: impl std::fmt::Display) {
+        if !self.paused {
             warn!("accepting on {} is paused: {why}", self.options.name);
-            self.starved = true;
+            self.paused = true;
         }
         tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
     }
 
-    fn thrive(&mut self) {
-        if self.starved {
-            info!("accepting on {} goes on", self.options.name);
-            self.starved = false;
+    fn resume_accepting(&mut self) {
+        if self.paused {
+            info!("accepting on {} is resumed", self.options.name);
+            self.paused = false;
         }
     }
 }
@@ -181,7 +180,7 @@ fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> 
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     socket.set_reuseaddr(true)?;
-    // Connections have the buffers of the socket that they came in by.
+    // Accepted connections inherit the buffer sizes of the listening socket.
     if let Some(bytes) = options.send_buffer_bytes {
         socket.set_send_buffer_size(bytes)?;
     }
@@ -194,11 +193,11 @@ fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> 
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // A peer that vanished without a word would hold its place while an answer waits.
+    // Without keepalive, a peer that vanished would keep its slot while its answer waits.
     Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
 
-/// An IPv4 peer has its IPv4 address also where it came in by a socket for both families.
+/// An IPv4 peer gets its IPv4 address also on a dual-stack socket.
 fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
@@ -230,7 +229,7 @@ mod tests {
             Listener::bind("127.0.0.1", 0, ListenerOptions { socket, ..options() }).await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.socket.accept().await.unwrap();
-        // Linux adds as much again for itself.
+        // Linux doubles the size for its own bookkeeping.
         let sizes = [
             sockopt::socket_send_buffer_size(&accepted).unwrap(),
             sockopt::socket_recv_buffer_size(&accepted).unwrap(),

@@ -1,7 +1,7 @@
 //! This node as a client of another: one connection, one request at a time.
 //!
-//! The versions that both sides know are asked for when the connection is made (KIP-511). A connection on which
-//! anything has gone wrong, a deadline included, is of no further use: drop it and connect again.
+//! The peer's versions are requested when the connection is made (ApiVersions, KIP-511). After any error, a deadline
+//! included, the connection cannot be used again: drop it and connect again.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -17,14 +17,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The largest answer that is read: above what a fetch may ask for, and far below what would hurt.
+/// The maximum size of an answer: more than any fetch requests, and far less than the memory of the process.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
-/// What a buffer grows by while an answer arrives: never by what a peer announces.
+/// The step by which the buffer grows while an answer arrives: it never grows to the length that a peer announces.
 const READ_BYTES: usize = 256 * 1024;
-/// The version of ApiVersions to begin with.
+/// The first version of ApiVersions to try.
 const FIRST_API_VERSIONS: i16 = 4;
 
-/// Where a node is reached.
+/// The host and port of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PeerAddress {
     pub(crate) host: ByteString,
@@ -37,7 +37,7 @@ impl std::fmt::Display for PeerAddress {
     }
 }
 
-/// Why a request has no answer. Whether the peer carried it out is not known.
+/// Why a request has no answer. The peer may or may not have processed it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
     #[error("{0}")]
@@ -75,7 +75,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Connects and asks for versions, within `limit`.
+    /// Connects and requests the peer's versions, within `limit`.
     pub(crate) async fn connect(
         address: &PeerAddress,
         client_id: ByteString,
@@ -92,7 +92,7 @@ impl Peer {
         timeout(limit, connecting).await.unwrap_or(Err(PeerError::Timeout(limit)))
     }
 
-    /// Asks, within `limit`, what the other node supports.
+    /// Requests the peer's ApiVersions, within `limit`.
     pub(crate) async fn api_versions(
         &mut self,
         limit: Duration,
@@ -108,7 +108,7 @@ impl Peer {
         let api = api_of(ApiVersionsRequest::API_KEY);
         for version in [FIRST_API_VERSIONS, 3, 0] {
             let body = self.exchange(api, version, request.encoded(version)?).await?;
-            // A peer that does not know the version answers in version 0.
+            // A peer that does not support the version answers in version 0.
             let error = Decoder::new(body.clone()).i16()?;
             if error == ErrorCode::UnsupportedVersion.code() {
                 continue;
@@ -127,7 +127,7 @@ impl Peer {
         Err(PeerError::ApiVersions(ErrorCode::UnsupportedVersion))
     }
 
-    /// The newest version of a request that both sides speak, up to `newest`.
+    /// The newest version of a request that both sides support, up to `newest`.
     pub(crate) fn version_up_to<Q: ApiMessage>(&self, newest: i16) -> Result<i16, PeerError> {
         let api = api_of(Q::API_KEY);
         let unsupported = || PeerError::UnsupportedVersion { api: api.name };
@@ -137,12 +137,12 @@ impl Peer {
         if newest < oldest { Err(unsupported()) } else { Ok(newest) }
     }
 
-    /// The newest version of a request that both sides speak.
+    /// The newest version of a request that both sides support.
     pub(crate) fn version<Q: ApiMessage>(&self) -> Result<i16, PeerError> {
         self.version_up_to::<Q>(i16::MAX)
     }
 
-    /// Sends a request in the newest version that both sides speak and reads its answer, within `limit`.
+    /// Sends a request in the newest version that both sides support and reads its answer, within `limit`.
     pub(crate) async fn send<Q: ApiMessage, R: Message>(
         &mut self,
         request: &Q,
@@ -165,7 +165,7 @@ impl Peer {
         Ok(R::decode(&mut Decoder::new(answer), version)?)
     }
 
-    /// One request and the body of its answer.
+    /// Sends one request and returns the body of its answer.
     async fn exchange(&mut self, api: &Api, version: i16, body: Bytes) -> Result<Bytes, PeerError> {
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id = correlation_id.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! One answer, ready to leave: bytes in memory and ranges of log files, in order.
+//! One answer, ready to send: bytes in memory and ranges of log files, in order.
 
 use std::sync::Arc;
 
@@ -33,14 +33,14 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// A response that lies in memory; `frame` begins with room for the length.
+    /// A response in memory; `frame` begins with room for the length.
     pub(crate) fn whole(mut frame: BytesMut) -> Self {
         let length = frame.len() - 4;
         write_length(&mut frame, length);
         Self { parts: vec![Part::Memory(frame.freeze())] }
     }
 
-    /// A response that another node has made: its header and body.
+    /// A response that another node has encoded: its header and body.
     pub(crate) fn passed_on(body: &[u8]) -> Self {
         let mut frame = BytesMut::with_capacity(4 + body.len());
         frame.extend_from_slice(&[0; 4]);
@@ -48,7 +48,7 @@ impl Response {
         Self::whole(frame)
     }
 
-    /// Header and body, if all of it lies in memory.
+    /// Header and body, if all parts are in memory.
     pub(crate) fn into_body(self) -> Option<Bytes> {
         let mut body = BytesMut::new();
         for part in self.parts {
@@ -60,8 +60,7 @@ impl Response {
         Some(body.freeze().slice(4..))
     }
 
-    /// A response in several parts, the first of which lies in memory and begins with room for the
-    /// length.
+    /// A response in several parts. The first is in memory and begins with room for the length.
     pub(crate) fn parts(mut parts: Vec<Part>) -> Self {
         let length = parts.iter().map(Part::len).sum::<usize>() - 4;
         let Some(Part::Memory(head)) = parts.first_mut() else {

@@ -1,7 +1,7 @@
 //! `sendfile`, and the file systems that refuse it: some FUSE file systems, GPFS, old kernels, some sandboxes.
 //!
-//! Invariant: a file system that has refused once is never asked again, so that its refusal costs one system call and
-//! one line in the log for as long as the process runs.
+//! Invariant: after a file system has refused `sendfile` once, it is not tried there again, so that the refusal costs
+//! one system call and one log line in the life of the process.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,17 +14,17 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tracing::warn;
 
-/// What the kernel answers where it cannot send a file from the page cache. Whatever else it answers is about this
-/// file or this connection.
+/// The errors of a file system that does not support `sendfile`. All other errors concern this file or this connection
+/// only.
 const REFUSALS: [Errno; 5] =
     [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM, Errno::SPIPE];
 
-/// The file systems of this process that have refused, by device.
+/// The file systems that have refused, by device.
 static REFUSING: Refusing =
     Refusing { any: AtomicBool::new(false), devices: Mutex::new(BTreeSet::new()) };
 
 struct Refusing {
-    /// So that nothing is locked, and no device looked up, where none has refused.
+    /// Avoids the lock and the look-up of the device while no file system has refused.
     any: AtomicBool,
     devices: Mutex<BTreeSet<u64>>,
 }
@@ -35,7 +35,7 @@ impl Refusing {
     }
 }
 
-/// Whether the kernel can be asked to send this file.
+/// Whether to try `sendfile` for this file.
 pub(super) fn is_possible(file: BorrowedFd<'_>) -> bool {
     if !REFUSING.any.load(Ordering::Relaxed) {
         return true;
@@ -43,7 +43,7 @@ pub(super) fn is_possible(file: BorrowedFd<'_>) -> bool {
     device_of(file).is_none_or(|device| !REFUSING.lock().contains(&device))
 }
 
-/// Sends a range of a file. `None`: the file system does not let the kernel do it, and nothing was sent.
+/// Sends a range of a file. `None`: the file system does not support it, and nothing was sent.
 pub(super) fn send(
     stream: &TcpStream,
     file: BorrowedFd<'_>,

@@ -1,4 +1,4 @@
-//! What a connection knows of the service behind it: it begins to answer frames. Which APIs there are is the service's.
+//! The interface between a connection and the service that answers its frames. A connection knows no API.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::response::Response;
 
-/// Who a listener is for.
+/// Who uses a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListenerKind {
     /// Clients and other brokers.
@@ -18,18 +18,18 @@ pub(crate) enum ListenerKind {
     Controller,
 }
 
-/// Where the requests of a connection come from.
+/// The origin of a connection's requests.
 #[derive(Debug)]
 pub(crate) struct ConnectionInfo {
     pub(crate) peer: SocketAddr,
-    /// The name of the listener that the peer came in by.
+    /// The name of the listener that accepted the connection.
     pub(crate) listener: Arc<str>,
     pub(crate) kind: ListenerKind,
-    /// What the peer has said that it runs, once it has (ApiVersions, KIP-511): name and version.
+    /// The client software's name and version, after the client's ApiVersions request (KIP-511).
     pub(crate) software: OnceLock<String>,
 }
 
-/// Why a connection is closed without an answer. Logged once, where it is closed.
+/// Why a connection is closed without an answer. Logged once, when it is closed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     #[error("{0}")]
@@ -42,25 +42,25 @@ pub(crate) enum ConnectionError {
     Io(#[from] std::io::Error),
 }
 
-/// An answer that takes its time.
+/// An answer that is not ready yet.
 pub(crate) type FutureResponse =
     Pin<Box<dyn Future<Output = Result<Response, ConnectionError>> + Send>>;
 
-/// What became of a request after its first phase.
+/// The state of a request after its first phase.
 pub(crate) enum Begun {
     Answered(Response),
     /// There is no answer (Produce with acks=0).
     Unanswered,
     Waiting {
         response: FutureResponse,
-        /// The connection's next request is not looked at before this one is answered.
+        /// The connection's next request does not begin before this one is answered.
         holds_up: bool,
     },
 }
 
 /// Answers the requests of connections.
 pub(crate) trait Service: Send + Sync {
-    /// Begins to answer the request in `frame`, at once and in the order of the calls.
+    /// Begins the request in `frame`, at once and in the order of the calls.
     ///
     /// # Errors
     /// A request that has no answer: the connection is closed.
@@ -70,6 +70,6 @@ pub(crate) trait Service: Send + Sync {
         frame: Bytes,
     ) -> Result<Begun, ConnectionError>;
 
-    /// Descriptors are scarce: gives back those that are not needed.
+    /// Descriptors are scarce: closes files that are not needed.
     fn release_descriptors(&self);
 }

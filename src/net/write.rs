@@ -1,4 +1,4 @@
-//! Sending answers: memory by `writev`, log files by `sendfile`, or through memory where the kernel cannot.
+//! Sends answers: memory by `writev`, log files by `sendfile`, or through memory if the kernel cannot.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -10,14 +10,14 @@ use tokio::net::TcpStream;
 use super::response::{Part, Response};
 use super::sendfile;
 
-/// Buffers handed to one `writev`.
+/// The maximum number of buffers in one `writev`.
 const MAX_SLICES: usize = 64;
-/// File ranges below this are copied through memory: one `writev` beats a `sendfile` beside it.
+/// File ranges below this are copied through memory: one `writev` is faster than a `writev` and a `sendfile`.
 const SMALL_FILE_RANGE: usize = 8 * 1024;
-/// How much of a file is copied into memory at a time where the kernel cannot send it.
+/// The bytes of a file copied into memory at a time if the kernel cannot send it.
 const COPIED_AT_A_TIME: usize = 256 * 1024;
 
-/// The answers that are to leave, in order.
+/// The answers to send, in order.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
     parts: VecDeque<Part>,
@@ -34,12 +34,12 @@ impl WriteQueue {
         self.parts.is_empty()
     }
 
-    /// Bytes that are still to be sent.
+    /// The number of bytes still to be sent.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Sends what the socket takes and returns how much that was.
+    /// Sends as much as the socket accepts and returns the number of bytes.
     pub(crate) fn send(&mut self, stream: &TcpStream) -> io::Result<usize> {
         let before = self.len;
         while !self.parts.is_empty() {
@@ -74,7 +74,7 @@ impl WriteQueue {
         stream.try_write_vectored(&slices[..count])
     }
 
-    /// Has the kernel send what it takes of the file range at the front; `None` where it cannot.
+    /// Sends as much as the socket accepts of the file range at the front, by `sendfile`; `None` if the kernel cannot.
     fn send_file(&self, stream: &TcpStream) -> io::Result<Option<usize>> {
         let Some(Part::File { file, position, len }) = self.parts.front() else { return Ok(None) };
         match file.as_fd() {
@@ -95,7 +95,7 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Puts the beginning of the file range at the front into memory.
+    /// Copies the beginning of the file range at the front into memory.
     fn copy_front(&mut self) -> io::Result<()> {
         let Some(Part::File { file, position, len }) = self.parts.front_mut() else {
             return Ok(());

@@ -1,9 +1,10 @@
-//! Moves of replicas between the log directories of this broker (KIP-113, KIP-858; Kafka's `ReplicaAlterLogDirsManager`
-//! and `ReplicaAlterLogDirsThread`): which are under way, and the one task that carries them on in turn.
+//! Moves replicas between the log directories of this broker (KIP-113, KIP-858; Kafka's `ReplicaAlterLogDirsManager` and
+//! `ReplicaAlterLogDirsThread`): the moves under way, and the one task that advances them in turn.
 //!
-//! Copy until the copy is level, have the controller told of the new directory, and only when it has taken note put
-//! the copy in the log's place: should the new directory fail, the controller knows whom it hits. Copying goes on
-//! all the while, at no more than `replica.alter.log.dirs.io.max.bytes.per.second`.
+//! A move copies the log until the copy has caught up, reports the new directory to the controller
+//! (AssignReplicasToDirs), and replaces the log with the copy only after the metadata has the new directory: if that
+//! directory fails later, the controller knows that this replica was in it. Copying continues meanwhile, at no more
+//! than `replica.alter.log.dirs.io.max.bytes.per.second`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,26 +24,26 @@ use super::throttle::ReplicationQuota;
 use crate::clock;
 use klamm_protocol::ids::TopicIdPartition;
 
-/// The pause when there is nothing to be done for any move: all are level, or throttled.
+/// The pause when no move can advance: all have caught up, or are throttled.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
-/// The pause of a move that has met an error.
+/// The pause of a move after an error.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// A move under way.
 #[derive(Debug, Clone, Copy)]
 struct Move {
-    /// The controller has been told of the new directory.
+    /// The new directory has been reported to the controller.
     is_announced: bool,
     not_before: Instant,
 }
 
 /// The moves of this broker.
 #[derive(Debug, Default)]
-pub(crate) struct Moves {
-    under_way: Mutex<BTreeMap<TopicIdPartition, Move>>,
+pub(crate) struct ReplicaAlterLogDirs {
+    moves: Mutex<BTreeMap<TopicIdPartition, Move>>,
     news: Notify,
     quota: ReplicationQuota,
-    /// Held while a request changes where replicas go.
+    /// Held while AlterReplicaLogDirs changes the target directory of a replica.
     altering: Mutex<()>,
 }
 
@@ -57,24 +58,24 @@ pub(crate) enum BeginError {
     Log(#[from] LogError),
 }
 
-impl Moves {
+impl ReplicaAlterLogDirs {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicIdPartition, Move>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on with a copy that the partition has.
-    pub(super) fn go_on(&self, key: TopicIdPartition) {
+    /// Adds a move whose copy the partition already has.
+    pub(super) fn add(&self, key: TopicIdPartition) {
         let begun = Move { is_announced: false, not_before: Instant::now() };
         self.lock().insert(key, begun);
         self.news.notify_one();
     }
 
-    /// Whether the controller has been told where the replica will be rather than where it is.
+    /// Whether the directory reported to the controller is the move's target, not the current one.
     pub(super) fn is_announced(&self, key: TopicIdPartition) -> bool {
         self.lock().get(&key).is_some_and(|moving| moving.is_announced)
     }
 
-    /// Has a replica lie in another directory, or stay where it is. Blocks for the disk.
+    /// Begins to move a replica to `directory`, or cancels its move if it lies there already. Blocks for the disk.
     pub(crate) fn alter(
         &self,
         replicas: &ReplicaManager,
@@ -84,7 +85,7 @@ impl Moves {
         let _altering = self.altering.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = replicas.log_manager.place_at(directory).ok_or(BeginError::Gone)?;
         if partition.future_place().is_some_and(|place| place != wanted) {
-            self.give_up(replicas, partition);
+            self.cancel(replicas, partition);
         }
         let (topic, index) = (partition.topic(), partition.index());
         let present = replicas.log_manager.place_of(topic, index).ok_or(BeginError::Gone)?;
@@ -92,7 +93,7 @@ impl Moves {
             return Ok(());
         }
         if !replicas.log_manager.failed_directories().is_empty() {
-            // The log may have a copy there already.
+            // The failed directory may hold a copy of the log already.
             return Err(BeginError::OfflineDirectory);
         }
         let future = replicas.log_manager.create_future(partition, wanted)?;
@@ -100,19 +101,19 @@ impl Moves {
             replicas.log_manager.discard_future(partition, *future);
             return Err(BeginError::Gone);
         }
-        // What an earlier log in that directory has left there does not hold for the copy.
+        // Checkpoint entries of an earlier log of this partition in that directory do not apply to the copy.
         replicas.log_manager.write_checkpoints(&replicas.partitions.all());
         info!(%topic, partition = index, "{topic}-{index} moves to {}", directory.display());
-        self.go_on(TopicIdPartition::new(partition.topic_id(), index));
+        self.add(TopicIdPartition::new(partition.topic_id(), index));
         Ok(())
     }
 
-    fn give_up(&self, replicas: &ReplicaManager, partition: &Partition) {
+    fn cancel(&self, replicas: &ReplicaManager, partition: &Partition) {
         let (topic, index) = (partition.topic(), partition.index());
         let key = TopicIdPartition::new(partition.topic_id(), index);
         let Some(future) = partition.take_future() else { return };
         info!(
-            %topic, partition = index, "{topic}-{index} does not move to {}",
+            %topic, partition = index, "the move of {topic}-{index} to {} is cancelled",
             replicas.log_manager.path_at(future.place).display()
         );
         replicas.log_manager.discard_future(partition, future);
@@ -124,7 +125,7 @@ impl Moves {
         }
     }
 
-    /// Carries moves on, for as long as it is polled.
+    /// Advances the moves, for as long as it is polled.
     pub(super) async fn run(&self, replicas: Arc<ReplicaManager>) {
         loop {
             let keys: Vec<TopicIdPartition> = self.lock().keys().copied().collect();
@@ -142,7 +143,7 @@ impl Moves {
         }
     }
 
-    /// One turn of one move; whether there was something to do.
+    /// Advances one move by one step; returns whether bytes were copied.
     async fn step(&self, replicas: &Arc<ReplicaManager>, key: TopicIdPartition) -> bool {
         let Some(moving) = self.lock().get(&key).copied() else { return false };
         let partition = replicas.partitions.get(key.topic_id, key.partition);
@@ -152,8 +153,8 @@ impl Moves {
             return false;
         };
         if !replicas.log_manager.is_online(place) {
-            error!(topic = %partition.topic(), partition = partition.index(), "{}-{} stays: the directory has failed", partition.topic(), partition.index());
-            self.give_up(replicas, &partition);
+            error!(topic = %partition.topic(), partition = partition.index(), "the move of {}-{} is cancelled: the target directory has failed", partition.topic(), partition.index());
+            self.cancel(replicas, &partition);
             return false;
         }
         let rate = replicas.config.current().replication.alter_log_dirs_rate;
@@ -161,11 +162,11 @@ impl Moves {
         if must_wait || self.quota.is_exceeded(rate, clock::now_ms()) {
             return false;
         }
-        let turn = Turn { replicas: Arc::clone(replicas), partition: Arc::clone(&partition), key };
-        match tokio::task::spawn_blocking(move || turn.take()).await {
-            Ok(Ok(Taken { bytes, outcome })) => {
+        let next = Step { replicas: Arc::clone(replicas), partition: Arc::clone(&partition), key };
+        match tokio::task::spawn_blocking(move || next.run()).await {
+            Ok(Ok(StepResult { bytes, state })) => {
                 self.quota.record(usize::try_from(bytes).unwrap_or(usize::MAX), clock::now_ms());
-                self.on_outcome(replicas, key, outcome);
+                self.on_step(replicas, key, state);
                 bytes > 0
             }
             Ok(Err(failure)) => {
@@ -176,18 +177,18 @@ impl Moves {
         }
     }
 
-    fn on_outcome(&self, replicas: &ReplicaManager, key: TopicIdPartition, outcome: Outcome) {
-        match outcome {
-            Outcome::GoesOn => {}
-            Outcome::Level(directory) => self.announce(replicas, key, directory),
-            Outcome::Over => self.forget(replicas, key),
+    fn on_step(&self, replicas: &ReplicaManager, key: TopicIdPartition, state: MoveState) {
+        match state {
+            MoveState::Copying => {}
+            MoveState::CaughtUp(directory) => self.announce(replicas, key, directory),
+            MoveState::Done => self.forget(replicas, key),
         }
     }
 
-    /// The copy is level: the controller is told of its directory, if it still is the copy that it was.
+    /// The copy has caught up: reports its directory to the controller, unless the move has another target meanwhile.
     fn announce(&self, replicas: &ReplicaManager, key: TopicIdPartition, directory: Uuid) {
-        let mut under_way = self.lock();
-        let Some(moving) = under_way.get_mut(&key).filter(|moving| !moving.is_announced) else {
+        let mut moves = self.lock();
+        let Some(moving) = moves.get_mut(&key).filter(|moving| !moving.is_announced) else {
             return;
         };
         let wanted = replicas
@@ -200,12 +201,12 @@ impl Moves {
         }
     }
 
-    /// The move is over, unless another has begun meanwhile.
+    /// Removes a move that is over, unless another of the same replica has begun meanwhile.
     fn forget(&self, replicas: &ReplicaManager, key: TopicIdPartition) {
-        let mut under_way = self.lock();
+        let mut moves = self.lock();
         let partition = replicas.partitions.get(key.topic_id, key.partition);
         if partition.is_none_or(|partition| partition.future_place().is_none()) {
-            under_way.remove(&key);
+            moves.remove(&key);
         }
     }
 
@@ -213,47 +214,47 @@ impl Moves {
         if let MoveError::Read(ReadError::Corrupt { segment, .. }) = failure {
             partition.on_corrupt(*segment);
         }
-        warn!(topic = %partition.topic(), partition = partition.index(), "{}-{} does not move for now: {failure}", partition.topic(), partition.index());
+        warn!(topic = %partition.topic(), partition = partition.index(), "the move of {}-{} failed and is retried: {failure}", partition.topic(), partition.index());
         if let Some(moving) = self.lock().get_mut(&key) {
             moving.not_before = Instant::now() + ERROR_PAUSE;
         }
     }
 }
 
-/// What a turn has come to.
-struct Taken {
+/// The result of one step of a move.
+struct StepResult {
     bytes: u64,
-    outcome: Outcome,
+    state: MoveState,
 }
 
-enum Outcome {
-    GoesOn,
-    /// With the log, in a directory that the cluster does not have for the replica.
-    Level(Uuid),
-    Over,
+enum MoveState {
+    Copying,
+    /// The copy has caught up, and the metadata has another directory for the replica.
+    CaughtUp(Uuid),
+    Done,
 }
 
-/// What is done at once for one move. Blocks for the disk.
-struct Turn {
+/// One step of one move, on a blocking thread.
+struct Step {
     replicas: Arc<ReplicaManager>,
     partition: Arc<Partition>,
     key: TopicIdPartition,
 }
 
-impl Turn {
-    fn take(self) -> Result<Taken, MoveError> {
+impl Step {
+    fn run(self) -> Result<StepResult, MoveError> {
         let Some(copied) = self.partition.copy_to_future()? else {
-            return Ok(Taken { bytes: 0, outcome: Outcome::Over });
+            return Ok(StepResult { bytes: 0, state: MoveState::Done });
         };
-        let outcome = match self.unrecorded_directory() {
-            _ if !copied.is_level => Outcome::GoesOn,
-            Some(directory) => Outcome::Level(directory),
+        let state = match self.unrecorded_directory() {
+            _ if !copied.is_level => MoveState::Copying,
+            Some(directory) => MoveState::CaughtUp(directory),
             None => self.replace()?,
         };
-        Ok(Taken { bytes: copied.bytes, outcome })
+        Ok(StepResult { bytes: copied.bytes, state })
     }
 
-    /// The new directory, as long as the cluster has another for the replica.
+    /// The new directory, as long as the metadata has another one for the replica.
     fn unrecorded_directory(&self) -> Option<Uuid> {
         let image = self.replicas.metadata_cache.image();
         if !image.metadata_version().is_directory_assignment_supported() {
@@ -263,16 +264,16 @@ impl Turn {
         (recorded(&image, self.key, self.replicas.config.node_id) != Some(wanted)).then_some(wanted)
     }
 
-    fn replace(&self) -> Result<Outcome, MoveError> {
+    fn replace(&self) -> Result<MoveState, MoveError> {
         let log_manager = &self.replicas.log_manager;
         let partitions = self.replicas.partitions.all();
         if !log_manager.replace_with_future(&partitions, &self.partition)? {
-            return Ok(Outcome::GoesOn);
+            return Ok(MoveState::Copying);
         }
         let (topic, index) = (self.partition.topic(), self.partition.index());
         if let Some(path) = log_manager.directory_of(topic, index) {
             info!(%topic, partition = index, "{topic}-{index} has moved to {}", path.display());
         }
-        Ok(Outcome::Over)
+        Ok(MoveState::Done)
     }
 }

@@ -1,9 +1,9 @@
-//! What leaders of this broker ask the controller for: changes of in-sync replicas (AlterPartition, KIP-497;
-//! Kafka's `DefaultAlterPartitionManager`).
+//! Sends the ISR changes of this broker's leaders to the controller (AlterPartition, KIP-497; Kafka's
+//! `DefaultAlterPartitionManager`).
 //!
-//! One request is under way at a time and carries everything that was proposed since the last one. A
-//! request without an answer is never taken for one that failed: the same proposal is sent again until the
-//! controller has answered it or the metadata has overtaken it.
+//! One request is under way at a time and carries everything that was proposed since the last one. A request without a
+//! response may have been applied: the same proposal is sent again until the controller answers it or newer metadata
+//! makes it obsolete.
 
 use klamm_protocol::ids::TopicIdPartition;
 use std::collections::BTreeMap;
@@ -23,10 +23,10 @@ use tracing::{info, warn};
 use super::partition::Partition;
 use crate::controller::channel::{ChannelError, ControllerChannel};
 
-/// The pause before the controller is asked again (`DefaultAlterPartitionManager`).
+/// The pause before a retry (`DefaultAlterPartitionManager`).
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
-/// An election of a controller takes a few attempts, which are not logged.
-const FAILURES_UNTIL_TOLD: u64 = 100;
+/// Failed attempts before one is logged: the election of a controller takes a few.
+const FAILURES_UNTIL_LOGGED: u64 = 100;
 
 /// A partition and what its leader proposes.
 type Proposed = (Arc<Partition>, IsrProposal);
@@ -50,14 +50,14 @@ impl AlterPartitions {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that waits and that the metadata has not overtaken.
+    /// Takes all waiting proposals. Drops those that newer metadata has made obsolete.
     fn take(&self) -> BTreeMap<TopicIdPartition, Proposed> {
         let mut taken = std::mem::take(&mut *self.lock());
         taken.retain(|_, (partition, proposal)| partition.is_proposing(proposal));
         taken
     }
 
-    /// Puts proposals back that have no answer, unless there are newer ones.
+    /// Puts unanswered proposals back, unless the partition has a newer one.
     fn put_back(&self, unanswered: BTreeMap<TopicIdPartition, Proposed>) {
         let mut waiting = self.lock();
         for (key, proposed) in unanswered {
@@ -65,7 +65,7 @@ impl AlterPartitions {
         }
     }
 
-    /// Sends what is proposed, for as long as it is polled. `epoch` gives this broker's epoch.
+    /// Sends the proposals, for as long as it is polled. `epoch` returns this broker's epoch.
     pub(crate) async fn run(
         &self,
         broker_id: BrokerId,
@@ -84,8 +84,10 @@ impl AlterPartitions {
             failures = match &answered {
                 Ok(_) => 0,
                 Err(error) => {
-                    if failures == FAILURES_UNTIL_TOLD {
-                        warn!("changes of in-sync replicas have no answer: {error}");
+                    if failures == FAILURES_UNTIL_LOGGED {
+                        warn!(
+                            "AlterPartition gets no response from the controller and is retried: {error}"
+                        );
                     }
                     failures + 1
                 }
@@ -124,7 +126,7 @@ fn request(
     AlterPartitionRequest { broker_id, broker_epoch, topics }
 }
 
-/// Tells the partitions what became of their proposals; returns those that are to be sent again.
+/// Applies the response to the partitions; returns the proposals to send again.
 fn on_answered(
     mut proposed: BTreeMap<TopicIdPartition, Proposed>,
     answered: Result<AlterPartitionResponse, ChannelError>,
@@ -132,7 +134,7 @@ fn on_answered(
     let response = match answered {
         Ok(response) if response.error_code == ErrorCode::None.code() => response,
         Ok(response) => {
-            warn!("the controller refuses AlterPartition: {}", error_of(response.error_code));
+            warn!("AlterPartition failed and is retried: {}", error_of(response.error_code));
             return proposed;
         }
         Err(_) => return proposed,
@@ -142,17 +144,17 @@ fn on_answered(
         for data in topic.partitions {
             let key = TopicIdPartition::new(topic.topic_id, data.partition_index);
             let Some((partition, proposal)) = proposed.remove(&key) else { continue };
-            if tell(&partition, &proposal, data) == ProposalOutcome::Retry {
+            if on_partition_answered(&partition, &proposal, data) == ProposalOutcome::Retry {
                 again.insert(key, (partition, proposal));
             }
         }
     }
-    // What the answer passes over has not been answered.
+    // Proposals that the response does not name have no answer.
     again.extend(proposed);
     again
 }
 
-fn tell(
+fn on_partition_answered(
     partition: &Partition,
     proposal: &IsrProposal,
     data: alter_partition_response::PartitionData,
@@ -168,10 +170,10 @@ fn tell(
     };
     match &answer {
         Ok(committed) => {
-            info!(%topic, partition = index, "{topic}-{index}: the ISR is {:?}", committed.isr)
+            info!(%topic, partition = index, "{topic}-{index}: the controller committed the ISR {:?}", committed.isr)
         }
         Err(error) => {
-            info!(%topic, partition = index, "{topic}-{index}: {:?} is refused: {error}", proposal.change)
+            info!(%topic, partition = index, "{topic}-{index}: the controller refused to change the ISR ({:?}): {error}", proposal.change)
         }
     }
     partition.on_proposal_answered(proposal, answer)

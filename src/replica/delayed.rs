@@ -1,15 +1,15 @@
-//! How requests wait for partitions to move: acks=all producers for the high watermark, fetchers for the disk,
-//! fetches for records.
+//! How requests wait for partitions: acks=all produce requests for the high watermark, fetchers for the flush, fetches
+//! for records.
 //!
-//! For what they wait the replica of each partition knows (`klamm_replication::partition::Replica`). What moves it, an
-//! append, a flush or a follower's fetch, wakes them directly; no thread polls.
+//! The replica of each partition knows what they wait for (`klamm_replication::partition::Replica`). The append, flush
+//! or follower's fetch that completes a wait wakes the request directly; no thread polls.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
-/// One request that waits for several partitions to reach an offset each.
+/// One request that waits until each of several partitions has reached an offset.
 #[derive(Debug)]
 pub(crate) struct Countdown {
     left: AtomicUsize,
@@ -17,12 +17,12 @@ pub(crate) struct Countdown {
 }
 
 impl Countdown {
-    /// A countdown that nobody has been added to yet. It cannot end before [`Self::seal`].
+    /// A countdown without partitions. It cannot end before [`Self::seal`].
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { left: AtomicUsize::new(1), done: Notify::new() })
     }
 
-    /// Waits for one more.
+    /// Adds a partition to wait for.
     pub(crate) fn ticket(self: &Arc<Self>) -> CountdownTicket {
         self.left.fetch_add(1, Ordering::Relaxed);
         CountdownTicket(Arc::clone(self))
@@ -34,7 +34,7 @@ impl Countdown {
         }
     }
 
-    /// All partitions have been added: from now on the countdown can end.
+    /// All partitions have been added: the countdown may end now.
     pub(crate) fn seal(&self) {
         self.finish_one();
     }
@@ -43,7 +43,7 @@ impl Countdown {
         self.left.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until every partition has got there or has given up.
+    /// Waits until every partition has reached its offset or has dropped its ticket.
     pub(crate) async fn over(&self) {
         while !self.is_over() {
             self.done.notified().await;
@@ -51,7 +51,7 @@ impl Countdown {
     }
 }
 
-/// One partition's part in a countdown. Whoever drops it has let the countdown go on.
+/// One partition's part in a countdown. Dropping it counts the partition as done.
 #[derive(Debug)]
 pub(crate) struct CountdownTicket(Arc<Countdown>);
 
@@ -73,18 +73,19 @@ impl FetchWaiter {
         Arc::default()
     }
 
-    /// Waits until a partition has moved since the last call.
+    /// Waits until a partition may have records, since the last call.
     pub(crate) async fn moved(&self) {
         self.wake.notified().await;
     }
 
-    /// Waits until the high watermark of a partition has moved, of which a follower is to hear.
+    /// Waits until the high watermark of a partition has moved. A waiting follower's fetch is answered with the new
+    /// one.
     pub(crate) async fn watermark_moved(&self) {
         self.watermark.notified().await;
     }
 }
 
-/// A fetch as one of the partitions knows it that it waits for. It may be over.
+/// A waiting fetch, as registered with one of its partitions. The fetch may have ended.
 #[derive(Debug)]
 pub(crate) struct WaitingFetch(Weak<FetchWaiter>);
 
@@ -93,7 +94,7 @@ impl WaitingFetch {
         Self(Arc::downgrade(waiter))
     }
 
-    /// The high watermark has moved. There is nothing to read, so it goes on waiting.
+    /// The high watermark has moved. There are no new records, so the fetch itself decides how long it still waits.
     pub(crate) fn tell_of_watermark(&self) {
         if let Some(waiter) = self.0.upgrade() {
             waiter.watermark.notify_one();

@@ -25,11 +25,11 @@ use super::replica_manager::ReplicaManager;
 use crate::controller::channel::ControllerChannel;
 use klamm_protocol::ids::TopicIdPartition;
 
-/// The pause before the controller is asked again.
+/// The pause before a request without progress is sent again.
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
-/// The most replicas that one request names (`AssignReplicasToDirsRequest.MAX_ASSIGNMENTS_PER_REQUEST`).
+/// The maximum number of replicas in one request (`AssignReplicasToDirsRequest.MAX_ASSIGNMENTS_PER_REQUEST`).
 const MAX_ASSIGNMENTS: usize = 2250;
-/// How often the directories are looked at.
+/// How often the directories are checked for failures.
 const FAILURE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Replicas whose directory has to be reported to the controller.
@@ -67,11 +67,11 @@ impl DirectoryAssignments {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What waits and is still news, up to what one request can name.
+    /// The waiting reports for the next request, at most `MAX_ASSIGNMENTS`. Drops those that the metadata already has.
     fn next(&self, replicas: &ReplicaManager) -> BTreeMap<TopicIdPartition, WaitingAssignment> {
         let (image, broker_id) = (replicas.metadata_cache.image(), replicas.config.node_id);
         let mut waiting = self.lock();
-        // What the image does not have at all may be about to be published.
+        // A replica that the image does not have stays: its metadata may be about to be published.
         waiting.assignments.retain(|key, WaitingAssignment { directory, .. }| {
             recorded(&image, *key, broker_id) != Some(*directory)
                 || replica(&image, *key).is_some_and(|known| {
@@ -84,14 +84,14 @@ impl DirectoryAssignments {
     }
 
     /// The controller has answered the report of a replica. A newer report of the same replica stays.
-    fn settle(&self, key: TopicIdPartition, told: WaitingAssignment) {
+    fn settle(&self, key: TopicIdPartition, sent: WaitingAssignment) {
         let mut waiting = self.lock();
-        if waiting.assignments.get(&key) == Some(&told) {
+        if waiting.assignments.get(&key) == Some(&sent) {
             waiting.assignments.remove(&key);
         }
     }
 
-    /// Tells the controller, for as long as it is polled.
+    /// Sends the reports to the controller, for as long as it is polled.
     pub(super) async fn run(&self, replicas: &ReplicaManager, channel: &ControllerChannel) {
         loop {
             let assignments = self.next(replicas);
@@ -103,15 +103,15 @@ impl DirectoryAssignments {
             let settled = match channel.ask(&request).await {
                 Ok(response) => settled(&response),
                 Err(failure) => {
-                    debug!("directories of replicas are not assigned: {failure}");
+                    debug!("AssignReplicasToDirs failed and is retried: {failure}");
                     Vec::new()
                 }
             };
             let progress = !settled.is_empty();
             for (key, directory) in settled {
-                if let Some(told) = assignments.get(&key).filter(|told| told.directory == directory)
+                if let Some(sent) = assignments.get(&key).filter(|sent| sent.directory == directory)
                 {
-                    self.settle(key, *told);
+                    self.settle(key, *sent);
                 }
             }
             if !progress {
@@ -121,7 +121,7 @@ impl DirectoryAssignments {
     }
 }
 
-/// The directory that the metadata has for this broker's replica; `None` when it has none here.
+/// The directory that the metadata has for this broker's replica; `None` if this broker has no replica.
 pub(super) fn recorded(
     image: &ClusterImage,
     key: TopicIdPartition,
@@ -178,7 +178,7 @@ fn request(
     }
 }
 
-/// The replicas about which nothing more is to be said.
+/// The reports in a response that need no retry.
 fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(TopicIdPartition, Uuid)> {
     if response.error_code != ErrorCode::None.code() {
         debug!("AssignReplicasToDirs is refused with error {}", response.error_code);
@@ -188,7 +188,7 @@ fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(TopicIdPartition, Uu
     for directory in &response.directories {
         for topic in &directory.topics {
             for partition in &topic.partitions {
-                // The replica is there, or there is no such replica any more.
+                // The controller has recorded the directory, or the replica no longer exists.
                 let done = matches!(
                     ErrorCode::from_code(partition.error_code),
                     Some(
@@ -208,7 +208,8 @@ fn settled(response: &AssignReplicasToDirsResponse) -> Vec<(TopicIdPartition, Uu
     settled
 }
 
-/// Takes replicas out of use whose directory has failed: their leaderships move as soon as a heartbeat has said so.
+/// Takes the replicas of a failed directory offline. Their leaderships move when a heartbeat has reported the
+/// directory.
 pub(super) async fn watch_failures(replicas: Arc<ReplicaManager>) {
     let mut known: Vec<PathBuf> = Vec::new();
     let mut ticks = tokio::time::interval(FAILURE_CHECK_INTERVAL);
@@ -270,7 +271,7 @@ mod tests {
         assert_eq!(super::settled(&refused), []);
     }
 
-    fn told(assignments: &DirectoryAssignments) -> WaitingAssignment {
+    fn waiting(assignments: &DirectoryAssignments) -> WaitingAssignment {
         assignments.lock().assignments[&key(0)]
     }
 
@@ -278,11 +279,11 @@ mod tests {
     fn a_replica_that_has_moved_meanwhile_is_reported_again() {
         let assignments = DirectoryAssignments::default();
         assignments.assign(key(0), DIRECTORY);
-        let first = told(&assignments);
+        let first = waiting(&assignments);
         assignments.assign(key(0), TOPIC);
         assignments.settle(key(0), first);
-        assert_eq!(told(&assignments).directory, TOPIC);
-        assignments.settle(key(0), told(&assignments));
+        assert_eq!(waiting(&assignments).directory, TOPIC);
+        assignments.settle(key(0), waiting(&assignments));
         assert!(assignments.lock().assignments.is_empty());
     }
 
@@ -291,10 +292,10 @@ mod tests {
     {
         let assignments = DirectoryAssignments::default();
         assignments.assign(key(0), DIRECTORY);
-        let first = told(&assignments);
-        // What the first report has led to is published before its answer is here.
+        let first = waiting(&assignments);
+        // The image with the first report is published before its response arrives.
         assignments.assign(key(0), DIRECTORY);
         assignments.settle(key(0), first);
-        assert_eq!(told(&assignments).directory, DIRECTORY);
+        assert_eq!(waiting(&assignments).directory, DIRECTORY);
     }
 }

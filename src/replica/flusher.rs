@@ -1,9 +1,8 @@
-//! Group commit: one thread for each log directory syncs what has been appended since it last looked.
+//! Group commit: one thread for each log directory flushes the partitions that were appended to since its last turn.
 //!
-//! Everything that was appended to a partition while the disk was busy becomes durable with one
-//! `fdatasync`. A sync that fails is never repeated: the directory is reported as failed and serves
-//! nothing any more. What cannot be written for lack of space or descriptors waits and is tried again; of many
-//! that wait, one is enough to find out that something is still lacking.
+//! Everything that was appended to a partition while the disk was busy becomes durable with one `fdatasync`. A failed
+//! sync is never retried: the directory goes offline. A flush that fails for lack of space or descriptors waits and is
+//! tried again; of many waiting partitions the first that fails shows that something is still lacking.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,7 +17,7 @@ use tracing::{error, info, warn};
 use super::partition::Partition;
 use crate::owner::OwnerGuard;
 
-/// The pause before what waits for room is tried again.
+/// The pause before waiting partitions are flushed again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 type Partitions = VecDeque<Arc<Partition>>;
@@ -26,21 +25,21 @@ type Partitions = VecDeque<Arc<Partition>>;
 #[derive(Debug, Default)]
 struct Queue {
     dirty: Partitions,
-    /// They could not be flushed for lack of something; each is here once.
+    /// Partitions that could not be flushed for lack of space or descriptors; each is in the queue once.
     waiting: Partitions,
     retry_at: Option<Instant>,
-    /// The log says that something waits.
-    told: bool,
+    /// The lack has been logged.
+    is_lack_logged: bool,
     stopping: bool,
 }
 
-/// What the thread is to do next.
+/// The next work of the thread.
 enum Work {
     Flush(Partitions),
     Retry(Partitions),
 }
 
-/// Where partitions of one log directory ask for a sync.
+/// The flush queue of one log directory.
 #[derive(Debug)]
 pub(crate) struct Flusher {
     dir: PathBuf,
@@ -71,8 +70,8 @@ impl Flusher {
         self.news.notify_one();
     }
 
-    /// Ends the thread once everything that is queued has been synced. What waits for room is left to the closing of
-    /// the logs.
+    /// Ends the thread when all queued partitions are flushed. Partitions that wait for room are flushed when their
+    /// logs are closed.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
         self.news.notify_one();
@@ -82,7 +81,7 @@ impl Flusher {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cancelled when the node cannot go on.
+    /// Cancelled when the node must stop.
     pub(crate) fn node_failed(&self) -> &CancellationToken {
         &self.node_failed
     }
@@ -102,7 +101,7 @@ impl Flusher {
         }
     }
 
-    /// Whether nothing of the partition waits any more.
+    /// Flushes a partition; returns false if it waits for room now.
     fn flush(&self, partition: Arc<Partition>) -> bool {
         match partition.flush() {
             Ok(()) => true,
@@ -123,7 +122,7 @@ impl Flusher {
             return;
         }
         let mut queue = self.lock();
-        if !std::mem::replace(&mut queue.told, true) {
+        if !std::mem::replace(&mut queue.is_lack_logged, true) {
             warn!("{}: not everything can be flushed for now: {lacking}", self.dir.display());
         }
         queue.waiting.push_back(partition);
@@ -138,17 +137,17 @@ impl Flusher {
             }
         }
         let mut queue = self.lock();
-        // Whoever has failed just now comes last: it may be the only one that lacks anything.
+        // The partition that has just failed comes last: it may be the only one that lacks anything.
         waiting.append(&mut queue.waiting);
         queue.waiting = waiting;
         if queue.waiting.is_empty() {
-            queue.told = false;
+            queue.is_lack_logged = false;
             info!("{}: what could not be flushed is flushed", self.dir.display());
         }
     }
 
-    /// Everything that has been queued since the last call, or what waits for room when its pause is over; waits for
-    /// something.
+    /// Waits for work: the partitions queued since the last call, or those that wait for room when the pause is over.
+    /// `None` ends the thread.
     fn next(&self) -> Option<Work> {
         let mut queue = self.lock();
         loop {

@@ -51,10 +51,10 @@ use self::start::Start;
 use super::flusher::Flusher;
 use super::partition::Partition;
 
-/// Segment files that are held open for reading: what is not used lately is opened again.
+/// The maximum number of segment files held open for reading. Others are opened again when they are read.
 const MAX_OPEN_SEGMENTS: usize = 4096;
 
-/// Behind the name of a damaged segment's copy.
+/// The suffix of the copy of a damaged segment.
 const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// Why the data directories cannot be used.
@@ -87,7 +87,7 @@ pub enum StoreError {
     Thread { dir: PathBuf, source: std::io::Error },
 }
 
-/// What describes a log directory to clients.
+/// A log directory as DescribeLogDirs reports it.
 #[derive(Debug)]
 pub(crate) struct DirectoryStatus {
     pub(crate) path: PathBuf,
@@ -96,7 +96,7 @@ pub(crate) struct DirectoryStatus {
 }
 
 impl DirectoryStatus {
-    /// The directory as clients name it.
+    /// The absolute path, by which clients name the directory.
     pub(crate) fn absolute_path(&self) -> String {
         // Only a process without a working directory has no absolute paths.
         let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
@@ -107,29 +107,29 @@ impl DirectoryStatus {
 /// All log directories.
 #[derive(Debug)]
 pub(crate) struct LogManager {
-    /// In the order of `log.dirs`: a place is an index into them, for the life of the process.
+    /// In the order of `log.dirs`. A place is an index into them, valid until the process ends.
     slots: Vec<Slot>,
-    /// That of the metadata log; behind `slots` where `metadata_home` is.
+    /// The place of the metadata log; `slots.len()` if there is a `metadata_home`.
     metadata_place: usize,
-    /// The metadata directory where it is none of `log.dirs`.
+    /// The directory of the metadata log, if it is none of `log.dirs`.
     metadata_home: Option<(LogDir, Uuid)>,
     disk: Arc<dyn Disk>,
     files: Arc<OpenFiles>,
     owner: Owner,
     start: Start,
     cluster_id: ByteString,
-    /// Where each partition lies.
+    /// The directory of each partition, as an index of `slots`.
     places: Mutex<BTreeMap<TopicPartition, usize>>,
     /// Other directories in which a partition was found as well.
     doubles: Mutex<Vec<(TopicPartition, usize)>>,
-    /// What the metadata have never known, and is left where it is.
+    /// Directories of partitions whose topics the metadata has never known. They are left where they are.
     unknown: Mutex<BTreeSet<(TopicPartition, usize)>>,
     topics: Mutex<Topics>,
-    /// Replicas whose directories are not here, by directory.
+    /// Replicas whose directories are not mounted, by directory.
     missed: Mutex<BTreeSet<(Uuid, String, PartitionIndex)>>,
-    /// Copies that were found, with the names of their directories.
+    /// Future replicas (KIP-113) that were found, with the names of their directories.
     futures: Mutex<BTreeMap<TopicPartition, Vec<(usize, String)>>>,
-    /// Where a partition is to lie once it comes here; at most [`futures::MAX_PREFERENCES`].
+    /// The directory for a partition that this broker does not have yet; at most [`futures::MAX_PREFERENCES`].
     preferred: Mutex<BTreeMap<TopicPartition, usize>>,
     /// Which of `slots` take no new replicas (KIP-1066).
     cordoned: Mutex<Vec<bool>>,
@@ -137,20 +137,20 @@ pub(crate) struct LogManager {
     deleted: Mutex<Vec<(i64, usize, String)>>,
     /// Logs of deleted partitions whose directories could not be renamed yet.
     undeleted: Mutex<Vec<Undeleted>>,
-    /// Held while checkpoints are taken and written: an older one must not replace a newer.
+    /// Held while checkpoints are collected and written: an older state must not replace a newer one.
     checkpoints: Mutex<()>,
     recovery_threads: usize,
     node_failed: CancellationToken,
 }
 
 impl LogManager {
-    /// The directories that are in use, with their places.
+    /// The directories in use, with their places.
     fn in_use(&self) -> impl Iterator<Item = (usize, &Directory)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(place, slot)| Some((place, slot.directory.get()?)))
     }
 
-    /// Those that replicas may be put into.
+    /// The directories that new replicas may be put into.
     fn settled(&self) -> impl Iterator<Item = (usize, &Directory)> {
         self.in_use().filter(|(_, directory)| directory.is_settled())
     }
@@ -160,17 +160,17 @@ impl LogManager {
         self.slots[place].directory.get().expect("only directories in use are places")
     }
 
-    /// Whether a path of `log.dirs` waits for its disk.
+    /// Whether a path of `log.dirs` is not in use, because its disk is missing.
     pub(crate) fn has_idle(&self) -> bool {
         self.slots.iter().any(|slot| slot.directory.get().is_none())
     }
 
-    /// Whether a partition lies in one of the directories.
+    /// Whether any directory has a partition.
     pub(crate) fn has_partitions(&self) -> bool {
         !lock(&self.places).is_empty()
     }
 
-    /// The segment files that are open, of which idle ones may be closed.
+    /// The open segment files. Idle ones may be closed.
     pub(crate) fn open_files(&self) -> &OpenFiles {
         &self.files
     }
@@ -184,13 +184,13 @@ impl LogManager {
         self.in_use().filter(|(_, one)| one.is_online()).map(|(_, one)| one.id).collect()
     }
 
-    /// The ids of the directories in whose paths `is_wanted` is interested, also of those that have failed since the start.
+    /// The ids of the directories whose paths `is_wanted` accepts, including those that have failed since the start.
     pub(crate) fn directory_ids_where(&self, is_wanted: impl Fn(&Path) -> bool) -> Vec<Uuid> {
         let wanted = self.in_use().filter(|(_, directory)| is_wanted(directory.dir.path()));
         wanted.map(|(_, directory)| directory.id).collect()
     }
 
-    /// What opening the metadata log takes.
+    /// The storage of the metadata log.
     pub(crate) fn metadata_storage(&self) -> &LogStorage {
         match &self.metadata_home {
             Some((dir, _)) => dir.storage(),
@@ -206,7 +206,7 @@ impl LogManager {
         }
     }
 
-    /// Whether every directory was left in order by the last run, and its broker epoch.
+    /// How the last run ended, with its broker epoch; unclean if the directories differ.
     pub(crate) fn last_shutdown(&self) -> LastShutdown {
         let shutdowns = self.in_use().filter_map(|(_, directory)| directory.last_shutdown);
         shutdowns
@@ -214,17 +214,17 @@ impl LogManager {
             .unwrap_or(LastShutdown::Unclean)
     }
 
-    /// Cancelled when the node cannot go on.
+    /// Cancelled when the node must stop.
     pub(crate) fn node_failed(&self) -> &CancellationToken {
         &self.node_failed
     }
 
-    /// Whether any directory can still be used.
+    /// Whether any directory is online.
     pub(crate) fn any_online(&self) -> bool {
         self.in_use().any(|(_, directory)| directory.is_online())
     }
 
-    /// The directories that cannot be used, since the start or since they have failed.
+    /// The directories that are not usable: not found at the start, or failed since.
     pub(crate) fn failed_directories(&self) -> Vec<&Path> {
         let is_failed = |slot: &&Slot| slot.directory.get().is_none_or(|one| !one.is_online());
         self.slots.iter().filter(is_failed).map(|slot| slot.path.as_path()).collect()
@@ -244,7 +244,7 @@ impl LogManager {
         self.slots.iter().filter_map(why).collect()
     }
 
-    /// The ids of those that have failed in this life of the process, for heartbeats.
+    /// The ids of the directories that have failed since the start, for heartbeats.
     pub(crate) fn failed_directory_ids(&self) -> Vec<Uuid> {
         self.in_use().filter(|(_, one)| !one.is_online()).map(|(_, one)| one.id).collect()
     }
@@ -257,13 +257,13 @@ impl LogManager {
         self.slots.iter().map(status).collect()
     }
 
-    /// Where a partition lies.
+    /// The path of the log directory that has a partition.
     pub(crate) fn directory_of(&self, topic: &ByteString, index: PartitionIndex) -> Option<&Path> {
         let place = lock(&self.places).get(&TopicPartition::new(topic.clone(), index)).copied()?;
         Some(self.path_at(place))
     }
 
-    /// The id of the directory that a partition lies in.
+    /// The id of the log directory that has a partition.
     pub(crate) fn directory_id_for(
         &self,
         topic: &ByteString,
@@ -273,18 +273,20 @@ impl LogManager {
         Some(self.at(place).id)
     }
 
-    /// Keeps a copy of a damaged segment beside the log, for whoever wants to know what has happened.
+    /// Keeps a copy of a damaged segment beside the log, for later analysis.
     pub(crate) fn keep_damaged(&self, partition: &Partition, segment: Offset) {
         let (topic, index) = (partition.topic(), partition.index());
         let Some(directory) = self.directory_of(topic, index) else { return };
         let name = FileKind::Log.name(segment);
         let damaged = directory.join(PartitionDirName::current(topic, index)).join(&name);
         let kept = damaged.with_file_name(format!("{name}{DAMAGED_SUFFIX}"));
-        // The copy takes two descriptors past the seam to the disk.
+        // The copy needs two descriptors, and does not go through `Disk`, which would close idle files itself.
         self.files.close_idle();
         match std::fs::copy(&damaged, &kept) {
-            Ok(_) => warn!("the damaged segment is kept as {}", kept.display()),
-            Err(failure) => error!("{} is not kept: {failure}", damaged.display()),
+            Ok(_) => warn!("a copy of the damaged segment is kept as {}", kept.display()),
+            Err(failure) => {
+                error!("the damaged segment {} cannot be copied: {failure}", damaged.display())
+            }
         }
     }
 }

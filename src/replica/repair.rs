@@ -1,10 +1,10 @@
-//! Mends replicas whose disk has damaged records below what was synced: they are set aside and fetched again from a
-//! peer, never served, never silently dropped.
+//! Repairs replicas whose disk has damaged records below the flushed offset: the segment is kept aside and the records
+//! are fetched again from the leader. Damaged records are never served and never silently dropped.
 //!
-//! A replica that lacks records must not be counted on. So the cluster is first told that this one has lost its
-//! directory: the controller takes it out of the ISR and moves the leadership. Only when the metadata no
-//! longer counts on it is the log cut in front of the damage; then it follows like any other. A replica that is alone
-//! in the ISR stays as it is: what is intact is served, and the rest is refused.
+//! A replica that lacks records must not stay in the ISR. So this broker first reports the replica's directory as lost:
+//! the controller removes the replica from the ISR and moves the leadership. The log is truncated before the damage
+//! only after the metadata has the replica in neither ISR nor ELR; then the replica follows like any other. A replica
+//! that is alone in the ISR stays as it is: intact records are served, reads of damaged ones fail.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use super::partition::{Cut, Partition};
 use super::replica_manager::ReplicaManager;
 use klamm_protocol::ids::TopicIdPartition;
 
-/// How often replicas are looked at whose damage is known.
+/// How often replicas with known damage are checked.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Mends what is found damaged, for as long as it is polled.
+/// Repairs damaged replicas, for as long as it is polled.
 pub(super) async fn run(replicas: Arc<ReplicaManager>) {
-    let mut told = BTreeSet::new();
+    let mut logged = BTreeSet::new();
     let mut ticks = tokio::time::interval(REPAIR_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -33,7 +33,8 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
             match next_step(&replicas, &partition) {
                 Step::None => {}
                 Step::Alone => {
-                    if told.insert(TopicIdPartition::new(partition.topic_id(), partition.index())) {
+                    if logged.insert(TopicIdPartition::new(partition.topic_id(), partition.index()))
+                    {
                         let (topic, index) = (partition.topic(), partition.index());
                         error!(
                             %topic, partition = index, "{topic}-{index}: no other replica is in sync, the damaged records at \
@@ -49,14 +50,14 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
     }
 }
 
-/// What can be done for a damaged replica.
+/// The next step of the repair of a replica.
 enum Step {
     None,
-    /// Nobody else has the records.
+    /// This replica is alone in the ISR: no other replica has all the records.
     Alone,
-    /// The cluster has to stop counting on this replica.
+    /// The controller has to remove this replica from ISR and ELR first.
     Leave,
-    /// Nobody counts on it.
+    /// The replica is in neither ISR nor ELR, and another broker leads: the log may be truncated.
     Cut,
 }
 
@@ -79,7 +80,7 @@ fn next_step(replicas: &ReplicaManager, partition: &Partition) -> Step {
     let counted_on = known.isr.contains(&id) || known.elr.contains(&id) || known.leader == id;
     match counted_on {
         true => Step::Leave,
-        // Somebody has to be there to fetch from.
+        // Without a leader there is no broker to fetch from.
         false if known.leader >= 0 => Step::Cut,
         false => Step::None,
     }
@@ -88,7 +89,7 @@ fn next_step(replicas: &ReplicaManager, partition: &Partition) -> Step {
 fn leave(replicas: &ReplicaManager, partition: &Partition) {
     let (topic, index) = (partition.topic(), partition.index());
     if !partition.is_offline() {
-        warn!(%topic, partition = index, "{topic}-{index} is damaged: this replica leaves, to be fetched again from a peer");
+        warn!(%topic, partition = index, "{topic}-{index} is damaged: this replica leaves the ISR and is fetched again from the leader");
         partition.fail();
     }
     replicas
@@ -102,7 +103,7 @@ async fn cut(replicas: &Arc<ReplicaManager>, partition: Arc<Partition>, segment:
     let (topic, index) = (partition.topic(), partition.index());
     match cut {
         Ok(Ok(true)) => {
-            info!(%topic, partition = index, "{topic}-{index} is fetched again from before offset {segment}")
+            info!(%topic, partition = index, "{topic}-{index} is truncated to offset {segment} and fetched again from there")
         }
         Ok(Ok(false)) => return,
         Ok(Err(failure)) => {
@@ -116,7 +117,7 @@ async fn cut(replicas: &Arc<ReplicaManager>, partition: Arc<Partition>, segment:
     replicas.wake_fetcher(key);
 }
 
-/// Sets the damaged segment aside and ends the log in front of it; false if this broker does not follow yet.
+/// Keeps a copy of the damaged segment and truncates the log before it; false if this broker does not follow yet.
 fn cut_before(
     replicas: &ReplicaManager,
     partition: &Partition,
@@ -131,8 +132,8 @@ fn cut_before(
     Ok(true)
 }
 
-/// Reads all sealed segments again and again, for as long as it is polled: damage is to be found while a peer
-/// still has the records. Slowly, so that nobody else feels it (`log.scrub.interval.ms`,
+/// Verifies all sealed segments again and again, for as long as it is polled, to find damage while another replica
+/// still has the records. The rate is limited, so that requests are not slowed down (`log.scrub.interval.ms`,
 /// `log.scrub.io.max.bytes.per.second`).
 pub(super) async fn scrub(replicas: Arc<ReplicaManager>) {
     loop {
@@ -162,7 +163,8 @@ async fn scrub_one(replicas: &ReplicaManager, partition: &Partition) {
                 partition.on_corrupt(segment);
                 return;
             }
-            // Deleted or cut meanwhile, or the directory has failed: others see to it.
+            // The segment was deleted or truncated meanwhile, or the directory has failed, which the reader has
+            // reported.
             Ok(Err(_)) => return,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }

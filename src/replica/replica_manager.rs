@@ -1,9 +1,9 @@
-//! The replicas of this broker as the cluster metadata has them: which it holds, which it leads, and from
-//! whom it fetches the others (Kafka's `ReplicaManager.applyDelta`, `AbstractFetcherManager`).
+//! The replicas of this broker as the cluster metadata has them: which it holds, which it leads, and from which broker
+//! it fetches the others (Kafka's `ReplicaManager.applyDelta`, `AbstractFetcherManager`).
 //!
-//! The publisher calls in with every new image, on its thread; what a replica's role means is in
-//! [`super::partition`]. Followers are made before leaders, as in Kafka: their fetching takes its time. What cannot be
-//! opened is tried again with the newest image: see [`opening`].
+//! The publisher calls `on_published` with every new image, on its thread; what a replica's role means is in
+//! [`super::partition`]. Followers start before leaders, as in Kafka: their fetching takes its time. A log that cannot
+//! be opened is tried again with the newest image: see [`opening`].
 
 mod opening;
 
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::alter_log_dirs::Moves;
+use super::alter_log_dirs::ReplicaAlterLogDirs;
 use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
 use super::fetcher::{Assignment, Fetcher, FetcherOptions};
@@ -47,10 +47,10 @@ use crate::owner::OwnerGuard;
 /// A fetcher: its leader broker, and which of the `num.replica.fetchers` for it.
 type FetcherKey = (BrokerId, u32);
 
-/// A replica that is to be fetched for, or no longer.
-struct Move {
+/// Assigns a replica to a fetcher, or removes it from its fetcher.
+struct FetcherChange {
     key: TopicIdPartition,
-    /// The fetcher, the replica and the epoch that it follows.
+    /// The new fetcher, the replica and the leader epoch that it follows; `None` to remove it.
     to: Option<(FetcherKey, Arc<Partition>, LeaderEpoch)>,
 }
 
@@ -60,7 +60,7 @@ struct Fetchers {
     places: BTreeMap<TopicIdPartition, FetcherKey>,
 }
 
-/// What the replicas share with the rest of the node.
+/// The parts of the node that the replicas share with others.
 pub(crate) struct Shared {
     pub(crate) config: Arc<DynamicBrokerConfig>,
     pub(crate) session: Arc<BrokerSession>,
@@ -75,25 +75,26 @@ pub(crate) struct ReplicaManager {
     pub(crate) log_manager: LogManager,
     pub(crate) partitions: PartitionTable,
     runtime: Handle,
-    /// The image that the replicas go by. Held while one is being applied.
+    /// The image that the replicas last applied. Locked while one is being applied.
     applied: Mutex<ClusterImage>,
     /// Some replica could not be opened.
     unopened: Notify,
-    /// Wakes who writes down soon that DeleteRecords has moved the beginning of a log.
+    /// DeleteRecords has moved a log start offset: wakes the maintenance task, which checkpoints it.
     pub(crate) log_starts_moved: Notify,
     fetchers: Mutex<Fetchers>,
     proposals: Arc<AlterPartitions>,
     directories: Arc<DirectoryAssignments>,
-    pub(crate) moves: Arc<Moves>,
-    /// What went to throttled replicas that this broker leads, and came for those that follow here.
+    pub(crate) alter_log_dirs: Arc<ReplicaAlterLogDirs>,
+    /// Bytes sent to throttled followers of this broker's leaders.
     pub(crate) leader_quota: ReplicationQuota,
+    /// Bytes fetched for throttled followers on this broker.
     pub(crate) follower_quota: ReplicationQuota,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl ReplicaManager {
-    /// Starts the replicas of this node; nothing is open before the first image is published to them.
+    /// Starts the tasks of the replicas. Logs are opened when the first image is published.
     pub(crate) fn start(
         shared: Shared,
         log_manager: LogManager,
@@ -114,7 +115,7 @@ impl ReplicaManager {
             fetchers: Mutex::default(),
             proposals: Arc::default(),
             directories: Arc::default(),
-            moves: Arc::default(),
+            alter_log_dirs: Arc::default(),
             leader_quota: ReplicationQuota::default(),
             follower_quota: ReplicationQuota::default(),
             stop: CancellationToken::new(),
@@ -137,9 +138,9 @@ impl ReplicaManager {
         self.own("AssignReplicasToDirs", async move {
             directories.run(&replicas, &to_controller).await;
         });
-        let (moves, replicas) = (Arc::clone(&self.moves), Arc::clone(self));
+        let (alter_log_dirs, replicas) = (Arc::clone(&self.alter_log_dirs), Arc::clone(self));
         self.own("moving replicas to other log directories", async move {
-            moves.run(replicas).await;
+            alter_log_dirs.run(replicas).await;
         });
         self.own("checking the ISRs", check_isrs(Arc::clone(self)));
         let failures = directories::watch_failures(Arc::clone(self));
@@ -148,7 +149,7 @@ impl ReplicaManager {
         self.own("scrubbing segments", repair::scrub(Arc::clone(self)));
     }
 
-    /// Runs a task of the replicas until all of them are stopped. A panic in it stops the node.
+    /// Runs a task until [`Self::stop`]. A panic in it stops the node.
     fn own(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let owner = OwnerGuard::of(what, &self.session.failed);
         self.tasks.spawn_on(owner.run(self.until_stopped(task)), &self.runtime);
@@ -164,7 +165,7 @@ impl ReplicaManager {
         }
     }
 
-    /// Ends all fetching and proposing.
+    /// Stops the fetchers and all other tasks.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
         *self.lock() = Fetchers::default();
@@ -172,7 +173,7 @@ impl ReplicaManager {
         self.tasks.wait().await;
     }
 
-    /// The partition of a topic that a request names, if this broker has a replica of it.
+    /// The partition that a request names, if this broker has a replica of it.
     pub(crate) fn replica(
         &self,
         image: &ClusterImage,
@@ -183,7 +184,7 @@ impl ReplicaManager {
         self.partitions.replica(topic_id, index).map_err(LookupError::code)
     }
 
-    /// The partition of a topic that a request names, if this broker leads it.
+    /// The partition that a request names, if this broker leads it.
     pub(crate) fn leader(
         &self,
         image: &ClusterImage,
@@ -210,7 +211,7 @@ impl ReplicaManager {
         self.directories.assign(key, directory);
     }
 
-    /// A replica can be fetched for again.
+    /// Wakes the fetcher of a replica that can be fetched again.
     pub(super) fn wake_fetcher(&self, key: TopicIdPartition) {
         let fetchers = self.lock();
         let place = fetchers.places.get(&key);
@@ -223,7 +224,7 @@ impl ReplicaManager {
         self.fetchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares what lies in directories that have come into use with an image.
+    /// Compares the logs found in newly used directories with an image. Closes a log where a found one replaces it.
     pub(crate) fn settle(self: &Arc<Self>, image: &ClusterImage) {
         let id = self.config.node_id;
         let known = |topic: &str, index| KnownReplica::find(image, id, topic, index);
@@ -235,7 +236,7 @@ impl ReplicaManager {
         for (key, place) in self.log_manager.settle(&known, &open) {
             let Some(topic) = image.topics.by_name(&key.topic) else { continue };
             let Some(partition) = self.partitions.remove(topic.id, key.partition) else { continue };
-            self.move_all(vec![Move {
+            self.change_fetchers(vec![FetcherChange {
                 key: TopicIdPartition::new(topic.id, key.partition),
                 to: None,
             }]);
@@ -258,14 +259,14 @@ impl ReplicaManager {
         let here = |change: &&PartitionDelta| change.is_replica(id);
         let here = delta.changed_partitions.iter().chain(returned).filter(here);
         self.take_roles(here.collect(), delta, image);
-        tell_statuses(self, delta, &statuses(image));
+        apply_broker_statuses(self, delta, &statuses(image));
     }
 
     fn lock_applied(&self) -> MutexGuard<'_, ClusterImage> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The replicas of directories that have come back and that the controller knows again, as if they were new.
+    /// The replicas of directories that are back and registered with the controller again, as if they were new.
     fn settle_returned(self: &Arc<Self>, image: &ClusterImage) -> Option<ImageDelta> {
         let mut ids = self.log_manager.unsettled_ids();
         let registered = image.brokers.get(self.config.node_id)?;
@@ -282,7 +283,7 @@ impl ReplicaManager {
         Some(delta)
     }
 
-    /// Opens those of the replicas that are not open, and has them lead or follow.
+    /// Opens the replicas that are not open, and makes all of them leaders or followers.
     fn take_roles(
         self: &Arc<Self>,
         here: Vec<&PartitionDelta>,
@@ -295,10 +296,10 @@ impl ReplicaManager {
         let (led, followed): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|change| change.after.leader == id);
         let fetchers = fetcher_count(self);
-        let moves = followed.into_iter().filter_map(|change| follow(self, change, fetchers));
-        let moves: Vec<Move> = moves.collect();
-        let ended = led.iter().map(|change| Move { key: key_of(change), to: None });
-        self.assign(ended.chain(moves).collect(), delta, image);
+        let fetched = followed.into_iter().filter_map(|change| follow(self, change, fetchers));
+        let fetched: Vec<FetcherChange> = fetched.collect();
+        let ended = led.iter().map(|change| FetcherChange { key: key_of(change), to: None });
+        self.assign(ended.chain(fetched).collect(), delta, image);
         let statuses = statuses(image);
         for change in led {
             if let Some(partition) = self.partitions.get(change.topic.id, change.index) {
@@ -315,9 +316,9 @@ impl ReplicaManager {
         for change in changes {
             let Some(recorded) = change.after.directory(self.config.node_id) else { continue };
             let partition = self.partitions.get(change.topic.id, change.index);
-            // What is not open may not be counted on, wherever it lies.
+            // A replica that is not open must stay out of the ISR, so its directory is not reported.
             let is_usable = partition.is_some_and(|partition| !partition.is_offline());
-            if !is_usable || self.moves.is_announced(key_of(change)) {
+            if !is_usable || self.alter_log_dirs.is_announced(key_of(change)) {
                 continue;
             }
             let actual = self.log_manager.directory_id_for(&change.topic.name, change.index);
@@ -331,7 +332,7 @@ impl ReplicaManager {
         }
     }
 
-    /// Replicas of deleted topics, and those that a reassignment has taken from this broker.
+    /// Removes the replicas of deleted topics, and those that a reassignment has taken from this broker.
     fn remove(self: &Arc<Self>, delta: &ImageDelta) {
         let id = self.config.node_id;
         let deleted = delta.deleted_topics.iter().flat_map(|topic| {
@@ -348,19 +349,24 @@ impl ReplicaManager {
             let Some(partition) = self.partitions.remove(key.topic_id, key.partition) else {
                 continue;
             };
-            self.move_all(vec![Move { key, to: None }]);
+            self.change_fetchers(vec![FetcherChange { key, to: None }]);
             self.log_manager.delete(&partition);
             any = true;
         }
         if any {
-            // Another log may soon have the name, for which their offsets do not hold.
+            // A new partition of the same name may be created, to which the old entries do not apply.
             self.log_manager.write_checkpoints(&self.partitions.all());
         }
     }
 
-    /// Gives replicas to their fetchers and tells fetchers where their leaders are.
-    fn assign(self: &Arc<Self>, moves: Vec<Move>, delta: &ImageDelta, image: &ClusterImage) {
-        self.move_all(moves);
+    /// Assigns replicas to fetchers and updates the fetchers' leader addresses.
+    fn assign(
+        self: &Arc<Self>,
+        changes: Vec<FetcherChange>,
+        delta: &ImageDelta,
+        image: &ClusterImage,
+    ) {
+        self.change_fetchers(changes);
         let listener = &self.config.listeners.inter_broker_listener_name;
         let mut fetchers = self.lock();
         fetchers.running.retain(|(leader, _), sender| {
@@ -375,36 +381,39 @@ impl ReplicaManager {
                     is_news
                 });
             }
-            // A fetcher without anything to fetch ends when its assignment does.
+            // Dropping the sender ends a fetcher that has no partitions left.
             !sender.borrow().partitions.is_empty()
         });
     }
 
-    fn move_all(self: &Arc<Self>, moves: Vec<Move>) {
+    fn change_fetchers(self: &Arc<Self>, changes: Vec<FetcherChange>) {
         let mut fetchers = self.lock();
         let fetchers = &mut *fetchers;
-        let mut changes: BTreeMap<FetcherKey, Vec<Move>> = BTreeMap::new();
-        for step in moves {
-            let to = step.to.as_ref().map(|(fetcher, ..)| *fetcher);
+        let mut by_fetcher: BTreeMap<FetcherKey, Vec<FetcherChange>> = BTreeMap::new();
+        for change in changes {
+            let to = change.to.as_ref().map(|(fetcher, ..)| *fetcher);
             let from = match to {
-                Some(to) => fetchers.places.insert(step.key, to),
-                None => fetchers.places.remove(&step.key),
+                Some(to) => fetchers.places.insert(change.key, to),
+                None => fetchers.places.remove(&change.key),
             };
             if let Some(from) = from.filter(|from| Some(*from) != to) {
-                changes.entry(from).or_default().push(Move { key: step.key, to: None });
+                by_fetcher
+                    .entry(from)
+                    .or_default()
+                    .push(FetcherChange { key: change.key, to: None });
             }
             if let Some(to) = to {
-                changes.entry(to).or_default().push(step);
+                by_fetcher.entry(to).or_default().push(change);
             }
         }
-        for (fetcher, moves) in changes {
+        for (fetcher, changes) in by_fetcher {
             let sender = match fetchers.running.entry(fetcher) {
                 Entry::Occupied(running) => running.into_mut(),
                 Entry::Vacant(absent) => absent.insert(self.start_fetcher(fetcher)),
             };
             sender.send_modify(|assignment| {
                 let partitions = &mut Arc::make_mut(assignment).partitions;
-                for Move { key, to } in moves {
+                for FetcherChange { key, to } in changes {
                     match to {
                         Some((_, partition, epoch)) => partitions.insert(key, (partition, epoch)),
                         None => partitions.remove(&key),
@@ -442,7 +451,7 @@ fn topic_id(image: &ClusterImage, topic: &str, index: PartitionIndex) -> Result<
     Ok(topic.id)
 }
 
-/// Looks for followers that lag, twice in `replica.lag.time.max.ms`.
+/// Looks for followers to remove from the ISR, twice per `replica.lag.time.max.ms`.
 async fn check_isrs(replicas: Arc<ReplicaManager>) {
     let half_ms = replicas.config.replication.lag_time_max_ms / 2;
     let period = Duration::from_millis(u64::try_from(half_ms).unwrap_or(1).max(1));
@@ -454,7 +463,7 @@ async fn check_isrs(replicas: Arc<ReplicaManager>) {
         for partition in replicas.partitions.all().into_iter().filter(|p| p.is_leader()) {
             if let Some(proposal) = partition.check_isr(now_ms) {
                 let (topic, index) = (partition.topic(), partition.index());
-                info!(%topic, partition = index, "{topic}-{index}: {:?} of the ISR is proposed", proposal.change);
+                info!(%topic, partition = index, "{topic}-{index}: the ISR change {:?} is sent to the controller", proposal.change);
                 replicas.propose(&partition, proposal);
             }
         }
@@ -478,16 +487,20 @@ fn registration(change: &PartitionDelta) -> Registration {
     }
 }
 
-/// A restart does not end a move.
-fn go_on_with_move(replicas: &ReplicaManager, partition: &Partition) {
+/// Resumes a move between log directories after a restart.
+fn resume_move(replicas: &ReplicaManager, partition: &Partition) {
     let Some(future) = replicas.log_manager.found_future(partition) else { return };
     if partition.begin_move(future).is_ok() {
-        replicas.moves.go_on(TopicIdPartition::new(partition.topic_id(), partition.index()));
+        replicas.alter_log_dirs.add(TopicIdPartition::new(partition.topic_id(), partition.index()));
     }
 }
 
-/// Makes a replica a follower. What there is to fetch is news only with a new leader or a new epoch.
-fn follow(replicas: &ReplicaManager, change: &PartitionDelta, fetchers: u32) -> Option<Move> {
+/// Makes a replica a follower. Its fetcher changes only with a new leader or a new epoch.
+fn follow(
+    replicas: &ReplicaManager,
+    change: &PartitionDelta,
+    fetchers: u32,
+) -> Option<FetcherChange> {
     let key = key_of(change);
     let partition = replicas.partitions.get(change.topic.id, change.index)?;
     let leader = change.after.leader;
@@ -495,10 +508,10 @@ fn follow(replicas: &ReplicaManager, change: &PartitionDelta, fetchers: u32) -> 
         return None;
     }
     if leader < 0 {
-        return Some(Move { key, to: None });
+        return Some(FetcherChange { key, to: None });
     }
     let fetcher = (leader, fetcher_of(change, fetchers));
-    Some(Move { key, to: Some((fetcher, partition, change.after.leader_epoch)) })
+    Some(FetcherChange { key, to: Some((fetcher, partition, change.after.leader_epoch)) })
 }
 
 /// Spreads the partitions of a leader over its fetchers.
@@ -529,8 +542,8 @@ fn statuses(image: &ClusterImage) -> BrokerStatuses {
     brokers.collect()
 }
 
-/// Leaders judge their followers by what the metadata says of the brokers.
-fn tell_statuses(replicas: &ReplicaManager, delta: &ImageDelta, statuses: &BrokerStatuses) {
+/// Gives the leaders the new status of the changed brokers: it decides which followers may join the ISR.
+fn apply_broker_statuses(replicas: &ReplicaManager, delta: &ImageDelta, statuses: &BrokerStatuses) {
     if delta.changed_brokers.is_empty() {
         return;
     }

@@ -1,4 +1,4 @@
-//! A topic's configuration as its partitions on this broker act on it.
+//! The configuration in force for a topic's partitions on this broker.
 
 use klamm_log::config::{CleanupPolicy, LogConfig};
 use klamm_metadata::config_def::Configs;
@@ -21,8 +21,11 @@ pub(crate) fn partition_config(
     overrides: &Configs,
 ) -> PartitionConfig {
     let config = TopicConfig::new(&broker.configs, overrides).unwrap_or_else(|invalid| {
-        // The controller validates what it takes; what another program wrote must not stop the node.
-        error!("topic {topic} has an invalid configuration, the broker's values hold: {invalid}");
+        // The controller validates topic configurations. An invalid one that another program wrote must not stop the
+        // node.
+        error!(
+            "topic {topic} has an invalid configuration, the broker's defaults apply: {invalid}"
+        );
         TopicConfig::new(&broker.configs, &Configs::new())
             .expect("the broker's own values are valid")
     });

@@ -1,4 +1,4 @@
-//! Which partitions this broker holds, by topic id, and which it should hold but cannot open.
+//! The partitions that this broker holds, by topic id, and those that it should hold but cannot open.
 
 use klamm_protocol::ids::TopicIdPartition;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,7 @@ use klamm_protocol::{ErrorCode, Uuid};
 
 use super::partition::Partition;
 
-/// Why a partition that the cluster knows cannot be used here.
+/// Why a partition that the metadata has cannot be used on this broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LookupError {
     /// Another broker leads it, or none.
@@ -35,15 +35,15 @@ type Partitions = HashMap<TopicIdPartition, Arc<Partition>>;
 pub(crate) struct Unopened {
     pub(crate) topic: ByteString,
     pub(crate) reason: String,
-    /// Trying again may succeed as things are; otherwise the directory has to come back first.
+    /// A retry may succeed; if false, the log directory has to come back first.
     pub(crate) is_worth_a_try: bool,
 }
 
-/// The partitions of this broker. Locked for as long as a look-up or a change of one entry takes.
+/// The partitions of this broker. The locks are held for one look-up or one change of an entry.
 #[derive(Debug, Default)]
 pub(crate) struct PartitionTable {
     partitions: RwLock<Partitions>,
-    /// Those that the cluster has here and that are not in `partitions`.
+    /// The replicas that the metadata has on this broker and that are not in `partitions`.
     unopened: Mutex<BTreeMap<TopicIdPartition, Unopened>>,
 }
 
@@ -95,23 +95,23 @@ impl PartitionTable {
         self.unopened().remove(&key);
     }
 
-    /// Notes that a partition cannot be opened; says whether that, or the reason, is news.
+    /// Notes that a partition cannot be opened; returns whether the partition or the reason is new.
     pub(crate) fn insert_unopened(&self, key: TopicIdPartition, why: Unopened) -> bool {
         let known = self.unopened().insert(key, why.clone());
         known.as_ref() != Some(&why)
     }
 
-    /// The partition is not to be opened here any more.
+    /// Removes a partition that need not be opened any more.
     pub(crate) fn remove_unopened(&self, key: TopicIdPartition) -> Option<Unopened> {
         self.unopened().remove(&key)
     }
 
-    /// Whether any of them may be opened as things are.
+    /// Whether any unopened partition is worth a retry.
     pub(crate) fn is_any_worth_a_try(&self) -> bool {
         self.unopened().values().any(|unopened| unopened.is_worth_a_try)
     }
 
-    /// Why the partition is not open, if it should be.
+    /// Why the partition could not be opened, if so.
     pub(crate) fn unopened_at(&self, key: TopicIdPartition) -> Option<Unopened> {
         self.unopened().get(&key).cloned()
     }

@@ -1,7 +1,7 @@
-//! How fast replicas that are behind may be caught up (KIP-73; Kafka's `ReplicationQuotaManager`): which replicas are
-//! throttled, and whether what went lately is more than allowed.
+//! Limits the replication traffic of replicas that catch up (KIP-73; Kafka's `ReplicationQuotaManager`): which replicas
+//! are throttled, and whether the recent rate exceeds the limit.
 //!
-//! Only replicas outside the ISR ever wait for it. No clock: the caller passes time in.
+//! Only replicas outside the ISR are throttled. No clock: the caller passes time in.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ impl ThrottledReplicas {
         Self::These(pairs.collect())
     }
 
-    /// Whether a broker's replica of a partition is meant.
+    /// Whether a broker's replica of a partition is throttled.
     pub(crate) fn contains(&self, index: PartitionIndex, broker: BrokerId) -> bool {
         match self {
             Self::None => false,
@@ -55,7 +55,7 @@ struct Sample {
     bytes: u64,
 }
 
-/// What was sent, or fetched, for throttled replicas in the last seconds.
+/// The bytes sent or fetched for throttled replicas in the last seconds.
 #[derive(Debug, Default)]
 pub(crate) struct ReplicationQuota {
     samples: Mutex<VecDeque<Sample>>,
@@ -79,7 +79,7 @@ impl ReplicationQuota {
         }
     }
 
-    /// Whether more than `rate` bytes went in a second, on the average of the window.
+    /// Whether the average of the window has reached `rate` bytes per second.
     pub(crate) fn is_exceeded(&self, rate: i64, now_ms: i64) -> bool {
         let second = now_ms.div_euclid(1000);
         let mut samples = self.lock();

@@ -10,28 +10,28 @@ use klamm_protocol::decode::Decoder;
 use klamm_protocol::messages::default_principal_data::DefaultPrincipalData;
 use klamm_protocol::{EncodeError, Message};
 
-/// Somebody who can be authenticated.
+/// An authenticated user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Principal {
-    /// `User`, where Kafka's own principal builder named it.
+    /// `User` for a principal of Kafka's default principal builder.
     pub(crate) type_: ByteString,
     pub(crate) name: ByteString,
     /// It was authenticated by a delegation token.
     pub(crate) token_authenticated: bool,
 }
 
-/// The bytes are no principal.
+/// The bytes are not an encoded principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a principal in an unknown form")]
 pub(crate) struct UnknownForm;
 
 impl Principal {
-    /// Whoever has not been authenticated (`KafkaPrincipal.ANONYMOUS`).
+    /// The principal of an unauthenticated client (`KafkaPrincipal.ANONYMOUS`).
     pub(crate) fn anonymous() -> Self {
         Self { type_: "User".into(), name: "ANONYMOUS".into(), token_authenticated: false }
     }
 
-    /// Its form in an Envelope: a version, then the message.
+    /// Encodes it as in an Envelope: a version, then the message.
     pub(crate) fn to_bytes(&self) -> Result<Bytes, EncodeError> {
         let data = DefaultPrincipalData {
             type_: self.type_.clone(),
@@ -44,7 +44,7 @@ impl Principal {
         Ok(bytes.freeze())
     }
 
-    /// Reads what [`Self::to_bytes`] or an Apache Kafka broker has written.
+    /// Decodes the form of [`Self::to_bytes`] and of an Apache Kafka broker.
     pub(crate) fn from_bytes(bytes: Bytes) -> Result<Self, UnknownForm> {
         let mut decoder = Decoder::new(bytes);
         let version = decoder.i16().map_err(|_| UnknownForm)?;
@@ -63,7 +63,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// Who asks, and from which host. An Envelope keeps both on the way to the controller.
+/// The principal and the host of a request's client. An Envelope carries both to the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Requester {
     pub(crate) principal: Arc<Principal>,
@@ -71,7 +71,7 @@ pub(crate) struct Requester {
 }
 
 impl Requester {
-    /// This node itself.
+    /// The requester of this node's own requests.
     pub(crate) fn this_node() -> Self {
         Self { principal: Arc::new(Principal::anonymous()), host: Ipv4Addr::LOCALHOST.into() }
     }

@@ -1,5 +1,5 @@
-//! Puts a node together: opens its directories, starts the quorum and, with it, everything that the
-//! metadata log says; and takes it apart again.
+//! Assembles a node: opens its directories, starts the quorum and the services that apply the metadata; and closes them
+//! again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,27 +41,27 @@ use crate::replica::replica_manager::{ReplicaManager, Shared};
 use crate::server::broker::{Advertised, StartError};
 use crate::server::publisher::Publisher;
 
-/// A node that has been put together.
+/// An assembled node.
 pub(crate) struct Node {
     pub(crate) services: Arc<Services>,
     pub(crate) lifecycle: Arc<BrokerLifecycle>,
     pub(crate) threads: Threads,
 }
 
-/// What runs outside the runtime.
+/// The threads outside the tokio runtime.
 pub(crate) struct Threads {
     metadata: JoinHandle<()>,
     publisher: JoinHandle<()>,
     publications: Arc<Publications>,
 }
 
-/// Opens a node that others reach by these listeners.
+/// Opens a node with these advertised listeners.
 pub(crate) fn open(
     config: BrokerConfig,
     Advertised { broker: listeners, controller: controllers }: Advertised,
     runtime: Handle,
 ) -> Result<Node, StartError> {
-    // Opening the logs writes to the files by which the time of the last run is known.
+    // This must come before the logs are opened: opening writes to the files that show the time of the last run.
     clock::resume(&config.storage.log_dirs);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let log_manager = LogManager::open(&disk, &config)?;
@@ -80,7 +80,7 @@ pub(crate) fn open(
     log.replay_all(&mut newest, &mut |record| seen.in_record(record))?;
     log_manager.judge_empty(seen, newest.newest())?;
     let bootstrap = bootstrap_records(disk.as_ref(), &config, &log_manager, newest.is_empty())?;
-    // What the first records of an empty log will finalize counts as well.
+    // If the log is empty, the features that the bootstrap records will finalize count.
     let mut known = newest.newest().clone();
     if known.features.metadata_version().is_none() {
         for record in &bootstrap {
@@ -97,13 +97,13 @@ pub(crate) fn open(
     settings.kraft_version = *opened.boot.membership.kraft_version.latest();
     settings.quorum_voters = opened.boot.membership.voters.latest().ids().collect();
     if config.is_alone() {
-        // No-op records tell followers that the leader lives: alone, a node has nobody to tell.
+        // No-op records show followers that the leader is alive: a node that is alone has no followers.
         settings.max_idle_interval_ms = 0;
     }
     let mut quorum_config = identity.quorum_config(&config, cluster_id.clone());
     quorum_config.must_catch_up = opened.boot.log.is_empty() && log_manager.has_partitions();
     let quorum = Quorum::start(quorum_config, opened.boot, clock::now_ms());
-    tell_of_lost_log(&quorum.0, &metadata_dir);
+    warn_of_lost_log(&quorum.0, &metadata_dir);
     let (controller, ends) = driver::channel();
     let config = Arc::new(DynamicBrokerConfig::new(config));
     let services = services(&config, log_manager, &controller, &runtime);
@@ -127,7 +127,7 @@ pub(crate) fn open(
     Ok(Node { services, lifecycle: Arc::new(lifecycle), threads })
 }
 
-/// The services of a node whose controller is reached by `controller`.
+/// The services of a node, with `controller` as the handle of its controller.
 fn services(
     config: &Arc<DynamicBrokerConfig>,
     log_manager: LogManager,
@@ -168,7 +168,7 @@ fn services(
     })
 }
 
-fn tell_of_lost_log(quorum: &Quorum, metadata_dir: &Path) {
+fn warn_of_lost_log(quorum: &Quorum, metadata_dir: &Path) {
     if quorum.must_catch_up() {
         warn!(
             "the metadata log in {} is empty, but partitions lie in log.dirs: it was lost. This controller does not vote before it \
@@ -191,8 +191,8 @@ pub(crate) fn close(services: &Services, threads: Threads) {
     replicas.log_manager.close(&replicas.partitions.all(), epoch);
 }
 
-/// The records that a new cluster begins with: those that formatting has left, or Klamm's own. Of the features that
-/// formatting asks for, a cluster gets only those with which brokers of this build can join, now or later.
+/// The bootstrap records of a new cluster: those that formatting has written, or Klamm's own. Features that formatting
+/// has written are left out if brokers of this build could not join the cluster with them.
 fn bootstrap_records(
     disk: &dyn Disk,
     config: &BrokerConfig,
@@ -218,25 +218,23 @@ fn bootstrap_records(
     Ok(records)
 }
 
-/// The node in the quorum.
+/// This node's identity in the quorum.
 struct Identity {
     local: ReplicaKey,
-    /// The listener over which controllers talk.
+    /// The controllers' listener (`controller.listener.names`).
     listener: ByteString,
     controllers: Vec<AdvertisedListener>,
 }
 
 impl Identity {
     fn endpoints(&self) -> Endpoints {
-        Endpoints::new(
-            self.controllers.iter().map(|told| {
-                (told.name.clone(), Address { host: told.host.clone(), port: told.port })
-            }),
-        )
+        Endpoints::new(self.controllers.iter().map(|listener| {
+            (listener.name.clone(), Address { host: listener.host.clone(), port: listener.port })
+        }))
     }
 
-    /// The voters where the metadata log names none: those of `controller.quorum.voters`; none where others are to
-    /// be asked; or this node, which is a cluster of its own.
+    /// The voters to use if the metadata log has none: those of `controller.quorum.voters`; this node, if it is a
+    /// cluster of its own; else none, because they are learned from the bootstrap servers.
     fn configured_voters(&self, config: &BrokerConfig) -> VoterSet {
         let members = &config.quorum_members;
         if !members.voters.is_empty() {
@@ -269,7 +267,7 @@ impl Identity {
         }
     }
 
-    /// The others that can tell who leads.
+    /// The other nodes that can be asked for the leader.
     fn bootstrap_servers(&self, config: &BrokerConfig) -> Vec<Address> {
         let members = &config.quorum_members;
         let own = self.endpoints();

@@ -47,7 +47,7 @@ use crate::server::assembly::{self, Threads};
 use crate::server::maintenance;
 use crate::server::state_dump::Inspection;
 
-/// How long connections get to end by themselves on shutdown.
+/// How long a shutdown waits for connections to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ pub struct Broker {
     addresses: Vec<(String, SocketAddr)>,
     /// The first listener of a broker, as advertised.
     bootstrap: Option<AdvertisedListener>,
-    /// Ends what serves clients.
+    /// Stops the listeners, connections and background tasks.
     stop: CancellationToken,
     tasks: TaskTracker,
     threads: Threads,
@@ -140,7 +140,7 @@ impl Broker {
             quotas: Arc::clone(&quotas),
         };
         broker.keep_opening();
-        // The quorum needs its controllers before there is a cluster to join.
+        // Controllers must be reachable before the quorum can elect a leader and a broker can join.
         broker.accept(controllers, &quotas);
         let config = Arc::clone(&broker.services.config);
         let follow = Arc::clone(&quotas).follow(config, broker.stop.clone());
@@ -161,7 +161,7 @@ impl Broker {
         }
     }
 
-    /// Makes the node a member of its cluster.
+    /// Joins the cluster.
     async fn join(&self, controllers: Vec<AdvertisedListener>) -> Result<(), StartError> {
         let (services, stop) = (&self.services, || self.stop.clone());
         let (config, metadata_cache) =
@@ -190,7 +190,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Has replicas opened that could not be opened at first; groups that lie in them are coordinated then.
+    /// Retries replicas that could not be opened. When one of `__consumer_offsets` opens, its coordinator starts.
     fn keep_opening(&self) {
         let groups = Arc::clone(&self.services.groups);
         let on_opened = move |delta: &ImageDelta, image: &ClusterImage| {
@@ -223,7 +223,7 @@ impl Broker {
         let replicas = Arc::clone(&self.services.replicas);
         self.own("maintenance of the logs", maintenance::run(replicas, self.stop.clone()));
         if self.services.config.roles.broker {
-            let heartbeats = Arc::clone(&self.lifecycle).keep_contact(self.stop.clone());
+            let heartbeats = Arc::clone(&self.lifecycle).send_heartbeats(self.stop.clone());
             self.own("heartbeats", heartbeats);
         }
     }
@@ -249,18 +249,18 @@ impl Broker {
         &self.services.cluster_id
     }
 
-    /// What can be asked about the node while it runs. It does not keep the node alive.
+    /// The handle by which the state of the running node is dumped. It does not keep the node alive.
     pub(crate) fn inspection(&self) -> Inspection {
         Inspection::new(&self.services, &self.quotas)
     }
 
-    /// Waits until the broker can no longer go on: all log directories or the metadata log have
-    /// failed. What to do then is [`Broker::shutdown`].
+    /// Waits until the broker must stop, for example because all log directories or the metadata log have failed. Call
+    /// [`Broker::shutdown`] then.
     pub async fn failed(&self) {
         self.services.session.failed.cancelled().await;
     }
 
-    /// Stops serving, syncs and closes everything, and leaves the directories in order.
+    /// Stops serving, flushes and closes all logs, and marks a clean shutdown.
     pub async fn shutdown(self) {
         let config = &self.services.config;
         if config.roles.broker && config.lifecycle.controlled_shutdown_enable {
@@ -270,7 +270,7 @@ impl Broker {
         info!("the broker is stopped");
     }
 
-    /// Ends everything that runs and closes the logs.
+    /// Ends all tasks and threads and closes the logs.
     async fn end(self) {
         self.stop.cancel();
         self.tasks.close();
@@ -281,7 +281,7 @@ impl Broker {
         let (services, threads) = (self.services, self.threads);
         let closed = tokio::task::spawn_blocking(move || assembly::close(&services, threads));
         if closed.await.is_err() {
-            error!("closing the logs panicked: the next start verifies them");
+            error!("closing the logs panicked: the next start recovers them");
         }
     }
 }
@@ -292,12 +292,12 @@ struct Bound {
     advertised: Advertised,
 }
 
-/// How others reach the listeners of a node.
+/// The advertised listeners of a node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Advertised {
-    /// By clients and brokers.
+    /// For clients and brokers.
     pub(crate) broker: Vec<AdvertisedListener>,
-    /// By other controllers, and by brokers that look for one.
+    /// For other controllers, and for brokers that look for the active one.
     pub(crate) controller: Vec<AdvertisedListener>,
 }
 
@@ -305,15 +305,15 @@ impl Bound {
     /// Binds all listeners, so that a port of 0 is known before it is advertised.
     async fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
         let mut bound = Self { listeners: Vec::new(), advertised: Advertised::default() };
-        let told = &config.listeners;
-        for endpoint in &told.broker {
+        let configured = &config.listeners;
+        for endpoint in &configured.broker {
             let at = bound.listen(config, endpoint, ListenerKind::Broker).await?;
-            bound.advertised.broker.extend(advertised(&told.advertised_broker, endpoint, at));
+            bound.advertised.broker.extend(advertised(&configured.advertised_broker, endpoint, at));
         }
-        for endpoint in &told.controller {
+        for endpoint in &configured.controller {
             let at = bound.listen(config, endpoint, ListenerKind::Controller).await?;
             bound.advertised.controller.extend(advertised(
-                &told.advertised_controller,
+                &configured.advertised_controller,
                 endpoint,
                 at,
             ));
@@ -321,7 +321,7 @@ impl Bound {
         Ok(bound)
     }
 
-    /// Binds one listener and says at which port.
+    /// Binds one listener and returns its port.
     async fn listen(
         &mut self,
         config: &BrokerConfig,
@@ -342,16 +342,17 @@ impl Bound {
 
 /// The advertised endpoints of a listener that is bound to `port`.
 fn advertised(
-    told: &[Endpoint],
+    configured: &[Endpoint],
     endpoint: &Endpoint,
     port: u16,
 ) -> impl Iterator<Item = AdvertisedListener> {
-    let told = told.iter().filter(|told| told.listener == endpoint.listener);
-    told.map(move |told| AdvertisedListener {
-        name: told.listener.clone().into(),
-        host: told.host.clone().unwrap_or_else(host_name).into(),
-        port: if told.port == 0 { port } else { told.port },
-        security_protocol: told.security_protocol.id(),
+    let configured =
+        configured.iter().filter(|configured| configured.listener == endpoint.listener);
+    configured.map(move |configured| AdvertisedListener {
+        name: configured.listener.clone().into(),
+        host: configured.host.clone().unwrap_or_else(host_name).into(),
+        port: if configured.port == 0 { port } else { configured.port },
+        security_protocol: configured.security_protocol.id(),
     })
 }
 
@@ -377,12 +378,12 @@ fn listener_options(
     }
 }
 
-/// A number of things. The table of configurations refuses negative ones.
+/// Converts a count. The configuration table refuses negative values.
 fn count(value: i32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// The machine's own name, for clients where nothing is advertised.
+/// The machine's host name, advertised if the configuration names no host.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

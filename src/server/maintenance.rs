@@ -1,7 +1,7 @@
-//! What is done to logs in the background: retention, checkpoints, syncing by time, removing deleted
-//! files, expiring producers.
+//! The background maintenance of logs: retention, checkpoints, flushes by `flush.ms`, removal of deleted files, expiry
+//! of producers.
 //!
-//! Everything that touches the disk runs on the blocking pool.
+//! All disk access runs on the blocking pool.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tracing::{error, info};
 use crate::replica::replica_manager::ReplicaManager;
 use crate::{blocking, clock};
 
-/// How often directories and files of deleted logs are looked at.
+/// How often the directories and files of deleted logs are checked.
 const REMOVE_DELETED_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Stands for periods that never end, as Kafka's default of `log.flush.scheduler.interval.ms`.
+/// The upper bound of the periods, which covers Kafka's default of `log.flush.scheduler.interval.ms`.
 const LONGEST_PERIOD: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A log start that a client was told is written down this soon after, so that a crash does not bring
-/// deleted records back. Several of them are written together.
+/// The delay after DeleteRecords before log start offsets are checkpointed, so that a crash does not bring deleted
+/// records back. One write covers all that have moved within it.
 const LOG_START_DELAY: Duration = Duration::from_millis(200);
 
 /// Runs until `stop`.
@@ -47,7 +47,7 @@ pub(crate) async fn run(replicas: Arc<ReplicaManager>, stop: CancellationToken) 
     }
 }
 
-/// Ticks that begin one period from now: nothing has to be done right after the start.
+/// Ticks of which the first comes after one period: the start needs no maintenance.
 fn interval(period: Duration) -> tokio::time::Interval {
     let period = period.clamp(Duration::from_millis(1), LONGEST_PERIOD);
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
@@ -73,7 +73,7 @@ fn apply_retention(replicas: &ReplicaManager) {
                 }
             }
             Ok(Err(failure)) => {
-                error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: no retention: {failure}", partition.topic(), partition.index());
+                error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: retention failed: {failure}", partition.topic(), partition.index());
             }
             // Closed meanwhile.
             Err(_) => {}
@@ -84,7 +84,7 @@ fn apply_retention(replicas: &ReplicaManager) {
 fn expire_producers(replicas: &ReplicaManager) {
     let now = clock::now();
     for partition in replicas.partitions.all() {
-        // A closed log has no producers any more.
+        // A closed log needs no expiry of producers.
         partition
             .with_log(|log| {
                 let expiration_ms = log.config().producer_id_expiration_ms;
@@ -114,7 +114,7 @@ fn remove_deleted(replicas: &ReplicaManager) {
     for partition in replicas.partitions.all() {
         if let Ok(Err(failure)) = partition.with_log_on_disk(|log| log.remove_deleted_files(now_ms))
         {
-            error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: {failure}", partition.topic(), partition.index());
+            error!(topic = %partition.topic(), partition = partition.index(), "{}-{}: the deletion of old files failed: {failure}", partition.topic(), partition.index());
         }
     }
 }

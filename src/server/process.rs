@@ -12,7 +12,7 @@ use crate::server::broker::{Broker, StartError};
 use crate::server::signals::{self, StopSignals};
 use crate::server::state_dump::StateDump;
 
-/// How long a start may go on once a signal has asked for the end.
+/// How long a start may continue after a signal to stop.
 const START_END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs a broker until a signal or a failure ends it.
@@ -32,12 +32,12 @@ pub fn run(config: BrokerConfig) -> ExitStatus {
         }
     };
     let status = runtime.block_on(serve(config));
-    // Whatever hangs on the blocking pool must not keep a stopped broker alive.
+    // A blocked task on the blocking pool must not keep a stopped broker alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
 }
 
-/// Panics go where everything else is logged, with the place; with `RUST_BACKTRACE` also to stderr, as usual.
+/// Logs panics with their place; with `RUST_BACKTRACE` they also go to stderr, as usual.
 fn log_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -52,7 +52,7 @@ fn log_panics() {
 }
 
 async fn serve(config: BrokerConfig) -> ExitStatus {
-    // From the beginning: a start that takes long is what people want to look into.
+    // Before the start: an operator wants to look into a start that takes long.
     let dump = StateDump::new(&config);
     if let Err(failure) = signals::on_quit(dump.clone()) {
         warn!("SIGQUIT does not dump the state: {failure}");
@@ -85,10 +85,10 @@ async fn serve(config: BrokerConfig) -> ExitStatus {
     }
 }
 
-/// Starts the broker, and tells whether a signal has asked for its end meanwhile.
+/// Starts the broker, and returns whether a signal to stop has come meanwhile.
 ///
-/// The start then comes to its end, so that the broker is stopped in order. One that does not soon (it waits for a quorum, or
-/// for room on a full disk) is given up: nothing was served yet.
+/// After the signal the start continues to its end, so that the broker can stop cleanly. If it does not end within
+/// `START_END_LIMIT` (it waits for a quorum, or for room on a full disk), it is abandoned: nothing was served yet.
 async fn start(
     config: BrokerConfig,
     stop: &mut StopSignals,

@@ -1,11 +1,11 @@
-//! Applies committed metadata to this node, in this order: dynamic configuration, partitions, the
-//! image that everyone reads, coordinators.
+//! Applies committed metadata to this node, in this order: dynamic configuration, partitions, the image that handlers
+//! read, coordinators.
 //!
-//! Partitions wait until the image holds the broker's own registration; the dynamic configuration does not, because
-//! a controller has one too.
+//! Partitions are opened when the image has the broker's own registration. The dynamic configuration does not wait for
+//! it, because a controller has one too.
 //!
-//! Runs on a thread of its own: opening logs takes its time, and the quorum must not wait for it. A client
-//! that has its answer finds the change applied on this node.
+//! Runs on a thread of its own: opening logs takes its time, and the quorum must not wait for it. When a client gets
+//! the answer to a change, this node has applied it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,7 +26,7 @@ use crate::owner::OwnerGuard;
 use crate::replica::replica_manager::ReplicaManager;
 use crate::replica::settings::partition_config;
 
-/// Applies images to a node.
+/// Applies images to this node.
 pub(crate) struct Publisher {
     config: Arc<DynamicBrokerConfig>,
     session: Arc<BrokerSession>,
@@ -36,10 +36,10 @@ pub(crate) struct Publisher {
     applied: Arc<PublishedImage>,
     /// The dynamic configuration that is in force: of all brokers, and of this node.
     dynamic_configs: (Configs, Configs),
-    /// The images are as new as this process.
+    /// An image has had the registration of this process.
     caught_up: bool,
-    /// It has been said that the cluster's client quotas are not enforced here.
-    quotas_told: bool,
+    /// The log has said that this broker does not enforce the cluster's client quotas.
+    quotas_reported: bool,
 }
 
 impl Publisher {
@@ -53,12 +53,12 @@ impl Publisher {
             applied: Arc::default(),
             dynamic_configs: Default::default(),
             caught_up: false,
-            quotas_told: false,
+            quotas_reported: false,
         }
     }
 
-    /// Applies what comes until [`Publications::stop`]. A panic stops the node: what it serves would no longer
-    /// be what the cluster has agreed on.
+    /// Applies images until [`Publications::stop`]. A panic stops the node: it would serve an older state than the
+    /// committed one.
     pub(crate) fn start(
         mut self,
         publications: Arc<Publications>,
@@ -80,8 +80,8 @@ impl Publisher {
     fn publish(&mut self, published: PublishedImage) {
         let published = Arc::new(published);
         if !self.caught_up {
-            // Older states name partitions that are long gone: their logs must not be taken for those of
-            // today. What holds this broker's own registration is as new as its start.
+            // Older images may have partitions that were deleted since, whose names may belong to new ones: no log is
+            // opened for them. An image with this process's registration is as new as its start.
             let own = published.image.brokers.get(self.config.node_id);
             let own = own.filter(|own| own.incarnation_id == self.session.incarnation_id);
             let Some(own) = own else {
@@ -93,7 +93,7 @@ impl Publisher {
             self.session.on_own_registration(own.epoch);
             self.replicas.settle(&published.image);
         }
-        self.tell_of_quotas(&published.image);
+        self.report_unenforced_quotas(&published.image);
         let before = std::mem::replace(&mut self.applied, Arc::clone(&published));
         let delta = ImageDelta::between(&before.image, &published.image);
         if delta.is_empty() {
@@ -106,10 +106,10 @@ impl Publisher {
         self.groups.on_published(&delta, &published.image);
     }
 
-    /// Apache Kafka would slow clients down where the metadata log says so.
-    fn tell_of_quotas(&mut self, image: &ClusterImage) {
+    /// Logs once that client quotas in the metadata are not enforced. Apache Kafka would throttle the clients.
+    fn report_unenforced_quotas(&mut self, image: &ClusterImage) {
         let has_quotas = image.client_quotas.iter().next().is_some();
-        if has_quotas && !std::mem::replace(&mut self.quotas_told, true) {
+        if has_quotas && !std::mem::replace(&mut self.quotas_reported, true) {
             error!(
                 "the metadata log has client quotas, which this version of Klamm does not enforce yet: \
                  no client is slowed down by this broker"
@@ -145,7 +145,7 @@ impl Publisher {
         }
     }
 
-    /// Applies the dynamic configuration of this node unless it is in force.
+    /// Applies the dynamic configuration of this node, if it has changed.
     fn apply_broker_configs(&mut self, image: &ClusterImage) {
         let of_all = image.configs.of(&ConfigResource::all_brokers());
         let of_this = image.configs.of(&ConfigResource::broker(self.config.node_id));

@@ -1,7 +1,7 @@
-//! The signals of a process, as a JVM takes them: TERM, INT and HUP ask for a clean end, QUIT for a dump of the state.
+//! The signals of the process, handled as by a JVM: TERM, INT and HUP stop the broker cleanly, QUIT dumps the state.
 //!
 //! Invariant: a signal that is ignored when the process starts stays ignored, as in a JVM: `nohup` and shells that
-//! start programs in the background rely on it. QUIT is always taken.
+//! start programs in the background rely on it. QUIT is always handled.
 
 use std::io;
 
@@ -16,13 +16,13 @@ const STOPPING: [(&str, SignalKind); 3] = [
     ("SIGHUP", SignalKind::hangup()),
 ];
 
-/// The signals that ask for an end.
+/// The signals that stop the broker.
 pub(crate) struct StopSignals {
     signals: Vec<(&'static str, Signal)>,
 }
 
 impl StopSignals {
-    /// Takes the signals over from now on.
+    /// Handles the signals from now on.
     pub(crate) fn new() -> Self {
         let ignored = ignored_signals();
         let mut signals = Vec::new();
@@ -32,13 +32,13 @@ impl StopSignals {
             }
             match signal(kind) {
                 Ok(taken) => signals.push((name, taken)),
-                Err(failure) => warn!("{name} cannot be waited for: {failure}"),
+                Err(failure) => warn!("{name} cannot be handled: {failure}"),
             }
         }
         Self { signals }
     }
 
-    /// Waits for the next one and returns its name. Without any there is nothing to wait for.
+    /// Waits for the next signal and returns its name. Waits for ever if all are ignored.
     pub(crate) async fn next(&mut self) -> &'static str {
         std::future::poll_fn(|context| {
             for (name, signal) in &mut self.signals {
@@ -52,12 +52,11 @@ impl StopSignals {
     }
 }
 
-/// Dumps the state at every QUIT, on a thread and a runtime of its own: a node in which nothing moves is the one that
-/// people want to look into.
+/// Dumps the state at every QUIT, on a thread and a runtime of its own, so that it also works when the node hangs.
 pub(crate) fn on_quit(dump: StateDump) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let main = tokio::runtime::Handle::current();
-    // Before the thread is there, or a signal at the very beginning would end the process.
+    // Registered before the thread starts: an earlier QUIT would kill the process.
     let mut quit = {
         let _entered = runtime.enter();
         signal(SignalKind::quit())?
@@ -72,7 +71,7 @@ pub(crate) fn on_quit(dump: StateDump) -> io::Result<()> {
     Ok(())
 }
 
-/// The mask of the signals that this process ignores; empty where the system does not tell.
+/// The mask of the signals that this process ignores; empty if the system does not show it.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignored_in(&status).unwrap_or_default()
@@ -102,7 +101,7 @@ mod tests {
         assert_eq!(ignored_in("Name:\tklamm\n"), None);
     }
 
-    /// Rust ignores it for every program, so that a closed pipe is an error and no end.
+    /// Rust ignores SIGPIPE in every program, so that a closed pipe is an error and does not kill the process.
     #[test]
     fn a_closed_pipe_ends_nothing() {
         assert!(is_in(ignored_signals(), SignalKind::pipe()));

@@ -1,8 +1,8 @@
 //! The state that a node writes to its log on SIGQUIT: process, threads, quorum, partitions,
 //! coordinators, directories. One line each, in the log.
 //!
-//! Invariant: lines come in the order in which they can least be held up. What is held by a lock that never opens is
-//! missing at the end, and the line before says what was looked at last.
+//! Invariant: parts that are least likely to block come first. If a part waits for a lock for ever, the dump ends
+//! before it, and its last line shows where.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::net::descriptors;
 /// How long the controller's thread may take to describe the quorum.
 const QUORUM_LIMIT: Duration = Duration::from_secs(2);
 
-/// A running node, as far as it is asked about.
+/// Weak references to the parts of a running node that are dumped.
 #[derive(Debug, Clone)]
 pub(crate) struct Inspection {
     services: Weak<Services>,
@@ -45,7 +45,7 @@ pub(crate) struct StateDump {
     inspection: Arc<OnceLock<Inspection>>,
 }
 
-/// A line is a warning: whoever asks for it wants to see it whatever is logged otherwise.
+/// Lines are warnings, so that they appear at almost every log level.
 macro_rules! line {
     ($($text:tt)+) => { warn!(target: "klamm::state_dump", $($text)+) };
 }
@@ -120,11 +120,11 @@ fn proc_field(path: &str, field: &str) -> String {
     value.map_or("unknown".to_owned(), |value| value.trim().to_owned())
 }
 
-/// The threads by name, state and what they wait for in the kernel, with how many are alike.
+/// The threads by name, state and kernel wait channel, with the number of equal ones.
 fn threads(tasks: &Path) -> Vec<(usize, String)> {
     let mut alike: BTreeMap<String, usize> = BTreeMap::new();
     for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
-        // A thread may end while it is looked at.
+        // A thread may end meanwhile.
         let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
         let Some(described) = thread(&stat) else { continue };
         let waits_in = std::fs::read_to_string(task.path().join("wchan")).unwrap_or_default();

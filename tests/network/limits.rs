@@ -179,8 +179,8 @@ fn without_descriptors_accepting_waits_and_everything_else_goes_on() {
     assert!(late.receive().is_some());
     produce_one(&mut late, "before");
     let log = log(&broker);
-    // Each pause is told once, however often accepting is tried meanwhile. A second one is possible: what has left again
-    // is still accepted first.
+    // Each pause is logged once, however often accepting is tried meanwhile. A second pause is possible: connections that
+    // the clients have closed already are still accepted first.
     let told = log.lines().filter(|line| line.contains("accepting on"));
     let told: Vec<bool> = told.map(|line| line.contains("is paused")).collect();
     assert!(told.starts_with(&[true, false]), "{log}");

@@ -33,21 +33,20 @@ use crate::runtime::RequestToken;
 /// The wait for more members before the first rebalance of an empty group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InitialRebalance {
-    /// Length of the round that is running.
+    /// Length of the current round.
     pub(crate) delay_ms: i32,
-    /// What further rounds may still use.
+    /// The time that is left for further rounds.
     pub(crate) remaining_ms: i32,
-    /// A member came during this round, so another round is due.
+    /// A member joined during this round, so another round follows.
     pub(crate) new_member_added: bool,
 }
 
-/// A group of consumers (or Connect workers, or schema registries) that the old protocol
-/// coordinates.
+/// A group of consumers (or Connect workers, or schema registries) that uses the classic protocol.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClassicGroup {
     pub(crate) group_id: ByteString,
     state: State,
-    /// `None` in groups stored before Kafka kept it.
+    /// `None` in groups stored by Kafka versions without the field.
     state_timestamp_ms: Option<i64>,
     /// `None` for a group that only commits offsets and never had a member ("simple").
     pub(crate) protocol_type: Option<ByteString>,
@@ -56,21 +55,21 @@ pub(crate) struct ClassicGroup {
     pub(crate) leader_id: Option<ByteString>,
     members: BTreeMap<ByteString, Member>,
     static_members: BTreeMap<ByteString, ByteString>,
-    /// Ids given out by MEMBER_ID_REQUIRED whose owners have not joined yet.
+    /// Member ids that were assigned with MEMBER_ID_REQUIRED and whose clients have not joined yet.
     pending_join: BTreeSet<ByteString>,
     /// Members of this generation that have not sent SyncGroup yet.
     pending_sync: BTreeSet<ByteString>,
     awaiting_join: usize,
     supported_protocols: ProtocolCounts,
-    /// What the members of a `consumer` group subscribe to; `None` if that cannot be known.
+    /// The topics that the members of a `consumer` group subscribe to; `None` if unknown.
     pub(crate) subscribed_topics: Option<BTreeSet<ByteString>>,
     pub(crate) initial_rebalance: Option<InitialRebalance>,
-    /// The leader's assignment is on its way to the log.
+    /// The leader's assignment is appended and not committed yet.
     pub(crate) storing_assignment: bool,
 }
 
 impl ClassicGroup {
-    /// A group without members and without a history.
+    /// A new group without members.
     pub(crate) fn new(group_id: &ByteString, wall_ms: i64) -> Self {
         Self {
             group_id: detach(group_id),
@@ -163,7 +162,7 @@ impl ClassicGroup {
         self.awaiting_join
     }
 
-    /// Whether the join phase waits for nobody.
+    /// Whether the join phase waits for no member.
     pub(crate) fn has_all_members_joined(&self) -> bool {
         self.members.len() == self.awaiting_join && self.pending_join.is_empty()
     }
@@ -191,7 +190,7 @@ impl ClassicGroup {
         assert!(replaced.is_none(), "a member is added once");
     }
 
-    /// Takes a member, or an id that is still pending, out of the group.
+    /// Removes a member, or a pending member id, from the group.
     pub(crate) fn remove(&mut self, member_id: &str) -> Option<Member> {
         let removed = self.members.remove(member_id);
         if let Some(member) = &removed {
@@ -209,7 +208,7 @@ impl ClassicGroup {
         removed
     }
 
-    /// Gives the place of a static member, with its assignment, to a new member id.
+    /// Replaces the member id of a static member, which keeps its assignment.
     pub(crate) fn replace_static_member(&mut self, old_id: &str, new_id: &ByteString) {
         let mut member = self.members.remove(old_id).expect("a static member's id is a member's");
         let instance_id = member.group_instance_id.clone().expect("static members have one");
@@ -224,7 +223,7 @@ impl ClassicGroup {
         self.members.insert(new_id.clone(), member);
     }
 
-    /// Notes a member's JoinGroup request as waiting and returns one that waited before it.
+    /// Stores a member's JoinGroup request as waiting and returns an earlier one that was waiting.
     pub(crate) fn await_join(
         &mut self,
         member_id: &str,
@@ -263,7 +262,7 @@ impl ClassicGroup {
         self.pending_sync.clear();
     }
 
-    /// Makes sure that the leader is a member who has rejoined. `false` if nobody has.
+    /// Elects a new leader if the current one has not rejoined. Returns `false` if no member has rejoined.
     pub(crate) fn elect_joined_leader(&mut self) -> bool {
         let Some(leader_id) = &self.leader_id else { return false };
         let has_joined =
@@ -277,7 +276,7 @@ impl ClassicGroup {
         true
     }
 
-    /// Starts the next generation with the members that are left.
+    /// Starts the next generation with the current members.
     pub(crate) fn init_next_generation(&mut self, wall_ms: i64) {
         // A generation below zero means "no generation" in requests.
         self.generation_id = self.generation_id.checked_add(1).unwrap_or(0);
@@ -293,7 +292,7 @@ impl ClassicGroup {
         self.subscribed_topics = self.compute_subscribed_topics();
     }
 
-    /// Who is asking: an instance id must belong to this very member.
+    /// Checks the member id of a request; an instance id must belong to that member.
     ///
     /// # Errors
     /// UNKNOWN_MEMBER_ID, or FENCED_INSTANCE_ID if another member took over the instance id.
@@ -318,7 +317,7 @@ impl ClassicGroup {
 
 #[cfg(test)]
 impl ClassicGroup {
-    /// What must hold between any two events.
+    /// Asserts the invariants that hold between any two events.
     pub(crate) fn assert_consistent(&self) {
         let awaiting = self.members.values().filter(|member| member.awaiting_join.is_some());
         assert_eq!(awaiting.count(), self.awaiting_join);

@@ -1,6 +1,6 @@
 //! The settings of classic groups, under Kafka's configuration names.
 
-/// What an operator may set; the defaults are those of Kafka 4.3.1.
+/// The configurable settings; the defaults are those of Kafka 4.3.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupConfig {
     /// `group.min.session.timeout.ms`
@@ -37,7 +37,7 @@ impl Default for GroupConfig {
     }
 }
 
-/// How long a new member may wait for its first JoinGroup answer. It cannot heartbeat yet, and a
-/// client that gave up and came again would otherwise leave dead members in the rebalance for ever.
+/// How long a new member may wait for its first JoinGroup answer. It cannot send heartbeats yet, and a client that
+/// timed out and joined again would otherwise leave dead members in the rebalance for ever.
 /// (`classicGroupNewMemberJoinTimeoutMs` of Kafka's `GroupCoordinatorConfig`)
 pub(crate) const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1_000;

@@ -35,7 +35,7 @@ impl GroupShard {
 
     fn check_deletable(&self, group_id: &str) -> Result<(), ErrorCode> {
         if self.is_not_run(group_id) {
-            // Whether it has members cannot be known here.
+            // This coordinator does not know whether the group has members.
             return Err(ErrorCode::NonEmptyGroup);
         }
         let group = self.classic_group(group_id).ok_or(ErrorCode::GroupIdNotFound)?;

@@ -1,8 +1,7 @@
-//! Copies that let go of the frame they were decoded from.
+//! Copies of strings and bytes that do not keep the buffer they were decoded from.
 //!
-//! Decoded strings and bytes are slices of a request frame or of a block read from the log. State
-//! that lives for days must not keep such a buffer alive, so whatever is kept goes through here
-//! once.
+//! Decoded strings and bytes are slices of a request frame or of a block read from the log. State that lives for days
+//! must not keep such a buffer alive, so everything that is kept is copied here once.
 
 use bytes::Bytes;
 use bytestring::ByteString;

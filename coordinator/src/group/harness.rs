@@ -1,6 +1,6 @@
-//! A driver for tests: a log in memory, a clock that is set by hand, and a ledger of all requests.
+//! A driver for tests: a log in memory, a clock that the test sets, and a record of all requests.
 //!
-//! It fails a test that leaves the contract: a token answered twice, or never.
+//! It fails a test in which a request is answered twice, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,8 +43,7 @@ pub(crate) const TOPIC: &str = "topic-with-a-name";
 
 #[derive(Debug)]
 pub(crate) struct Harness {
-    /// Requests are told apart by tokens of the harness: those of a shard begin anew with each
-    /// load.
+    /// The tokens are the harness's own: those of a shard start again with each load.
     runtime: CoordinatorRuntime<GroupShard, RequestToken>,
     pub(crate) config: GroupConfig,
     pub(crate) log: Vec<EncodedRecord>,
@@ -52,11 +51,11 @@ pub(crate) struct Harness {
     pub(crate) now_ms: i64,
     /// How far the wall clock has been set ahead of it.
     pub(crate) wall_ahead_ms: i64,
-    /// How much of that is believed.
+    /// How much of that the retention clock has accepted.
     pub(crate) believed_ms: i64,
     /// Records of the log that are committed.
     pub(crate) committed: usize,
-    /// While set, nothing that is appended is committed.
+    /// While set, appended records are not committed.
     pub(crate) holds_commits: bool,
     /// The log's answer to the next append.
     pub(crate) next_append_error: Option<ErrorCode>,
@@ -64,7 +63,7 @@ pub(crate) struct Harness {
     next_token: u64,
 }
 
-/// Every request, until it is answered and afterwards.
+/// Every request, also after its answer.
 #[derive(Debug, Default)]
 struct Requests {
     waiting: BTreeSet<RequestToken>,
@@ -129,7 +128,7 @@ impl Harness {
         harness
     }
 
-    /// Reads the log; nothing of it is known to be committed yet.
+    /// Loads from the log; no record is known to be committed yet.
     pub(crate) fn load(&mut self) {
         let mut loader = ShardLoader::new(self.config.clone());
         for (offset, record) in (0..).zip(&self.log) {
@@ -138,7 +137,7 @@ impl Harness {
         self.load_from(loader);
     }
 
-    /// Goes on with a shard that has been loaded otherwise.
+    /// Continues with a shard that was loaded by another loader.
     pub(crate) fn load_from(&mut self, loader: ShardLoader<GroupShard>) {
         let log_end = Offset::try_from(self.log.len()).unwrap();
         let now = self.now();
@@ -168,7 +167,7 @@ impl Harness {
         self.runtime.shard_mut()
     }
 
-    /// The group that most tests are about.
+    /// The group that most tests use.
     pub(crate) fn group(&self) -> &ClassicGroup {
         self.shard().classic_group(GROUP).expect("the group exists")
     }
@@ -218,7 +217,7 @@ impl Harness {
         self.commit_unless_held();
     }
 
-    /// Has the shard do something at once.
+    /// Calls the shard and carries out the effects.
     pub(crate) fn call<R>(
         &mut self,
         event: impl FnOnce(&mut GroupShard, &mut Effects<GroupShard>) -> R,
@@ -247,14 +246,14 @@ impl Harness {
         }
     }
 
-    /// Reads the log again, as after a restart.
+    /// Loads from the log again, as after a restart.
     pub(crate) fn restart(self) -> Self {
         let (wall_ahead_ms, believed_ms) = (self.wall_ahead_ms, self.believed_ms);
         let restarted = Self::loaded(self.config, self.log, self.now_ms);
         Self { wall_ahead_ms, believed_ms, ..restarted }
     }
 
-    /// The coordinator moves: who waits is answered, and what was not committed is lost.
+    /// The coordinator moves: waiting requests are answered, and uncommitted records are lost.
     pub(crate) fn fail_over(&mut self) {
         let requests = &mut self.requests;
         self.runtime.unload(|token, response| requests.on_reply(token, response));
@@ -289,7 +288,7 @@ impl Harness {
         self.commit_unless_held();
     }
 
-    /// Lets time pass, and everything happen that is due meanwhile.
+    /// Lets time pass, and runs all timers that are due meanwhile.
     pub(crate) fn advance(&mut self, by_ms: i64) {
         let until_ms = self.now_ms + by_ms;
         while self.next_deadline_ms() <= until_ms {
@@ -330,7 +329,7 @@ impl Harness {
 
     // Requests.
 
-    /// Joins as a client that speaks this version of JoinGroup.
+    /// Joins as a client that uses this version of JoinGroup.
     pub(crate) fn join(&mut self, version: i16, request: JoinGroupRequest) -> RequestToken {
         let token = self.token();
         let mut uuid = [0; 16];
@@ -399,7 +398,7 @@ impl Harness {
         self.send(|shard, token, effects| shard.on_offset_commit(token, request, true, effects))
     }
 
-    /// Commits an offset and gives the partition's error.
+    /// Commits an offset and returns the partition's error.
     #[track_caller]
     pub(crate) fn commit_offset(&mut self, request: &OffsetCommitRequest) -> ErrorCode {
         let token = self.commit_request(request);
@@ -488,7 +487,7 @@ pub(crate) fn joining(member_id: &str) -> JoinGroupRequest {
     }
 }
 
-/// A commit of partition 0 of [`TOPIC`] by nobody in particular.
+/// A commit of partition 0 of [`TOPIC`] without member id and generation.
 pub(crate) fn committing(offset: i64) -> OffsetCommitRequest {
     let partition = OffsetCommitRequestPartition {
         partition_index: 0,

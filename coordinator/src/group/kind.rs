@@ -6,7 +6,7 @@ use super::classic::ClassicGroup;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Group {
     Classic(Box<ClassicGroup>),
-    /// A group of a type that is not run here. Its id is taken, and nothing of it is changed.
+    /// A group of a type that Klamm does not run. Its id is in use, and its records are not changed.
     NotRun(GroupType),
 }
 
@@ -26,7 +26,7 @@ impl Group {
     }
 }
 
-/// What Kafka's records say that a group is.
+/// The type of a group, by its records in Kafka's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupType {
     Classic,

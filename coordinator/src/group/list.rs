@@ -8,11 +8,11 @@ use klamm_protocol::messages::list_groups_response::ListedGroup;
 use super::kind::{Group, GroupType};
 use super::shard::GroupShard;
 
-/// The state of a group whose members are not known here.
+/// The state of a group of a type that Klamm does not run.
 const UNKNOWN_STATE: &str = "Unknown";
 
-/// Which groups are asked for, by state and by type. Case does not matter, an empty list means all,
-/// and a name that does not exist matches nothing.
+/// The filter of ListGroups by state and by type. Case does not matter, an empty list means all, and a name that does
+/// not exist matches nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListFilter {
     states: BTreeSet<String>,

@@ -21,10 +21,10 @@ use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 use super::detach::detach;
 use super::shard::NO_PRODUCER_ID;
 
-/// An offset that a group committed, as its record in the log says.
+/// A committed offset, from its record in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommittedOffset {
-    /// Where the record lies in the log: a later record wins, whatever order markers come in.
+    /// The log offset of the record: a later record wins, in whichever order markers come.
     pub(crate) record_offset: Offset,
     pub(crate) offset: Offset,
     /// -1 if the client did not know it.
@@ -99,7 +99,7 @@ impl<V> ByPartition<V> {
 pub(crate) struct Offsets {
     committed: ByPartition<CommittedOffset>,
     pending: BTreeMap<ProducerId, ByPartition<CommittedOffset>>,
-    /// Which transactions hold a pending offset for a partition.
+    /// The transactions with a pending offset for a partition.
     open_transactions: ByPartition<BTreeSet<ProducerId>>,
 }
 
@@ -118,7 +118,7 @@ impl Offsets {
         self.committed.0.get(group)
     }
 
-    /// Whether a transaction that is still open has an offset for this partition.
+    /// Whether an open transaction has an offset for this partition.
     pub(crate) fn is_pending(&self, group: &str, topic: &str, partition: i32) -> bool {
         self.open_transactions.get(group, topic, partition).is_some()
     }
@@ -139,7 +139,7 @@ impl Offsets {
             || self.pending_of_group(group).is_some_and(|topics| topics.contains_key(topic))
     }
 
-    /// The partitions of a topic with a committed or a pending offset that bears its id or none.
+    /// The partitions of a topic with a committed or a pending offset that has its id or none.
     pub(crate) fn partitions_of(&self, group: &str, topic: &str, topic_id: Uuid) -> BTreeSet<i32> {
         let in_store = |store: &ByPartition<CommittedOffset>| -> Vec<i32> {
             let partitions = store.0.get(group).and_then(|topics| topics.get(topic));
@@ -194,8 +194,7 @@ impl Offsets {
         open.entry(key.partition).or_default().insert(producer_id);
     }
 
-    /// Forgets the committed offset and every pending one: a commit marker afterwards commits
-    /// nothing.
+    /// Removes the committed offset and every pending one: a later commit marker commits none.
     fn replay_tombstone(&mut self, key: &OffsetCommitKey) {
         self.committed.remove(&key.group, &key.topic, key.partition);
         let open = self.open_transactions.remove(&key.group, &key.topic, key.partition);

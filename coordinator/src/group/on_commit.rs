@@ -1,4 +1,4 @@
-//! What waits for a record of a group to be committed.
+//! The actions of a group that wait until a record is committed.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use bytestring::ByteString;
 
 use super::classic::static_member::Replacement;
 
-/// What a group does once its record is committed, or takes back if it is not.
+/// The action after a group's record is committed, or to undo if it is not.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OnCommit {
-    /// A join made the group; without the record there is none.
+    /// A JoinGroup has created the group; if the log refuses the record, the group is removed.
     GroupCreated { group_id: ByteString },
-    /// The leader's assignment, which becomes the members' when it is stored.
+    /// The leader's assignment, which members get when the record is committed.
     AssignmentStored {
         group_id: ByteString,
         generation_id: i32,
         assignments: BTreeMap<ByteString, Bytes>,
     },
-    /// A static member came back under a new member id without a rebalance.
+    /// A static member has rejoined with a new member id, without a rebalance.
     StaticMemberReplaced(Replacement),
     /// A slice of expired or orphaned offsets.
     CleanedUp,

@@ -1,4 +1,4 @@
-//! Which partition of `__consumer_offsets` holds a group.
+//! The partition of `__consumer_offsets` that holds a group.
 
 /// The partition of a group id: the absolute value of Java's `String.hashCode` modulo `partitions`,
 /// where `Integer.MIN_VALUE` counts as 0.

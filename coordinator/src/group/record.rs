@@ -1,11 +1,10 @@
-//! The records of `__consumer_offsets`: which we write, which we read, and which we leave alone.
+//! The records of `__consumer_offsets`: which Klamm writes, which it reads, and which it ignores.
 //!
-//! A key starts with a two-byte record type, a value with a two-byte version. We write what Kafka
-//! 4.3.1 writes: GroupMetadataValue version 3, OffsetCommitValue version 4 (version 1 with an
-//! explicit expiry). Records of consumer, share and streams groups are recognised, never written
-//! and never deleted: they stay in the log for a broker that understands them, and their group ids
-//! are off limits here. (Kafka: `GroupCoordinatorRecordHelpers`, `CoordinatorRecordType`,
-//! `GroupCoordinatorRecordSerde`)
+//! A key starts with a two-byte record type, a value with a two-byte version. Klamm writes the same versions as Kafka
+//! 4.3.1: GroupMetadataValue version 3, OffsetCommitValue version 4 (version 1 with an explicit expiry). Records of
+//! consumer, share and streams groups are recognised, never written and never deleted: they stay in the log for a
+//! broker that supports them, and classic groups cannot use their group ids. (Kafka: `GroupCoordinatorRecordHelpers`,
+//! `CoordinatorRecordType`, `GroupCoordinatorRecordSerde`)
 
 mod replay;
 
@@ -32,7 +31,7 @@ const STREAMS_GROUP_METADATA: i16 = 17;
 const KEY_BODY_VERSION: i16 = 0;
 const GROUP_METADATA_VALUE_VERSION: i16 = 3;
 const OFFSET_COMMIT_VALUE_VERSION: i16 = 4;
-/// The only version that carries an expiry of its own (OffsetCommit requests up to version 4).
+/// The only version with an expiry timestamp (OffsetCommit requests up to version 4).
 const OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY: i16 = 1;
 
 /// A record that changes the state of classic groups or their offsets.
@@ -44,11 +43,11 @@ pub enum GroupRecord {
     GroupMetadata { group_id: ByteString, value: Option<GroupMetadataValue> },
 }
 
-/// What a record read from the log turned out to be.
+/// A decoded record of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ReadRecord {
     Group(GroupRecord),
-    /// A record of a group of another type: the group itself or a detail of it.
+    /// A record of a group of another type: the group's own record or another one of it.
     OtherGroup {
         record_type: i16,
         group_type: GroupType,
@@ -60,12 +59,12 @@ pub(crate) enum ReadRecord {
     },
 }
 
-/// What a record says about the group that it belongs to.
+/// What a record of a group of another type shows about the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existence {
     Exists,
     Deleted,
-    /// A detail was deleted; its group may live on.
+    /// A tombstone of another record than the group's own: the group may still exist.
     Nothing,
 }
 
@@ -141,10 +140,9 @@ fn encode_after(prefix: i16, body: &impl Message, version: i16) -> Result<Bytes,
     Ok(out.freeze())
 }
 
-/// Reads a record as it lies in the log.
+/// Decodes a record of the log.
 ///
-/// # Errors
-/// The record is cut short, malformed, or its value has a version that is not known here.
+/// # Errors The record is truncated, malformed, or its value has an unknown version.
 pub(crate) fn read(key: Bytes, value: Option<Bytes>) -> Result<ReadRecord, ReplayError> {
     let (record_type, key) = split_prefix(key).ok_or(ReplayError::KeyTooShort)?;
     let exists = value.is_some();
@@ -176,15 +174,16 @@ fn other_group_type(record_type: i16) -> Option<GroupType> {
     }
 }
 
-/// Any record with a value means that its group exists: a share group can be known by the state of
-/// its partitions alone. Only the tombstone of the group's own record means that it does not.
+/// Decodes a record of a group of another type. Any record with a value means that its group exists: a share group may
+/// have only records of its partitions' state. Only the tombstone of the group's own record means that it does not
+/// exist.
 fn read_other_group(
     record_type: i16,
     group_type: GroupType,
     key: Bytes,
     exists: bool,
 ) -> Result<ReadRecord, ReplayError> {
-    // The keys of all these records begin as this one does.
+    // The keys of all these records begin with the same field.
     let group_id = read_key::<ConsumerGroupMetadataKey>(record_type, key)?.group_id;
     let says = match record_type {
         _ if exists => Existence::Exists,

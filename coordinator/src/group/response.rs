@@ -1,4 +1,4 @@
-//! The answers of a group coordinator, and how each of them is refused.
+//! The answers of a group coordinator, and the form of each with an error.
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
@@ -38,7 +38,7 @@ impl Response {
         Self::SyncGroup(SyncGroupResponse { error_code: error.code(), ..Default::default() })
     }
 
-    /// The same answer turned into a refusal, because the write that it stands on failed.
+    /// The same answer with an error, because the write that it depends on failed.
     pub(crate) fn refused(self, failure: WriteFailure) -> Self {
         let error_code = failure.code().code();
         match self {
@@ -68,8 +68,8 @@ impl Response {
     }
 }
 
-/// The code for OffsetFetch: consumers before 3.9 neither know nor retry
-/// COORDINATOR_NOT_AVAILABLE there, so they are sent to look for the coordinator again.
+/// The code for OffsetFetch: consumers before 3.9 do not retry after COORDINATOR_NOT_AVAILABLE there, so they get a
+/// code after which they look up the coordinator again.
 fn offset_fetch_code(failure: WriteFailure) -> ErrorCode {
     match failure.code() {
         ErrorCode::CoordinatorNotAvailable => ErrorCode::NotCoordinator,

@@ -1,4 +1,4 @@
-//! The groups of one partition of `__consumer_offsets`: who owns what, time, loading and unloading.
+//! The groups of one partition of `__consumer_offsets`: their state, timers, loading and unloading.
 
 use std::collections::BTreeMap;
 
@@ -22,16 +22,16 @@ use crate::runtime::{Effects, EncodedRecord, Replayed, Shard, WriteFailure};
 /// The producer id of records outside transactions.
 pub(crate) const NO_PRODUCER_ID: ProducerId = -1;
 
-/// What happens when a deadline of a group shard has come.
+/// A timer of a group shard.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// The session of a member, or of a member that was given an id and has not joined yet.
+    /// The session of a member, or of an assigned member id whose client has not joined yet.
     Session { group_id: ByteString, member_id: ByteString },
     /// The end of a group's join phase, or of one round of its initial delay.
     Join { group_id: ByteString },
     /// The end of the wait for the members' SyncGroup requests.
     Sync { group_id: ByteString },
-    /// The next slice of offsets and groups that are due to be deleted.
+    /// The next slice of the deletion of offsets and groups.
     Cleanup,
 }
 
@@ -39,9 +39,9 @@ pub enum Timer {
 #[derive(Debug)]
 pub struct GroupShard {
     pub(crate) config: GroupConfig,
-    /// The groups of every kind, classic ones with their members as they are now.
+    /// The groups of every kind; classic ones with their current members.
     pub(crate) groups: BTreeMap<ByteString, Group>,
-    /// The offsets of all groups, of whatever kind.
+    /// The offsets of groups of all kinds.
     pub(crate) offsets: Offsets,
     pub(crate) cleanup: Cleanup,
 }
@@ -57,7 +57,7 @@ impl GroupShard {
         self.groups.values().filter_map(Group::as_classic)
     }
 
-    /// A classic group and what its decisions may touch, if the group exists.
+    /// A classic group with the settings and effects for its decisions, if the group exists.
     pub(crate) fn classic_context<'a>(
         &'a mut self,
         group_id: &str,
@@ -67,7 +67,7 @@ impl GroupShard {
         Some(GroupContext { group, config: &self.config, effects })
     }
 
-    /// Whether the id belongs to a group of a type that is not run here.
+    /// Whether the id belongs to a group of a type that Klamm does not run.
     pub(crate) fn is_not_run(&self, group_id: &str) -> bool {
         matches!(self.groups.get(group_id), Some(Group::NotRun(_)))
     }
@@ -76,7 +76,7 @@ impl GroupShard {
         self.groups.insert(group.group_id.clone(), Group::Classic(Box::new(group)));
     }
 
-    /// Offsets that are committed without members belong to a simple group.
+    /// Adds a simple group, for offsets that are committed without members.
     fn add_simple_group(&mut self, group_id: &ByteString, wall_ms: i64) {
         if !self.groups.contains_key(group_id) {
             self.insert_classic(ClassicGroup::new(group_id, wall_ms));
@@ -123,7 +123,7 @@ impl Shard for GroupShard {
         self.offsets.replay_txn_marker(producer_id, committed);
     }
 
-    /// The groups live, and every member's session starts anew.
+    /// The shard is active: starts the sessions of all members.
     fn on_loaded(&mut self, effects: &mut Effects<Self>) {
         let with_offsets: Vec<ByteString> = self.offsets.group_ids().into_iter().cloned().collect();
         for group_id in with_offsets {
@@ -135,8 +135,8 @@ impl Shard for GroupShard {
         }
     }
 
-    /// What a record in the log means for what is in memory: offsets are committed, a deleted group
-    /// is gone, and who commits offsets without being a member makes a group.
+    /// Applies an appended record to the state in memory: stores committed offsets, removes a deleted group, and
+    /// creates a simple group for a commit without a group.
     fn apply(&mut self, offset: Offset, record: &GroupRecord, now: Now) {
         match record {
             GroupRecord::OffsetCommit { key, value } => {
@@ -200,7 +200,7 @@ impl Shard for GroupShard {
         response.refused(failure)
     }
 
-    /// A group that was deleted has left its timers behind.
+    /// Timers of a deleted group may still fire.
     fn on_timer(&mut self, timer: Timer, effects: &mut Effects<Self>) {
         match timer {
             Timer::Session { group_id, member_id } => {
@@ -271,7 +271,7 @@ mod tests {
         }
         let leader = harness.group().leader_id.clone();
         assert_eq!(leader.as_ref(), Some(&members[0]));
-        // Sessions begin anew with the load.
+        // Sessions start again with the load.
         harness.advance(i64::from(SESSION_MS) - 1);
         assert_eq!(harness.state_name(), "Stable");
         harness.advance(1);

@@ -1,9 +1,8 @@
 //! Random clients against one group on a log that stalls, refuses and fails over.
 //!
-//! After every step: the group is consistent and something will wake it up; replaying the log gives
-//! the durable state; what was acknowledged or shown is in the committed log; an assignment that
-//! was handed out is the one that the log holds for its generation; and in the end every request
-//! was answered once.
+//! After every step: the group is consistent and has a timer or request that will wake it; replaying the log gives the
+//! durable state; acknowledged and fetched offsets are in the committed log; an assignment that a member got is the one
+//! in the log for its generation. At the end every request was answered once.
 
 use std::collections::BTreeMap;
 
@@ -56,10 +55,10 @@ struct Simulation {
     syncs: BTreeMap<RequestToken, (ByteString, i32)>,
     commits: BTreeMap<RequestToken, i64>,
     fetches: Vec<RequestToken>,
-    /// Member ids and generations that clients have learnt, right or outdated.
+    /// Member ids and generations that clients know, current or outdated.
     known: Vec<(ByteString, i32)>,
     next_offset: i64,
-    /// The highest offset that some client knows to be committed.
+    /// The highest offset that a client knows as committed.
     owed_offset: i64,
 }
 
@@ -206,14 +205,14 @@ impl Simulation {
         }
     }
 
-    /// A deletion may or may not come through; what it deletes is owed to nobody.
+    /// A deletion may or may not succeed: clients can expect none of the offsets that it may delete.
     fn forget_offset(&mut self) {
         self.owed_offset = -1;
         self.commits.clear();
         self.fetches.clear();
     }
 
-    /// What clients take from the answers.
+    /// Updates the clients' knowledge from the answers.
     fn learn(&mut self) {
         for token in std::mem::take(&mut self.joins) {
             match self.harness.find_answer(token) {
@@ -274,8 +273,8 @@ impl Simulation {
         }
     }
 
-    /// A stable group is the one that its last record says. Only the id of a static member may
-    /// differ: one that came back has its former id again if storing the new one took too long.
+    /// Checks that a stable group equals its last record. Only the id of a static member may differ: one that rejoined
+    /// has its former id again if the record of the new one was not committed in time.
     fn check_stored(&self, group: &ClassicGroup) {
         let stored = self.harness.stored_group();
         assert_eq!(stored.generation, group.generation_id);
@@ -327,7 +326,7 @@ impl Simulation {
     }
 }
 
-/// Who a member is in every life: a static one is its instance.
+/// The identity of a member across rejoins: the instance id of a static one.
 fn identity(member_id: &ByteString, instance_id: Option<&ByteString>) -> ByteString {
     instance_id.unwrap_or(member_id).clone()
 }

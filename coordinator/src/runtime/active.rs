@@ -1,7 +1,7 @@
-//! A shard that is loaded and serves: from an event to its records in the log and its replies.
+//! A loaded shard: from an event to its records in the log and its replies.
 //!
-//! Records change the durable state when they are appended, so the next decision sees them; what a
-//! client is told about them waits for the commit.
+//! Records change the durable state when they are appended, so the next decision sees them; replies about them wait
+//! until they are committed.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ impl<S: Shard, W> ActiveShard<S, W> {
         self.perform(driver);
     }
 
-    /// Refuses every request that waits.
+    /// Refuses all waiting requests.
     pub(super) fn on_unloaded(mut self, mut reply: impl FnMut(W, S::Response)) {
         for write in self.writes.take_all() {
             refuse_held(&mut self.effects, write.held, WriteFailure::Unloaded);
@@ -115,8 +115,8 @@ impl<S: Shard, W> ActiveShard<S, W> {
         assert!(self.waiting.is_empty(), "every request is answered, at the latest by unloading");
     }
 
-    /// Appends what has been decided and sends the replies. A refusal by the log is one more thing
-    /// for the shard to decide on.
+    /// Appends the decided records and sends the replies. If the log refuses them, the shard decides again
+    /// (`on_write_failed`).
     fn perform(&mut self, driver: &mut impl Driver<S, W>) {
         loop {
             self.answer_reads();

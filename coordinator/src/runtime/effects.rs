@@ -1,12 +1,11 @@
-//! What an event decides: records, replies and timers. The runtime carries it out.
+//! The decisions of an event: records, replies and timers. The runtime carries them out.
 
 use klamm_protocol::time::Now;
 
 use super::shard::Shard;
 use super::timers::Timers;
 
-/// Names a request whose reply may come with a later event. The runtime picks it and never reuses
-/// it.
+/// Identifies a request whose reply may come with a later event. The runtime never reuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestToken(pub u64);
 
@@ -28,9 +27,9 @@ pub struct Effects<S: Shard> {
     pub(super) replies: Vec<Reply<S::Response>>,
     /// Replies that wait until the event's records are committed.
     pub(super) held: Vec<Reply<S::Response>>,
-    /// Replies that wait until everything written so far is committed: they show what it led to.
+    /// Replies that wait until everything written so far is committed, because they show its result.
     pub(super) reads: Vec<Reply<S::Response>>,
-    /// What else waits for the records.
+    /// The shard's action after the records are committed.
     pub(super) on_commit: Option<S::OnCommit>,
 }
 
@@ -86,13 +85,13 @@ impl<S: Shard> Effects<S> {
         self.records.push(record);
     }
 
-    /// Says what is done when the event's records are committed, or are not.
+    /// Sets the action when the event's records are committed, or are not.
     pub(crate) fn on_commit(&mut self, on_commit: S::OnCommit) {
         assert!(self.on_commit.is_none(), "the records of one event are one write");
         self.on_commit = Some(on_commit);
     }
 
-    /// Sets a timer that is due after `delay_ms`; one that is set already is moved.
+    /// Sets a timer that is due after `delay_ms`. Moves it if it is set already.
     pub(crate) fn schedule(&mut self, timer: S::Timer, delay_ms: i64) {
         self.timers.schedule(timer, self.now.steady_ms.saturating_add(delay_ms));
     }

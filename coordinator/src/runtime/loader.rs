@@ -1,4 +1,4 @@
-//! A partition while it is read from the log, before its shard runs.
+//! A shard while its partition is read from the log.
 
 use bytes::Bytes;
 use klamm_protocol::ids::{Offset, ProducerId};

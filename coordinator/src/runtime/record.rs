@@ -1,4 +1,4 @@
-//! Records of a coordinator's partition, as they lie in the log.
+//! Encoded records of a coordinator's partition.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ pub struct EncodedRecord {
     pub value: Option<Bytes>,
 }
 
-/// What replaying a record did.
+/// The result of replaying a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
     /// It changed (or repeated) the state of the shard.

@@ -1,4 +1,4 @@
-//! What a coordinator decides and remembers, apart from everything that all coordinators share.
+//! The interface of a coordinator's own state machine. The runtime has the parts that all coordinators share.
 
 use std::fmt::Debug;
 
@@ -13,25 +13,24 @@ use super::write_failure::WriteFailure;
 
 /// The state machine of one partition of an internal topic. (Kafka: `CoordinatorShard`)
 ///
-/// Requests are inherent methods of a shard: they are given a [`super::RequestToken`] and leave
-/// what they decide in [`Effects`]. Durable state changes only in [`Self::replay`],
-/// [`Self::replay_end_transaction`] and [`Self::apply`]. A driver may run it on any thread, so all
-/// of it is `Send`.
+/// Requests are inherent methods of a shard: they get a [`super::RequestToken`] and put their decisions into
+/// [`Effects`]. Durable state changes only in [`Self::replay`], [`Self::replay_end_transaction`] and [`Self::apply`]. A
+/// driver may run it on any thread, so all of it is `Send`.
 pub trait Shard: Debug + Send + Sized + 'static {
     /// The settings of a shard.
     type Config: Clone + Debug + Send + Sync;
     /// A record that the shard writes.
     type Record: Debug + Send;
-    /// The answer to a request, whatever its version.
+    /// The answer to a request, independent of its version.
     type Response: Debug + Send;
-    /// What the shard does when records of its own are committed, or takes back when they are not.
+    /// The shard's action when its records are committed, or to undo when they are not.
     type OnCommit: Debug + Send;
-    /// What the shard's timers are told apart by.
+    /// Identifies a timer of the shard.
     type Timer: Clone + Ord + Debug + Send;
     /// Why a record in the log cannot be replayed.
     type ReplayError: std::error::Error + Send + Sync + 'static;
 
-    /// A shard that has not read anything yet.
+    /// A shard without state.
     fn new(config: Self::Config) -> Self;
 
     /// How long, in milliseconds, a reply waits for its records to be committed.
@@ -59,11 +58,10 @@ pub trait Shard: Debug + Send + Sized + 'static {
     /// Loads the end of a transaction: an end-transaction control record of the log.
     fn replay_end_transaction(&mut self, producer_id: ProducerId, committed: bool);
 
-    /// The log has been read to its end: timers start. There is nobody to reply to and nothing to
-    /// write.
+    /// The log has been read to its end: starts the timers. It must not reply or write.
     fn on_loaded(&mut self, effects: &mut Effects<Self>);
 
-    /// A record of this shard's own lies in the log at `offset`.
+    /// Applies a record that this shard has appended at `offset`.
     fn apply(&mut self, offset: Offset, record: &Self::Record, now: Now);
 
     /// The records of an event are committed.
@@ -77,12 +75,12 @@ pub trait Shard: Debug + Send + Sized + 'static {
         effects: &mut Effects<Self>,
     );
 
-    /// The answer turned into a refusal, because the write that it depends on failed.
+    /// The answer with an error, because the write that it depends on failed.
     fn refuse(response: Self::Response, failure: WriteFailure) -> Self::Response;
 
     /// A timer has come due.
     fn on_timer(&mut self, timer: Self::Timer, effects: &mut Effects<Self>);
 
-    /// This broker is no longer the coordinator: refuses every request that the shard has parked.
+    /// This broker is no longer the coordinator: refuses all parked requests.
     fn on_unloaded(&mut self, effects: &mut Effects<Self>);
 }

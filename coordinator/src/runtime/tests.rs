@@ -1,4 +1,4 @@
-//! The runtime with the smallest shard there is: requests add to a sum that is kept in the log.
+//! The runtime with a minimal shard: requests add to a sum that is stored in the log.
 
 use bytes::Bytes;
 use klamm_protocol::ids::{Offset, ProducerId};

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All deadlines of a shard, in milliseconds of the steady clock. `T` is what the timers are told
-/// apart by.
+/// All deadlines of a shard, in milliseconds of the steady clock. `T` identifies a timer.
 #[derive(Debug)]
 pub struct Timers<T> {
     by_deadline: BTreeSet<(i64, T)>,

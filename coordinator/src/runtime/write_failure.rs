@@ -1,11 +1,11 @@
-//! Why the records of a decision did not come to be committed, and what a client is told then.
+//! Why the records of a decision were not committed, and the error code for the client.
 
 use klamm_protocol::ErrorCode;
 
-/// What went wrong with a write that replies were waiting for.
+/// The failure of a write that replies waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteFailure {
-    /// The log refused the records: nothing of them is there.
+    /// The log refused the records: none of them was appended.
     NotAppended(ErrorCode),
     /// The records were not committed in time. They stay in the log and may still be committed.
     CommitTimeout,
@@ -14,7 +14,7 @@ pub enum WriteFailure {
 }
 
 impl WriteFailure {
-    /// The code a client is told. (Kafka: `CoordinatorOperationExceptionHelper`)
+    /// The error code for the client. (Kafka: `CoordinatorOperationExceptionHelper`)
     #[must_use]
     pub fn code(self) -> ErrorCode {
         let error = match self {

@@ -1,5 +1,4 @@
-//! The writes of a shard that are in the log and not known to be committed, and what waits for
-//! them.
+//! The appended writes of a shard that are not known to be committed, and the replies that wait for them.
 
 use std::collections::VecDeque;
 
@@ -8,7 +7,7 @@ use klamm_protocol::ids::Offset;
 use super::effects::Reply;
 use super::shard::Shard;
 
-/// What waits for the records of one event.
+/// The replies and the action that wait for the records of one event.
 #[derive(Debug)]
 pub(super) struct Write<S: Shard> {
     pub(super) held: Vec<Reply<S::Response>>,
@@ -28,13 +27,12 @@ struct Uncommitted<S: Shard> {
 pub(super) struct Writes<S: Shard> {
     uncommitted: VecDeque<Uncommitted<S>>,
     committed_end: Offset,
-    /// The end of the last write that was given up because it took too long.
+    /// The end offset of the last write that failed because it was overdue.
     overdue_end: Offset,
 }
 
 impl<S: Shard> Writes<S> {
-    /// The writes of a shard that was just loaded: what lies in the log is not known to be
-    /// committed.
+    /// The writes of a shard that was just loaded: the records in the log are not known to be committed.
     pub(super) fn after_loading(log_end: Offset, deadline_ms: i64) -> Self {
         let mut writes = Self { uncommitted: VecDeque::new(), committed_end: 0, overdue_end: 0 };
         if log_end > 0 {
@@ -60,24 +58,24 @@ impl<S: Shard> Writes<S> {
         Some(write.write)
     }
 
-    /// Gives up the earliest write if its time is over.
+    /// Removes the earliest write if it is overdue.
     pub(super) fn pop_overdue(&mut self, now_ms: i64) -> Option<Write<S>> {
         let write = self.uncommitted.pop_front_if(|write| write.deadline_ms <= now_ms)?;
         self.overdue_end = write.end_offset;
         Some(write.write)
     }
 
-    /// Everything that waits.
+    /// Removes and returns all writes.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Write<S>> {
         std::mem::take(&mut self.uncommitted).into_iter().map(|write| write.write)
     }
 
-    /// The last write that a commit is still waited for.
+    /// The last write that is not committed yet.
     pub(super) fn last_uncommitted(&mut self) -> Option<&mut Write<S>> {
         self.uncommitted.back_mut().map(|last| &mut last.write)
     }
 
-    /// Whether a write that was given up is still not committed: what it led to must not be shown.
+    /// Whether an overdue write is still not committed: its result must not be shown.
     pub(super) fn has_uncommitted_overdue(&self) -> bool {
         self.overdue_end > self.committed_end
     }

@@ -1,10 +1,10 @@
-//! A disk in memory that behaves as badly as a real one may: [`MemoryDisk::crash`] keeps only what
-//! was synced and a random part of what was not, and operations fail on demand.
+//! A disk in memory with the worst behaviour of a real one: [`MemoryDisk::crash`] keeps the synced data and a random
+//! part of the rest, and operations fail on demand.
 //!
-//! Model: a file is a row of pages; after a crash every page written since the last
-//! `sync_data` is, at random, old, new or torn, and the length is anything in between. A directory is a
-//! list of name changes since its last `sync_dir`; after a crash any subset of them has happened.
-//! The same seed gives the same crash. Used by tests of this and other crates.
+//! Model: a file is a sequence of pages; after a crash every page written since the last `sync_data` is, at random,
+//! old, new or torn, and the length is anything in between. A directory is a list of name changes since its last
+//! `sync_dir`; after a crash any subset of them has happened. The same seed gives the same crash. Used by tests of this
+//! and other crates.
 
 mod faults;
 mod gate;
@@ -24,7 +24,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a name in a directory takes of the capacity.
+/// The size of a name in a directory, for the capacity.
 const NAME_BYTES: u64 = 64;
 
 /// The disk. Clones share the same contents.
@@ -39,7 +39,7 @@ struct State {
     tree: Tree,
     page_size: usize,
     now_ms: i64,
-    /// Counts power-ons: file handles of an earlier one are dead.
+    /// Counts power-ons: file handles of an earlier one are invalid.
     boot: u64,
     faults: Faults,
     locked: BTreeSet<PathBuf>,
@@ -65,7 +65,7 @@ impl MemoryDisk {
         Self { state: Arc::new(Mutex::new(state)), sync_gate: Arc::default() }
     }
 
-    /// How many changing operations (creations, writes, syncs, renames, removals) were asked for.
+    /// The number of changing operations so far (creations, writes, syncs, renames, removals).
     pub fn mutations(&self) -> u64 {
         self.state().faults.mutations
     }
@@ -80,7 +80,7 @@ impl MemoryDisk {
         self.state().faults.fail_next = Some((operation, fault));
     }
 
-    /// Makes every operation from this number on fail that takes what is lacking, until there is room.
+    /// From this operation on, fails all operations that need the lacking resource, until [`Self::give_room`].
     pub fn lack_from(&self, mutation: u64, fault: Fault) {
         self.state().faults.lack_from = Some((mutation, fault));
     }
@@ -95,7 +95,7 @@ impl MemoryDisk {
         self.state().faults.descriptors = Some(count);
     }
 
-    /// Nothing is lacking any more.
+    /// Ends every lack of space and descriptors.
     pub fn give_room(&self) {
         let mut state = self.state();
         state.faults.lack_from = None;
@@ -123,13 +123,13 @@ impl MemoryDisk {
         self.state().tree.used(NAME_BYTES)
     }
 
-    /// Sets what [`DiskFile::modified_ms`] will say of files written from now on.
+    /// Sets the [`DiskFile::modified_ms`] of files written from now on.
     pub fn set_now_ms(&self, now_ms: i64) {
         self.state().now_ms = now_ms;
     }
 
-    /// Cuts the power and turns it on again: unsynced changes are lost or torn as `seed` decides.
-    /// Open files and locks are gone; pending faults too.
+    /// Cuts the power and turns it on again: unsynced changes are lost or torn as `seed` decides. Open files, locks and
+    /// pending faults are dropped.
     pub fn crash(&self, seed: u64) {
         let mut state = self.state();
         let page_size = state.page_size;
@@ -145,7 +145,7 @@ impl MemoryDisk {
 }
 
 impl State {
-    /// Decides whether an operation fails that takes `growth` more bytes, and how.
+    /// Decides whether an operation that needs `growth` more bytes fails, and how.
     fn admit(
         &mut self,
         operation: Operation,
@@ -166,7 +166,7 @@ impl State {
         self.admit(operation, path, growth).map_err(|(error, _)| error)
     }
 
-    /// A handle is open from now on, until [`Handle`] is dropped.
+    /// Counts an open handle, until [`Handle`] is dropped.
     fn handle(&mut self, disk: &MemoryDisk) -> Handle {
         self.faults.open += 1;
         Handle { disk: disk.clone(), boot: self.boot }
@@ -182,7 +182,7 @@ fn name_of(path: &Path) -> io::Result<String> {
     name.map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Something open, for as long as the power is on.
+/// An open handle, valid until the power is cut.
 #[derive(Debug)]
 struct Handle {
     disk: MemoryDisk,
@@ -226,7 +226,7 @@ impl DiskDir for MemoryDir {
 }
 
 impl MemoryFile {
-    /// Runs `action`, after which the file ends at `end` or later, on the contents, unless the power was cut since the file was opened.
+    /// Runs `action` on the contents, which may grow to `end`, unless the power was cut since the file was opened.
     fn with_contents<T>(
         &self,
         operation: Operation,

@@ -1,4 +1,4 @@
-//! The operating system's disk. Owns the translation from [`Disk`] to system calls, and nothing else.
+//! The operating system's disk: translates [`Disk`] to system calls.
 
 use super::{
     DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation, plain,
@@ -19,7 +19,7 @@ pub struct RealDisk;
 #[derive(Debug)]
 struct RealFile {
     file: File,
-    /// Where it was opened: it may have been renamed since, so this serves messages only.
+    /// The path at which it was opened. It may have been renamed since, so the path is for messages only.
     opened_as: PathBuf,
 }
 
@@ -71,7 +71,7 @@ impl DiskFile for RealFile {
     }
 }
 
-/// `pwritev` until everything is written: one system call unless the kernel stops short.
+/// `pwritev` until everything is written: one system call, unless the kernel writes only a part.
 fn write_all(file: &File, mut slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
     let mut position = position;
     IoSlice::advance_slices(&mut slices, 0);
@@ -105,8 +105,8 @@ impl DiskDir for RealDir {
     }
 }
 
-/// Both kinds of lock: POSIX record locks keep a Java broker out (`FileChannel.lock`), and
-/// `flock` keeps out a second server in this process, which record locks cannot.
+/// Both kinds of lock: POSIX record locks exclude a Java broker (`FileChannel.lock`), and `flock` excludes a second
+/// server in this process, which record locks cannot.
 #[derive(Debug)]
 struct RealLock {
     #[expect(dead_code, reason = "closing the file releases the locks")]
@@ -202,7 +202,7 @@ fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if let Ok(name) = entry.file_name().into_string() {
-            // Follows links: an operator may have moved a partition to another volume by one.
+            // Follows links: an operator may have moved a partition to another volume and linked it.
             let is_dir = entry.path().metadata().is_ok_and(|metadata| metadata.is_dir());
             entries.push(DirEntry { name, is_dir });
         }

@@ -1,8 +1,8 @@
-//! A disk on which every open makes room: without a file descriptor left, idle segment files are closed and the
-//! operation is tried once more.
+//! A disk whose opens make room: if no file descriptor is left, idle segment files are closed and the operation is
+//! retried once.
 //!
-//! Everything that opens a file of a log directory goes through here: segments, indexes, snapshots, checkpoints, and
-//! directories that are opened to be listed or synced.
+//! All opens of files in a log directory go through it: segments, indexes, snapshots, checkpoints, and directories that
+//! are listed or synced.
 
 use super::{DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode};
 use crate::open_files::OpenFiles;
@@ -17,7 +17,7 @@ pub struct RoomyDisk {
 }
 
 impl RoomyDisk {
-    /// `files` are those that may be closed.
+    /// `files` are the files that may be closed.
     pub fn over(below: Arc<dyn Disk>, files: Arc<OpenFiles>) -> Arc<dyn Disk> {
         Arc::new(Self { below, files })
     }
@@ -53,7 +53,7 @@ impl Disk for RoomyDisk {
         self.with_room(|disk| disk.lock(path))
     }
 
-    /// What is removed is listed first.
+    /// The removal lists the directory first, which opens it.
     fn remove_dir_all(&self, path: &Path) -> Result<(), DiskError> {
         self.with_room(|disk| disk.remove_dir_all(path))
     }

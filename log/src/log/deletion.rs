@@ -1,8 +1,8 @@
-//! How records leave the log at its begin: by retention and by DeleteRecords. Whole segments go; within
+//! Deletes records at the start of the log: by retention and by DeleteRecords. Only whole segments are deleted; within
 //! a segment only the log start moves.
 //!
-//! Files first get the suffix `.deleted`, so that a restart removes them, and vanish after
-//! `file.delete.delay.ms`, so that slow readers finish.
+//! Files first get the suffix `.deleted`, so that a restart removes them, and are removed after `file.delete.delay.ms`,
+//! so that slow readers can finish.
 
 use super::Log;
 use crate::config::LogConfig;
@@ -33,28 +33,28 @@ pub struct DeletedSegment {
     pub reason: DeletionReason,
 }
 
-/// Files that wait for their removal.
+/// Segments that are no longer part of the log and whose files still exist.
 #[derive(Debug, Default)]
-pub(super) struct Graveyard {
-    /// To be marked first, in this order.
-    condemned: VecDeque<Arc<Segment>>,
-    segments: Vec<(i64, Arc<Segment>)>,
+pub(super) struct PendingDeletion {
+    /// Segments whose files do not have the suffix yet, in the order of marking.
+    unmarked: VecDeque<Arc<Segment>>,
+    marked: Vec<(i64, Arc<Segment>)>,
 }
 
-impl Graveyard {
+impl PendingDeletion {
     fn add(&mut self, segment: Arc<Segment>, now_ms: i64, config: &LogConfig) {
-        self.segments.push((now_ms.saturating_add(config.file_delete_delay_ms), segment));
+        self.marked.push((now_ms.saturating_add(config.file_delete_delay_ms), segment));
     }
 }
 
 impl Log {
-    /// Deletes the segments that `retention.ms`, `retention.bytes` or the log start allow to delete,
-    /// never one that reaches above the high watermark. Removes files whose delay is over.
+    /// Deletes the segments that exceed `retention.ms` or `retention.bytes` or are below the log start, but never one
+    /// that reaches above the high watermark. Removes files whose delay is over.
     pub fn apply_retention(&mut self, now: Now) -> Result<Vec<DeletedSegment>, LogError> {
         self.check()?;
-        // What an earlier check could not do comes first: it may give room.
+        // First finishes the deletions that an earlier check could not: they may give room.
         let health = Arc::clone(&self.health);
-        health.observe(self.bury_condemned(now.steady_ms))?;
+        health.observe(self.mark_deleted_segments(now.steady_ms))?;
         self.remove_deleted_files(now.steady_ms)?;
         let deleted = self.delete_expired(now);
         let deleted = health.observe(deleted)?;
@@ -62,18 +62,18 @@ impl Log {
         Ok(deleted)
     }
 
-    /// Removes the files of segments that were deleted `file.delete.delay.ms` ago, by the steady clock.
+    /// Removes the files of segments that were deleted `file.delete.delay.ms` ago, on the steady clock.
     pub fn remove_deleted_files(&mut self, now_ms: i64) -> Result<(), LogError> {
         let is_due = |(due_ms, _): &(i64, Arc<Segment>)| *due_ms <= now_ms;
-        while let Some(at) = self.graveyard.segments.iter().position(is_due) {
-            self.health.observe(self.graveyard.segments[at].1.remove_files())?;
-            self.graveyard.segments.remove(at);
+        while let Some(at) = self.pending_deletion.marked.iter().position(is_due) {
+            self.health.observe(self.pending_deletion.marked[at].1.remove_files())?;
+            self.pending_deletion.marked.remove(at);
         }
         Ok(())
     }
 
-    /// Moves the log start, for DeleteRecords and for a follower whose leader did so. Below the current
-    /// one it stays. Returns the log start.
+    /// Moves the log start forward, for DeleteRecords and for a follower whose leader did so. Never moves it back.
+    /// Returns the log start.
     pub fn delete_records(&mut self, log_start: Offset) -> Result<Offset, ReadError> {
         self.health.check()?;
         if log_start > self.high_watermark {
@@ -113,8 +113,8 @@ impl Log {
         Ok(deleted)
     }
 
-    /// The segments that may go at all: those wholly below the high watermark, and the active one
-    /// only if it holds anything.
+    /// The segments that may be deleted: those entirely below the high watermark; the active one only if it has
+    /// records.
     fn committed_segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
         let ends = self.segments.iter().skip(1).map(|next| next.base_offset());
         let ends = ends.chain([self.log_end]);
@@ -175,33 +175,35 @@ impl Log {
         if count == self.segments.len() {
             self.roll_at(self.log_end, now_ms).map_err(storage_error)?;
         }
-        // The name of the segment that will be the first one must be there after a power cut.
+        // The name of the new first segment must survive a power cut.
         self.home.sync()?;
         let first_kept = self.segments[count].base_offset();
         self.advance_log_start(first_kept);
         let segments: Vec<_> = Arc::make_mut(&mut self.segments).drain(..count).collect();
-        // The log start alone does not count: bytes below it lie before others in the same file.
+        // Only whole segments count as flushed here, not the log start: bytes below it are in the same file as bytes
+        // above it.
         self.flush.raise_to(first_kept);
         for segment in segments {
             let base_offset = segment.base_offset();
             deleted.push(DeletedSegment { base_offset, bytes: segment.size(), reason });
-            self.condemn(segment);
+            self.schedule_deletion(segment);
         }
-        self.bury_condemned(now_ms)
+        self.mark_deleted_segments(now_ms)
     }
 
-    /// A segment is no longer part of the log; [`Self::bury_condemned`] sees to its files.
-    pub(super) fn condemn(&mut self, segment: Arc<Segment>) {
+    /// Schedules a segment that is no longer part of the log for deletion. [`Self::mark_deleted_segments`] marks its
+    /// files.
+    pub(super) fn schedule_deletion(&mut self, segment: Arc<Segment>) {
         self.flush.unseal(&segment);
         segment.set_synced();
-        self.graveyard.condemned.push_back(segment);
+        self.pending_deletion.unmarked.push_back(segment);
     }
 
-    /// Marks the files of condemned segments, and the producer snapshots at their begins, for removal: one after the
-    /// other, durably, so that a power cut leaves no gap between those that are gone. What an error that passes has
-    /// left is done by the next call.
-    pub(super) fn bury_condemned(&mut self, now_ms: i64) -> Result<(), LogError> {
-        while let Some(segment) = self.graveyard.condemned.front().map(Arc::clone) {
+    /// Marks the files of scheduled segments with `.deleted`, and removes the producer snapshots at their base offsets:
+    /// one segment after the other, durably, so that a power cut leaves no gap between deleted ones. After a retriable
+    /// error the next call continues.
+    pub(super) fn mark_deleted_segments(&mut self, now_ms: i64) -> Result<(), LogError> {
+        while let Some(segment) = self.pending_deletion.unmarked.front().map(Arc::clone) {
             segment.mark_deleted()?;
             let base_offset = segment.base_offset();
             if self.snapshots.contains(&base_offset) {
@@ -209,20 +211,20 @@ impl Log {
                 self.snapshots.remove(&base_offset);
             }
             self.home.sync()?;
-            self.graveyard.condemned.pop_front();
-            self.graveyard.add(segment, now_ms, &self.config);
+            self.pending_deletion.unmarked.pop_front();
+            self.pending_deletion.add(segment, now_ms, &self.config);
         }
         Ok(())
     }
 }
 
-/// No view reads a snapshot, so it need not be kept for a while.
+/// Removes a snapshot without delay, because no view reads it.
 pub(super) fn remove_snapshot(home: &PartitionHome, offset: Offset) -> Result<(), LogError> {
     home.disk.remove_file_if_exists(&home.file(&FileKind::ProducerSnapshot.name(offset)))?;
     Ok(())
 }
 
-/// The largest timestamp, or the time of the last write where no record has one.
+/// The largest timestamp, or the time of the last write if no record has one.
 fn newest_ms(segment: &Segment) -> Result<i64, LogError> {
     let largest = segment.largest_timestamp().map_err(read_storage_error)?;
     match largest {
@@ -231,7 +233,7 @@ fn newest_ms(segment: &Segment) -> Result<i64, LogError> {
     }
 }
 
-/// Rolling and truncating fail for reasons of storage only.
+/// Rolling and truncating only fail with errors of the storage.
 fn storage_error(error: AppendError) -> LogError {
     match error {
         AppendError::Storage(error) => error,
@@ -239,7 +241,7 @@ fn storage_error(error: AppendError) -> LogError {
     }
 }
 
-/// The owner reads segments that are neither deleted nor truncated under it.
+/// Segments are not deleted or truncated while their owner reads them.
 pub(super) fn read_storage_error(error: ReadError) -> LogError {
     match error {
         ReadError::Storage(error) => error,
@@ -247,8 +249,8 @@ pub(super) fn read_storage_error(error: ReadError) -> LogError {
     }
 }
 
-/// Whether the name is one that [`Log::bury_condemned`] leaves behind.
+/// Whether the name has the suffix of [`Log::mark_deleted_segments`].
 pub(crate) fn is_marked(name: &str) -> bool {
-    // Snapshots of the metadata log have a retention of their own.
+    // Snapshots of the metadata log have their own retention.
     name.ends_with(DELETED_SUFFIX) && !name.ends_with(".checkpoint.deleted")
 }

@@ -1,12 +1,11 @@
-//! Making the log durable, in three steps so that no sync happens under the owner's lock: the owner
-//! hands out a [`FlushTicket`], any thread runs it, and the owner is told.
+//! Flushes the log in three steps, so that no sync happens under the owner's lock: the owner creates a [`FlushTicket`],
+//! any thread runs it, and the owner applies the result.
 //!
-//! A ticket covers what there was when it was taken. First the records: bytes of segments and names of new files;
-//! once they are on disk the offsets count as flushed, and acknowledgements go out. Then what is derived from
-//! them: index files and producer snapshots of sealed segments, leader epochs. Only when that is there as well does the
-//! recovery point move: it never lies above something that is missing. Derived files may have to wait for
-//! space, while what was acknowledged is safe.
-//! The gate keeps a ticket that is overtaken by a truncation from writing what was just removed.
+//! A ticket covers the records at its creation. It syncs the records first: bytes of segments and names of new files;
+//! then the offsets count as flushed, and acknowledgements are sent. Next it writes the derived files: index files and
+//! producer snapshots of sealed segments, leader epochs. Only after that the recovery point moves, so that it is never
+//! above a missing file. Derived files may have to wait for space, while acknowledged records are safe. The gate
+//! prevents a ticket from before a truncation from writing files that the truncation has removed.
 
 use super::Log;
 use crate::checkpoint::{self, LEADER_EPOCH};
@@ -30,19 +29,19 @@ impl Gate {
     }
 }
 
-/// A sealed segment that has no index files yet, and the producer state at its end.
+/// A sealed segment without index files, and the producer state at its end.
 #[derive(Debug, Clone)]
 struct Seal {
     segment: Arc<Segment>,
     snapshot: Option<(Offset, Bytes)>,
 }
 
-/// What the owner knows about durability.
+/// The owner's flush state.
 #[derive(Debug)]
 pub(super) struct FlushState {
     pub(super) flushed: Offset,
     pub(super) recovery_point: Offset,
-    /// Counts changes of names in the directory, and how many of them are durable.
+    /// The number of name changes in the directory, and how many of them are durable.
     pub(super) dir_changed: u64,
     dir_synced: u64,
     pub(super) epochs_changed: u64,
@@ -71,14 +70,14 @@ impl FlushState {
         self.seals.push(Seal { segment, snapshot });
     }
 
-    /// Waits for a running ticket's derived files, then makes every ticket that is out void.
+    /// Waits until a running ticket has written its derived files, then invalidates all existing tickets.
     pub(super) fn void_tickets(&mut self) {
         let mut generation = self.gate.lock();
         *generation += 1;
         self.generation = *generation;
     }
 
-    /// Forgets what was to be written of segments and snapshots above a new log end.
+    /// Drops pending index files and snapshots above a new log end.
     pub(super) fn forget_above(&mut self, log_end: Offset) {
         self.seals.retain(|seal| seal.segment.base_offset() < log_end);
         for seal in &mut self.seals {
@@ -88,28 +87,28 @@ impl FlushState {
         self.recovery_point = self.recovery_point.min(log_end);
     }
 
-    /// Everything below is gone: nothing of it is left to be made durable.
+    /// Records below `log_start` are deleted and need no flush.
     pub(super) fn raise_to(&mut self, log_start: Offset) {
         self.flushed = self.flushed.max(log_start);
         self.recovery_point = self.recovery_point.max(log_start);
     }
 
-    /// The segment is active again: it is no longer to be sealed.
+    /// The segment is active again: drops its pending seal.
     pub(super) fn unseal(&mut self, segment: &Arc<Segment>) {
         self.seals.retain(|seal| !Arc::ptr_eq(&seal.segment, segment));
     }
 }
 
-/// What became of the files that are derived from records which are durable now.
+/// The state of the derived files of a flush whose records are durable.
 #[derive(Debug)]
 pub enum Derived {
     /// They are on disk.
     Complete,
-    /// Something is lacking for them: another flush is needed.
+    /// They could not be written for lack of room: another flush is needed.
     Waiting(LogError),
 }
 
-/// A segment with unsynced bytes, its size now, and its file.
+/// A segment with unsynced bytes, its current size, and its file.
 #[derive(Debug)]
 struct UnsyncedFile {
     segment: Arc<Segment>,
@@ -117,7 +116,7 @@ struct UnsyncedFile {
     file: Arc<dyn DiskFile>,
 }
 
-/// Work for a flusher thread. Dropping it is harmless: the next ticket covers the same and more.
+/// A flush for a flusher thread. Dropping it is harmless: the next ticket covers the same records.
 #[derive(Debug)]
 pub struct FlushTicket {
     upto: Offset,
@@ -134,13 +133,13 @@ pub struct FlushTicket {
 }
 
 impl FlushTicket {
-    /// The offset that will be flushed.
+    /// The end offset of the flush.
     pub fn upto(&self) -> Offset {
         self.upto
     }
 
-    /// Does the work. After an error nothing of it counts: either the log directory is offline, or another ticket has
-    /// to be taken.
+    /// Runs the flush. After an error no record counts as flushed: either the log directory is offline, or a new ticket
+    /// is needed.
     pub fn run(&self) -> Result<Derived, LogError> {
         self.health.check()?;
         self.health.observe(self.sync_records())?;
@@ -189,7 +188,7 @@ impl FlushTicket {
 }
 
 impl Log {
-    /// What is to be made durable now; `None` when everything is.
+    /// Creates a ticket; `None` if everything is flushed.
     pub fn flush_ticket(&mut self) -> Result<Option<FlushTicket>, LogError> {
         self.check()?;
         let flush = &self.flush;
@@ -229,12 +228,13 @@ impl Log {
         Ok(files)
     }
 
-    /// Whether the ticket is this log's: another may have taken its place since.
+    /// Whether the ticket is of this log, which may have replaced another one since.
     pub fn has_given(&self, ticket: &FlushTicket) -> bool {
         Arc::ptr_eq(&ticket.gate, &self.flush.gate)
     }
 
-    /// The ticket's records are durable. A ticket from before a truncation, or of another log, changes nothing.
+    /// Applies a finished ticket: its records are durable. A ticket from before a truncation, or of another log, is
+    /// ignored.
     pub fn on_flushed(&mut self, ticket: &FlushTicket, derived: &Derived) {
         let is_own = self.has_given(ticket);
         let flush = &mut self.flush;
@@ -264,8 +264,8 @@ impl Log {
         }
     }
 
-    /// Flushes here and now: for callers without a flusher. The records are durable then; what is derived from them
-    /// may have to wait for the next flush.
+    /// Flushes on this thread, for callers without a flusher. The records are durable then; derived files may have to
+    /// wait for the next flush.
     pub fn flush(&mut self) -> Result<(), LogError> {
         self.flush_now().map(drop)
     }
@@ -277,14 +277,14 @@ impl Log {
         Ok(derived)
     }
 
-    /// Ends the log cleanly: everything is synced and the index files and the producer snapshot
-    /// are complete, so that the next start has nothing to verify.
+    /// Closes the log cleanly: all records are synced and the index files and the producer snapshot are complete, so
+    /// that the next start needs no recovery.
     pub fn close(mut self) -> Result<(), LogError> {
         self.check()?;
         Arc::clone(&self.health).observe(self.active().settle_excess().map_err(LogError::from))?;
         self.active().seal();
         let snapshot = self.new_snapshot();
-        // Index files that are still there from the last start are complete.
+        // Index files that remain from the last start are complete.
         if !self.stale_index_files || snapshot.is_some() {
             self.flush.seal_later(Arc::clone(self.active()), snapshot);
         }
@@ -294,7 +294,7 @@ impl Log {
         }
     }
 
-    /// A snapshot of the producers at the end of what they know, unless there is one.
+    /// A producer snapshot at the end offset of the producer state, unless there is one.
     pub(super) fn new_snapshot(&mut self) -> Option<(Offset, Bytes)> {
         let offset = self.producers.end_offset();
         let is_new = offset > self.log_start && self.snapshots.insert(offset);

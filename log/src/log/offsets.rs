@@ -1,4 +1,4 @@
-//! Offsets by time: what ListOffsets asks (`UnifiedLog.fetchOffsetByTimestamp`).
+//! Offset look-ups for ListOffsets (`UnifiedLog.fetchOffsetByTimestamp`).
 
 use crate::error::ReadError;
 use crate::log_reader::LogView;
@@ -9,7 +9,7 @@ use klamm_protocol::ids::{LeaderEpoch, Offset};
 /// A timestamp of a ListOffsets request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetTarget {
-    /// -1: the log end. Who may see it is up to the caller.
+    /// -1: the log end. The caller decides who may see it.
     Latest,
     /// -2: the log start.
     Earliest,
@@ -26,7 +26,7 @@ pub enum OffsetTarget {
 }
 
 impl OffsetTarget {
-    /// What a timestamp in a request means.
+    /// The target of a timestamp in a request.
     pub fn from_wire(timestamp: i64) -> Self {
         match timestamp {
             -1 => Self::Latest,
@@ -40,21 +40,20 @@ impl OffsetTarget {
     }
 }
 
-/// An offset that was found.
+/// A found offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimestampedOffset {
-    /// Of the record, in milliseconds; -1 for the ends of the log.
+    /// The record's timestamp in milliseconds; -1 for the ends of the log.
     pub timestamp: i64,
     pub offset: Offset,
     pub leader_epoch: Option<LeaderEpoch>,
 }
 
-/// The most bytes that the records of one stored batch may decompress to while their timestamps are
-/// looked at.
+/// The maximum decompressed size of a stored batch whose timestamps are searched.
 const MAX_DECOMPRESSED_BATCH: usize = 256 << 20;
 
 impl LogView {
-    /// Looks up an offset; `None` when no record qualifies.
+    /// Looks up an offset; `None` if no record qualifies.
     pub fn offset_for(&self, target: OffsetTarget) -> Result<Option<TimestampedOffset>, ReadError> {
         self.health.check()?;
         let end_of_log = |offset, leader_epoch| {
@@ -80,7 +79,7 @@ impl LogView {
     fn first_at_or_after(&self, timestamp: i64) -> Result<Option<TimestampedOffset>, ReadError> {
         for (position, segment) in self.segments.iter().enumerate() {
             let largest = segment.largest_timestamp()?;
-            // Where no record is stamped, some may still be from before 1970.
+            // Without a largest timestamp, records may still have one from before 1970.
             if largest.map_or(NO_TIMESTAMP, |largest| largest.timestamp) < timestamp {
                 continue;
             }
@@ -125,9 +124,8 @@ impl LogView {
         first_record(segment, &batch, timestamp, batch.header.base_offset)
     }
 
-    /// Where no record has a timestamp of 0 or more, the first one without a timestamp (-1) has the
-    /// largest. As in Kafka it is looked for in the first batch only, and where all records there are
-    /// from before 1970 there is none.
+    /// If no record has a timestamp of 0 or more, the first one without a timestamp (-1) has the largest. As in Kafka
+    /// only the first batch is searched; if all its records are from before 1970 there is none.
     fn first_without_timestamp(&self) -> Result<Option<TimestampedOffset>, ReadError> {
         let Some(segment) = self.segments.iter().next() else { return Ok(None) };
         let batch = segment.find(segment.base_offset(), segment.size())?;

@@ -1,9 +1,9 @@
-//! Cutting records off at the log's end, because another replica's are the valid ones.
+//! Truncates the end of the log, because the leader's records are the valid ones.
 //!
-//! Everything here is durable before it returns: what a later append writes must never meet remains of
-//! what was cut, not even after a power cut between the two. Where something is lacking for that, the records are gone
-//! at once for whoever reads, the call fails, and whatever is asked of the log next finishes the work first
-//! ([`Log::check`]): nothing is appended meanwhile.
+//! The truncation is durable before it returns: later appends must never be mixed with remains of removed records, not
+//! even after a power cut in between. If it fails for lack of room, the records are removed for readers at once, the
+//! call fails, and the next operation on the log finishes the work first ([`Log::check`]): no record is appended
+//! meanwhile.
 
 use super::Log;
 use super::deletion::{read_storage_error, remove_snapshot};
@@ -15,33 +15,33 @@ use crate::segment::Segment;
 use klamm_protocol::ids::Offset;
 use std::sync::Arc;
 
-/// A truncation that the files have not followed yet.
+/// A truncation that is not finished in the files yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Truncation {
-    /// Producer snapshots above this offset go.
+    /// Producer snapshots above this offset are removed.
     snapshots_above: Offset,
     now_ms: i64,
 }
 
 impl Log {
-    /// Removes every record at or above `offset`; false when there was none. A batch that holds `offset`
-    /// goes as a whole.
+    /// Removes every record at or above `offset`; returns false if there was none. A batch that contains `offset` is
+    /// removed as a whole.
     ///
-    /// Afterwards [`Log::flushed_offset`] may be lower than the recovery point last checkpointed. The
-    /// caller writes that checkpoint before it appends again (as Kafka's `LogManager.truncateTo`): a recovery
-    /// point above what is synced would be believed.
+    /// Afterwards [`Log::flushed_offset`] may be lower than the recovery point last checkpointed. The caller writes
+    /// that checkpoint before it appends again (as Kafka's `LogManager.truncateTo`): recovery would trust a recovery
+    /// point above the flushed offset.
     pub fn truncate_to(&mut self, offset: Offset, now_ms: i64) -> Result<bool, LogError> {
         self.check()?;
         assert!(offset >= 0, "offsets are not negative");
         if offset >= self.log_end {
-            // A leader notes its epoch before it appends; if it never did, the next one's counts.
+            // A leader adds its epoch before it appends; an epoch without records is dropped.
             if Arc::make_mut(&mut self.epochs).truncate_from_end(self.log_end) {
                 self.flush.epochs_changed += 1;
             }
             return Ok(false);
         }
         if offset < self.segments[0].base_offset() {
-            self.begin_anew_at(offset, now_ms);
+            self.start_empty_at(offset, now_ms);
         } else {
             let cut = self.begin_cut_at(offset, now_ms);
             Arc::clone(&self.health).observe(cut)?;
@@ -57,11 +57,11 @@ impl Log {
         now_ms: i64,
     ) -> Result<(), LogError> {
         self.check()?;
-        self.begin_anew_at(offset, now_ms);
+        self.start_empty_at(offset, now_ms);
         self.check()
     }
 
-    /// That the directory is in use, and that nothing begun before has been left undone.
+    /// Checks that the directory is online, and finishes an interrupted truncation or rename.
     pub(super) fn check(&mut self) -> Result<(), LogError> {
         self.health.check()?;
         if let Some(dir) = self.misplaced.clone() {
@@ -73,15 +73,15 @@ impl Log {
     }
 
     fn begin_cut_at(&mut self, offset: Offset, now_ms: i64) -> Result<(), LogError> {
-        // A segment that begins with the offset goes as a whole, unread: it may be damaged.
+        // A segment that begins with the offset is removed as a whole, unread: it may be damaged.
         let kept = self.segments.partition_point(|segment| segment.base_offset() < offset).max(1);
         let last = Arc::clone(&self.segments[kept - 1]);
         self.flush.void_tickets();
         last.begin_truncation(offset, now_ms).map_err(read_storage_error)?;
-        // From here on nothing fails: the files follow in `finish`.
+        // From here on no step fails; `finish` changes the files.
         self.flush.unseal(&last);
         let cut = Arc::make_mut(&mut self.segments).split_off(kept);
-        self.condemn_from_the_end(cut);
+        self.delete_from_the_end(cut);
         self.log_end = offset;
         self.log_start = self.log_start.min(offset);
         self.high_watermark = self.high_watermark.min(offset);
@@ -91,11 +91,11 @@ impl Log {
         Ok(())
     }
 
-    fn begin_anew_at(&mut self, offset: Offset, now_ms: i64) {
+    fn start_empty_at(&mut self, offset: Offset, now_ms: i64) {
         self.flush.void_tickets();
         let segment = Segment::planned(&self.home, offset, now_ms);
         let all = std::mem::replace(&mut self.segments, Arc::new(vec![segment]));
-        self.condemn_from_the_end(all.to_vec());
+        self.delete_from_the_end(all.to_vec());
         self.log_end = offset;
         self.log_start = offset;
         self.high_watermark = offset;
@@ -107,10 +107,10 @@ impl Log {
         self.begin(Truncation { snapshots_above: -1, now_ms });
     }
 
-    /// The last ones first: a power cut must not leave a gap.
-    fn condemn_from_the_end(&mut self, segments: Vec<Arc<Segment>>) {
+    /// The last segments first: a power cut must not leave a gap.
+    fn delete_from_the_end(&mut self, segments: Vec<Arc<Segment>>) {
         for segment in segments.into_iter().rev() {
-            self.condemn(segment);
+            self.schedule_deletion(segment);
         }
     }
 
@@ -121,9 +121,9 @@ impl Log {
         self.truncation = Some(truncation);
     }
 
-    /// Brings files and producers up to a truncation. Each step may be done again after an error that passes.
+    /// Applies a truncation to the files and producers. Each step may be repeated after a retriable error.
     fn finish(&mut self, truncation: Truncation) -> Result<(), LogError> {
-        self.bury_condemned(truncation.now_ms)?;
+        self.mark_deleted_segments(truncation.now_ms)?;
         while let Some(last) = self.snapshots.last().copied()
             && last > truncation.snapshots_above
         {
@@ -139,7 +139,8 @@ impl Log {
         Ok(())
     }
 
-    /// Snapshots that are not written yet are skipped: the records say the same.
+    /// Reloads the producer state. Snapshots that are not written yet are skipped, because the records have the same
+    /// state.
     fn reload_producers(&mut self) -> Result<(), LogError> {
         let (home, segments) = (&self.home, &self.segments);
         let start = self.log_start;

@@ -3,8 +3,8 @@
 use klamm_protocol::batch::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, NO_TIMESTAMP};
 use klamm_protocol::ids::{Offset, ProducerEpoch, ProducerId};
 
-/// How many batches a producer may have in flight and repeat
-/// (`max.in.flight.requests.per.connection` of an idempotent producer).
+/// The number of batches that a producer may have in flight and resend (`max.in.flight.requests.per.connection` of an
+/// idempotent producer).
 pub(crate) const BATCHES_KEPT: usize = 5;
 
 /// A batch that was appended.
@@ -32,23 +32,23 @@ impl BatchMetadata {
     }
 }
 
-/// What is known of a producer.
+/// The state of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerEntry {
     pub producer_id: ProducerId,
     pub epoch: ProducerEpoch,
-    /// Of the last marker; -1 when there was none.
+    /// The coordinator epoch of the last marker; -1 if there was none.
     pub coordinator_epoch: i32,
-    /// Milliseconds; -1 when there is none.
+    /// Milliseconds; -1 if there is none.
     pub last_timestamp: i64,
-    /// Where the open transaction begins in this partition.
+    /// The first offset of the open transaction in this partition.
     pub txn_first_offset: Option<Offset>,
     batches: [BatchMetadata; BATCHES_KEPT],
     batch_count: usize,
 }
 
 impl ProducerEntry {
-    /// A producer of which nothing is known.
+    /// A producer without records.
     pub fn unknown(producer_id: ProducerId) -> Self {
         Self {
             producer_id,
@@ -70,7 +70,7 @@ impl ProducerEntry {
         self.batches().last()
     }
 
-    /// -1 when the epoch has no batch.
+    /// -1 if the epoch has no batch.
     pub fn last_sequence(&self) -> i32 {
         self.last_batch().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }
@@ -95,7 +95,7 @@ impl ProducerEntry {
         self.last_timestamp = batch.timestamp;
     }
 
-    /// Another epoch begins its sequences anew.
+    /// A new epoch starts its sequences again.
     pub(crate) fn enter_epoch(&mut self, epoch: ProducerEpoch) {
         if self.epoch != epoch {
             self.epoch = epoch;

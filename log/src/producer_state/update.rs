@@ -1,5 +1,5 @@
-//! The checks of a batch against a producer's state, and the state after it. Nothing is changed
-//! before all batches of an append have passed (Kafka's `ProducerAppendInfo`).
+//! The checks of a batch against a producer's state, and the state after it. The state changes only after all batches
+//! of an append have passed the checks (Kafka's `ProducerAppendInfo`).
 
 use super::{
     AppendOrigin, BatchMetadata, CompletedTxn, EndTxnMarker, ProducerEntry, ProducerState,
@@ -9,7 +9,7 @@ use crate::error::AppendError;
 use klamm_protocol::batch::{BatchHeader, NO_PRODUCER_EPOCH};
 use klamm_protocol::ids::{Offset, ProducerEpoch, ProducerId};
 
-/// What a batch is checked against.
+/// The parameters of the checks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Check {
     pub(crate) origin: AppendOrigin,
@@ -19,12 +19,12 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Records that were accepted before, by the leader or by this log.
+    /// For records that the leader or this log has accepted before.
     pub(crate) const REPLICATION: Self =
         Self { origin: AppendOrigin::Replication, guard: None, verify_transactions: false };
 }
 
-/// What an append will change.
+/// The changes of an append.
 #[derive(Debug, Default)]
 pub(crate) struct PendingUpdates {
     entries: Vec<ProducerEntry>,
@@ -34,12 +34,12 @@ pub(crate) struct PendingUpdates {
 }
 
 impl ProducerState {
-    /// The earlier append of the same batch, if the producer repeats it.
+    /// The earlier append of the same batch, if the producer has sent it again.
     pub(crate) fn duplicate_of(&self, header: &BatchHeader) -> Option<BatchMetadata> {
         self.producer(header.producer_id)?.duplicate_of(header)
     }
 
-    /// Checks a batch with its final offset and notes what it changes in `pending`.
+    /// Checks a batch with its final offset and adds its changes to `pending`.
     pub(crate) fn prepare(
         &self,
         pending: &mut PendingUpdates,
@@ -66,7 +66,7 @@ impl ProducerState {
             Some(marker) => {
                 pending.completed.extend(end_transaction(entry, header, marker, check)?);
             }
-            // A control batch whose marker the cleaner removed: nothing is left of the transaction.
+            // The log cleaner has removed the marker of the control batch, and with it the transaction.
             None if header.is_control() => {}
             None => {
                 let is_known = current.is_some_and(|entry| entry.epoch != NO_PRODUCER_EPOCH);
@@ -85,7 +85,7 @@ impl ProducerState {
         Ok(())
     }
 
-    /// A first transactional write needs the proof that the coordinator knows of it (KIP-890).
+    /// The first write of a transaction needs the proof of its verification (KIP-890).
     fn check_verified(&self, header: &BatchHeader, check: Check) -> Result<(), AppendError> {
         let producer_id = header.producer_id;
         let from_outside = matches!(check.origin, AppendOrigin::Client | AppendOrigin::Coordinator);
@@ -108,9 +108,9 @@ impl ProducerState {
         Ok(())
     }
 
-    /// Checks a batch of data outside of transactions, with its final offset, and takes it in: what an
-    /// append to a log does, for those who keep a log of another kind (the cluster simulation).
-    /// Returns the earlier append if a client repeats it; then nothing is changed.
+    /// Checks a batch outside of transactions, with its final offset, and applies it, as an append to a log does: for
+    /// users with another kind of log (the cluster simulation). If the batch is a duplicate, returns the earlier append
+    /// and changes nothing.
     pub fn append(
         &mut self,
         header: &BatchHeader,
@@ -129,7 +129,7 @@ impl ProducerState {
         Ok(None)
     }
 
-    /// Makes the changes. Transactions in `completed` are still to be completed, in order.
+    /// Applies the changes. The caller then completes the transactions in `completed`, in order.
     pub(crate) fn apply(&mut self, pending: &PendingUpdates) {
         for entry in &pending.entries {
             self.producers.insert(entry.producer_id, *entry);
@@ -147,8 +147,8 @@ impl PendingUpdates {
     }
 }
 
-/// With epoch bumps per transaction, the next transaction may have been verified before the marker
-/// of this one arrived: its guard stays.
+/// With an epoch bump per transaction, the next transaction may have been verified before the marker of this one
+/// arrives: its guard stays.
 fn begins_next_transaction(verification: Option<&Verification>, header: &BatchHeader) -> bool {
     verification.is_some_and(|entry| {
         entry.supports_epoch_bump && header.is_control() && header.producer_epoch == entry.epoch
@@ -189,7 +189,7 @@ fn end_transaction(
         check_marker_epoch(entry, header, marker)?;
         check_coordinator_epoch(entry, header, marker)?;
     }
-    // A marker without data here changes neither the last stable offset nor the index.
+    // A marker without data in this partition changes neither the last stable offset nor the index.
     let completed = entry.txn_first_offset.take().map(|first_offset| CompletedTxn {
         producer_id: header.producer_id,
         first_offset,
@@ -209,9 +209,9 @@ fn check_epoch(entry: &ProducerEntry, header: &BatchHeader) -> Result<(), Append
     Ok(())
 }
 
-/// From `transaction.version` 2 on every transaction bumps the epoch, so that its marker has a
-/// higher one than its data. A marker that arrives twice has the same: it is let through when nothing is
-/// open, and also at the last epoch there is, which cannot be bumped.
+/// From `transaction.version` 2 on every transaction bumps the epoch, so that its marker has a higher one than its
+/// data. A duplicate marker has the same epoch: it is accepted if no transaction is open, and also at the maximum
+/// epoch, which cannot be bumped.
 fn check_marker_epoch(
     entry: &ProducerEntry,
     header: &BatchHeader,
@@ -250,7 +250,7 @@ fn check_coordinator_epoch(
     Ok(())
 }
 
-/// A producer that is not known may begin anywhere: its earlier records may have been deleted.
+/// An unknown producer may begin with any sequence: its earlier records may have been deleted.
 fn check_sequence(
     entry: &ProducerEntry,
     header: &BatchHeader,

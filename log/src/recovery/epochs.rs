@@ -7,7 +7,7 @@ use crate::segment::{BatchScan, PartitionHome, ScanError, Segment};
 use klamm_protocol::batch::BatchHeader;
 use std::sync::Arc;
 
-/// The epochs of the file; a damaged file is as good as none, and true says so.
+/// The epochs of the file, and whether it was damaged: a damaged file counts as empty.
 pub(super) fn read(home: &PartitionHome) -> Result<(LeaderEpochCache, bool), LogError> {
     match checkpoint::read_epochs(home.disk.as_ref(), &home.file(LEADER_EPOCH)) {
         Ok(entries) => Ok((LeaderEpochCache::from_entries(entries), false)),
@@ -16,7 +16,7 @@ pub(super) fn read(home: &PartitionHome) -> Result<(LeaderEpochCache, bool), Log
     }
 }
 
-/// The epochs that the batch headers tell of.
+/// The epochs in the batch headers.
 pub(super) fn epochs_of(segments: &[Arc<Segment>]) -> Result<LeaderEpochCache, LogError> {
     let mut epochs = LeaderEpochCache::default();
     segments.iter().try_for_each(|segment| note_epochs_of(segment, &mut epochs))?;
@@ -32,7 +32,7 @@ pub(super) fn note_epochs_of(
         match batch {
             Ok(batch) => note_epoch(epochs, &batch.header),
             Err(ScanError::Disk(error)) => return Err(error.into()),
-            // Readers will find the damage where it is.
+            // Reads will report the damage.
             Err(ScanError::Corrupt { .. }) => break,
         }
     }

@@ -1,8 +1,8 @@
-//! Files that an interrupted deletion or compaction left in a partition's directory (Kafka's
+//! Cleans up after an interrupted deletion or compaction in a partition's directory (Kafka's
 //! `LogLoader.removeTempFilesAndCollectSwapFiles`).
 //!
-//! A `.swap` file is a finished segment of the log cleaner: it replaces the segments whose offsets it
-//! covers. One at or above the lowest `.cleaned` file belongs to an unfinished split and is removed.
+//! A `.swap` file is a finished segment of the log cleaner: it replaces the segments in its offset range. One at or
+//! above the lowest `.cleaned` file belongs to an unfinished split and is removed.
 
 use crate::disk::Disk;
 use crate::error::LogError;
@@ -11,7 +11,7 @@ use crate::log::is_marked;
 use crate::segment::{BatchScan, PartitionHome};
 use klamm_protocol::ids::Offset;
 
-/// Finishes or undoes what was interrupted.
+/// Finishes or undoes the interrupted operation.
 pub(super) fn clear(home: &PartitionHome) -> Result<(), LogError> {
     let names = file_names(home)?;
     let with_suffix =
@@ -59,7 +59,7 @@ fn finish_swap(home: &PartitionHome, names: &[String], swaps: &[&str]) -> Result
     Ok(home.sync()?)
 }
 
-/// The offset after the last whole batch of a segment file.
+/// The offset after the last complete batch of a segment file.
 fn next_offset(home: &PartitionHome, name: &str, base: Offset) -> Result<Offset, LogError> {
     let file = home.disk.open(&home.file(name), crate::disk::OpenMode::Read)?;
     let batches = BatchScan::new(file.as_ref(), 0, file.size()?);

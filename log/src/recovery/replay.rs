@@ -1,4 +1,4 @@
-//! The producer state at an offset: from a snapshot and the records after it.
+//! Restores the producer state at an offset: from a snapshot and the records after it.
 
 use super::opening_error;
 use crate::error::{LogError, ReadError};
@@ -14,8 +14,8 @@ use klamm_protocol::ids::Offset;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The producer state of the newest good snapshot at or below `upto`; without one, an empty state at
-/// `start`. Damaged snapshots are removed.
+/// The producer state of the newest valid snapshot at or below `upto`; without one, an empty state at `start`. Damaged
+/// snapshots are removed.
 pub(crate) fn latest_snapshot(
     home: &PartitionHome,
     snapshots: &mut BTreeSet<Offset>,
@@ -39,7 +39,7 @@ pub(crate) fn latest_snapshot(
     Ok(ProducerState::new(start))
 }
 
-/// Brings a producer state up to `upto`, which it must not be above.
+/// Replays records into a producer state up to `upto`, which it must not be above.
 pub(crate) fn replay(
     segments: &[Arc<Segment>],
     state: &mut ProducerState,
@@ -63,7 +63,7 @@ pub(super) fn replay_segment(
     let start = state.end_offset();
     let first = match segment.find(start, segment.size()) {
         Ok(Some(first)) => first,
-        // Readers will find the damage where it is.
+        // Reads will report the damage.
         Ok(None) | Err(ReadError::Corrupt { .. }) => return Ok(()),
         Err(error) => return Err(opening_error(error)),
     };
@@ -89,7 +89,7 @@ fn replay_batch(
         match segment.read_batch(batch) {
             Ok(whole) => body = whole.body(),
             Err(ReadError::Storage(error)) => return Err(error),
-            // Readers will find the damage; a marker that cannot be read ends nothing.
+            // Reads will report the damage; an unreadable marker does not end a transaction.
             Err(_) => {}
         }
     }
@@ -97,7 +97,7 @@ fn replay_batch(
     Ok(())
 }
 
-/// Applies a batch that was accepted before, and notes the transaction that it aborts.
+/// Applies a batch that was accepted before, and adds the transaction that it aborts to the index.
 pub(super) fn apply(
     state: &mut ProducerState,
     header: &BatchHeader,

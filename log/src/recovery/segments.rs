@@ -1,4 +1,4 @@
-//! Finding the segments of a log, and reading one whole to check it and to make its indexes anew.
+//! Finds the segments of a log, and recovers one: reads all of it, checks it and rebuilds its indexes.
 
 use super::epochs::note_epoch;
 use super::replay::apply;
@@ -17,11 +17,11 @@ use klamm_protocol::ids::Offset;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// A segment as it lies in the directory.
+/// The files of a segment.
 pub(super) struct SegmentFiles {
     pub(super) base_offset: Offset,
     pub(super) size: u64,
-    /// Where the next segment begins; the base offset for the last one.
+    /// The base offset of the next segment; for the last one its own.
     pub(super) next_base_offset: Offset,
     /// It has no offset index, or its transaction index is damaged.
     pub(super) must_recover: bool,
@@ -37,7 +37,7 @@ impl SegmentFiles {
     }
 }
 
-/// What the directory holds.
+/// The contents of the directory.
 pub(super) struct Found {
     pub(super) segments: Vec<SegmentFiles>,
     pub(super) snapshots: BTreeSet<Offset>,
@@ -95,17 +95,17 @@ fn look_at(
     })
 }
 
-/// Bytes read at once; a larger batch is read in one piece, and it is there, so that no more memory is
-/// taken than the file has.
+/// The size of one read; a larger batch is read at once if the file is long enough for it, so that the memory never
+/// exceeds the size of the file.
 const CHUNK: u64 = 1 << 20;
 
-/// Reads a segment from its begin as far as it is good.
+/// Reads a segment from its start up to the first invalid batch.
 pub(super) struct RecoveryPass {
     base_offset: Offset,
     size: u64,
     indexes: Indexes,
     txns: TxnIndex,
-    /// The offset after the last good batch.
+    /// The offset after the last valid batch.
     pub(super) next_offset: Offset,
 }
 
@@ -120,7 +120,7 @@ impl RecoveryPass {
         }
     }
 
-    /// Returns how many bytes are good, and brings producers and epochs up to their end.
+    /// Returns the size of the valid part, and applies it to producers and epochs.
     pub(super) fn run(
         &mut self,
         home: &PartitionHome,
@@ -147,7 +147,7 @@ impl RecoveryPass {
         }
     }
 
-    /// The batch at the front of a chunk, if it is whole, undamaged and in its place.
+    /// The batch at the front of a chunk, if it is complete, undamaged and at the expected offset.
     fn next_batch(&self, chunk: &Bytes) -> Option<RecordBatch> {
         let batch = RecordBatch::parse(chunk).ok()?;
         let header = &batch.header;
@@ -157,7 +157,7 @@ impl RecoveryPass {
         (in_place && batch.check_crc().is_ok()).then_some(batch)
     }
 
-    /// Cuts the file at its last good byte.
+    /// Truncates the file to its valid part.
     pub(super) fn finish(
         self,
         home: &Arc<PartitionHome>,
@@ -169,7 +169,8 @@ impl RecoveryPass {
             file.set_size(end)?;
             file.sync_data()?;
         }
-        // The other index files stay: without them and with this one, they would not be missed.
+        // Only the offset index is removed: its absence makes the next start recover the segment, and with it present a
+        // missing time or transaction index would not be noticed.
         let name = FileKind::OffsetIndex.name(self.base_offset);
         home.disk.remove_file_if_exists(&home.file(&name))?;
         Ok(Segment::rebuilt(home, end, self.indexes, self.txns))
@@ -180,7 +181,7 @@ fn holds_batch(chunk: &Bytes) -> bool {
     BatchHeader::parse(chunk).is_ok_and(|header| header.size() <= chunk.len())
 }
 
-/// The next bytes of a file: a chunk, or a whole batch if that is larger and the file holds it.
+/// The next bytes of a file: a chunk, or a complete batch if that is larger and within the file.
 fn read_chunk(
     file: &dyn DiskFile,
     position: u64,
@@ -197,7 +198,7 @@ fn read_chunk(
     bytes.truncate(read);
     let bytes = bytes.freeze();
     let wanted = BatchHeader::parse(&bytes).map_or(0, |header| as_u64(header.size()));
-    // The header was not known before: now it is.
+    // The header is known now, and shows a larger batch.
     if wanted > length && position + wanted <= size {
         return read_chunk(file, position, size, &bytes);
     }

@@ -5,11 +5,11 @@ use crate::time_index::{TimeIndex, TimestampOffset};
 use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::Offset;
 
-/// How many entries per index a sealed segment keeps in memory: 80 KiB instead of 5 MiB for a
-/// segment of 1 GiB, and a look-up there walks 128 KiB of headers on average.
+/// The maximum number of entries per index that a sealed segment keeps in memory: 80 KiB instead of 5 MiB for a segment
+/// of 1 GiB, and a look-up scans 128 KiB of headers on average.
 const SEALED_INDEX_ENTRIES: usize = 4096;
 
-/// What is known of a segment's batches without reading them.
+/// The indexes of a segment's batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Indexes {
     base_offset: Offset,
@@ -17,7 +17,7 @@ pub(crate) struct Indexes {
     pub(crate) time: TimeIndex,
     /// The largest timestamp, and the last offset of the first batch that has it.
     pub(crate) max_timestamp: Option<TimestampOffset>,
-    /// The largest timestamp of the first batch: the segment's age is counted from it.
+    /// The largest timestamp of the first batch, from which the segment's age is computed.
     pub(crate) first_timestamp: Option<i64>,
     pub(crate) created_ms: i64,
     bytes_since_entry: u64,
@@ -36,7 +36,7 @@ impl Indexes {
         }
     }
 
-    /// What the files of a sealed segment say.
+    /// The indexes from the files of a sealed segment.
     pub(crate) fn loaded(base_offset: Offset, offset: OffsetIndex, time: TimeIndex) -> Self {
         let max_timestamp = time.last();
         Self { offset, time, max_timestamp, ..Self::new(base_offset, 0) }
@@ -46,7 +46,7 @@ impl Indexes {
         self.base_offset
     }
 
-    /// Notes the next batch, which begins at byte `position`.
+    /// Adds the next batch, which begins at byte `position`.
     pub(crate) fn on_batch(&mut self, position: u64, header: &BatchHeader, interval_bytes: u32) {
         self.first_timestamp.get_or_insert(header.max_timestamp);
         let largest = self.max_timestamp.map_or(-1, |largest| largest.timestamp);
@@ -68,7 +68,7 @@ impl Indexes {
         self.max_timestamp.into_iter().for_each(|largest| self.time.maybe_append(largest));
     }
 
-    /// Gives up most entries of a sealed segment.
+    /// Drops most entries of a sealed segment from memory.
     pub(crate) fn thin_out(&mut self) {
         self.offset.thin_out(SEALED_INDEX_ENTRIES);
         self.time.thin_out(SEALED_INDEX_ENTRIES);

@@ -1,4 +1,4 @@
-//! How a segment is read: from an offset or a timestamp to the batch in the file.
+//! Look-ups in a segment: from an offset or a timestamp to the batch in the file.
 
 use super::{BatchAt, BatchScan, IndexState, Indexes, ScanError, Segment, index};
 use crate::disk::DiskFile;
@@ -13,8 +13,7 @@ use klamm_protocol::ids::Offset;
 use std::sync::PoisonError;
 
 impl Segment {
-    /// The batch that holds `offset`, or the first one after it, among those that end at or before
-    /// byte `end`.
+    /// The batch that contains `offset`, or the first one after it, among those that end at or before byte `end`.
     pub(crate) fn find(&self, offset: Offset, end: u64) -> Result<Option<BatchAt>, ReadError> {
         let generation = self.generation();
         let found = self.find_once(offset, end);
@@ -43,7 +42,7 @@ impl Segment {
         Ok(None)
     }
 
-    /// Whether the batch that an index entry points at is the one it names.
+    /// Whether the batch at an index entry's position has the entry's offset.
     fn is_confirmed(
         &self,
         file: &dyn DiskFile,
@@ -61,18 +60,18 @@ impl Segment {
         }
     }
 
-    /// The offset below which the bytes before `position` surely end, as far as the index tells.
+    /// An offset above all batches before `position`, if the index has one.
     pub(crate) fn offset_at_or_above(&self, position: u64) -> Result<Option<Offset>, ReadError> {
         let entry = self.with_indexes(|indexes| indexes.offset.first_at_or_above(position))?;
         Ok(entry.map(|entry| entry.offset))
     }
 
-    /// The largest timestamp in the segment; `None` when no record has one.
+    /// The largest timestamp in the segment; `None` if no record has one.
     pub(crate) fn largest_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
         self.with_indexes(|indexes| indexes.max_timestamp)
     }
 
-    /// The batch at which the search for a timestamp at or after an offset begins.
+    /// The batch from which to search for a timestamp at or after an offset.
     pub(crate) fn find_by_timestamp(
         &self,
         timestamp: i64,
@@ -94,7 +93,7 @@ impl Segment {
         self.find(start, end)
     }
 
-    /// A whole batch, its checksum checked.
+    /// Reads a complete batch and checks its checksum.
     pub(crate) fn read_batch(&self, batch: &BatchAt) -> Result<RecordBatch, ReadError> {
         let corrupt = || ReadError::Corrupt { segment: self.base_offset, position: batch.position };
         let bytes = self.read(batch.position, batch.size())?;
@@ -103,7 +102,7 @@ impl Segment {
         Ok(batch)
     }
 
-    /// Some bytes of the file; fewer where it ends.
+    /// Reads bytes of the file; fewer at its end.
     pub(crate) fn read(&self, position: u64, length: u64) -> Result<Bytes, ReadError> {
         let file = self.open_for_reading()?;
         let mut bytes = BytesMut::zeroed(index(length));
@@ -122,12 +121,12 @@ impl Segment {
         txns.collect(fetch_offset, upper_bound, found)
     }
 
-    /// When the file was written last, in milliseconds.
+    /// The time of the last write to the file, in milliseconds.
     pub(crate) fn modified_ms(&self) -> Result<i64, ReadError> {
         Ok(self.open_for_reading()?.modified_ms()?)
     }
 
-    /// The file, or that the segment is gone.
+    /// The open file, or the error that the segment was deleted.
     pub(crate) fn open_for_reading(&self) -> Result<std::sync::Arc<dyn DiskFile>, ReadError> {
         self.file().map_err(|error| {
             if error.is_not_found() && self.is_deleted() {
@@ -146,7 +145,7 @@ impl Segment {
         }
     }
 
-    /// Looks something up, loading the indexes of a sealed segment first if need be.
+    /// Runs a look-up, after loading the indexes of a sealed segment if necessary.
     pub(super) fn with_indexes<T>(&self, look_up: impl Fn(&Indexes) -> T) -> Result<T, ReadError> {
         if let IndexState::Live(indexes) | IndexState::Cached(indexes) = &*self.read_indexes() {
             return Ok(look_up(indexes));
@@ -162,7 +161,7 @@ impl Segment {
         }
     }
 
-    /// Reads the index files; damaged ones are replaced by what the records say.
+    /// Reads the index files; damaged ones are rebuilt from the records.
     fn load_indexes(&self) -> Result<IndexState, ReadError> {
         let file = self.open_for_reading()?;
         if let Some(mut indexes) = self.decode_indexes()?
@@ -215,12 +214,12 @@ impl Segment {
         Ok(false)
     }
 
-    /// Replaces damaged indexes. The records stay the truth, so this needs no recovery.
+    /// Rebuilds damaged indexes from the records, without recovery.
     fn rebuild_indexes(&self, file: &dyn DiskFile) -> Result<(), ReadError> {
         let size = self.size();
         let indexes = self.index_batches(file, size, 0)?;
         let mut state = self.write_indexes();
-        // An append in between knows more: it changes the size under the same lock.
+        // Only if there was no append meanwhile, which changes the size under the same lock and has newer indexes.
         if self.size() == size {
             *state = IndexState::Live(indexes);
         }
@@ -241,7 +240,7 @@ impl Segment {
                     indexes.on_batch(batch.position, &batch.header, REBUILT_INTERVAL_BYTES);
                 }
                 Err(ScanError::Disk(error)) => return Err(error.into()),
-                // Readers find the damage themselves, where it is.
+                // Reads will report the damage.
                 Err(ScanError::Corrupt { .. }) => break,
             }
         }
@@ -249,8 +248,8 @@ impl Segment {
         Ok(indexes)
     }
 
-    /// Gets a sealed segment ready to be appended to again, its files untouched, and returns the
-    /// offset after its last batch. Only the batches from the last index entry on are read.
+    /// Makes a sealed segment active again, without changing its files, and returns the offset after its last batch.
+    /// Only the batches from the last index entry on are read.
     pub(crate) fn resume(&self, now_ms: i64) -> Result<Offset, ReadError> {
         let file = self.open_for_reading()?;
         let file = file.as_ref();
@@ -285,5 +284,5 @@ fn first_timestamp(file: &dyn DiskFile, size: u64) -> Result<Option<i64>, ReadEr
     }
 }
 
-/// `index.interval.bytes` by default; a rebuilt index need not have the topic's own interval.
+/// `index.interval.bytes` by default; a rebuilt index need not have the topic's interval.
 const REBUILT_INTERVAL_BYTES: u32 = 4096;

@@ -1,16 +1,16 @@
-//! Walks the batch headers of a segment file without reading the records between them.
+//! Scans the batch headers of a segment file without reading the records between them.
 
 use crate::disk::{DiskError, DiskFile};
 use klamm_protocol::batch::{BatchHeader, HEADER_LEN};
 
-/// Bytes read at once: two index intervals, so that a look-up costs one read, rarely two.
+/// The size of one read: two index intervals, so that a look-up costs one read, rarely two.
 const WINDOW: usize = 8 * 1024;
 
-/// Why a walk stopped before the end.
+/// Why a scan stopped before the end.
 #[derive(Debug)]
 pub(crate) enum ScanError {
     Disk(DiskError),
-    /// No whole batch begins at this byte.
+    /// No complete batch begins at this byte.
     Corrupt {
         position: u64,
     },
@@ -34,13 +34,13 @@ impl BatchAt {
         u64::try_from(self.header.size()).expect("usize fits in 64 bits")
     }
 
-    /// Where the next batch begins.
+    /// The position of the next batch.
     pub(crate) fn end(&self) -> u64 {
         self.position + self.size()
     }
 }
 
-/// The walk, from `position` to `end`. After an error it ends.
+/// A scan from `position` to `end`. After an error it ends.
 pub(crate) struct BatchScan<'a> {
     file: &'a dyn DiskFile,
     position: u64,
@@ -66,7 +66,7 @@ impl<'a> BatchScan<'a> {
         Ok(batch)
     }
 
-    /// The bytes of the header at the current position, fewer where the file ends.
+    /// The bytes of the header at the current position, fewer at the end of the file.
     fn header_bytes(&mut self) -> Result<&[u8], DiskError> {
         let length = index(self.end - self.position).min(HEADER_LEN);
         let window_end = self.window_start + as_u64(self.window.len());

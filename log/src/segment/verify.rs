@@ -1,7 +1,6 @@
-//! Checks records where they lie: a disk may give other bytes than were written.
+//! Verifies stored records: a disk may return other bytes than were written.
 //!
-//! Only the records of sealed segments are worth it: they are read long after they were written, and no longer
-//! from memory.
+//! Only records of sealed segments are verified: they are read long after they were written, and no longer from memory.
 
 use super::{Segment, as_u64, index};
 use crate::error::ReadError;
@@ -9,12 +8,12 @@ use bytes::Bytes;
 use klamm_protocol::batch::{BatchError, RecordBatch};
 use klamm_protocol::ids::Offset;
 
-/// Bytes read at once; more only for a batch that is larger.
+/// The size of one read; more only for a larger batch.
 const CHUNK: u64 = 256 * 1024;
 
 impl Segment {
-    /// Checks the batches that lie wholly between two bytes, of which the first begins a batch: their checksums and
-    /// that their offsets rise and stay below `upper_bound`. Blocks where the bytes are not in the page cache.
+    /// Verifies the batches entirely within a byte range that begins at a batch: checksums, and that offsets rise and
+    /// stay below `upper_bound`. Blocks if the bytes are not in the page cache.
     pub(crate) fn verify(&self, from: u64, to: u64, upper_bound: Offset) -> Result<(), ReadError> {
         let generation = self.generation();
         let verified = self.verify_once(from, to, upper_bound);
@@ -60,8 +59,8 @@ impl Segment {
                     break;
                 }
             }
-            // What is left is the beginning of a batch: cut by the chunk, or by the end of the range. The
-            // segment does not end inside one.
+            // The rest is the beginning of a batch that the chunk or the range ends inside of. The segment itself does
+            // not end inside a batch.
             if position == start && position + needed > to {
                 let is_whole = position + needed <= self.size();
                 return if is_whole { Ok(()) } else { Err(corrupt(position)) };

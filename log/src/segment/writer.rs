@@ -1,4 +1,4 @@
-//! How a segment changes: by its log's owner alone.
+//! Changes of a segment, by its log's owner only.
 
 use super::{IndexState, Indexes, Segment, as_u64};
 use crate::config::LogConfig;
@@ -16,9 +16,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 impl Segment {
-    /// Writes batches behind the last one. `slices` are the bytes of the batches of `headers`.
+    /// Appends batches. `slices` are the bytes of the batches of `headers`.
     ///
-    /// After an error nothing of them is part of the segment.
+    /// After an error none of them is part of the segment.
     pub(crate) fn append(
         &self,
         slices: &mut [IoSlice<'_>],
@@ -30,7 +30,7 @@ impl Segment {
         let start = self.size();
         self.set_written();
         if let Err(error) = file.write_all_at(slices, start) {
-            // Half a batch must not stay behind a shorter one that is written over it.
+            // A partial batch must not remain after a shorter one that overwrites it.
             self.excess.store(true, Ordering::Release);
             return match self.cut_excess(file.as_ref()) {
                 Err(worse) if !worse.passes() => Err(worse),
@@ -50,8 +50,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Removes what an append that failed has left behind the last batch, durably: for a segment to which nothing is
-    /// appended any more.
+    /// Removes bytes of a failed append after the last batch, durably: for a segment that will not be appended to any
+    /// more.
     pub(crate) fn settle_excess(&self) -> Result<(), DiskError> {
         if !self.excess.load(Ordering::Acquire) {
             return Ok(());
@@ -73,7 +73,7 @@ impl Segment {
         self.txns.write().unwrap_or_else(PoisonError::into_inner).append(txn);
     }
 
-    /// Whether batches of `bytes`, up to `last_offset` and `timestamp`, belong into the next segment.
+    /// Whether batches of `bytes`, up to `last_offset` and `timestamp`, must go to a new segment.
     pub(crate) fn must_roll(&self, roll: &RollCheck<'_>) -> bool {
         let size = self.size();
         let state = self.read_indexes();
@@ -85,21 +85,21 @@ impl Segment {
             || !OffsetIndex::can_hold(self.base_offset, roll.last_offset)
     }
 
-    /// No batch follows any more.
+    /// Seals the segment: no batch follows.
     pub(crate) fn seal(&self) {
         if let IndexState::Live(indexes) = &mut *self.write_indexes() {
             indexes.seal();
         }
     }
 
-    /// Whether the index files are missing or older than memory.
+    /// Whether the index files are missing or older than the indexes in memory.
     pub(crate) fn needs_index_files(&self) -> bool {
         matches!(*self.read_indexes(), IndexState::Live(_))
     }
 
     /// Writes and syncs the index files of a sealed segment whose bytes are synced.
     ///
-    /// `.index` comes last: whoever finds it may trust the others.
+    /// `.index` is written last: if it exists, the others are complete.
     pub(crate) fn write_index_files(&self) -> Result<(), DiskError> {
         let contents = match &*self.read_indexes() {
             IndexState::Live(indexes) => (indexes.offset.encode(), indexes.time.encode()),
@@ -114,13 +114,14 @@ impl Segment {
             disk.write_synced(&txn_path, &txns.encode())?;
         }
         disk.write_synced(&self.path(FileKind::TimeIndex), &contents.1)?;
-        // Had the names of these two been lost in a power cut and this one kept, they would be missed.
+        // Synced first: if a power cut lost the names of these two and kept `.index`, their absence would not be
+        // noticed.
         self.home.sync()?;
         disk.write_synced(&self.path(FileKind::OffsetIndex), &contents.0)?;
         self.home.sync()
     }
 
-    /// The index files are complete: memory keeps fewer entries.
+    /// The index files are complete: keeps fewer entries in memory.
     pub(crate) fn on_index_files_written(&self) {
         let mut state = self.write_indexes();
         if let IndexState::Live(indexes) = std::mem::replace(&mut *state, IndexState::OnDisk) {
@@ -130,8 +131,8 @@ impl Segment {
         }
     }
 
-    /// Cuts the batch that holds `offset` and all that follow, in memory: nobody reads them any more. The segment is
-    /// then one to append to, after [`Self::finish_truncation`]. After an error nothing has changed.
+    /// Removes the batch that contains `offset` and all later ones, in memory: no reader sees them any more. After
+    /// [`Self::finish_truncation`] the segment can be appended to. After an error nothing has changed.
     pub(crate) fn begin_truncation(&self, offset: Offset, now_ms: i64) -> Result<(), ReadError> {
         let size = self.size();
         let end = self.find(offset, size)?.map_or(size, |batch| batch.position);
@@ -139,7 +140,7 @@ impl Segment {
         let indexes = self.index_batches(file.as_ref(), end, now_ms)?;
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.set_written();
-        // What an append has left behind the end is excess as before.
+        // Bytes of a failed append after the end stay excess.
         self.excess.fetch_or(end < size, Ordering::AcqRel);
         self.size.store(end, Ordering::Release);
         *self.write_indexes() = IndexState::Live(indexes);
@@ -147,8 +148,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Brings the files up to a truncation, durably: the index no longer counts, the records are cut, a segment that
-    /// begins anew is created. To be called again after an error that passes.
+    /// Applies a truncation to the files, durably: removes the index, truncates the records, creates the file of a new
+    /// segment. Call it again after a retriable error.
     pub(crate) fn finish_truncation(&self) -> Result<(), DiskError> {
         if self.absent.load(Ordering::Acquire) {
             let file = self.home.disk.open(&self.path(FileKind::Log), OpenMode::Truncate)?;
@@ -167,9 +168,9 @@ impl Segment {
         Ok(())
     }
 
-    /// Marks the files for deletion: they get the suffix `.deleted`. Views read them as before.
+    /// Marks the files for deletion with the suffix `.deleted`. Views can still read them.
     ///
-    /// To be called again after an error that passes.
+    /// Call it again after a retriable error.
     pub(crate) fn mark_deleted(&self) -> Result<(), LogError> {
         self.deleted.store(true, Ordering::Release);
         for kind in FileKind::OF_A_SEGMENT {
@@ -196,7 +197,7 @@ impl Segment {
     }
 }
 
-/// What decides whether a segment rolls before an append.
+/// The conditions for rolling a segment before an append.
 #[derive(Debug)]
 pub(crate) struct RollCheck<'a> {
     pub(crate) config: &'a LogConfig,
@@ -208,7 +209,7 @@ pub(crate) struct RollCheck<'a> {
     pub(crate) now_ms: i64,
 }
 
-/// The age counts between record timestamps where the first batch has one, else from creation.
+/// The age is the difference of record timestamps if the first batch has one, else the time since creation.
 fn is_old(indexes: &Indexes, roll: &RollCheck<'_>) -> bool {
     let age = match indexes.first_timestamp {
         Some(first) if first >= 0 => roll.max_timestamp.saturating_sub(first),

@@ -1,4 +1,4 @@
-//! What a broker refuses by itself, and how answers are joined.
+//! The refusals of a broker, and the merge of answers.
 
 use klamm_protocol::messages::alter_configs_request as legacy;
 use klamm_protocol::messages::incremental_alter_configs_request::AlterableConfig;

@@ -1,5 +1,4 @@
-//! What `IncrementalAlterConfigs` and `AlterConfigs` do to a value, and which broker keys they may
-//! touch at all.
+//! The effect of `IncrementalAlterConfigs` and `AlterConfigs` on a value, and which broker keys they may change.
 //!
 //! Sources: `ConfigurationControlManager`, `ConfigAdminManager`, `DynamicBrokerConfig`.
 
@@ -21,7 +20,7 @@ pub enum AlterOperation {
 }
 
 impl AlterOperation {
-    /// Reads the wire id; `None` for an operation that nobody knows.
+    /// Decodes the wire id; `None` for an unknown operation.
     pub fn from_id(id: i8) -> Option<Self> {
         match id {
             0 => Some(Self::Set),
@@ -57,18 +56,18 @@ pub enum AlterError {
         "Dynamic thread count update validation failed for {name}={value}, value should {bound}"
     )]
     ThreadCount { name: &'static str, value: i32, bound: ThreadBound },
-    /// A limit that would leave no connection at all.
+    /// A limit that would allow no connection.
     #[error("Invalid {name} {value}")]
     NoConnections { name: ByteString, value: i32 },
-    /// There are no plug-ins here.
+    /// Klamm loads no plug-ins.
     #[error("Class {class} not found for configuration {name}")]
     UnknownClass { name: &'static str, class: String },
-    /// A value that its key does not accept, on a broker: Kafka answers it as a bad request.
+    /// An invalid value of a broker key, which Kafka answers with INVALID_REQUEST.
     #[error(transparent)]
     BrokerValue(ConfigValueError),
 }
 
-/// Which bound a change of a thread count oversteps (`DynamicThreadPool`).
+/// The bound that a change of a thread count exceeds (`DynamicThreadPool`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ThreadBound {
     #[error("be at least 1")]
@@ -80,13 +79,13 @@ pub enum ThreadBound {
 }
 
 impl AlterError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotAList { .. }
             | Self::UnknownBrokerKey { .. }
             | Self::BrokerKeyNotAList { .. } => ErrorCode::InvalidConfig,
-            // KAFKA-13609: Kafka knows that this should be another code, and keeps it.
+            // KAFKA-13609: the code should be another one, but Kafka keeps it.
             Self::Dynamic { .. }
             | Self::ThreadCount { .. }
             | Self::NoConnections { .. }
@@ -109,12 +108,11 @@ pub enum DynamicConfigError {
     PerBroker,
 }
 
-/// The new text of a key in the controller's records: what one operation makes of the current
-/// text. `None` in the result deletes the key.
+/// Applies one operation to the current text of a key; returns the new text for the controller's records, or `None` to
+/// delete the key.
 ///
-/// APPEND and SUBTRACT start from the default when nothing is set; SUBTRACT of the last entry
-/// leaves an empty text. Whether the result is valid is for the caller to check with all configs
-/// of the resource together.
+/// APPEND and SUBTRACT start from the default if no value is set; SUBTRACT of the last entry leaves an empty text. The
+/// caller validates the result together with all configs of the resource.
 pub fn apply_operation(
     scope: ConfigScope,
     name: &str,
@@ -146,15 +144,15 @@ pub fn apply_operation(
     }
 }
 
-/// Splits as `String.split(",")`: empty parts at the end vanish, but an empty text is one part.
+/// Splits as `String.split(",")`: empty parts at the end are dropped, but an empty text is one part.
 fn split_as_java(text: &str) -> impl Iterator<Item = &str> {
     let parts = if text.is_empty() { text } else { text.trim_end_matches(',') };
     let count = if parts.is_empty() && !text.is_empty() { 0 } else { usize::MAX };
     parts.split(',').take(count)
 }
 
-/// Checks an operation on a broker key before anything is applied, as the broker does that
-/// receives the request: unknown keys and lists only for APPEND and SUBTRACT.
+/// Checks an operation on a broker key, as the broker that receives the request does before it applies any: APPEND and
+/// SUBTRACT need a known key of type LIST.
 pub fn check_broker_operation(name: &str, operation: AlterOperation) -> Result<(), AlterError> {
     if matches!(operation, AlterOperation::Set | AlterOperation::Delete) {
         return Ok(());
@@ -168,9 +166,8 @@ pub fn check_broker_operation(name: &str, operation: AlterOperation) -> Result<(
     }
 }
 
-/// Validates all dynamic configs of one broker (`per_broker`) or of the cluster's default, after
-/// the operations were applied (`DynamicBrokerConfig.validateConfigs`). Keys that nobody knows
-/// pass: they are for plug-ins.
+/// Validates all dynamic configs of one broker (`per_broker`) or of the cluster's default, after the operations were
+/// applied (`DynamicBrokerConfig.validateConfigs`). Unknown keys are accepted: they are for plug-ins.
 pub fn validate_broker_configs(configs: &Configs, per_broker: bool) -> Result<(), AlterError> {
     // Kafka checks one rule for all keys before the next rule, and values before the last one.
     for kind in [DynamicConfigError::ReadOnly, DynamicConfigError::NeedsListenerPrefix] {
@@ -194,8 +191,8 @@ fn refuse_all(
     if names.is_empty() { Ok(()) } else { Err(AlterError::Dynamic { kind, names }) }
 }
 
-/// Validates the whole dynamic configuration of this broker (`per_broker`) or of the cluster's
-/// default that would take the place of the present one, for the broker that would apply it.
+/// Validates the proposed dynamic configuration of this broker (`per_broker`) or of the cluster's default as a whole,
+/// on the broker that would apply it.
 pub fn validate_broker_change(
     broker: &BrokerConfigs,
     proposed: &Configs,
@@ -216,7 +213,7 @@ pub fn validate_broker_change(
     Ok(changed)
 }
 
-/// A listener has to admit somebody (`ConnectionQuotas.ListenerConnectionQuota`).
+/// A listener must admit at least one connection (`ConnectionQuotas.ListenerConnectionQuota`).
 fn validate_connection_limit(name: &ByteString, text: &str) -> Result<(), AlterError> {
     let base = strip_for_validation(name);
     if !matches!(base, "max.connections" | "max.connection.creation.rate") {
@@ -230,10 +227,11 @@ fn validate_connection_limit(name: &ByteString, text: &str) -> Result<(), AlterE
 }
 
 const METRIC_REPORTERS: &str = "metric.reporters";
-/// The only metric reporter that may be named.
+/// The only allowed metric reporter.
 const JMX_REPORTER: &str = "org.apache.kafka.common.metrics.JmxReporter";
 
-/// Reporters are classes, which Kafka loads when they are named (`DynamicMetricsReporters`).
+/// Kafka loads the classes of reporters when they are configured, so unknown ones are refused
+/// (`DynamicMetricsReporters`).
 fn validate_metric_reporters(proposed: &Configs) -> Result<(), AlterError> {
     let classes = proposed.get(METRIC_REPORTERS).map(|text| text.split(',').map(str::trim));
     let unknown = classes.into_iter().flatten().find(|class| !matches!(*class, "" | JMX_REPORTER));
@@ -252,7 +250,7 @@ const THREAD_COUNTS: [&str; 6] = [
     "background.threads",
 ];
 
-/// Refuses a thread count that is less than half or more than double the one in force.
+/// Refuses a thread count that is less than half or more than double the current one.
 pub fn validate_thread_count(
     name: &'static str,
     current: i32,
@@ -270,7 +268,7 @@ pub fn validate_thread_count(
     Err(AlterError::ThreadCount { name, value, bound })
 }
 
-/// Why a key may not be in a broker's dynamic configs, if it may not.
+/// The error if a key may not be in a broker's dynamic configs.
 pub(super) fn dynamic_config_error(name: &str, per_broker: bool) -> Option<DynamicConfigError> {
     if let Some(base) = strip_listener_prefix(name) {
         return (!per_broker && !is_cluster_wide_listener_key(base))
@@ -289,7 +287,7 @@ fn is_cluster_wide_listener_key(base: &str) -> bool {
     matches!(base, "max.connections" | "max.connection.creation.rate" | "num.network.threads")
 }
 
-/// `SslConfigs.RECONFIGURABLE_CONFIGS`: changed for a listener, never for all of them at once.
+/// `SslConfigs.RECONFIGURABLE_CONFIGS`: changeable for one listener, never for all at once.
 fn is_reloadable_security_key(name: &str) -> bool {
     matches!(
         name,
@@ -306,7 +304,7 @@ fn is_reloadable_security_key(name: &str) -> bool {
     )
 }
 
-/// The key whose type and range a broker config is checked against.
+/// The key whose type and range apply to a broker config.
 pub(super) fn strip_for_validation(name: &str) -> &str {
     strip_listener_prefix(name).unwrap_or(name)
 }

@@ -1,9 +1,8 @@
 //! A broker's configuration in its layers: static (file, environment, flags), dynamic default
 //! (all brokers) and dynamic (this broker), and the values in force.
 //!
-//! Invariants: every value held here has been parsed once, so reading one cannot fail; a dynamic
-//! value that is not valid, or not dynamic, was left out when it was set, as Kafka leaves it out
-//! (`DynamicBrokerConfig.fromPersistentProps`).
+//! Invariants: every value here has been parsed once, so reading it cannot fail; an invalid dynamic value, or one of a
+//! key that is not dynamic, was dropped when it was set, as in Kafka (`DynamicBrokerConfig.fromPersistentProps`).
 
 use std::collections::BTreeMap;
 
@@ -19,15 +18,14 @@ pub struct BrokerConfigs {
     statics: Configs,
     dynamic_default: Configs,
     dynamic_broker: Configs,
-    /// The layers merged: what is set, the strongest of a family of synonyms only.
+    /// The merged layers: configured values, of a family of synonyms only the strongest.
     merged: Configs,
 }
 
 impl BrokerConfigs {
-    /// Takes the static layer. Keys that nobody knows are kept, as Kafka keeps them for plug-ins.
+    /// A configuration with the static layer only. Unknown keys are kept, as Kafka keeps them for plug-ins.
     ///
-    /// # Errors
-    /// The first value that its key does not accept.
+    /// # Errors The first invalid value.
     pub fn new(mut statics: Configs) -> Result<Self, ConfigValueError> {
         copy_node_id(&mut statics);
         for (name, text) in &statics {
@@ -45,7 +43,7 @@ impl BrokerConfigs {
     }
 
     /// Replaces the dynamic default of all brokers (the configs of resource BROKER "").
-    /// Returns the keys that were left out because their value is not valid here.
+    /// Returns the keys that were dropped because their value is invalid on this broker.
     pub fn set_dynamic_default(&mut self, configs: Configs) -> Vec<ByteString> {
         let (kept, ignored) = without_invalid(configs, false);
         self.dynamic_default = kept;
@@ -54,7 +52,7 @@ impl BrokerConfigs {
     }
 
     /// Replaces the dynamic configs of this broker (resource BROKER with its node id).
-    /// Returns the keys that were left out because their value is not valid here.
+    /// Returns the keys that were dropped because their value is invalid on this broker.
     pub fn set_dynamic_broker(&mut self, configs: Configs) -> Vec<ByteString> {
         let (kept, ignored) = without_invalid(configs, true);
         self.dynamic_broker = kept;
@@ -74,15 +72,14 @@ impl BrokerConfigs {
         &self.dynamic_broker
     }
 
-    /// What is set in any layer, the strongest value of each key (Kafka's `originals`).
+    /// The configured values of all layers, the strongest of each key (Kafka's `originals`).
     pub fn originals(&self) -> &Configs {
         &self.merged
     }
 
-    /// The value of a broker key in force: set, else default; `None` where that is null.
+    /// The value of a broker key in force: configured, else default; `None` if that is null.
     ///
-    /// # Panics
-    /// If there is no such key: the caller names one of the table.
+    /// # Panics If the key is not in the table.
     pub fn value(&self, name: &str) -> Option<ConfigValue> {
         let key = ConfigDef::broker().known(name);
         match self.merged.get(name) {
@@ -101,7 +98,7 @@ impl BrokerConfigs {
         }
     }
 
-    /// The value of a key of type SHORT, INT or LONG; `None` where it is null.
+    /// The value of a key of type SHORT, INT or LONG; `None` if it is null.
     pub fn integer(&self, name: &str) -> Option<i64> {
         match self.value(name)? {
             ConfigValue::Short(value) => Some(i64::from(value)),
@@ -143,7 +140,7 @@ impl BrokerConfigs {
         }
     }
 
-    /// The value of a STRING key; `None` where it is null.
+    /// The value of a STRING key; `None` if it is null.
     pub fn string(&self, name: &str) -> Option<String> {
         match self.value(name)? {
             ConfigValue::String(value) => Some(value),
@@ -151,7 +148,7 @@ impl BrokerConfigs {
         }
     }
 
-    /// The entries of a LIST key; `None` where it is null.
+    /// The entries of a LIST key; `None` if it is null.
     pub fn list(&self, name: &str) -> Option<Vec<String>> {
         match self.value(name)? {
             ConfigValue::List(entries) => Some(entries),
@@ -187,7 +184,7 @@ impl BrokerConfigs {
     }
 }
 
-/// `broker.id` and `node.id` are two names of one thing (`AbstractKafkaConfig.populateSynonyms`).
+/// `broker.id` and `node.id` are synonyms (`AbstractKafkaConfig.populateSynonyms`).
 fn copy_node_id(statics: &mut Configs) {
     let (broker_id, node_id) = (statics.get("broker.id").cloned(), statics.get("node.id").cloned());
     match (broker_id, node_id) {

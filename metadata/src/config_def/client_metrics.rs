@@ -1,4 +1,4 @@
-//! A client metrics subscription (KIP-714): whether its configuration is valid.
+//! Validates the configuration of a client metrics subscription (KIP-714).
 //!
 //! Source: `ClientMetricsConfigs`.
 
@@ -37,7 +37,7 @@ pub enum ClientMetricsError {
 }
 
 impl ClientMetricsError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::EmptyName | Self::UnknownName(_) | Self::Interval(_) => ErrorCode::InvalidRequest,
@@ -46,8 +46,8 @@ impl ClientMetricsError {
     }
 }
 
-/// Validates all configs of a subscription together. Whether the right side of a `match` entry is
-/// a regular expression is left to whoever compiles it.
+/// Validates all configs of a subscription together. The right side of a `match` entry is not checked to be a regular
+/// expression; the code that compiles it does that.
 pub fn validate_client_metrics_configs(
     subscription: &str,
     configs: &Configs,

@@ -1,9 +1,7 @@
-//! What DescribeConfigs and CreateTopics answer about a resource: each key's value, where it comes
-//! from, and what else would have decided it.
+//! The answers of DescribeConfigs and CreateTopics about a resource: each key's value, its source, and its synonyms.
 //!
-//! The two answers differ, and both are kept: DescribeConfigs (`ConfigHelper`) looks only at the
-//! first broker key behind a topic key when it names a source, CreateTopics (`KafkaConfigSchema`)
-//! at all of them.
+//! As in Kafka the two answers differ: for the source of a topic key DescribeConfigs (`ConfigHelper`) checks only the
+//! first broker key, CreateTopics (`KafkaConfigSchema`) all of them.
 
 use bytestring::ByteString;
 
@@ -16,7 +14,7 @@ use super::topic_config::TopicValues;
 use super::value::{ConfigValueError, parse_type, parse_value};
 use super::{ConfigDef, ConfigKey, ConfigType, Configs, UpdateMode, Visibility};
 
-/// Where a value comes from (`DescribeConfigsResponse.ConfigSource`).
+/// The source of a value (`DescribeConfigsResponse.ConfigSource`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfigSource {
     Topic,
@@ -45,7 +43,7 @@ impl ConfigSource {
     }
 }
 
-/// One place that has a value for a key.
+/// One source with a value for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigSynonym {
     pub name: ByteString,
@@ -58,14 +56,14 @@ pub struct ConfigSynonym {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DescribedConfig {
     pub name: ByteString,
-    /// `None` for a secret, and where the value is null.
+    /// `None` for a secret, and if the value is null.
     pub value: Option<ByteString>,
     pub source: ConfigSource,
     pub is_sensitive: bool,
     pub read_only: bool,
-    /// `None` for a key that nobody knows (wire id 0).
+    /// `None` for an unknown key (wire id 0).
     pub config_type: Option<ConfigType>,
-    /// The strongest first; the answer leaves them out unless they were asked for.
+    /// The strongest first; the answer has them only on request.
     pub synonyms: Vec<ConfigSynonym>,
     pub documentation: Option<&'static str>,
 }
@@ -77,12 +75,12 @@ impl DescribedConfig {
     }
 }
 
-/// Which keys of a resource are asked for. A null list and an empty one both mean all.
+/// The requested keys of a resource. A null list and an empty one both mean all.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyFilter<'a>(pub &'a [ByteString]);
 
 impl KeyFilter<'_> {
-    /// Whether a key is described that is known but not set.
+    /// Whether a known key without a value is described.
     fn lists_unset(self, key: &ConfigKey) -> bool {
         match key.visibility {
             Visibility::Public => self.takes(key.name),
@@ -99,7 +97,7 @@ impl KeyFilter<'_> {
 /// Describes a topic with these overrides.
 ///
 /// # Errors
-/// A stored override that its key does not accept.
+/// An invalid stored override.
 pub fn describe_topic(
     broker: &BrokerConfigs,
     overrides: &Configs,
@@ -122,7 +120,7 @@ pub fn describe_topic(
 /// Describes a group with these overrides.
 ///
 /// # Errors
-/// A stored override that its key does not accept.
+/// An invalid stored override.
 pub fn describe_group(
     broker: &BrokerConfigs,
     overrides: &Configs,
@@ -145,8 +143,7 @@ pub fn describe_group(
 
 /// Describes a client metrics subscription.
 ///
-/// # Errors
-/// A stored config that its key does not accept.
+/// # Errors An invalid stored config.
 pub fn describe_client_metrics(
     configs: &Configs,
     keys: KeyFilter<'_>,
@@ -196,8 +193,8 @@ pub fn describe_broker_default(
         .collect()
 }
 
-/// A topic's configs as CreateTopics answers them, sorted by name. Overrides are shown as they
-/// were sent, broker values converted to the topic's unit.
+/// A topic's configs in the answer to CreateTopics, sorted by name. Overrides are shown as they were sent, broker
+/// values are converted to the topic's unit.
 pub fn created_topic_configs(broker: &BrokerConfigs, overrides: &Configs) -> Vec<DescribedConfig> {
     let mut configs: Vec<DescribedConfig> = ConfigDef::topic()
         .iter()
@@ -272,7 +269,8 @@ fn describe_resource_key(
     }
 }
 
-/// Overrides of a newer controller: shown by name, and as secrets, for nobody knows what they are.
+/// Overrides with keys that this version does not know: shown by name, and as secrets, because their meaning is
+/// unknown.
 fn unknown_keys(
     def: &ConfigDef,
     overrides: &Configs,
@@ -319,7 +317,7 @@ fn describe_broker_key(
     }
 }
 
-/// The type of a broker key, seen through a listener prefix.
+/// The type of a broker key, without its listener prefix.
 fn broker_config_type(name: &str) -> Option<ConfigType> {
     let base = listener_base_name(name);
     let key = ConfigDef::broker().get(name).or_else(|| ConfigDef::broker().get(base?));
@@ -334,8 +332,8 @@ fn listener_value(name: &str, text: &str) -> String {
     }
 }
 
-/// Every place that has a value for a broker key or a synonym of it, the strongest first. What
-/// comes before the first that has the key's own name is dropped, as Kafka drops it.
+/// Every source with a value for a broker key or a synonym of it, the strongest first. As in Kafka, sources before the
+/// first one with the key's own name are dropped.
 fn broker_sources(broker: &BrokerConfigs, name: &str, is_sensitive: bool) -> Vec<ConfigSynonym> {
     let names = broker_synonyms_with_listener(name);
     let layers = [

@@ -1,5 +1,5 @@
-//! ISO 8601 durations as Java's `Duration.parse` reads them (`PnDTnHnMn.nS`), as far as
-//! configuration needs: whether a text is one and is not negative.
+//! ISO 8601 durations as in Java's `Duration.parse` (`PnDTnHnMn.nS`), as far as the configuration needs: whether a text
+//! is a non-negative duration.
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
@@ -47,7 +47,7 @@ fn amount(text: &str, unit: char) -> Option<i128> {
         'M' => 60,
         _ => return seconds(text),
     };
-    // Java reads these as a long; what does not fit is no duration.
+    // Java parses these as a long; a larger number is not a duration.
     let count: i64 = text.parse().ok()?;
     Some(i128::from(count) * seconds * NANOS_PER_SECOND)
 }

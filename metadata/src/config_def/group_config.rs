@@ -1,5 +1,5 @@
-//! A group's configuration (KIP-848, KIP-932, KIP-1071): whether a set of overrides is valid, and
-//! the values in force.
+//! A group's configuration (KIP-848, KIP-932, KIP-1071): validates a set of overrides, and computes the values in
+//! force.
 //!
 //! Source: `GroupConfig`.
 
@@ -33,7 +33,7 @@ pub enum GroupConfigError {
 }
 
 impl GroupConfigError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::EmptyGroupName => ErrorCode::InvalidRequest,
@@ -47,13 +47,13 @@ impl GroupConfigError {
     }
 }
 
-/// A group key and the broker keys between which its value must lie.
+/// A group key and the broker keys that limit its value.
 struct Limits {
     name: &'static str,
     min: Option<&'static str>,
     max: &'static str,
-    /// Checked only where the group itself sets the key: Kafka leaves the default of a key alone
-    /// whose broker-wide value can change (KAFKA-20337).
+    /// Checked only if the group itself sets the key: Kafka does not check the default of a key whose broker-wide value
+    /// can change (KAFKA-20337).
     only_if_set: bool,
 }
 
@@ -67,7 +67,7 @@ impl Limits {
     }
 }
 
-/// In the order in which Kafka checks.
+/// In the order of Kafka's checks.
 const LIMITS: &[Limits] = &[
     Limits::new(
         "consumer.heartbeat.interval.ms",
@@ -143,8 +143,8 @@ const SESSIONS_AND_HEARTBEATS: &[(&str, &str)] = &[
     ("streams.session.timeout.ms", "streams.heartbeat.interval.ms"),
 ];
 
-/// Validates all overrides of a group together, as the controller does for the outcome of an
-/// alteration. `broker` is the controller's own configuration.
+/// Validates all overrides of a group together, as the controller does after an alteration. `broker` is the
+/// controller's own configuration.
 pub fn validate_group_configs(
     group: &str,
     overrides: &Configs,
@@ -192,7 +192,7 @@ pub struct GroupValues {
 }
 
 impl GroupValues {
-    /// Parses a group's overrides over this broker's values, without looking at limits.
+    /// Parses a group's overrides over this broker's values, without a check of limits.
     pub fn parse(broker: &BrokerConfigs, overrides: &Configs) -> Result<Self, ConfigValueError> {
         let mut values = BTreeMap::new();
         for key in ConfigDef::group() {
@@ -208,8 +208,8 @@ impl GroupValues {
         Ok(Self { values })
     }
 
-    /// The values in force: what a group's overrides say, within the broker's limits of today.
-    /// They may have been stored under other limits (`GroupConfig.evaluate`).
+    /// The values in force: a group's overrides, clamped to the broker's current limits, because they may have been
+    /// stored under other limits (`GroupConfig.evaluate`).
     pub fn clamped(broker: &BrokerConfigs, overrides: &Configs) -> Result<Self, ConfigValueError> {
         let mut values = Self::parse(broker, overrides)?;
         for limits in LIMITS.iter().filter(|limits| overrides.contains_key(limits.name)) {

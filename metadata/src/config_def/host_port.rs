@@ -1,16 +1,16 @@
-//! `host:port` and `id@host:port` texts of configuration values, as Kafka's `Utils.getHost`,
-//! `Utils.getPort` and `QuorumConfig` read them.
+//! Parses `host:port` and `id@host:port` in configuration values, as Kafka's `Utils.getHost`, `Utils.getPort` and
+//! `QuorumConfig` do.
 
 use super::value::ConfigValueError;
 
-/// A host and a port as they are written. Nothing is resolved.
+/// A host and a port as configured. The host is not resolved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPort {
     pub host: String,
     pub port: u16,
 }
 
-/// What is wrong with a `host:port` text.
+/// Why a `host:port` text is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostPortError {
     Host,
@@ -18,7 +18,7 @@ pub enum HostPortError {
 }
 
 impl HostPort {
-    /// Reads `host:port`, `[ipv6]:port`, each with or without a `scheme://` in front.
+    /// Parses `host:port` and `[ipv6]:port`, with or without a `scheme://` before it.
     pub fn parse(text: &str) -> Result<Self, HostPortError> {
         let address = match text.split_once("://") {
             Some((scheme, rest)) if scheme.chars().all(is_scheme) => rest,

@@ -1,7 +1,7 @@
-//! Text as Java reads and prints it, where that decides which values Kafka accepts or what it
-//! answers: `String.trim`, `Double.parseDouble`, `Double.toString`, `List.toString`.
+//! Parses and prints text as Java does, where Kafka's validation or answers depend on it: `String.trim`,
+//! `Double.parseDouble`, `Double.toString`, `List.toString`.
 
-/// Removes what `String.trim` removes: characters up to U+0020 at both ends.
+/// Same as `String.trim`: removes characters up to U+0020 at both ends.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
@@ -17,8 +17,8 @@ pub(crate) fn split_list(text: &str) -> Vec<String> {
     trimmed.split(',').map(|part| part.trim_matches(is_space).to_owned()).collect()
 }
 
-/// Reads a decimal floating-point number as `Double.parseDouble` does: an `f` or `d` suffix and
-/// the words NaN and Infinity (in exactly this spelling) are part of it. Hexadecimal is not read.
+/// Parses a decimal floating-point number as `Double.parseDouble` does, with an `f` or `d` suffix and the words NaN and
+/// Infinity (in exactly this spelling), but not hexadecimal.
 pub(crate) fn parse_double(text: &str) -> Option<f64> {
     let text = trim(text);
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);

@@ -1,5 +1,4 @@
-//! Which broker keys stand in for a topic's, a group's or another broker key, in which order and
-//! with which conversion.
+//! The broker keys that give the default of a topic's, a group's or another broker key, with order and conversion.
 //!
 //! Sources: `ServerTopicConfigSynonyms`, `DynamicBrokerConfig.brokerConfigSynonyms`,
 //! `GroupConfig.ALL_GROUP_CONFIG_SYNONYMS`.
@@ -7,11 +6,11 @@
 const MS_PER_MINUTE: i64 = 60_000;
 const MS_PER_HOUR: i64 = 3_600_000;
 
-/// A broker key that stands in for a topic key, and what its number is multiplied with.
+/// A broker key that gives the default of a topic key, and the factor of its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicSynonym {
     pub broker_key: &'static str,
-    /// Milliseconds per unit of the broker key where the units differ, else `None`.
+    /// Milliseconds per unit of the broker key if the units differ, else `None`.
     pub ms_per_unit: Option<i64>,
 }
 
@@ -28,8 +27,8 @@ impl TopicSynonym {
         Self { broker_key, ms_per_unit: Some(MS_PER_HOUR) }
     }
 
-    /// Converts the text of a broker value to the topic key's unit. Text that is no integer counts
-    /// as zero, as in `ConfigSynonym`.
+    /// Converts the text of a broker value to the topic key's unit. Text that is not an integer counts as zero, as in
+    /// `ConfigSynonym`.
     pub fn convert(&self, value: &str) -> String {
         match self.ms_per_unit {
             None => value.to_owned(),
@@ -101,8 +100,8 @@ const TOPIC_SYNONYMS: &[(&str, &[TopicSynonym])] = &[
     ("compressed.record.validation", &[TopicSynonym::same("log.compressed.record.validation")]),
 ];
 
-/// A broker key's family: keys of which the first that is set decides, the key itself among them.
-/// `log.flush.scheduler.interval.ms` is the default of another key but no member of its family.
+/// A broker key's synonyms, including the key itself; the first one that is set counts.
+/// `log.flush.scheduler.interval.ms` is the default of another key but not its synonym.
 pub fn broker_synonyms(name: &str) -> Vec<String> {
     const FAMILIES: &[&[&str]] = &[
         &["log.roll.ms", "log.roll.hours"],
@@ -127,7 +126,7 @@ pub fn broker_synonyms_with_listener(name: &str) -> Vec<String> {
 }
 
 /// The key behind `listener.name.<listener>.` and, for keys of a SASL mechanism,
-/// `listener.name.<listener>.<mechanism>.`; `None` when there is no such prefix.
+/// `listener.name.<listener>.<mechanism>.`; `None` without such a prefix.
 pub fn listener_base_name(name: &str) -> Option<&str> {
     const MECHANISM_KEYS: &[&str] = &[
         "sasl.jaas.config",
@@ -140,7 +139,7 @@ pub fn listener_base_name(name: &str) -> Option<&str> {
     Some(MECHANISM_KEYS.iter().find(|&&key| base.ends_with(key)).copied().unwrap_or(base))
 }
 
-/// What follows `listener.name.<listener>.`, the mechanism included.
+/// The rest after `listener.name.<listener>.`, with the mechanism.
 pub fn strip_listener_prefix(name: &str) -> Option<&str> {
     let (_listener, base) = name.strip_prefix("listener.name.")?.split_once('.')?;
     Some(base)

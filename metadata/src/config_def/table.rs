@@ -1,5 +1,4 @@
-//! Reads the tables of facts that are compiled in. A line that does not parse is a mistake of the
-//! build, so it stops the process at once with the line.
+//! Parses the compiled-in tables of facts. An invalid line is a mistake of the build, so it panics with the line.
 
 use std::collections::BTreeMap;
 

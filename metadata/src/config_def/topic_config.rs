@@ -1,4 +1,4 @@
-//! A topic's configuration: whether a set of overrides is valid, and the typed values in force.
+//! A topic's configuration: validates a set of overrides, and computes the typed values in force.
 //!
 //! Sources: `LogConfig`, `KafkaConfig.extractLogConfigMap`, `ControllerConfigurationValidator`.
 
@@ -45,7 +45,7 @@ pub enum TopicConfigError {
 }
 
 impl TopicConfigError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::UnknownName(_)
@@ -60,7 +60,7 @@ impl TopicConfigError {
     }
 }
 
-/// Which codec a topic stores.
+/// The compression of a topic's stored records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompressionType {
     /// As the producer sent it.
@@ -72,26 +72,26 @@ pub enum CompressionType {
     Zstd,
 }
 
-/// Whose clock a record's timestamp shows.
+/// The kind of a record's timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampType {
     CreateTime,
     LogAppendTime,
 }
 
-/// Where compressed batches are looked into on append (Klamm's own key).
+/// Whether compressed batches are decompressed and validated on append (Klamm's own key).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompressedRecordValidation {
-    /// Header, checksum and the frame of the codec: for producers that are trusted.
+    /// Only header, checksum and the frame of the codec: for trusted producers.
     None,
     /// Every record, as Apache Kafka does.
     Full,
 }
 
-/// A topic's values in force. Units are in the names; -1 is unlimited where Kafka says so.
+/// A topic's values in force. Units are in the names; -1 means unlimited, as in Kafka.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicConfig {
-    /// `internal.segment.bytes` where that is set.
+    /// `internal.segment.bytes` if that is set.
     pub segment_bytes: i32,
     pub segment_ms: i64,
     pub segment_jitter_ms: i64,
@@ -128,9 +128,7 @@ pub struct TopicConfig {
 impl TopicConfig {
     /// The values of a topic with these overrides on this broker.
     ///
-    /// # Errors
-    /// An override that its key does not accept. Names that nobody knows are skipped: they come
-    /// from a newer controller.
+    /// # Errors An invalid override. Unknown names are skipped: they come from a newer controller.
     pub fn new(broker: &BrokerConfigs, overrides: &Configs) -> Result<Self, ConfigValueError> {
         let values = TopicValues::parse(broker, overrides)?;
         let policies = values.list("cleanup.policy");
@@ -169,8 +167,7 @@ impl TopicConfig {
     }
 }
 
-/// Validates all overrides of a topic together, as the controller does for CreateTopics and for
-/// the outcome of an alteration.
+/// Validates all overrides of a topic together, as the controller does for CreateTopics and after an alteration.
 ///
 /// `existing` are the topic's overrides before, `broker` the controller's own configuration.
 pub fn validate_topic_configs(
@@ -365,8 +362,8 @@ impl TopicValues {
 
 /// A topic key's value on a broker without overrides (`KafkaConfig.extractLogConfigMap`).
 ///
-/// The broker's value passes the topic key's validator too, and that one is at times stricter:
-/// `log.retention.ms` takes any number, `retention.ms` nothing below -1.
+/// The broker's value must pass the topic key's validator too, which may be stricter: `log.retention.ms` accepts any
+/// number, `retention.ms` none below -1.
 fn broker_value(
     broker: &BrokerConfigs,
     key: &ConfigKey,
@@ -376,7 +373,7 @@ fn broker_value(
         broker.value(synonym.broker_key).map(|value| synonym.convert(&value.to_string()))
     });
     match found {
-        // Kafka takes any negative retention of the broker as unlimited.
+        // For Kafka any negative retention of the broker means unlimited.
         Some(text) if key.name == "retention.ms" && text.starts_with('-') => {
             Ok(Some(ConfigValue::Long(-1)))
         }

@@ -1,5 +1,4 @@
-//! Which values of a type a key accepts: the validators of Kafka's `ConfigDef`, read from the
-//! table of facts.
+//! The validators of Kafka's `ConfigDef`, parsed from the table of facts.
 
 use super::duration::is_non_negative_duration;
 use super::host_port::{parse_bootstrap_servers, parse_voters};
@@ -13,14 +12,14 @@ pub struct Bound {
     pub number: f64,
 }
 
-/// What a value must fulfil besides its type.
+/// The condition of a value besides its type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Validator {
     /// Any value of the type.
     Any,
     AtLeast(Bound),
     Between(Bound, Bound),
-    /// In the range or equal to the last (the gzip level, where -1 is zlib's default).
+    /// In the range or equal to the last one (the gzip level, where -1 is zlib's default).
     BetweenOr(Bound, Bound, Bound),
     OneOf(Vec<&'static str>),
     OneOfIgnoringCase(Vec<&'static str>),
@@ -30,7 +29,7 @@ pub enum Validator {
         strings: Vec<&'static str>,
     },
     NonEmpty,
-    /// Any text, but text (`NonNullValidator`).
+    /// Any text, but not null (`NonNullValidator`).
     NonNull,
     /// `*` or `partition:broker` pairs (`ThrottledReplicaListValidator`).
     ThrottledReplicas,
@@ -41,7 +40,7 @@ pub enum Validator {
 }
 
 impl Validator {
-    /// Reads the last column of the table. Panics on what `tools/config-facts` never prints.
+    /// Parses the last column of the table. Panics on text that `tools/config-facts` never prints.
     pub(super) fn from_fact(fact: &'static str) -> Self {
         let (kind, rest) = fact.split_once(':').unwrap_or((fact, ""));
         let strings = || rest.split(',').collect::<Vec<_>>();
@@ -62,7 +61,7 @@ impl Validator {
     }
 
     fn list_from_fact(fact: &'static str) -> Self {
-        // Null can only be a default here, a value that is set is text. So that part is dropped.
+        // A configured value is never null, only a default can be, so that flag is dropped.
         let (flags, strings) = fact.split_once(':').unwrap_or((fact, ""));
         let strings = if strings.is_empty() { Vec::new() } else { strings.split(',').collect() };
         Self::List { may_be_empty: flags.starts_with("empty"), strings }
@@ -80,7 +79,7 @@ impl Validator {
         }
     }
 
-    /// Refuses a value as Kafka's validator does, in the same words.
+    /// Refuses a value as Kafka's validator does, with the same text.
     pub fn ensure_valid(&self, name: &str, value: &ConfigValue) -> Result<(), ConfigValueError> {
         match self {
             Self::Any | Self::NonNull => Ok(()),

@@ -1,5 +1,5 @@
-//! A configuration value, and how text becomes one: what Kafka's `ConfigDef.parseType` and
-//! `parseValue` accept, and the words in which they refuse the rest.
+//! A configuration value and its parser: accepts the same text as Kafka's `ConfigDef.parseType` and `parseValue`, and
+//! refuses with the same messages.
 
 use std::fmt;
 
@@ -18,14 +18,14 @@ pub enum ConfigValue {
     Long(i64),
     Double(f64),
     List(Vec<String>),
-    /// The name of a Java class. Nothing is loaded, so any name will do.
+    /// The name of a Java class. It is not loaded, so any name is accepted.
     Class(String),
     Password(String),
 }
 
 impl fmt::Display for ConfigValue {
-    /// As `ConfigDef.convertToString`. A password prints as it is: whoever shows values to people
-    /// or clients asks `ConfigKey::is_sensitive` first.
+    /// As `ConfigDef.convertToString`. A password prints in clear text: check `ConfigKey::is_sensitive` before showing
+    /// a value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Boolean(value) => value.fmt(f),
@@ -39,7 +39,7 @@ impl fmt::Display for ConfigValue {
     }
 }
 
-/// Why a value is refused. The text is Kafka's, word for word: tools and people match on it.
+/// Why a value is refused. The text is exactly Kafka's: tools match on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigValueError {
     #[error("Invalid value {value} for configuration {name}: {reason}")]
@@ -65,7 +65,7 @@ pub enum ConfigValueError {
 }
 
 impl ConfigValueError {
-    /// What a client is told: Kafka answers a `ConfigException` with INVALID_CONFIG.
+    /// The error code for the client: Kafka answers a `ConfigException` with INVALID_CONFIG.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid { .. }
@@ -114,7 +114,7 @@ pub enum InvalidReason {
 
 /// Parses and validates the text of one key.
 ///
-/// Duplicates in a list that Kafka wants free of them are dropped, as Kafka drops them.
+/// Duplicates in a list that must have none are dropped, as in Kafka.
 pub fn parse_value(key: &ConfigKey, text: &str) -> Result<ConfigValue, ConfigValueError> {
     let mut value = parse_type(key.name, text, key.config_type)?;
     if let (ConfigValue::List(entries), Validator::List { .. }) = (&mut value, &key.validator) {
@@ -124,7 +124,7 @@ pub fn parse_value(key: &ConfigKey, text: &str) -> Result<ConfigValue, ConfigVal
     Ok(value)
 }
 
-/// Parses text of a type, whatever its value.
+/// Parses text of a type, without validation of the value.
 pub fn parse_type(
     name: &str,
     text: &str,

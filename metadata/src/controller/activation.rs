@@ -1,5 +1,5 @@
-//! Taking over as active controller: bootstrap records for an empty log, the end of a transaction
-//! that the last controller left open (Kafka's ActivationRecordsGenerator).
+//! Activation as the active controller: bootstrap records for an empty log, the abort of a transaction that the last
+//! controller left open (Kafka's ActivationRecordsGenerator).
 
 use bytestring::ByteString;
 use klamm_protocol::messages::abort_transaction_record::AbortTransactionRecord;
@@ -28,9 +28,8 @@ pub struct FeatureLevels {
 }
 
 impl FeatureLevels {
-    /// The records of a new cluster's `bootstrap.checkpoint`, as `kafka-storage.sh format` makes
-    /// them: metadata.version, then the others by name, without kraft.version, which is a control
-    /// record.
+    /// The records of a new cluster's `bootstrap.checkpoint`, as `kafka-storage.sh format` writes them:
+    /// metadata.version, then the others by name, without kraft.version, which is a control record.
     pub fn bootstrap_records(&self) -> Vec<MetadataRecord> {
         let metadata_version =
             (ByteString::from_static(MetadataVersion::FEATURE_NAME), self.metadata_version.level());
@@ -45,9 +44,8 @@ impl FeatureLevels {
 }
 
 impl Controller {
-    /// Starts to lead. Every broker that is not fenced counts as heard from just now, but for this
-    /// node's own: it speaks for itself soon, and after a crash its former life must not keep it
-    /// from registering for the length of a session.
+    /// Starts to lead. Every unfenced broker gets a new session, except this node's own broker: it sends a heartbeat
+    /// soon, and after a crash the session of its previous process would block its registration until it expires.
     pub fn on_elected(&mut self, now_ms: i64) -> Outcome<()> {
         let mut heartbeats = BrokerHeartbeats::new(self.settings.session_timeouts);
         for broker in self.image().brokers.iter().filter(|broker| !broker.fenced) {
@@ -57,7 +55,7 @@ impl Controller {
         }
         let timers = Timers::start(&self.settings, now_ms);
         self.active = Some(Active { heartbeats, timers });
-        // What an open transaction holds is taken back, so it does not count.
+        // An open transaction is aborted, so its records do not count.
         if self.loader.stable().features.metadata_version().is_none() {
             self.bootstrap()
         } else {
@@ -102,7 +100,7 @@ impl Controller {
         Outcome::atomic(vec![record], ())
     }
 
-    /// Eligible leader replicas are only safe if all nodes see the same min.insync.replicas.
+    /// Eligible leader replicas are only safe if all nodes have the same min.insync.replicas.
     pub(super) fn cluster_min_insync_replicas(&self) -> MetadataRecord {
         let all_brokers = ConfigResource::all_brokers();
         MetadataRecord::Config(ConfigRecord {

@@ -15,7 +15,7 @@ use crate::image::partition::{LeaderRecoveryState, NO_LEADER_CHANGE, Partition};
 use crate::image::topics::Topic;
 
 impl Controller {
-    /// Changes ISRs as their leaders wish. A request of version 2 carries `new_isr`; lower it to
+    /// Changes ISRs as their leaders request. A request of version 2 carries `new_isr`; lower it to
     /// `new_isr_with_epochs` with epoch -1.
     pub fn on_alter_partition(
         &self,
@@ -69,15 +69,15 @@ impl Controller {
         let other_leader = change.leader != broker && change.leader != NO_LEADER_CHANGE;
         records.push(MetadataRecord::PartitionChange(change));
         if other_leader {
-            // The change ends a reassignment that took the leadership away: it is made, and the
-            // sender is told to look for the new leader.
+            // The change completes a reassignment and moves the leadership: it is made, and the sender gets
+            // NEW_LEADER_ELECTED.
             return refused(index, ErrorCode::NewLeaderElected);
         }
         accepted(index, &changed)
     }
 
-    /// The order of the checks is Kafka's: epochs from the future mean that this controller is an
-    /// old one.
+    /// The checks are in Kafka's order: a higher epoch than the current one means that this controller is no longer
+    /// active.
     fn check<'t>(
         &self,
         broker: BrokerId,
@@ -121,8 +121,8 @@ impl Controller {
 
     /// Epoch -1 means that the leader does not know the replica's epoch.
     ///
-    /// A replica whose directory is offline does not join, whatever its last fetch said: its broker has just told that it
-    /// lacks records. (Kafka looks at brokers only.)
+    /// A replica whose directory is offline does not join, even if it has fetched: its broker has reported that it
+    /// lacks records. (Kafka only checks brokers.)
     fn is_eligible_for_isr(&self, partition: &Partition, state: &BrokerState) -> bool {
         let (brokers, id) = (&self.image().brokers, state.broker_id);
         let is_member = || partition.isr.contains(&id);
@@ -135,7 +135,7 @@ impl Controller {
     }
 }
 
-/// An ISR holds replicas, each once, and is not empty.
+/// Whether an ISR has only replicas, each once, and is not empty.
 fn is_valid_isr(replicas: &[BrokerId], isr: &[BrokerState]) -> bool {
     let repeated = |at: usize| isr[..at].iter().any(|seen| seen.broker_id == isr[at].broker_id);
     !isr.is_empty()

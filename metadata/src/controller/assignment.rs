@@ -1,4 +1,4 @@
-//! Replicas chosen by hand: whether they can be, and how a new partition begins.
+//! Manual replica assignments: their validation, and the initial state of a new partition.
 
 use std::collections::BTreeSet;
 
@@ -29,17 +29,17 @@ pub enum AssignmentError {
         /// The broker's id.
         broker: BrokerId,
     },
-    /// All partitions of a topic begin with equally many replicas.
+    /// All partitions of a topic must have the same number of replicas.
     #[error(
         "The manual partition assignment includes a partition with {given} replica(s), but this is not consistent with previous partitions, which have {expected} replica(s)."
     )]
     OtherReplicationFactor {
-        /// How many replicas the assignment has.
+        /// The number of replicas in the assignment.
         given: usize,
-        /// How many the others have.
+        /// The number of replicas of the other partitions.
         expected: usize,
     },
-    /// Nobody could lead.
+    /// No replica could lead.
     #[error(
         "All brokers specified in the manual partition assignment for partition {partition} are fenced or in controlled shutdown."
     )]
@@ -50,7 +50,7 @@ pub enum AssignmentError {
 }
 
 impl AssignmentError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Empty
@@ -63,7 +63,7 @@ impl AssignmentError {
 }
 
 impl Controller {
-    /// Checks replicas chosen by hand. The lowest bad id is the one reported.
+    /// Checks a manual replica assignment. Reports the lowest invalid id.
     pub(super) fn check_assignment(
         &self,
         replicas: &[BrokerId],
@@ -108,9 +108,9 @@ impl Controller {
 
     /// The brokers that new replicas may be placed on.
     ///
-    /// A broker that is handing over its leaderships in order to stop counts as one that has stopped: it gets replicas when
-    /// nothing else is left, and leads none. (Kafka leaves it out until it is fenced, so a topic fails that is
-    /// created while a node of three goes down.)
+    /// A broker in controlled shutdown counts as fenced: it gets replicas only if no other broker is left, and leads
+    /// none. (Kafka excludes it until it is fenced, so creating a topic with three replicas fails while one of three
+    /// nodes shuts down.)
     pub(super) fn usable_brokers(&self) -> impl Iterator<Item = UsableBroker> {
         let brokers = self.image().brokers.iter();
         brokers.filter(|broker| broker.has_uncordoned_dirs()).map(|broker| UsableBroker {

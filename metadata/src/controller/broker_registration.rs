@@ -1,5 +1,4 @@
-//! BrokerRegistration (API 62): a broker joins, or joins again
-//! (Kafka's ClusterControlManager.registerBroker).
+//! BrokerRegistration (API 62): a broker registers, or registers again (Kafka's ClusterControlManager.registerBroker).
 
 use std::collections::BTreeSet;
 
@@ -21,10 +20,10 @@ use crate::image::brokers::{Broker, SecurityProtocol, VersionRange};
 use crate::image::features::KRAFT_VERSION;
 use crate::metadata_version::MetadataVersion;
 
-/// A broker's request names another life than its current one.
+/// A broker's request has another epoch than the broker's registration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerEpochError {
-    /// The broker is not registered at all.
+    /// The broker is not registered.
     #[error("No broker registration found for broker id {broker}")]
     NotRegistered {
         /// The broker's id.
@@ -41,7 +40,7 @@ pub enum BrokerEpochError {
 }
 
 impl BrokerEpochError {
-    /// What the broker is told.
+    /// The error code for the broker.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotRegistered { .. } | Self::Stale { .. } => ErrorCode::StaleBrokerEpoch,
@@ -49,7 +48,7 @@ impl BrokerEpochError {
     }
 }
 
-/// Why a broker may not join. Its response has no room for the text: log it.
+/// Why a broker may not register. The response has no field for the text: log it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistrationError {
     /// The broker's data directory belongs to another cluster.
@@ -60,24 +59,24 @@ pub enum RegistrationError {
         /// The cluster that the broker named.
         given: ByteString,
     },
-    /// Another process lives under the same id.
+    /// Another process with the same id has a session.
     #[error(
         "Another broker is registered with that broker id. If the broker was recently restarted this should self-resolve once the heartbeat manager expires the broker's session."
     )]
     DuplicateBroker,
-    /// ZooKeeper brokers are a thing of the past.
+    /// ZooKeeper brokers are not supported.
     #[error("Controller does not support registering ZK brokers.")]
     ZkBroker,
     /// The broker named no log directory.
     #[error("No directories specified in request")]
     NoDirectories,
-    /// A log directory has an id that no directory may have.
+    /// A log directory has a reserved id.
     #[error("Reserved directory ID in request")]
     ReservedDirectory,
     /// Two of the broker's log directories have the same id.
     #[error("Duplicate directory ID in request")]
     RepeatedDirectory,
-    /// A log directory is another broker's: somebody copied a data directory.
+    /// A log directory belongs to another broker: the data directory was copied.
     #[error("Broker {owner} is already registered with directory {directory}")]
     DirectoryInUse {
         /// The broker that has it.
@@ -85,7 +84,7 @@ pub enum RegistrationError {
         /// The directory's id.
         directory: Uuid,
     },
-    /// A finalized feature level is outside what the broker can run.
+    /// The broker does not support a finalized feature level.
     #[error(
         "Unable to register because the broker does not support finalized version {finalized} of {feature}. The broker wants a version between {min} and {max}, inclusive."
     )]
@@ -99,10 +98,10 @@ pub enum RegistrationError {
         /// The highest level of the broker.
         max: i16,
     },
-    /// The broker must say which metadata it can read.
+    /// The broker must send its supported metadata.version.
     #[error("Request features do not contain 'metadata.version'")]
     NoMetadataVersion,
-    /// A listener speaks a protocol that Kafka does not define.
+    /// A listener has an unknown security protocol.
     #[error("Unknown security protocol {id} in listener {listener}")]
     UnknownSecurityProtocol {
         /// The listener's name.
@@ -113,7 +112,7 @@ pub enum RegistrationError {
 }
 
 impl RegistrationError {
-    /// What the broker is told.
+    /// The error code for the broker.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::InconsistentClusterId { .. } => ErrorCode::InconsistentClusterId,
@@ -133,9 +132,8 @@ impl RegistrationError {
 impl Controller {
     /// Registers a broker, fenced.
     ///
-    /// `next_offset` is where the first record of this decision will be written: it becomes the
-    /// broker's epoch. `detects_clean_shutdown` says whether the request's version carries the
-    /// previous epoch (3 and later, KIP-966).
+    /// `next_offset` is the offset of the first record of this decision, which becomes the broker's epoch.
+    /// `detects_clean_shutdown` is whether the request's version has the previous epoch (3 and later, KIP-966).
     pub fn on_broker_registration(
         &mut self,
         request: &BrokerRegistrationRequest,
@@ -150,8 +148,7 @@ impl Controller {
         let mut records = Vec::new();
         let existing = self.image().brokers.get(request.broker_id);
         if existing.is_none_or(|broker| broker.incarnation_id != request.incarnation_id) {
-            // -2 equals no epoch that a broker could name: a broker that never registered here
-            // has not stopped cleanly here either.
+            // No broker sends epoch -2: a broker that was never registered has no clean shutdown either.
             let stored_epoch = existing.map_or(-2, |broker| broker.epoch);
             let clean = detects_clean_shutdown && stored_epoch == request.previous_broker_epoch;
             let elr_enabled = self.image().features.is_elr_enabled();
@@ -173,7 +170,7 @@ impl Controller {
         )
     }
 
-    /// The same life of the broker registers without directories that it had: their replicas are out of use.
+    /// The same incarnation of the broker registers without directories that it had: their replicas are offline.
     fn record_amended_directories(
         &self,
         record: &RegisterBrokerRecord,
@@ -187,8 +184,8 @@ impl Controller {
         }
     }
 
-    /// And with directories that are there again: what nobody could lead is led. A broker that has begun a new life is
-    /// fenced, and leads when it is not.
+    /// The same incarnation registers with directories that have returned: elects leaders for their partitions. A new
+    /// incarnation is fenced, and can lead after it is unfenced.
     fn record_returned_directories(
         &self,
         request: &BrokerRegistrationRequest,
@@ -281,8 +278,8 @@ impl Controller {
         }
     }
 
-    /// Every finalized level must be one that the broker can run. A feature that the broker does
-    /// not name counts as range 0-0.
+    /// Checks that the broker supports every finalized level. A feature that the request does not name has the range
+    /// 0-0.
     fn check_features(&self, request: &BrokerRegistrationRequest) -> Result<(), RegistrationError> {
         let named = |name: &str| request.features.iter().find(|f| f.name == name);
         for feature in &request.features {
@@ -305,7 +302,7 @@ impl Controller {
         Ok(())
     }
 
-    /// The cluster's level of any feature, kraft.version included; 0 when it is not finalized.
+    /// The cluster's level of any feature, including kraft.version; 0 if it is not finalized.
     pub(super) fn finalized_level(&self, feature: &str) -> i16 {
         match feature {
             MetadataVersion::FEATURE_NAME => self.image().metadata_version().level(),

@@ -1,7 +1,7 @@
 //! IncrementalAlterConfigs (API 44) and AlterConfigs (33) on the controller (Kafka's
 //! ConfigurationControlManager and ControllerConfigurationValidator).
 //!
-//! Invariant: of one resource either all changes are made or none.
+//! Invariant: the changes of one resource are made all or none.
 
 mod error;
 
@@ -32,20 +32,19 @@ use crate::topic_name;
 
 /// Log directories that take no new replicas (KIP-1066).
 const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
-/// The longest value, in UTF-16 units (Java's Short.MAX_VALUE).
+/// The maximum length of a value, in UTF-16 units (Java's Short.MAX_VALUE).
 const MAX_VALUE_LENGTH: usize = 32_767;
 
-/// What is to become of one key.
+/// The operations by key.
 type Operations = BTreeMap<ByteString, (AlterOperation, ByteString)>;
 
-/// Where a request's resources end up: an answer for each, and the records of those that passed.
+/// The answer for each resource of a request.
 type Answers = Vec<(i8, ByteString, Result<(), ConfigChangeError>)>;
 
 impl Controller {
     /// Sets, deletes, appends to and subtracts from values.
     ///
-    /// `forwarded` says whether a broker has checked the request, as
-    /// [`crate::alter_configs::check_incremental`] does.
+    /// `forwarded` is whether a broker has checked the request with [`crate::alter_configs::check_incremental`].
     pub fn on_incremental_alter_configs(
         &self,
         request: &IncrementalAlterConfigsRequest,
@@ -197,7 +196,7 @@ impl Controller {
         if newly_created { Ok(()) } else { self.check_exists(resource) }
     }
 
-    /// Keys of brokers that not everybody may change at every time.
+    /// Checks broker keys with special conditions.
     fn check_special_keys(
         &self,
         resource: &ConfigResource,
@@ -271,7 +270,7 @@ impl Controller {
         }
     }
 
-    /// A change of min.insync.replicas makes what was known of eligible leaders void (KIP-966).
+    /// After a change of min.insync.replicas the ELRs are invalid: returns the records that clear them (KIP-966).
     pub(super) fn clear_elr_records(&self, records: &[MetadataRecord]) -> Vec<MetadataRecord> {
         if !self.image().features.is_elr_enabled() {
             return Vec::new();
@@ -296,7 +295,7 @@ fn unknown_operation(request: &IncrementalAlterConfigsRequest) -> Option<i8> {
     ids.find(|id| AlterOperation::from_id(*id).is_none())
 }
 
-/// Answers each resource with what `alter` says, and resources named twice with a refusal of both.
+/// Answers each resource with the result of `alter`; a resource that is named twice is refused both times.
 fn each_once<T>(
     resources: impl Iterator<Item = (i8, ByteString, T)>,
     mut alter: impl FnMut(ConfigResource, T) -> Result<(), ConfigChangeError>,
@@ -325,7 +324,7 @@ fn each_once<T>(
     answers
 }
 
-/// Brokers reload what a file holds when they see a record, even one that changes nothing
+/// Whether a record is written. For brokers also without a change: it makes them reload files such as key stores
 /// (KAFKA-14136).
 fn is_worth_a_record(resource: &ConfigResource, now: Option<&str>, new: Option<&str>) -> bool {
     now != new || resource.type_ == ConfigResourceType::Broker

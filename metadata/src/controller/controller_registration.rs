@@ -1,4 +1,4 @@
-//! ControllerRegistration (API 70): a controller says where it is and what it supports (KIP-919).
+//! ControllerRegistration (API 70): a controller registers its endpoints and supported features (KIP-919).
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::controller_registration_request::ControllerRegistrationRequest;
@@ -82,7 +82,7 @@ mod tests {
     fn a_controller_is_known_once_it_registered() {
         let mut testbed = Testbed::new(&[]);
         let outcome = testbed.controller.on_controller_registration(&request(0));
-        // Kafka's text for success is an empty one, not none.
+        // On success Kafka's message is empty, not null.
         assert_eq!(testbed.apply(outcome).error_message.as_deref(), Some(""));
         let controller = testbed.controller.image().controllers.get(3).unwrap();
         assert_eq!(controller.listeners["CONTROLLER"].port, 9093);

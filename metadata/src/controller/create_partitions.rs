@@ -1,4 +1,4 @@
-//! CreatePartitions (API 37): a topic gets more partitions.
+//! CreatePartitions (API 37): adds partitions to topics.
 
 use std::collections::BTreeSet;
 
@@ -20,58 +20,58 @@ use super::{Controller, MAX_RECORDS_PER_USER_OP};
 use crate::image::topics::Topic;
 use crate::random::Random;
 
-/// Why a topic gets no more partitions.
+/// Why no partitions are added to a topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CreatePartitionsError {
     /// The request names the topic twice.
     #[error("Duplicate topic name.")]
     DuplicateInRequest,
-    /// The client may not. Kafka says no more.
+    /// The client is not authorized. Kafka sends no message.
     #[error("topic authorization failed")]
     NotAuthorized,
-    /// No topic has this name. Kafka says no more.
+    /// No topic has this name. Kafka sends no message.
     #[error("unknown topic")]
     UnknownTopic,
-    /// It has as many already.
+    /// The topic has this number of partitions already.
     #[error("Topic already has {count} partition(s).")]
     NoIncrease {
-        /// How many it has.
+        /// Its number of partitions.
         count: usize,
     },
-    /// It has more already.
+    /// The topic has more partitions already.
     #[error(
         "The topic {name} currently has {count} partition(s); {wanted} would not be an increase."
     )]
     Decrease {
         /// The topic's name.
         name: ByteString,
-        /// How many it has.
+        /// Its number of partitions.
         count: usize,
-        /// How many were asked for.
+        /// The requested number.
         wanted: i32,
     },
-    /// Replicas chosen by hand, but not for all new partitions.
+    /// A manual assignment, but not of all new partitions.
     #[error(
         "Attempted to add {additional} additional partition(s), but only {assigned} assignment(s) were specified."
     )]
     AssignmentCount {
-        /// How many partitions are to be added.
+        /// The number of partitions to add.
         additional: usize,
-        /// How many of them have replicas chosen.
+        /// The number of manual assignments.
         assigned: usize,
     },
-    /// Replicas chosen by hand that cannot be.
+    /// An invalid manual assignment.
     #[error(transparent)]
     Assignment(#[from] AssignmentError),
-    /// No place for the replicas.
+    /// The replicas cannot be placed.
     #[error(transparent)]
     Placement(#[from] PlacementError),
-    /// Nobody could lead.
+    /// No replica could lead.
     #[error(
         "Unable to replicate the partition {replication_factor} time(s): All brokers are currently fenced or in controlled shutdown."
     )]
     NoActiveReplica {
-        /// How many replicas were to be placed.
+        /// The number of replicas to place.
         replication_factor: usize,
     },
     /// More than [`MAX_RECORDS_PER_USER_OP`] in one request.
@@ -80,7 +80,7 @@ pub enum CreatePartitionsError {
 }
 
 impl CreatePartitionsError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::DuplicateInRequest => ErrorCode::InvalidRequest,
@@ -95,7 +95,7 @@ impl CreatePartitionsError {
         }
     }
 
-    /// The text of the answer, where Kafka gives one.
+    /// The message of the answer, if Kafka sends one.
     fn text(&self) -> Option<ByteString> {
         match self {
             Self::NotAuthorized | Self::UnknownTopic => None,
@@ -105,7 +105,7 @@ impl CreatePartitionsError {
 }
 
 impl Controller {
-    /// Adds partitions to topics. `may_alter` says whether the client has ALTER on a topic.
+    /// Adds partitions to topics. `may_alter` returns whether the client has ALTER on a topic.
     pub fn on_create_partitions(
         &self,
         request: &CreatePartitionsRequest,

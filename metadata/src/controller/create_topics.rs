@@ -1,6 +1,6 @@
 //! CreateTopics (API 19): ControllerApis.createTopics and ReplicationControlManager.createTopics.
 //!
-//! Topics succeed and fail one by one, but those that succeed appear in the log at once.
+//! Topics succeed or fail individually, but those that succeed become visible together.
 
 mod error;
 
@@ -27,10 +27,10 @@ use crate::image::partition::Partition;
 use crate::random::Random;
 use crate::topic_name;
 
-/// The most partitions that one request may create.
+/// The maximum number of partitions that one request may create.
 pub const MAX_PARTITIONS_PER_REQUEST: i64 = 10_000;
 
-/// What the client may do with topics of these names.
+/// The client's permissions on topics, by name.
 #[derive(Clone, Copy)]
 pub struct CreateTopicsAccess<'a> {
     /// CREATE on the cluster or the topic.
@@ -150,7 +150,7 @@ impl Controller {
         Ok(topic_name::validate(name)?)
     }
 
-    /// The records of the topic's configuration. Of a key named twice, the last value counts.
+    /// The records of the topic's configuration. If a key is named twice, the last value counts.
     fn creation_configs(
         &self,
         topic: &CreatableTopic,

@@ -1,6 +1,6 @@
 //! DeleteTopics (API 20): by name, by id (KIP-516), or both (Kafka's ControllerApis.deleteTopics).
 //!
-//! Who may not describe a topic is not told whether it exists.
+//! A client without DESCRIBE on a topic must not learn whether it exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +22,10 @@ pub enum DeleteTopicError {
     /// `delete.topic.enable=false`.
     #[error("Topic deletion is disabled.")]
     Disabled,
-    /// The request names nothing.
+    /// The request has neither name nor id.
     #[error("Neither topic name nor id were specified.")]
     Unnamed,
-    /// The request names a topic by name and id at once.
+    /// The request has both name and id of a topic.
     #[error("You may not specify both topic name and topic id.")]
     NameAndId,
     /// The request has the name twice.
@@ -43,13 +43,13 @@ pub enum DeleteTopicError {
     /// No topic has this name.
     #[error("{}", ErrorCode::UnknownTopicOrPartition.message())]
     UnknownName,
-    /// The client may not.
+    /// The client is not authorized.
     #[error("{}", ErrorCode::TopicAuthorizationFailed.message())]
     NotAuthorized,
 }
 
 impl DeleteTopicError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(self) -> ErrorCode {
         match self {
             Self::Disabled => ErrorCode::TopicDeletionDisabled,
@@ -65,7 +65,7 @@ impl DeleteTopicError {
     }
 }
 
-/// What the client may do with topics of these names.
+/// The client's permissions on topics, by name.
 #[derive(Clone, Copy)]
 pub struct DeleteTopicsAccess<'a> {
     /// DESCRIBE on the topic.
@@ -85,7 +85,7 @@ impl DeleteTopicsAccess<'_> {
     pub const ALL: Self = Self { may_describe: &|_| true, may_delete: &|_| true };
 }
 
-/// What a request names, once each, and what of it is refused.
+/// The topics of a request, each once, and the refusals.
 #[derive(Default)]
 struct Named {
     names: BTreeSet<ByteString>,
@@ -96,7 +96,7 @@ struct Named {
 }
 
 impl Controller {
-    /// Deletes topics. The results come in no order that tells anything.
+    /// Deletes topics. The order of the results has no meaning.
     pub fn on_delete_topics(
         &self,
         request: &DeleteTopicsRequest,

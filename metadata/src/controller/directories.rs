@@ -1,5 +1,5 @@
-//! Log directories (KIP-858): heartbeats report failed and cordoned ones, AssignReplicasToDirs
-//! (API 73) says where replicas are.
+//! Log directories (KIP-858): heartbeats report failed and cordoned ones, AssignReplicasToDirs (API 73) reports the
+//! directories of replicas.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use crate::image::partition::Partition;
 use crate::image::topics::Topic;
 
 impl Controller {
-    /// What a heartbeat says of the broker's directories.
+    /// Adds the records for the directories in a heartbeat.
     pub(super) fn record_directories(
         &self,
         request: &BrokerHeartbeatRequest,
@@ -36,7 +36,7 @@ impl Controller {
             self.move_away_from(request.broker_id, &failed, records);
             records.push(registration_change(request, |change| change.log_dirs = online));
         }
-        // A broker names its cordoned directories only once it has caught up.
+        // A broker sends its cordoned directories only after it has caught up.
         let Some(cordoned) = &request.cordoned_log_dirs else { return };
         if version.is_cordoned_log_dirs_supported() && broker.cordoned_dirs_changed(cordoned) {
             let cordoned = Some(cordoned.clone());
@@ -61,7 +61,7 @@ impl Controller {
         }
     }
 
-    /// Notes in which directories a broker keeps its replicas.
+    /// Records the log directories of a broker's replicas.
     pub fn on_assign_replicas_to_dirs(
         &self,
         request: &AssignReplicasToDirsRequest,
@@ -76,10 +76,14 @@ impl Controller {
         if let Err(error) = self.check_broker_epoch(request.broker_id, request.broker_epoch) {
             return refused(error.code());
         }
-        let mut moves = Moves { broker: request.broker_id, records: Vec::new(), lost: Vec::new() };
-        let directories =
-            request.directories.iter().map(|dir| self.assign_directory(dir, &mut moves)).collect();
-        let Moves { mut records, lost, .. } = moves;
+        let mut changes =
+            AssignmentChanges { broker: request.broker_id, records: Vec::new(), lost: Vec::new() };
+        let directories = request
+            .directories
+            .iter()
+            .map(|dir| self.assign_directory(dir, &mut changes))
+            .collect();
+        let AssignmentChanges { mut records, lost, .. } = changes;
         for (topic, index) in lost.into_iter().collect::<BTreeSet<_>>() {
             let topic = self.image().topics.by_id(topic).expect("the replica was found before");
             let partition = topic.partition(index).expect("the replica was found before");
@@ -92,16 +96,16 @@ impl Controller {
 
     fn assign_directory(
         &self,
-        asked: &DirectoryData,
-        moves: &mut Moves,
+        requested: &DirectoryData,
+        changes: &mut AssignmentChanges,
     ) -> assign_replicas_to_dirs_response::DirectoryData {
-        let topics = asked.topics.iter().map(|asked_topic| {
-            let topic = self.image().topics.by_id(asked_topic.topic_id);
-            let partitions = asked_topic.partitions.iter().map(|partition| {
+        let topics = requested.topics.iter().map(|requested_topic| {
+            let topic = self.image().topics.by_id(requested_topic.topic_id);
+            let partitions = requested_topic.partitions.iter().map(|partition| {
                 let index = partition.partition_index;
-                let code = match replica_of(topic, index, moves.broker) {
+                let code = match replica_of(topic, index, changes.broker) {
                     Ok((topic, partition)) => {
-                        self.assign_replica(topic, index, partition, asked.id, moves);
+                        self.assign_replica(topic, index, partition, requested.id, changes);
                         ErrorCode::None
                     }
                     Err(code) => code,
@@ -112,11 +116,14 @@ impl Controller {
                 }
             });
             assign_replicas_to_dirs_response::TopicData {
-                topic_id: asked_topic.topic_id,
+                topic_id: requested_topic.topic_id,
                 partitions: partitions.collect(),
             }
         });
-        assign_replicas_to_dirs_response::DirectoryData { id: asked.id, topics: topics.collect() }
+        assign_replicas_to_dirs_response::DirectoryData {
+            id: requested.id,
+            topics: topics.collect(),
+        }
     }
 
     fn assign_replica(
@@ -125,23 +132,23 @@ impl Controller {
         index: PartitionIndex,
         partition: &Partition,
         directory: Uuid,
-        moves: &mut Moves,
+        changes: &mut AssignmentChanges,
     ) {
-        let broker = moves.broker;
-        moves.records.extend(self.changed_by_request(topic, index, partition, |change| {
+        let broker = changes.broker;
+        changes.records.extend(self.changed_by_request(topic, index, partition, |change| {
             change.set_directory(broker, directory);
         }));
         if !self.image().brokers.has_online_dir(broker, directory) {
-            moves.lost.push((topic.id, index));
+            changes.lost.push((topic.id, index));
         }
     }
 }
 
-/// What a request comes to while it is read.
-struct Moves {
+/// The collected changes of a request.
+struct AssignmentChanges {
     broker: BrokerId,
     records: Vec<MetadataRecord>,
-    /// Replicas that turn out to be in a failed directory.
+    /// Replicas in a failed directory.
     lost: Vec<(Uuid, PartitionIndex)>,
 }
 

@@ -22,7 +22,7 @@ pub enum ElectionError {
     /// No topic has this name.
     #[error("No such topic as {topic}")]
     UnknownTopic {
-        /// The name asked for.
+        /// The requested name.
         topic: ByteString,
     },
     /// The topic has no such partition.
@@ -30,22 +30,22 @@ pub enum ElectionError {
     UnknownPartition {
         /// The topic's name.
         topic: ByteString,
-        /// The index asked for.
+        /// The requested index.
         partition: PartitionIndex,
     },
-    /// The wished leader leads, or (unclean) any leader lives.
+    /// The preferred replica leads already, or (unclean) the partition has a leader.
     #[error("Leader election not needed for topic partition.")]
     NotNeeded,
-    /// The preferred leader is dead or not in sync.
+    /// The preferred leader is not alive or not in sync.
     #[error("The preferred leader was not available.")]
     PreferredNotAvailable,
-    /// No replica lives.
+    /// No replica is alive.
     #[error("Eligible topic partition leaders are not available.")]
     NobodyEligible,
 }
 
 impl ElectionError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::UnknownType(_) => ErrorCode::InvalidRequest,
@@ -60,8 +60,7 @@ impl ElectionError {
 }
 
 impl Controller {
-    /// Elects leaders. With no partitions named, all are tried, and those that need no election
-    /// are left out of the answer.
+    /// Elects leaders. Without named partitions all are tried, and the answer omits those that need no election.
     pub fn on_elect_leaders(&self, request: &ElectLeadersRequest) -> Outcome<ElectLeadersResponse> {
         let election = match request.election_type {
             0 => Election::Preferred,
@@ -129,7 +128,7 @@ impl Controller {
     }
 }
 
-/// The error stands at the top and in every partition.
+/// The answer has the error at the top level and in every partition.
 fn unknown_type(request: &ElectLeadersRequest, type_: i8) -> Outcome<ElectLeadersResponse> {
     let error = ElectionError::UnknownType(type_);
     let topics = request.topic_partitions.iter().flatten().map(|topic| ReplicaElectionResult {

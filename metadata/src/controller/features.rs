@@ -1,4 +1,4 @@
-//! UpdateFeatures (API 57): finalized feature levels go up and, with permission, down (KIP-584,
+//! UpdateFeatures (API 57): upgrades and, if the request allows it, downgrades finalized feature levels (KIP-584,
 //! KIP-1022; Kafka's FeatureControlManager).
 //!
 //! Invariant: a level is finalized only if every registered broker and controller supports it.
@@ -22,7 +22,7 @@ use crate::image::configs::{ConfigResource, ConfigResourceType};
 use crate::image::features::{ELIGIBLE_LEADER_REPLICAS_VERSION, KRAFT_VERSION};
 use crate::metadata_version::MetadataVersion;
 
-/// Who stands in the way of a level.
+/// A node that does not support a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeatureSupporter {
     /// The active controller itself.
@@ -52,7 +52,7 @@ pub enum FeatureUpdateReason {
     /// Levels begin at 0.
     #[error("A feature version cannot be less than 0.")]
     Negative,
-    /// A node does not know the feature.
+    /// A node does not support the feature.
     #[error("{who} does not support this feature.")]
     UnknownToNode {
         /// The node.
@@ -66,35 +66,35 @@ pub enum FeatureUpdateReason {
         /// The levels it supports.
         range: VersionRange,
     },
-    /// A controller of the quorum has not said what it supports.
+    /// A controller of the quorum is not registered, so its supported levels are unknown.
     #[error("controller {id} has not registered, and may not support this feature")]
     ControllerNotRegistered {
         /// The controller's id.
         id: BrokerId,
     },
-    /// Going down needs permission.
+    /// A downgrade needs a downgrade type in the request.
     #[error(
         "Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade."
     )]
     DowngradeNotAllowed,
-    /// A downgrade that goes up.
+    /// A downgrade to a higher level.
     #[error("Can't downgrade to a newer version.")]
     DowngradeGoesUp,
-    /// kraft.version never goes down.
+    /// kraft.version cannot be downgraded.
     #[error("Can't downgrade the version of this feature.")]
     NoDowngrade,
-    /// No code anywhere has this feature.
+    /// The feature does not exist.
     #[error("Feature {feature} not found.")]
     UnknownFeature {
-        /// The name asked for.
+        /// The requested name.
         feature: ByteString,
     },
-    /// kraft.version goes up through the quorum, which is not asked here.
+    /// kraft.version is upgraded by the quorum, not here.
     #[error("kraft.version can only be upgraded by the quorum's leader.")]
     KRaftVersion,
 }
 
-/// Why features stay as they are. Always INVALID_UPDATE_VERSION.
+/// Why features are not updated. Always INVALID_UPDATE_VERSION.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FeatureUpdateError {
     /// The level cannot be finalized.
@@ -102,15 +102,15 @@ pub enum FeatureUpdateError {
     Invalid {
         /// The feature's name.
         feature: ByteString,
-        /// The level asked for.
+        /// The requested level.
         level: i16,
-        /// Why not.
+        /// The reason.
         reason: FeatureUpdateReason,
     },
     /// metadata.version has no such level.
     #[error("Invalid metadata.version {level}. Valid versions are from 7 to 30.")]
     InvalidMetadataVersion {
-        /// The level asked for.
+        /// The requested level.
         level: i16,
     },
     /// Metadata would be lost.
@@ -122,7 +122,7 @@ pub enum FeatureUpdateError {
     LossyDowngrade {
         /// The level now.
         from: i16,
-        /// The level asked for.
+        /// The requested level.
         to: i16,
         /// Whether the client accepts losses, which are not supported yet.
         unsafe_: bool,
@@ -130,7 +130,7 @@ pub enum FeatureUpdateError {
 }
 
 impl FeatureUpdateError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid { .. }
@@ -140,7 +140,7 @@ impl FeatureUpdateError {
     }
 }
 
-/// What an update may do.
+/// The allowed direction of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UpgradeType {
     Upgrade,
@@ -162,8 +162,8 @@ impl UpgradeType {
 impl Controller {
     /// Finalizes feature levels, all or none.
     ///
-    /// Results of single features are for versions 0 and 1 of the response and are only there on
-    /// success. As in Kafka 4.3.1, `allow_downgrade` of version 0 allows nothing.
+    /// Results of single features are for versions 0 and 1 of the response and exist only on success. As in Kafka
+    /// 4.3.1, `allow_downgrade` of version 0 has no effect.
     pub fn on_update_features(
         &self,
         request: &UpdateFeaturesRequest,
@@ -183,7 +183,7 @@ impl Controller {
         let results = request.feature_updates.iter().map(|update| UpdatableFeatureResult {
             feature: update.feature.clone(),
             error_code: ErrorCode::None.code(),
-            // What Kafka says of a feature without an error.
+            // Kafka's message of a feature without an error.
             error_message: Some(ByteString::from_static("NONE")),
         });
         let results = results.collect();
@@ -279,8 +279,8 @@ impl Controller {
         Ok(())
     }
 
-    /// With eligible leader replicas, min.insync.replicas is set for the cluster, never for one
-    /// broker.
+    /// The records that set min.insync.replicas for the cluster and remove it from single brokers, as eligible leader
+    /// replicas require.
     fn elr_safety_records(&self) -> Vec<MetadataRecord> {
         let configs = &self.image().configs;
         let mut records = Vec::new();
@@ -303,8 +303,8 @@ impl Controller {
         records
     }
 
-    /// Finalized features that this node cannot run at their level. With any, the node must not
-    /// serve: it would act on records and requests that it does not understand.
+    /// Finalized features whose level this node does not support. With any, the node must not serve: it would process
+    /// records and requests that it does not understand.
     pub fn unsupported_features(&self) -> Vec<(ByteString, i16)> {
         let finalized = self.image().features.finalized();
         let unsupported = finalized.filter(|(name, level)| {

@@ -1,5 +1,5 @@
-//! BrokerHeartbeat (API 63): fences, unfences and lets brokers stop
-//! (Kafka's BrokerHeartbeatManager.calculateNextBrokerState and processBrokerHeartbeat).
+//! BrokerHeartbeat (API 63): fencing, unfencing and controlled shutdown of brokers (Kafka's
+//! BrokerHeartbeatManager.calculateNextBrokerState and processBrokerHeartbeat).
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, Offset};
@@ -13,7 +13,7 @@ use super::broker_registration::BrokerEpochError;
 use super::leader_and_isr::BrokerEvent;
 use super::outcome::Outcome;
 
-/// Where a broker is between starting and stopping (KIP-631).
+/// The state of a broker (KIP-631).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BrokerControlState {
     Fenced,
@@ -56,20 +56,22 @@ impl Controller {
         Outcome::spread(records, response)
     }
 
-    /// Nobody listens at the address that the broker has registered: unless it is heard from soon, it is fenced.
+    /// No process listens at the broker's registered address: unless the broker sends a heartbeat within the grace
+    /// period, it is fenced.
     pub fn on_process_gone(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) -> Outcome<()> {
         self.heartbeats_mut().on_process_gone(broker, epoch, now_ms);
         Outcome::answer(())
     }
 
-    /// The node that led the quorum before has fallen silent: if it is a broker as well, it has to be heard from soon.
+    /// The previous leader of the quorum was lost without resigning: if it is also a broker, it must send a heartbeat
+    /// within the grace period.
     pub fn on_node_lost(&mut self, id: BrokerId, now_ms: i64) {
         if let Some(epoch) = self.image().brokers.get(id).map(|broker| broker.epoch) {
             self.heartbeats_mut().on_process_gone(id, epoch, now_ms);
         }
     }
 
-    /// Whether a request comes from the broker's current life.
+    /// Checks that a request has the broker's current epoch.
     pub(super) fn check_broker_epoch(
         &self,
         broker: BrokerId,
@@ -151,7 +153,7 @@ impl Controller {
         }
     }
 
-    /// Takes a broker out of all ISRs and hides it.
+    /// Fences a broker and removes it from all ISRs.
     pub(super) fn fence(&self, broker: BrokerId, records: &mut Vec<MetadataRecord>) {
         let registered =
             self.image().brokers.get(broker).expect("only a registered broker is fenced");
@@ -190,7 +192,7 @@ impl Controller {
     }
 }
 
-/// A change of the registration that the heartbeat is about.
+/// A change record for the registration of the heartbeat's broker.
 pub(super) fn registration_change(
     request: &BrokerHeartbeatRequest,
     set: impl FnOnce(&mut BrokerRegistrationChangeRecord),

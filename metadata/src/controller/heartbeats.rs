@@ -1,46 +1,47 @@
-//! Who was heard from when, and how far each broker has read the metadata log
-//! (Kafka's BrokerHeartbeatTracker and BrokerHeartbeatManager).
+//! The sessions of brokers: the time of the last heartbeat, and how far each has read the metadata log (Kafka's
+//! BrokerHeartbeatTracker and BrokerHeartbeatManager).
 //!
-//! Soft state: never in the log, empty again after a failover. Fencing itself is the image's.
+//! Soft state: never in the log, and empty after a failover. Fencing itself is in the image.
 
 use std::collections::BTreeMap;
 
 use klamm_protocol::ids::{BrokerId, Offset};
 
-/// The time without a false alarm after which one is forgiven, in ms.
+/// The time without a false alarm after which the count of false alarms is reduced by one, in ms.
 const CALM_MS: i64 = 120_000;
-/// False alarms that may happen to anybody and change nothing.
+/// The number of false alarms without a consequence.
 const FORGIVEN_FALSE_ALARMS: u32 = 3;
-/// Doubled that often, any silence reaches the session's timeout.
+/// The maximum count of false alarms: after this many doublings every timeout has reached the session timeout.
 const MAX_FALSE_ALARMS: u32 = 8;
-/// After so many quick heartbeats on end, the silence of a broker tells soon; after as many late ones it does not any more. A broker of
-/// Apache Kafka sends one every two seconds, but one or two at once when it is ready to be unfenced, and when a log directory fails.
+/// After so many consecutive quick heartbeats the short timeout applies to a broker; after as many late ones the
+/// session timeout applies again. A broker of Apache Kafka sends one every two seconds, but one or two at once when it
+/// is ready to be unfenced, and when a log directory fails.
 const QUICK_GAPS: u32 = 3;
 
-/// What is known of the sessions of brokers that have sent heartbeats.
+/// The sessions of brokers that have sent heartbeats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerHeartbeats {
     timeouts: SessionTimeouts,
     sessions: BTreeMap<BrokerId, Session>,
 }
 
-/// When a broker counts as lost, in ms.
+/// The timeouts after which a broker counts as lost, in ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionTimeouts {
-    /// `broker.session.timeout.ms`: silence of any broker.
+    /// `broker.session.timeout.ms`: without a heartbeat of any broker.
     pub session_ms: i64,
-    /// `failover.broker.silence.ms`: silence of a broker whose heartbeats come quickly.
+    /// `failover.broker.silence.ms`: without a heartbeat of a broker whose heartbeats come quickly.
     pub silence_ms: i64,
-    /// `failover.broker.grace.ms`: from when its process was seen to be gone.
+    /// `failover.broker.grace.ms`: after its process was found to have ended.
     pub grace_ms: i64,
 }
 
 impl SessionTimeouts {
-    /// How long a broker may be silent.
-    fn patience_ms(&self, session: &Session) -> i64 {
+    /// How long a broker may send no heartbeat.
+    fn timeout_ms(&self, session: &Session) -> i64 {
         let doublings = session.false_alarms.saturating_sub(FORGIVEN_FALSE_ALARMS);
-        let patience_ms = self.silence_ms.saturating_mul(1 << doublings);
-        if session.is_quick { patience_ms.min(self.session_ms) } else { self.session_ms }
+        let timeout_ms = self.silence_ms.saturating_mul(1 << doublings);
+        if session.is_quick { timeout_ms.min(self.session_ms) } else { self.session_ms }
     }
 }
 
@@ -49,17 +50,17 @@ impl SessionTimeouts {
 struct Session {
     epoch: i64,
     last_contact_ms: i64,
-    /// How many more of its last heartbeats came quickly after the one before than came late, from 0 to `QUICK_GAPS`.
+    /// The number of quick heartbeats minus the number of late ones, kept between 0 and `QUICK_GAPS`.
     quick_gaps: u32,
-    /// Its heartbeats come so quickly that their absence tells soon: from `QUICK_GAPS` until the count is 0 again. A broker that stops right
-    /// after a late heartbeat is missed as soon as any other.
+    /// Whether the short timeout applies: from a count of `QUICK_GAPS` on, until the count is 0 again. So one late
+    /// heartbeat before a broker ends does not delay its detection.
     is_quick: bool,
-    /// When nobody was found to listen at its address, unless it was heard from since.
+    /// When no process was found to listen at its address, unless a heartbeat has come since.
     gone_since_ms: Option<i64>,
-    /// It was heard from although nobody seemed to listen at its address: that proves nothing about this broker.
+    /// A heartbeat has come after its process seemed to have ended: such reports are ignored for this broker.
     is_falsely_gone: bool,
-    /// How often it was only slow when its silence told that it was lost. From the fourth time on each doubles the patience with it: a machine
-    /// that stalls again and again would otherwise move its leaderships again and again.
+    /// The number of false alarms: a heartbeat came after the timeout. From the fourth on each doubles the timeout: a
+    /// machine that stalls repeatedly would otherwise lose its leaderships repeatedly.
     false_alarms: u32,
     last_false_alarm_ms: i64,
     metadata_offset: Offset,
@@ -67,12 +68,12 @@ struct Session {
 }
 
 impl BrokerHeartbeats {
-    /// Nobody has been heard from.
+    /// Starts without sessions.
     pub fn new(timeouts: SessionTimeouts) -> Self {
         Self { timeouts, sessions: BTreeMap::new() }
     }
 
-    /// A sign of life. Another epoch starts another session.
+    /// A heartbeat has come. Another epoch starts a new session.
     pub fn on_contact(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) {
         let fresh = Session {
             epoch,
@@ -91,14 +92,14 @@ impl BrokerHeartbeats {
             *session = fresh;
         }
         let gap_ms = now_ms.saturating_sub(session.last_contact_ms);
-        if session.is_quick && gap_ms >= self.timeouts.patience_ms(session) {
+        if session.is_quick && gap_ms >= self.timeouts.timeout_ms(session) {
             session.false_alarms = (session.false_alarms + 1).min(MAX_FALSE_ALARMS);
             session.last_false_alarm_ms = now_ms;
         } else if now_ms.saturating_sub(session.last_false_alarm_ms) >= CALM_MS {
             session.false_alarms = session.false_alarms.saturating_sub(1);
             session.last_false_alarm_ms = now_ms;
         }
-        // Three heartbeats in the time of silence: one that is late is no silence.
+        // Three heartbeats fit into the short timeout, so that one late one does not exceed it.
         let is_quick = gap_ms > 0 && gap_ms.saturating_mul(3) <= self.timeouts.silence_ms;
         session.quick_gaps = match is_quick {
             true => (session.quick_gaps + 1).min(QUICK_GAPS),
@@ -113,8 +114,8 @@ impl BrokerHeartbeats {
         session.last_contact_ms = now_ms;
     }
 
-    /// Nobody listens at the address of the broker's registration: its process is likely gone. It counts as lost if it
-    /// is not heard from within the grace.
+    /// No process listens at the address of the broker's registration, so it has probably ended. The broker counts as
+    /// lost if no heartbeat comes within the grace period.
     pub fn on_process_gone(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) {
         if let Some(session) = self.sessions.get_mut(&broker)
             && session.epoch == epoch
@@ -124,19 +125,19 @@ impl BrokerHeartbeats {
         }
     }
 
-    /// Notes how far a broker has read.
+    /// Records how far a broker has read the metadata log.
     pub fn on_metadata_offset(&mut self, broker: BrokerId, offset: Offset) {
         if let Some(session) = self.sessions.get_mut(&broker) {
             session.metadata_offset = offset;
         }
     }
 
-    /// The session ends: the broker registers anew, or has gone.
+    /// Removes the session: the broker registers again, or is removed.
     pub fn remove(&mut self, broker: BrokerId) {
         self.sessions.remove(&broker);
     }
 
-    /// How often a broker asked while it was starting says nothing of how often it will be heard from now.
+    /// Resets the count of quick heartbeats: the rate while a broker starts differs from its later rate.
     pub fn on_unfenced(&mut self, broker: BrokerId) {
         if let Some(session) = self.sessions.get_mut(&broker) {
             session.quick_gaps = 0;
@@ -144,34 +145,34 @@ impl BrokerHeartbeats {
         }
     }
 
-    /// A fenced broker is no longer shutting down in a controlled way.
+    /// Ends the controlled shutdown of a fenced broker.
     pub fn on_fenced(&mut self, broker: BrokerId) {
         if let Some(session) = self.sessions.get_mut(&broker) {
             session.controlled_shutdown_offset = None;
         }
     }
 
-    /// The broker may stop once all others have read up to `offset`, where its last leadership
-    /// was handed over. Later offsets do not count.
+    /// The broker may shut down when all others have read up to `offset`, where its last leadership was moved. Later
+    /// offsets do not change it.
     pub fn on_controlled_shutdown(&mut self, broker: BrokerId, offset: Offset) {
         if let Some(session) = self.sessions.get_mut(&broker) {
             session.controlled_shutdown_offset.get_or_insert(offset);
         }
     }
 
-    /// Up to where the others must have read before the broker may stop.
+    /// The offset up to which the others must have read before the broker may shut down.
     pub fn controlled_shutdown_offset(&self, broker: BrokerId) -> Option<Offset> {
         self.sessions.get(&broker)?.controlled_shutdown_offset
     }
 
-    /// Whether the broker's registration of this epoch was heard from within the timeout.
+    /// Whether a heartbeat of this broker epoch has come within the timeout.
     pub fn has_valid_session(&self, broker: BrokerId, epoch: i64, now_ms: i64) -> bool {
         self.sessions
             .get(&broker)
             .is_some_and(|session| session.epoch == epoch && now_ms < self.expiry_ms(session))
     }
 
-    /// The broker whose session expired first, if any has, among those that `counts`.
+    /// Of the brokers that `counts` accepts, the one whose session expired first, if any.
     pub fn first_expired(
         &self,
         now_ms: i64,
@@ -184,7 +185,7 @@ impl BrokerHeartbeats {
             .map(|(id, session)| (*id, session.epoch))
     }
 
-    /// The lowest offset to which a broker that `counts`, and is not shutting down, has read.
+    /// The lowest metadata offset of the brokers that `counts` accepts and that are not in controlled shutdown.
     pub fn lowest_offset(&self, counts: impl Fn(BrokerId) -> bool) -> Offset {
         self.sessions
             .iter()
@@ -194,7 +195,7 @@ impl BrokerHeartbeats {
             .unwrap_or(Offset::MAX)
     }
 
-    /// When the next session that `counts` expires, if no more heartbeats come.
+    /// When the next session of a broker that `counts` accepts expires, without further heartbeats.
     pub fn next_expiry_ms(&self, counts: impl Fn(BrokerId) -> bool) -> Option<i64> {
         self.sessions
             .iter()
@@ -203,10 +204,10 @@ impl BrokerHeartbeats {
             .min()
     }
 
-    /// When the session ends if nothing more is heard.
+    /// When the session expires without further heartbeats.
     fn expiry_ms(&self, session: &Session) -> i64 {
-        let patience_ms = self.timeouts.patience_ms(session);
-        let expiry_ms = session.last_contact_ms.saturating_add(patience_ms);
+        let timeout_ms = self.timeouts.timeout_ms(session);
+        let expiry_ms = session.last_contact_ms.saturating_add(timeout_ms);
         let grace_ms = self.timeouts.grace_ms;
         let gone_ms = session.gone_since_ms.map(|since_ms| since_ms.saturating_add(grace_ms));
         expiry_ms.min(gone_ms.unwrap_or(i64::MAX))
@@ -237,7 +238,8 @@ mod tests {
     #[test]
     fn a_broker_that_hurries_to_be_unfenced_is_not_missed_before_its_session_ends() {
         let mut heartbeats = heartbeats(9_000);
-        // As a broker of Apache Kafka starts: every 10 ms until it has caught up, at once when it is ready, then every 2 s.
+        // The heartbeats of a starting Apache Kafka broker: every 10 ms until it has caught up, at once when it is
+        // ready, then every 2 s.
         for now_ms in [0, 10, 20, 30, 40, 50, 250] {
             heartbeats.on_contact(1, 5, now_ms);
         }
@@ -287,13 +289,13 @@ mod tests {
             contact(&mut heartbeats, 200);
         }
         assert_eq!(contact(&mut heartbeats, 200), 1_200);
-        for patience_ms in [1_200, 1_200, 1_200, 2_400, 4_800, 9_000] {
+        for timeout_ms in [1_200, 1_200, 1_200, 2_400, 4_800, 9_000] {
             contact(&mut heartbeats, 9_500);
-            assert_eq!(contact(&mut heartbeats, 200), patience_ms);
+            assert_eq!(contact(&mut heartbeats, 200), timeout_ms);
         }
-        for patience_ms in [4_800, 2_400, 1_200, 1_200] {
+        for timeout_ms in [4_800, 2_400, 1_200, 1_200] {
             let calm = (0..CALM_MS / 200).map(|_| contact(&mut heartbeats, 200));
-            assert_eq!(calm.last(), Some(patience_ms));
+            assert_eq!(calm.last(), Some(timeout_ms));
         }
     }
 
@@ -317,7 +319,7 @@ mod tests {
         heartbeats.on_contact(1, 5, 1_000);
         heartbeats.on_process_gone(1, 5, 1_100);
         assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(10_000));
-        // Its next life starts without the prejudice.
+        // The next incarnation starts without false alarms.
         heartbeats.on_contact(1, 6, 2_000);
         heartbeats.on_process_gone(1, 6, 2_000);
         assert_eq!(heartbeats.next_expiry_ms(|_| true), Some(2_100));

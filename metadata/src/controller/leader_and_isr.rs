@@ -1,5 +1,5 @@
-//! What a change of one broker means for the partitions it holds
-//! (Kafka's ReplicationControlManager.generateLeaderAndIsrUpdates).
+//! The effect of a broker event on the broker's partitions (Kafka's
+//! ReplicationControlManager.generateLeaderAndIsrUpdates).
 
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, PartitionIndex};
@@ -11,27 +11,27 @@ use crate::directory_id;
 use crate::image::partition::Partition;
 use crate::image::topics::Topic;
 
-/// What happens to a broker. The image does not show it yet.
+/// An event of a broker. The image does not have it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BrokerEvent<'a> {
-    /// It becomes fenced, shuts down, or comes back after a clean stop.
+    /// It is fenced, in controlled shutdown, or registers again after a clean shutdown.
     Leaves(BrokerId),
-    /// It is unregistered: partitions where it is merely eligible are looked at too.
+    /// It is unregistered: partitions that have it only in the ELR are updated too.
     Unregistered(BrokerId),
     /// It may lead again.
     Unfenced {
-        /// Who.
+        /// The broker.
         broker: BrokerId,
-        /// Its log directories that have failed, which the image may not show yet either.
+        /// Its failed log directories, which the image may not have yet either.
         failed: &'a [Uuid],
     },
-    /// It came back, but had not stopped cleanly: it may have lost committed records.
+    /// It registers again after an unclean shutdown: it may have lost committed records.
     UncleanShutdown(BrokerId),
-    /// Log directories of it are there again.
+    /// Some of its log directories have returned.
     DirectoriesReturn {
-        /// Whose they are.
+        /// The broker.
         broker: BrokerId,
-        /// All that are there now.
+        /// All its online directories.
         online: &'a [Uuid],
     },
 }
@@ -66,7 +66,7 @@ impl BrokerEvent<'_> {
 }
 
 impl Controller {
-    /// Elects leaders and shrinks ISRs as the event demands.
+    /// Elects leaders and shrinks ISRs for the event.
     pub(super) fn update_partitions(
         &self,
         event: BrokerEvent<'_>,
@@ -113,7 +113,7 @@ impl Controller {
         })
     }
 
-    /// Builds a change of a partition in which `may_lead` says who could lead it from which directory.
+    /// Builds a change of a partition. `may_lead` returns whether a broker could lead it from a directory.
     pub(super) fn changed_partition(
         &self,
         topic: &Topic,

@@ -1,4 +1,4 @@
-//! What a decision comes to: records to append, and the response to send once they are committed.
+//! The result of a decision: records to append, and the response to send when they are committed.
 
 use klamm_protocol::metadata_record::MetadataRecord;
 
@@ -6,18 +6,18 @@ use klamm_protocol::metadata_record::MetadataRecord;
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a decision has no effect until its records are appended and replayed"]
 pub struct Outcome<R> {
-    /// Records for the metadata log, in this order. Each is to be written at
+    /// Records for the metadata log, in this order. Write each one at
     /// [`crate::metadata_version::MetadataVersion::record_version`].
     pub records: Vec<MetadataRecord>,
-    /// Whether all records must become visible at once: the caller packs them into one batch. The
-    /// others may be spread over several.
+    /// Whether all records must become visible together: then the caller writes them in one batch, else possibly in
+    /// several.
     pub atomic: bool,
-    /// The answer. It must not leave before the records are committed.
+    /// The response. It must not be sent before the records are committed.
     pub response: R,
 }
 
 impl<R> Outcome<R> {
-    /// Records that must become visible at once.
+    /// Records that must become visible together.
     pub fn atomic(records: Vec<MetadataRecord>, response: R) -> Self {
         Self { records, atomic: true, response }
     }
@@ -27,12 +27,12 @@ impl<R> Outcome<R> {
         Self { records, atomic: false, response }
     }
 
-    /// An answer that changes nothing.
+    /// A response without records.
     pub fn answer(response: R) -> Self {
         Self::spread(Vec::new(), response)
     }
 
-    /// The same answer without its effect, for requests that only validate.
+    /// The same response without records, for requests that only validate.
     pub fn without_records(self) -> Self {
         Self { records: Vec::new(), ..self }
     }

@@ -1,9 +1,7 @@
-//! Turns a wished change of a partition into the record that makes it: completes a reassignment,
-//! keeps the eligible leader replicas, elects a leader, bumps epochs where they must be
-//! (Kafka's PartitionChangeBuilder).
+//! Builds the record of a requested partition change: completes a reassignment, maintains the eligible leader replicas,
+//! elects a leader, bumps epochs where necessary (Kafka's PartitionChangeBuilder).
 //!
-//! Invariant: a change that would change nothing gives no record, since any record bumps the
-//! partition epoch.
+//! Invariant: without a change there is no record, because every record bumps the partition epoch.
 
 mod election;
 
@@ -20,29 +18,29 @@ use crate::image::partition::{
 };
 use crate::metadata_version::MetadataVersion;
 
-/// Whom an election may choose.
+/// Which replicas an election may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Election {
     /// The first replica if it can lead, else as `Online`.
     Preferred,
     /// The current leader if it can stay, else the first replica that is in sync.
     Online,
-    /// As `Online`, and if nobody is in sync, any replica that lives: this may lose records.
+    /// As `Online`, and if no replica is in sync, any that is alive: this may lose records.
     Unclean,
 }
 
-/// What the builder needs to know about the rest of the cluster.
+/// The state of the cluster that the builder uses.
 #[derive(Clone, Copy)]
 pub struct ChangeContext<'a> {
     /// Whether a replica of this partition could lead it now.
     pub is_acceptable_leader: &'a dyn Fn(BrokerId) -> bool,
-    /// Where a new replica on a broker goes.
+    /// The directory of a new replica on a broker.
     pub default_dir: &'a dyn Fn(BrokerId) -> Uuid,
     /// The finalized metadata.version.
     pub version: MetadataVersion,
     /// The topic's effective min.insync.replicas.
     pub min_isr: usize,
-    /// Whether eligible leader replicas are kept (KIP-966).
+    /// Whether eligible leader replicas are enabled (KIP-966).
     pub elr_enabled: bool,
 }
 
@@ -56,7 +54,7 @@ impl std::fmt::Debug for ChangeContext<'_> {
     }
 }
 
-/// A change in the making. Set the targets, then [`PartitionChange::build`].
+/// A partition change. Set the targets, then call [`PartitionChange::build`].
 #[derive(Debug)]
 pub struct PartitionChange<'a> {
     partition: &'a Partition,
@@ -65,24 +63,24 @@ pub struct PartitionChange<'a> {
     context: ChangeContext<'a>,
     directories: BTreeMap<BrokerId, Uuid>,
     elr: Vec<BrokerId>,
-    /// The in-sync replicas wanted.
+    /// The target ISR.
     pub isr: Vec<BrokerId>,
-    /// The replicas wanted.
+    /// The target replicas.
     pub replicas: Vec<BrokerId>,
-    /// The replicas that the reassignment is to take away.
+    /// The replicas that the reassignment will remove.
     pub removing: Vec<BrokerId>,
     /// The replicas that the reassignment has added.
     pub adding: Vec<BrokerId>,
-    /// Replicas that came back without having stopped cleanly: they may lack committed records.
+    /// Replicas on brokers that registered after an unclean shutdown: they may lack committed records.
     pub unclean_shutdown_replicas: Vec<BrokerId>,
-    /// Whom to elect.
+    /// The kind of election.
     pub election: Election,
-    /// The leader recovery state wanted.
+    /// The target leader recovery state.
     pub leader_recovery_state: LeaderRecoveryState,
 }
 
 impl<'a> PartitionChange<'a> {
-    /// A change that wishes nothing yet; built as it is, it still elects a leader if need be.
+    /// A change without targets; building it still elects a leader if necessary.
     pub fn new(
         partition: &'a Partition,
         topic_id: Uuid,
@@ -107,12 +105,12 @@ impl<'a> PartitionChange<'a> {
         }
     }
 
-    /// Says in which directory a replica is.
+    /// Sets the directory of a replica.
     pub fn set_directory(&mut self, broker: BrokerId, directory: Uuid) {
         self.directories.insert(broker, directory);
     }
 
-    /// The record, or none if there is nothing to change. The order of the steps matters.
+    /// The record, or none without a change. The order of the steps matters.
     pub fn build(mut self) -> Option<MetadataRecord> {
         let mut record = PartitionChangeRecord {
             topic_id: self.topic_id,
@@ -148,10 +146,10 @@ impl<'a> PartitionChange<'a> {
         }
     }
 
-    /// Whoever leaves an ISR that is below min.insync.replicas still holds every committed record,
-    /// because nothing is committed below it; unless it lost its disk's unsynced writes. Whoever is
-    /// no replica any more can never lead, so unlike Kafka's it is not eligible either: as the only
-    /// one it would keep everybody else from being elected.
+    /// A replica that leaves an ISR below min.insync.replicas still has every committed record, because none is
+    /// committed below that size, unless an unclean shutdown lost its unsynced writes. A broker that is no longer a
+    /// replica cannot lead, so unlike in Kafka it leaves the ELR too: as its only member it would prevent every
+    /// election.
     fn update_target_elr(&mut self) {
         if !self.context.elr_enabled {
             return;
@@ -169,7 +167,7 @@ impl<'a> PartitionChange<'a> {
             .collect();
     }
 
-    /// Followers must notice that a replica is gone even if the leader stays.
+    /// Followers must notice the removal of a replica even if the leader stays.
     fn bump_leader_epoch_for_lost_replica(&self, record: &mut PartitionChangeRecord) {
         let keeps_all = self.partition.replicas.iter().all(|id| self.replicas.contains(id));
         if record.leader == NO_LEADER_CHANGE && !keeps_all {
@@ -199,7 +197,7 @@ impl<'a> PartitionChange<'a> {
         }
     }
 
-    /// Only eligible leader replicas make an empty ISR legal.
+    /// An empty ISR is only valid with eligible leader replicas.
     fn set_isr(&self, record: &mut PartitionChangeRecord) {
         let may_be_empty = self.context.elr_enabled;
         if record.isr.is_none()

@@ -1,8 +1,8 @@
-//! Where the replicas of new partitions go (Kafka's StripedReplicaPlacer).
+//! The placement of the replicas of new partitions (Kafka's StripedReplicaPlacer).
 //!
-//! Goals: each partition's replicas are spread over racks; leaders (first replicas) and followers
-//! go round the brokers evenly; fenced brokers are used last and never lead. Brokers and racks
-//! start at a random offset, so that small topics do not all land on the same brokers.
+//! Goals: each partition's replicas are spread over racks; leaders (first replicas) and followers are spread evenly
+//! over the brokers; fenced brokers are used last and never lead. Brokers and racks start at a random offset, so that
+//! small topics are not all placed on the same brokers.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct UsableBroker {
     pub id: BrokerId,
     /// Its rack.
     pub rack: Option<ByteString>,
-    /// Brokers that are fenced, or about to be, get replicas only when nothing else is left.
+    /// Brokers that are fenced, or about to be, get replicas only if no other broker is left.
     pub fenced: bool,
 }
 
@@ -29,7 +29,7 @@ pub enum PlacementError {
     /// Zero or negative.
     #[error("Invalid replication factor {wanted}: the replication factor must be positive.")]
     NotPositive {
-        /// The replication factor asked for.
+        /// The requested replication factor.
         wanted: i32,
     },
     /// No broker could lead.
@@ -40,15 +40,15 @@ pub enum PlacementError {
         "The target replication factor of {wanted} cannot be reached because only {usable} broker(s) are registered or some brokers have all their log directories cordoned."
     )]
     TooFewBrokers {
-        /// The replication factor asked for.
+        /// The requested replication factor.
         wanted: i32,
-        /// How many brokers there are.
+        /// The number of usable brokers.
         usable: usize,
     },
 }
 
 impl PlacementError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotPositive { .. } | Self::NoUnfencedBroker | Self::TooFewBrokers { .. } => {
@@ -80,7 +80,7 @@ pub fn place(
     Ok((0..partitions).map(|_| racks.place(replicas, random)).collect())
 }
 
-/// Brokers that are handed out in turn, each once per round; every round starts one further.
+/// Brokers that are used in turn, each once per round; every round starts at the next one.
 #[derive(Debug, Default)]
 struct BrokerList {
     brokers: Vec<BrokerId>,
@@ -162,7 +162,7 @@ impl RackList {
         let (leader, leader_rack) = self.next_leader();
         let mut brokers = vec![leader];
         let mut rack = self.offset;
-        // The leader's rack has given its share: it is passed over once.
+        // The leader's rack already has a replica, so it is skipped once.
         let mut pass_over = Some(leader_rack);
         while brokers.len() < replicas {
             if pass_over == Some(rack) {
@@ -177,8 +177,8 @@ impl RackList {
         brokers
     }
 
-    /// As many partitions as unfenced brokers have been placed: another order avoids giving the
-    /// same assignments again. A single broker has no other order.
+    /// After as many partitions as there are unfenced brokers, shuffles the order, so that the same assignments do not
+    /// repeat. A single broker has no other order.
     fn shuffle_after_full_circle(&mut self, random: &mut Random) {
         if self.round != self.unfenced_brokers || self.unfenced_brokers <= 1 {
             return;

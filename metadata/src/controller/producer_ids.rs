@@ -1,4 +1,4 @@
-//! AllocateProducerIds (API 67): brokers draw producer ids in blocks (KIP-730).
+//! AllocateProducerIds (API 67): allocates blocks of producer ids to brokers (KIP-730).
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::ProducerId;
@@ -10,7 +10,7 @@ use klamm_protocol::metadata_record::MetadataRecord;
 use super::Controller;
 use super::outcome::Outcome;
 
-/// How many ids a block has.
+/// The number of ids in a block.
 pub const PRODUCER_ID_BLOCK_SIZE: i32 = 1_000;
 
 impl Controller {

@@ -1,5 +1,5 @@
-//! How a partition moves from one list of replicas to another: target and departing replicas live
-//! together until everybody new is in sync (Kafka's PartitionReassignmentReplicas and -Revert).
+//! The reassignment of a partition: target and removed replicas exist together until all added ones are in sync
+//! (Kafka's PartitionReassignmentReplicas and -Revert).
 
 use std::collections::BTreeSet;
 
@@ -7,18 +7,18 @@ use klamm_protocol::ids::BrokerId;
 
 use crate::image::partition::Partition;
 
-/// A move that is planned or under way.
+/// A planned or running reassignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reassignment {
-    /// The target replicas in their order, then those that leave.
+    /// The target replicas in their order, then the removed ones.
     pub replicas: Vec<BrokerId>,
-    /// Who leaves at the end.
+    /// The replicas to remove at the end.
     pub removing: Vec<BrokerId>,
-    /// Who has joined.
+    /// The added replicas.
     pub adding: Vec<BrokerId>,
 }
 
-/// What a partition looks like once its move is over.
+/// The partition after its reassignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completed {
     /// Its replicas.
@@ -28,14 +28,14 @@ pub struct Completed {
 }
 
 impl Reassignment {
-    /// Plans a move.
+    /// Plans a reassignment.
     pub fn plan(current: &[BrokerId], target: &[BrokerId]) -> Self {
         let removing = difference(current, target);
         let replicas = target.iter().chain(&removing).copied().collect();
         Self { replicas, adding: difference(target, current), removing }
     }
 
-    /// The move that a partition is in, if any of its replicas joins or leaves.
+    /// The running reassignment of a partition, which may be empty.
     pub fn of(partition: &Partition) -> Self {
         Self {
             replicas: partition.replicas.clone(),
@@ -44,12 +44,12 @@ impl Reassignment {
         }
     }
 
-    /// The partition after the move, if this ISR is enough to end it: somebody stays in sync and
-    /// everybody new is in sync. When replicas become fewer, all that stay must be in sync, or
-    /// ending the move would weaken the ISR for nothing.
+    /// The partition after the reassignment, if this ISR completes it: at least one remaining replica and all added
+    /// ones are in sync. If the number of replicas decreases, all remaining ones must be in sync, or the completion
+    /// would weaken the ISR without need.
     ///
-    /// Who joins by an unfinished move and leaves by the one that took its place need not come in sync. (Apache
-    /// Kafka waits for it, and for ever.)
+    /// A replica that an unfinished reassignment adds and the one that replaces it removes need not be in sync. (Apache
+    /// Kafka waits for it for ever.)
     pub fn completed_by(&self, isr: &[BrokerId]) -> Option<Completed> {
         if self.removing.is_empty() && self.adding.is_empty() {
             return None;
@@ -71,25 +71,25 @@ impl Reassignment {
         Some(Completed { replicas, isr })
     }
 
-    /// The replicas before the move.
+    /// The replicas before the reassignment.
     pub fn original_replicas(&self) -> Vec<BrokerId> {
         self.replicas.iter().copied().filter(|id| !self.adding.contains(id)).collect()
     }
 }
 
-/// How to go back to the replicas before a move.
+/// The revert of a reassignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revert {
-    /// The replicas to go back to.
+    /// The original replicas.
     pub replicas: Vec<BrokerId>,
     /// Their ISR.
     pub isr: Vec<BrokerId>,
-    /// Whether none of them is in sync, so that going back means an unclean election.
+    /// Whether none of them is in sync, so that the revert needs an unclean election.
     pub unclean: bool,
 }
 
 impl Revert {
-    /// Plans going back; none if only joining replicas would be left, which cannot be.
+    /// Plans a revert; none if all replicas are added ones.
     pub fn of(partition: &Partition) -> Option<Self> {
         let reassignment = Reassignment::of(partition);
         let replicas = reassignment.original_replicas();

@@ -24,13 +24,13 @@ use crate::image::ClusterImage;
 use crate::image::partition::Partition;
 use crate::image::topics::Topic;
 
-/// Why a partition is not moved.
+/// Why a partition is not reassigned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReassignmentError {
     /// No topic has this name.
     #[error("Unable to find a topic named {topic}.")]
     UnknownTopic {
-        /// The name asked for.
+        /// The requested name.
         topic: ByteString,
     },
     /// The topic has no such partition.
@@ -38,13 +38,13 @@ pub enum ReassignmentError {
     UnknownPartition {
         /// The topic's name.
         topic: ByteString,
-        /// The index asked for.
+        /// The requested index.
         partition: PartitionIndex,
     },
-    /// Nothing to cancel.
+    /// There is no reassignment to cancel.
     #[error("no reassignment is in progress")]
     NotInProgress,
-    /// Going back would lose records, and the topic does not allow that.
+    /// The revert needs an unclean election, which the topic does not allow.
     #[error(
         "Unable to revert partition assignment for {topic}:{partition} because it would require an unclean leader election."
     )]
@@ -54,24 +54,24 @@ pub enum ReassignmentError {
         /// The partition's index.
         partition: PartitionIndex,
     },
-    /// There is nothing to go back to.
+    /// There are no original replicas.
     #[error("Invalid replica assignment: addingReplicas contains all replicas.")]
     NothingToRevertTo,
     /// The target cannot be assigned.
     #[error(transparent)]
     Assignment(#[from] AssignmentError),
-    /// The request forbids to change how many replicas there are.
+    /// The request does not allow a change of the replication factor.
     #[error("The replication factor is changed from {from} to {to}")]
     ReplicationFactorChange {
-        /// How many there are.
+        /// The current replication factor.
         from: usize,
-        /// How many were asked for.
+        /// The requested replication factor.
         to: usize,
     },
 }
 
 impl ReassignmentError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::UnknownTopic { .. } | Self::UnknownPartition { .. } => {
@@ -88,7 +88,7 @@ impl ReassignmentError {
 }
 
 impl Controller {
-    /// Starts, replaces and cancels moves of partitions.
+    /// Starts, replaces and cancels reassignments.
     pub fn on_alter_partition_reassignments(
         &self,
         request: &AlterPartitionReassignmentsRequest,
@@ -142,9 +142,9 @@ impl Controller {
                     if plan.replicas != partition.replicas {
                         change.replicas = plan.replicas;
                     }
-                    // Who has joined by an unfinished move is no one to go back to. Kafka forgets that where
-                    // somebody else joins, and takes a replica away that leaves by the unfinished move
-                    // and is wanted again.
+                    // Replicas that an unfinished reassignment has added stay in `adding`, so that a revert does not
+                    // keep them. Kafka drops them if this request adds others, and removes a replica that the
+                    // unfinished reassignment removes although this request has it again.
                     change.adding.extend(plan.adding);
                     change.adding.sort_unstable();
                     change.removing = plan.removing;
@@ -181,7 +181,7 @@ impl Controller {
 }
 
 impl ClusterImage {
-    /// The moves under way: of the topics and partitions named, or all.
+    /// The running reassignments: of the named topics and partitions, or all.
     pub fn list_partition_reassignments(
         &self,
         request: &ListPartitionReassignmentsRequest,
@@ -222,7 +222,7 @@ fn ongoing(
     OngoingTopicReassignment { name: topic.name.clone(), partitions: moving.collect() }
 }
 
-/// How many replicas there will be when the present move is over counts, not how many there are.
+/// Compares with the replication factor after the running reassignment, not with the current one.
 fn check_factor(partition: &Partition, to: usize) -> Result<(), ReassignmentError> {
     let removing = &partition.removing_replicas;
     let from = partition.replicas.iter().filter(|id| !removing.contains(id)).count();
@@ -235,7 +235,7 @@ fn answer(
 ) -> ReassignablePartitionResponse {
     let (code, error_message) = match result {
         Ok(()) => (ErrorCode::None, None),
-        // Kafka gives no text here.
+        // Kafka sends no message here.
         Err(error @ ReassignmentError::NotInProgress) => (error.code(), None),
         Err(error) => (error.code(), Some(error.to_string().into())),
     };

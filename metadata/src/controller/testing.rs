@@ -27,7 +27,7 @@ use crate::random::Random;
 
 pub(crate) const CLUSTER_ID: &str = "3Db5QLSqSZieL3rJBUUegA";
 
-/// A controller, its log and its dice.
+/// A controller, its log and its random generator.
 #[derive(Debug)]
 pub(crate) struct Testbed {
     pub(crate) controller: Controller,
@@ -98,7 +98,7 @@ impl Testbed {
         self.apply(outcome).unwrap();
     }
 
-    /// Sends a heartbeat of a broker that has read everything; `change` makes it another one.
+    /// Sends a heartbeat of a broker that has caught up; `change` modifies it.
     pub(crate) fn heartbeat(
         &mut self,
         id: BrokerId,
@@ -153,7 +153,7 @@ impl Testbed {
         topic.partition(index).unwrap()
     }
 
-    /// Reports that a broker keeps a replica in this directory.
+    /// Reports the directory of a broker's replica.
     pub(crate) fn assign_directory(
         &mut self,
         broker_id: BrokerId,
@@ -185,14 +185,14 @@ impl Testbed {
         self.apply(Outcome::spread(vec![MetadataRecord::Config(record)], ()));
     }
 
-    /// Finalizes a feature level without asking.
+    /// Finalizes a feature level without checks.
     pub(crate) fn finalize(&mut self, name: &str, feature_level: i16) {
         let record = FeatureLevelRecord { name: name.into(), feature_level };
         self.apply(Outcome::spread(vec![MetadataRecord::FeatureLevel(record)], ()));
     }
 }
 
-/// What Klamm supports in these tests.
+/// The supported features in these tests.
 pub(crate) fn supported_features() -> std::collections::BTreeMap<ByteString, VersionRange> {
     [
         ("metadata.version", 7, 30),

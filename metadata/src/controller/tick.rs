@@ -1,6 +1,6 @@
-//! What the active controller does without being asked: fences silent brokers, writes a NoOpRecord
-//! so that offsets move, puts leaders back to their preferred brokers, elects for partitions that
-//! nobody can lead cleanly (Kafka's PeriodicTaskControlManager).
+//! The periodic tasks of the active controller: fences brokers whose session expired, writes a NoOpRecord so that
+//! offsets move, elects preferred leaders, and elects leaders uncleanly where that is enabled (Kafka's
+//! PeriodicTaskControlManager).
 
 use klamm_protocol::messages::no_op_record::NoOpRecord;
 use klamm_protocol::metadata_record::MetadataRecord;
@@ -11,7 +11,7 @@ use super::{Controller, ControllerSettings};
 use crate::image::partition::Partition;
 use crate::image::topics::Topic;
 
-/// The most elections of one periodic round; the next round continues.
+/// The maximum number of elections in one round; the next round continues.
 const MAX_ELECTIONS_PER_ROUND: usize = 1_000;
 
 /// A periodic task. A period of 0 means never.
@@ -26,7 +26,7 @@ impl Timer {
         Self { period_ms, due_ms: now_ms.saturating_add(period_ms) }
     }
 
-    /// Whether the task is due; if so, it is due again after a period.
+    /// Whether the task is due; if so, schedules it again after a period.
     fn fire(&mut self, now_ms: i64) -> bool {
         let fires = self.period_ms > 0 && now_ms >= self.due_ms;
         if fires {
@@ -59,8 +59,8 @@ impl Timers {
 }
 
 impl Controller {
-    /// Does one thing that is due, if anything is; call again until nothing comes out. One at a
-    /// time, so that each sees the records of the one before.
+    /// Runs one due task, if any; call again until it returns `None`. One at a time, so that each sees the records of
+    /// the one before.
     pub fn on_tick(&mut self, now_ms: i64) -> Option<Outcome<()>> {
         if let Some(fenced) = self.fence_one_stale_broker(now_ms) {
             return Some(fenced);
@@ -79,7 +79,7 @@ impl Controller {
         None
     }
 
-    /// When [`Self::on_tick`] next has something to do, if this controller leads.
+    /// The next time at which [`Self::on_tick`] has a due task, if this controller is active.
     pub fn next_tick_ms(&self) -> Option<i64> {
         let active = self.active.as_ref()?;
         let brokers = &self.image().brokers;

@@ -1,4 +1,4 @@
-//! UnregisterBroker (API 64): a broker that is gone for good is forgotten (KIP-631).
+//! UnregisterBroker (API 64): removes the registration of a broker that will not come back (KIP-631).
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::unregister_broker_record::UnregisterBrokerRecord;
@@ -11,7 +11,7 @@ use super::leader_and_isr::BrokerEvent;
 use super::outcome::Outcome;
 
 impl Controller {
-    /// Forgets a broker. Its replicas keep their place, offline, until they are reassigned.
+    /// Removes a broker's registration. Its replicas stay assigned, offline, until they are reassigned.
     pub fn on_unregister_broker(
         &mut self,
         request: &UnregisterBrokerRequest,
@@ -31,7 +31,7 @@ impl Controller {
         let record = UnregisterBrokerRecord { broker_id, broker_epoch };
         records.push(MetadataRecord::UnregisterBroker(record));
         self.heartbeats_mut().remove(broker_id);
-        // Kafka answers a success with an empty text, which is the schema's default.
+        // On success Kafka's message is empty, which is the schema's default.
         Outcome::spread(records, UnregisterBrokerResponse::default())
     }
 }

@@ -1,4 +1,4 @@
-//! Access control entries by id. They are kept as recorded; what they allow is the authorizer's.
+//! Access control entries by id. They are kept as recorded; the authorizer interprets them.
 
 use klamm_protocol::Uuid;
 use klamm_protocol::messages::access_control_entry_record::AccessControlEntryRecord;

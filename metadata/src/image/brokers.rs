@@ -1,7 +1,7 @@
 //! Registered brokers.
 //!
-//! Invariant: every change names the epoch of the registration it is for, so a broker that came
-//! back is never changed by a record about its former life.
+//! Invariant: every change record has the epoch of its registration, so a record about an earlier registration never
+//! changes a newer one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::PersistentMap;
 use super::replay_error::ReplayError;
 use crate::directory_id;
 
-/// How clients speak to a listener (Kafka's SecurityProtocol).
+/// The protocol of a listener (Kafka's SecurityProtocol).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i16)]
 pub enum SecurityProtocol {
@@ -56,14 +56,14 @@ impl SecurityProtocol {
     }
 }
 
-/// Where a node's listener is reached.
+/// The advertised endpoint of a node's listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Host name or address, as advertised.
     pub host: ByteString,
     /// Port, as advertised.
     pub port: u16,
-    /// The protocol that the listener speaks.
+    /// The listener's security protocol.
     pub security_protocol: SecurityProtocol,
 }
 
@@ -82,7 +82,7 @@ impl Endpoint {
     }
 }
 
-/// The levels of a feature that a node can run at, both inclusive.
+/// The levels of a feature that a node supports, both inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VersionRange {
     /// The lowest level.
@@ -92,10 +92,10 @@ pub struct VersionRange {
 }
 
 impl VersionRange {
-    /// The range of a feature that a node does not know.
+    /// The range of a feature that a node does not support.
     pub const DISABLED: Self = Self { min: 0, max: 0 };
 
-    /// Whether the node can run at this level.
+    /// Whether the node supports this level.
     pub fn contains(self, level: i16) -> bool {
         self.min <= level && level <= self.max
     }
@@ -113,12 +113,12 @@ impl std::fmt::Display for VersionRange {
     }
 }
 
-/// A broker as it registered itself, and as the controller has judged it since.
+/// A broker's registration, with the changes by the controller since.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Broker {
     /// The node's id.
     pub id: BrokerId,
-    /// The offset of the registration's record; it tells the broker's lives apart.
+    /// The offset of the registration's record, which identifies the registration.
     pub epoch: i64,
     /// Random id of the broker's process.
     pub incarnation_id: Uuid,
@@ -130,7 +130,7 @@ pub struct Broker {
     pub rack: Option<ByteString>,
     /// Fenced brokers lead nothing and are hidden from clients.
     pub fenced: bool,
-    /// Whether the broker is handing over its leaderships in order to stop.
+    /// Whether the broker is in controlled shutdown.
     pub in_controlled_shutdown: bool,
     /// A ZooKeeper broker in a migration; only old logs have it.
     pub is_migrating_zk_broker: bool,
@@ -141,7 +141,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Reads a registration.
+    /// Decodes a registration.
     pub fn from_record(record: &RegisterBrokerRecord) -> Result<Self, ReplayError> {
         let mut listeners = BTreeMap::new();
         for e in &record.end_points {
@@ -183,7 +183,7 @@ impl Broker {
         self.directories.is_empty() || self.directories.iter().any(|dir| !cordoned.contains(dir))
     }
 
-    /// Where a new replica goes: the only directory, or whichever the broker will choose.
+    /// The directory of a new replica: the only one, or `UNASSIGNED`, so that the broker chooses.
     pub fn default_dir(&self) -> Uuid {
         match self.directories.as_slice() {
             [] => directory_id::MIGRATING,
@@ -192,7 +192,7 @@ impl Broker {
         }
     }
 
-    /// Whether a heartbeat with these cordoned directories says something new.
+    /// Whether these cordoned directories of a heartbeat differ from the registered ones.
     pub fn cordoned_dirs_changed(&self, reported: &[Uuid]) -> bool {
         let Some(known) = &self.cordoned_directories else { return true };
         known.iter().collect::<BTreeSet<_>>() != reported.iter().collect::<BTreeSet<_>>()
@@ -211,12 +211,12 @@ impl BrokersImage {
         self.brokers.get(&id).map(Arc::as_ref)
     }
 
-    /// All registrations by id, fenced ones too.
+    /// All registrations by id, including fenced ones.
     pub fn iter(&self) -> impl Iterator<Item = &Broker> {
         self.brokers.values().map(Arc::as_ref)
     }
 
-    /// How many brokers are registered, fenced ones too.
+    /// The number of registered brokers, including fenced ones.
     pub fn len(&self) -> usize {
         self.brokers.size()
     }
@@ -236,7 +236,7 @@ impl BrokersImage {
         self.get(id).is_some_and(|broker| !broker.fenced)
     }
 
-    /// Whether clients on this listener may be told of the broker.
+    /// Whether clients on this listener can reach the broker.
     pub fn is_reachable(&self, id: BrokerId, listener: &str) -> bool {
         self.get(id).is_some_and(|broker| !broker.fenced && broker.listeners.contains_key(listener))
     }
@@ -246,17 +246,17 @@ impl BrokersImage {
         self.get(id).is_some_and(|broker| broker.has_online_dir(directory))
     }
 
-    /// Where a new replica on the broker goes. An unknown broker is refused elsewhere.
+    /// The directory of a new replica on the broker. Other checks refuse an unknown broker.
     pub fn default_dir(&self, id: BrokerId) -> Uuid {
         self.get(id).map_or(directory_id::UNASSIGNED, Broker::default_dir)
     }
 
-    /// The brokers that clients may be told of, with their endpoint on the client's listener.
+    /// The unfenced brokers with an endpoint on the client's listener.
     pub fn alive_on(&self, listener: &str) -> impl Iterator<Item = (&Broker, &Endpoint)> {
         self.on(listener).filter(|(broker, _)| !broker.fenced)
     }
 
-    /// All brokers that have the listener, fenced ones too, with their endpoint on it.
+    /// All brokers with the listener, including fenced ones, with their endpoint on it.
     pub fn on(&self, listener: &str) -> impl Iterator<Item = (&Broker, &Endpoint)> {
         self.iter().filter_map(move |broker| Some((broker, broker.listeners.get(listener)?)))
     }

@@ -8,8 +8,7 @@ use klamm_protocol::messages::client_quota_record::ClientQuotaRecord;
 
 use super::PersistentMap;
 
-/// Whom a quota is for: entity types (user, client-id, ip) with their names; no name stands for
-/// the default of that type.
+/// The entity of a quota: entity types (user, client-id, ip) with their names; no name means the default of that type.
 pub type QuotaEntity = BTreeMap<ByteString, Option<ByteString>>;
 
 /// The quotas of one entity, by key.
@@ -32,7 +31,7 @@ impl ClientQuotasImage {
         self.entities.iter().map(|(entity, quotas)| (entity, quotas.as_ref()))
     }
 
-    /// Whether anything differs. Costs nothing between images that share this part.
+    /// Whether there is a difference. Cheap between images that share this part.
     pub(crate) fn differs_from(&self, other: &Self) -> bool {
         !self.entities.ptr_eq(&other.entities) && self != other
     }

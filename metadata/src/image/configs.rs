@@ -1,4 +1,4 @@
-//! Dynamic configurations: what has been set, for each resource and key.
+//! Dynamic configurations: the values of each resource and key.
 //!
 //! Values are kept as written, unparsed. A resource without a value is absent.
 
@@ -12,14 +12,14 @@ use super::PersistentMap;
 use super::replay_error::ReplayError;
 use crate::config_def::Configs;
 
-/// What a configuration belongs to (Kafka's ConfigResource.Type).
+/// The type of a resource (Kafka's ConfigResource.Type).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConfigResourceType {
     /// A topic, by name.
     Topic,
-    /// A broker, by id; the empty name stands for all brokers.
+    /// A broker, by id; the empty name means all brokers.
     Broker,
-    /// A broker's loggers; never in the metadata log of Kafka's own making.
+    /// A broker's loggers; Kafka never writes them to the metadata log.
     BrokerLogger,
     /// A client metrics subscription, by name.
     ClientMetrics,
@@ -52,10 +52,10 @@ impl ConfigResourceType {
     }
 }
 
-/// Something that has a configuration.
+/// A resource with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConfigResource {
-    /// What it is.
+    /// Its type.
     pub type_: ConfigResourceType,
     /// Its name; empty for the default of all brokers.
     pub name: ByteString,
@@ -88,12 +88,12 @@ pub struct ConfigsImage {
 static NO_VALUES: Configs = BTreeMap::new();
 
 impl ConfigsImage {
-    /// What is set for a resource; empty if nothing is.
+    /// The values of a resource; empty if there are none.
     pub fn of(&self, resource: &ConfigResource) -> &Configs {
         self.resources.get(resource).map_or(&NO_VALUES, Arc::as_ref)
     }
 
-    /// What is set for a topic.
+    /// The values of a topic.
     pub fn of_topic(&self, name: &str) -> &Configs {
         self.of(&ConfigResource::topic(name))
     }
@@ -135,7 +135,7 @@ impl ConfigsImage {
         Ok(())
     }
 
-    /// A removed topic takes its configuration along; the log holds no records for that.
+    /// Removes the configuration of a deleted topic; the log has no records for that.
     pub(super) fn remove_topic(&mut self, name: &ByteString) {
         self.resources.remove_mut(&ConfigResource::topic(name.clone()));
     }

@@ -12,7 +12,7 @@ use super::PersistentMap;
 use super::brokers::{Endpoint, VersionRange};
 use super::replay_error::ReplayError;
 
-/// A controller as it registered itself.
+/// A controller's registration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControllerRegistration {
     /// The node's id.
@@ -28,7 +28,7 @@ pub struct ControllerRegistration {
 }
 
 impl ControllerRegistration {
-    /// Reads a registration.
+    /// Decodes a registration.
     pub fn from_record(record: &RegisterControllerRecord) -> Result<Self, ReplayError> {
         let mut listeners = BTreeMap::new();
         for e in &record.end_points {

@@ -10,9 +10,9 @@ use super::PersistentMap;
 use super::replay_error::ReplayError;
 use crate::metadata_version::MetadataVersion;
 
-/// The feature that says whether eligible leader replicas are kept (KIP-966).
+/// The feature that enables eligible leader replicas (KIP-966).
 pub const ELIGIBLE_LEADER_REPLICAS_VERSION: &str = "eligible.leader.replicas.version";
-/// The feature of the Raft protocol's own version, which is not kept in the image.
+/// The version of the Raft protocol, which is not in the image.
 pub const KRAFT_VERSION: &str = "kraft.version";
 
 /// The levels that the cluster has finalized.
@@ -23,12 +23,12 @@ pub struct FeaturesImage {
 }
 
 impl FeaturesImage {
-    /// The finalized metadata.version, once a record has set it.
+    /// The finalized metadata.version, after a record has set it.
     pub fn metadata_version(&self) -> Option<MetadataVersion> {
         self.metadata_version
     }
 
-    /// The level of a feature other than metadata.version; 0 when it is not finalized.
+    /// The level of a feature other than metadata.version; 0 if it is not finalized.
     pub fn level(&self, name: &str) -> i16 {
         self.levels.get(name).copied().unwrap_or(0)
     }
@@ -42,7 +42,7 @@ impl FeaturesImage {
             .chain(self.levels.iter().map(|(name, level)| (&**name, *level)))
     }
 
-    /// Whether partitions keep eligible leader replicas.
+    /// Whether eligible leader replicas are enabled.
     pub fn is_elr_enabled(&self) -> bool {
         self.level(ELIGIBLE_LEADER_REPLICAS_VERSION) >= 1
     }

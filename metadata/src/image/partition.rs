@@ -1,7 +1,7 @@
-//! One partition's registration: who replicates it, who leads it, and its epochs.
+//! One partition's registration: replicas, leader and epochs.
 //!
-//! Invariants: replicas and directories go in pairs; every change record bumps the partition
-//! epoch; a change that names a leader, even the same one, bumps the leader epoch.
+//! Invariants: every replica has a directory; every change record bumps the partition epoch; a change that names a
+//! leader, even the same one, bumps the leader epoch.
 
 use bytestring::ByteString;
 use klamm_protocol::Uuid;
@@ -23,7 +23,7 @@ pub const NO_RECOVERY_STATE_CHANGE: i8 = -1;
 /// Whether the leader still has to recover from an unclean election (KIP-704).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LeaderRecoveryState {
-    /// The leader's log is the partition's log.
+    /// The leader has recovered.
     #[default]
     Recovered,
     /// The leader was elected from outside the ISR.
@@ -49,7 +49,7 @@ impl LeaderRecoveryState {
     }
 }
 
-/// What the metadata log says of one partition (Kafka's PartitionRegistration).
+/// The registration of one partition (Kafka's PartitionRegistration).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Partition {
     /// Assigned brokers; the first one is the preferred leader.
@@ -58,11 +58,11 @@ pub struct Partition {
     pub directories: Vec<Uuid>,
     /// In-sync replicas.
     pub isr: Vec<BrokerId>,
-    /// Replicas that a reassignment will take away.
+    /// Replicas that a reassignment will remove.
     pub removing_replicas: Vec<BrokerId>,
     /// Replicas that a reassignment has added.
     pub adding_replicas: Vec<BrokerId>,
-    /// Replicas outside the ISR that are known to hold every committed record (KIP-966).
+    /// Replicas outside the ISR that have every committed record (KIP-966).
     pub elr: Vec<BrokerId>,
     /// The last leader, kept while the partition has none.
     pub last_known_elr: Vec<BrokerId>,
@@ -77,7 +77,7 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Reads a PartitionRecord; `topic` only names the partition in errors.
+    /// Decodes a PartitionRecord; `topic` is for errors only.
     pub fn from_record(topic: &ByteString, record: &PartitionRecord) -> Result<Self, ReplayError> {
         let named = Named { topic, partition: record.partition_id };
         let replicas = record.replicas.clone();
@@ -97,7 +97,7 @@ impl Partition {
         })
     }
 
-    /// The partition after a change; `topic` only names the partition in errors.
+    /// The partition after a change; `topic` is for errors only.
     pub fn merge(
         &self,
         topic: &ByteString,
@@ -132,9 +132,9 @@ impl Partition {
         })
     }
 
-    /// The record that creates this partition as it is.
+    /// The record that creates this partition in its current state.
     ///
-    /// ELR fields are left out when empty, to save space, and when the feature is off.
+    /// ELR fields are left out if empty, to save space, and if the feature is off.
     pub fn to_record(
         &self,
         topic_id: Uuid,
@@ -194,7 +194,7 @@ struct Named<'a> {
 }
 
 impl Named<'_> {
-    /// Directories that are absent, or all unknown, count as chosen before they had ids.
+    /// Directories that are absent, or all `MIGRATING`, are from before directory ids.
     fn directories(&self, given: &[Uuid], replicas: usize) -> Result<Vec<Uuid>, ReplayError> {
         if given.iter().all(|dir| *dir == directory_id::MIGRATING) {
             return Ok(vec![directory_id::MIGRATING; replicas]);

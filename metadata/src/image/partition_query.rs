@@ -1,7 +1,7 @@
-//! What Metadata and DescribeTopicPartitions tell of partitions: states as a client on one listener
-//! sees them, and pages of them in a fixed order.
+//! The partitions in Metadata and DescribeTopicPartitions: their state for clients of one listener, and pages of them
+//! in a fixed order.
 //!
-//! Kafka's KRaftMetadataCache. Which errors an old version may carry is the handlers' business.
+//! Kafka's KRaftMetadataCache. The handlers replace errors that an old version does not have.
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
@@ -11,23 +11,22 @@ use super::ClusterImage;
 use super::partition::{NO_LEADER, Partition};
 use super::topics::Topic;
 
-/// One partition as a client on one listener sees it.
+/// One partition for clients of one listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionView<'a> {
     /// The partition's index.
     pub index: PartitionIndex,
     /// The partition as registered.
     pub partition: &'a Partition,
-    /// The leader, or [`NO_LEADER`] when it cannot be reached on this listener.
+    /// The leader, or [`NO_LEADER`] if it cannot be reached on this listener.
     pub leader: BrokerId,
-    /// `LeaderNotAvailable` without a leader, `ListenerNotFound` when the leader lacks the
-    /// listener, else `None`.
+    /// `LeaderNotAvailable` without a leader, `ListenerNotFound` if the leader lacks the listener, else `None`.
     pub error: ErrorCode,
     /// Replicas that are fenced, unknown, lack the listener or have lost their directory.
     pub offline_replicas: Vec<BrokerId>,
 }
 
-/// Where a page of partitions begins (DescribeTopicPartitions, KIP-966).
+/// The start of a page of partitions (DescribeTopicPartitions, KIP-966).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionCursor {
     /// The first topic of the page.
@@ -39,9 +38,9 @@ pub struct PartitionCursor {
 /// A page of partitions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionPage<'a> {
-    /// The topics asked for, with those of their partitions that fit; none for an unknown topic.
+    /// The requested topics, with those of their partitions that fit; none for an unknown topic.
     pub topics: Vec<(ByteString, Option<TopicPage<'a>>)>,
-    /// Where the next page begins, if this one did not hold everything.
+    /// The start of the next page, if there is one.
     pub next: Option<PartitionCursor>,
 }
 
@@ -55,7 +54,7 @@ pub struct TopicPage<'a> {
 }
 
 impl ClusterImage {
-    /// How a client on `listener` sees a partition.
+    /// A partition for clients of `listener`.
     pub fn view<'a>(
         &self,
         index: PartitionIndex,
@@ -80,7 +79,7 @@ impl ClusterImage {
         PartitionView { index, partition, leader, error, offline_replicas }
     }
 
-    /// How a client on `listener` sees all partitions of a topic, by index.
+    /// All partitions of a topic for clients of `listener`, by index.
     pub fn views<'a>(
         &'a self,
         topic: &'a Topic,
@@ -89,8 +88,8 @@ impl ClusterImage {
         topic.partitions().map(move |(index, partition)| self.view(index, partition, listener))
     }
 
-    /// At most `limit` partitions of the topics named, which come in the given order, from
-    /// `first_partition` of the first topic on.
+    /// At most `limit` partitions of the named topics, in the given order, from `first_partition` of the first topic
+    /// on.
     ///
     /// The page ends between topics only when a further topic is named: then the cursor points to
     /// its partition 0.

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, PartitionIndex, ProducerId};
 
-/// A record that contradicts the image it is applied to.
+/// A record that contradicts the image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// A level of metadata.version that this version of Klamm cannot read.
@@ -88,7 +88,7 @@ pub enum ReplayError {
         /// The partition's index.
         partition: PartitionIndex,
     },
-    /// Directories and replicas of a partition must go in pairs.
+    /// Every replica of a partition must have a directory.
     #[error(
         "partition {partition} of topic {topic} has {replicas} replicas but {directories} directories"
     )]
@@ -97,9 +97,9 @@ pub enum ReplayError {
         topic: ByteString,
         /// The partition's index.
         partition: PartitionIndex,
-        /// How many replicas it has.
+        /// The number of replicas.
         replicas: usize,
-        /// How many directories the record names.
+        /// The number of directories in the record.
         directories: usize,
     },
     /// A leader recovery state other than RECOVERED and RECOVERING.

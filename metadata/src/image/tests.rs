@@ -1,4 +1,4 @@
-//! What every record type does to an image, and which records do not fit.
+//! The effect of every record type on an image, and which records contradict it.
 
 use klamm_protocol::Uuid;
 use klamm_protocol::messages::access_control_entry_record::AccessControlEntryRecord;
@@ -73,7 +73,7 @@ fn image(records: impl IntoIterator<Item = MetadataRecord>) -> ClusterImage {
     image
 }
 
-/// Replays a record that does not fit.
+/// Replays a record that contradicts the image.
 fn error(image: &ClusterImage, record: impl Into<MetadataRecord>) -> ReplayError {
     image.clone().replay(&record.into()).unwrap_err()
 }

@@ -25,7 +25,7 @@ use crate::topic_name;
 pub struct Topic {
     /// The topic's name.
     pub name: ByteString,
-    /// The topic's id, which a topic created later under the same name does not share.
+    /// The topic's id. A topic that is created later with the same name has another one.
     pub id: Uuid,
     partitions: PersistentMap<PartitionIndex, Partition>,
 }
@@ -85,7 +85,7 @@ impl TopicsImage {
         self.by_id.get(&id).map(Arc::as_ref)
     }
 
-    /// A topic by its id, to be kept.
+    /// A topic by its id, shared.
     pub fn shared_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
         self.by_id.get(&id).map(Arc::clone)
     }
@@ -134,7 +134,7 @@ impl TopicsImage {
         })
     }
 
-    /// Topics that differ between two images. Costs nothing when no topic changed.
+    /// Topics that differ between two images. Cheap if no topic changed.
     pub(crate) fn differences<'a>(&'a self, after: &'a Self) -> Vec<TopicDifference<'a>> {
         if self.by_id.ptr_eq(&after.by_id) {
             return Vec::new();
@@ -198,7 +198,7 @@ impl TopicsImage {
         Ok(())
     }
 
-    /// Removes the topic and returns its name, whose configs must go too.
+    /// Removes the topic and returns its name, whose configs the caller must remove too.
     pub(super) fn replay_remove(
         &mut self,
         record: &RemoveTopicRecord,

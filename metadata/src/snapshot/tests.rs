@@ -1,5 +1,5 @@
-//! Random decisions, one image: replayed from the log, from a snapshot, or from bytes, it is the
-//! same, and its partitions keep their invariants.
+//! Random decisions: the image replayed from the log, from a snapshot, and from bytes is the same, and its partitions
+//! keep their invariants.
 
 use klamm_protocol::messages::alter_partition_request::{
     AlterPartitionRequest, BrokerState, PartitionData, TopicData,
@@ -20,7 +20,7 @@ use crate::controller::testing::{Testbed, registration, uuid};
 use crate::image::partition::NO_LEADER;
 use crate::loader::MetadataLoader;
 
-/// Something that happens to a cluster of brokers 1 to 4 and topics "t0" to "t3".
+/// An event of a cluster of brokers 1 to 4 and topics "t0" to "t3".
 #[derive(Debug, Clone)]
 enum Event {
     Start { broker: i32, incarnation: u8, clean: bool },
@@ -69,7 +69,7 @@ impl Testbed {
                 let next = self.next_offset();
                 let outcome =
                     self.controller.on_broker_registration(&request, true, next, self.now_ms);
-                // A process that the first one's session keeps out is part of the game.
+                // A second process may be refused because of the first one's session.
                 drop(self.apply(outcome));
             }
             Event::Heartbeat { broker, fence, shut_down } => {
@@ -161,8 +161,8 @@ fn check_partitions(image: &ClusterImage) {
             continue;
         }
         assert!(partition.isr.contains(&partition.leader), "{name}");
-        // Not "active": a broker that asked to stop and then does not is unfenced as in Kafka, with
-        // the mark of its controlled shutdown until it registers again.
+        // Not "active": as in Kafka, a broker that began a controlled shutdown and does not stop can be unfenced and
+        // stays in controlled shutdown until it registers again.
         assert!(image.brokers.is_alive(partition.leader), "{name}");
     }
 }

@@ -1,8 +1,7 @@
-//! The header of a record batch: its fields, what follows from them, and the changes that a leader
-//! makes to it.
+//! The header of a record batch: its fields, derived values, and the changes that a leader makes to it.
 //!
-//! Invariants: a header that was parsed has magic 2 and a length of at least its own; whatever
-//! changes a field under the checksum changes the checksum with it.
+//! Invariants: a parsed header has magic 2 and at least its own length; a change of a field that the checksum covers
+//! also updates the checksum.
 
 use bytes::{Buf, BufMut};
 
@@ -13,9 +12,9 @@ use crate::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 /// The bytes of a batch before its records.
 pub const HEADER_LEN: usize = 61;
-/// The bytes in front of what `batch_length` counts: base offset and the length itself.
+/// The bytes that `batch_length` does not count: base offset and the length itself.
 pub const LOG_OVERHEAD: usize = 12;
-/// The format's number; 0 and 1 were message sets.
+/// The magic of the format; 0 and 1 were message sets.
 pub const MAGIC: i8 = 2;
 /// Producer id of a batch that is neither idempotent nor transactional.
 pub const NO_PRODUCER_ID: ProducerId = -1;
@@ -28,9 +27,9 @@ pub const NO_TIMESTAMP: i64 = -1;
 /// Leader epoch of a batch that no leader has appended yet.
 pub const NO_LEADER_EPOCH: LeaderEpoch = -1;
 
-/// What `batch_length` is of a batch without records.
+/// The `batch_length` of a batch without records.
 pub(super) const MIN_LENGTH: i32 = 49;
-/// What the checksum covers begins with the attributes.
+/// The start of the bytes that the checksum covers: the attributes.
 pub(super) const CRC_START: usize = 21;
 
 pub(crate) const COMPRESSION_MASK: i16 = 0x07;
@@ -40,13 +39,13 @@ pub(crate) const CONTROL_FLAG: i16 = 0x20;
 pub(crate) const DELETE_HORIZON_FLAG: i16 = 0x40;
 const KNOWN_FLAGS: i16 = 0x7f;
 
-/// Who set a batch's timestamps.
+/// The kind of a batch's timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TimestampType {
-    /// The producer.
+    /// Set by the producer.
     #[default]
     CreateTime,
-    /// The broker, one for the whole batch.
+    /// Set by the broker, one for the whole batch.
     LogAppendTime,
 }
 
@@ -65,10 +64,10 @@ pub struct BatchHeader {
     pub crc: u32,
     /// Codec (bits 0-2), timestamp type (3), transactional (4), control (5), delete horizon (6).
     pub attributes: i16,
-    /// Offset of the last record less the base offset. Compaction keeps it, so it may exceed the
-    /// count.
+    /// Offset of the last record less the base offset. Compaction keeps it, so it may be larger than the record count
+    /// implies.
     pub last_offset_delta: i32,
-    /// Timestamp of the first record in ms; the delete horizon when that flag is set.
+    /// Timestamp of the first record in ms; the delete horizon if that flag is set.
     pub base_timestamp: i64,
     /// Highest timestamp of the records in ms.
     pub max_timestamp: i64,
@@ -78,12 +77,12 @@ pub struct BatchHeader {
     pub producer_epoch: ProducerEpoch,
     /// The sequence number of the first record, or -1.
     pub base_sequence: i32,
-    /// How many records there are.
+    /// The number of records.
     pub record_count: i32,
 }
 
 impl BatchHeader {
-    /// Reads the header at the front of `bytes`; the records need not be there.
+    /// Decodes the header at the front of `bytes`; the records may be missing.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let mut fields: &[u8] = bytes
             .first_chunk::<HEADER_LEN>()
@@ -136,7 +135,7 @@ impl BatchHeader {
         LOG_OVERHEAD + length
     }
 
-    /// Offset of the last record (or of the last one there was before compaction).
+    /// Offset of the last record, or of the last one before compaction.
     pub fn last_offset(&self) -> Offset {
         self.base_offset.wrapping_add(i64::from(self.last_offset_delta))
     }
@@ -169,17 +168,17 @@ impl BatchHeader {
         }
     }
 
-    /// Belongs to a transaction.
+    /// Whether it belongs to a transaction.
     pub fn is_transactional(&self) -> bool {
         self.attributes & TRANSACTIONAL_FLAG != 0
     }
 
-    /// Holds a control record, which consumers do not see.
+    /// Whether it has a control record, which consumers do not see.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_FLAG != 0
     }
 
-    /// Was sent by an idempotent or transactional producer.
+    /// Whether an idempotent or transactional producer has sent it.
     pub fn has_producer_id(&self) -> bool {
         self.producer_id > NO_PRODUCER_ID
     }
@@ -189,7 +188,7 @@ impl BatchHeader {
         (self.attributes & DELETE_HORIZON_FLAG != 0).then_some(self.base_timestamp)
     }
 
-    /// The absolute timestamp of a record in ms, whoever set it.
+    /// The absolute timestamp of a record in ms, for either kind of timestamps.
     pub fn record_timestamp(&self, timestamp_delta: i64) -> i64 {
         match self.timestamp_type() {
             TimestampType::CreateTime => self.base_timestamp.wrapping_add(timestamp_delta),
@@ -197,13 +196,12 @@ impl BatchHeader {
         }
     }
 
-    /// The header with its place in the log. The checksum does not cover these fields.
+    /// The header with its base offset and leader epoch in the log. The checksum does not cover these fields.
     pub fn placed_at(&self, base_offset: Offset, partition_leader_epoch: LeaderEpoch) -> Self {
         Self { base_offset, partition_leader_epoch, ..*self }
     }
 
-    /// The header with other timestamps, its checksum following from the old one: the records are
-    /// not read again.
+    /// The header with other timestamps. The checksum is derived from the old one, without reading the records again.
     pub fn with_max_timestamp(&self, timestamp_type: TimestampType, max_timestamp: i64) -> Self {
         if (self.timestamp_type(), self.max_timestamp) == (timestamp_type, max_timestamp) {
             return *self;

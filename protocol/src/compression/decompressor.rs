@@ -1,18 +1,17 @@
-//! Decompressing a body piece by piece, in buffers that serve one body after the other.
+//! Decompresses a body in pieces, with buffers that are reused for one body after the other.
 //!
-//! Invariants: a body costs no allocation once the workspace has served one like it; what a workspace
-//! keeps is bounded ([`MAX_KEPT_LEN`] and a zstd window of the size that every reader must support),
-//! whatever passed through it.
+//! Invariants: a body needs no allocation if the workspace has processed a similar one; the memory that a workspace
+//! keeps is bounded ([`MAX_KEPT_LEN`] and a zstd window of the size that every reader must support).
 
 use super::{Compression, DecompressError, gzip, lz4, snappy, zstd};
 
-/// The size of the pieces in which gzip and zstd hand out their output, in bytes: as large as stays
-/// in the fast caches together with what is decompressed.
+/// The size of the output pieces of gzip and zstd, in bytes: small enough to stay in the CPU caches together with the
+/// input.
 pub(super) const CHUNK_LEN: usize = 64 * 1024;
-/// The largest output buffer that is kept for the next body, in bytes.
+/// The maximum size of the output buffer that is kept for the next body, in bytes.
 const MAX_KEPT_LEN: usize = 1024 * 1024;
 
-/// The buffers and the decoders' memory, for one body after the other.
+/// The buffers and decoders, reused for one body after the other.
 #[derive(Debug, Default)]
 pub struct Workspace {
     pub(super) output: Vec<u8>,
@@ -21,7 +20,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Lets go of what one unusual body needed.
+    /// Frees the memory that an unusually large body needed.
     fn trim(&mut self) {
         if self.output.capacity() > MAX_KEPT_LEN {
             self.output = Vec::new();
@@ -30,7 +29,7 @@ impl Workspace {
     }
 }
 
-/// Makes room for `len` bytes of output. What is there stays there: clearing it costs time.
+/// Makes room for `len` bytes of output. Old contents are not cleared, which would cost time.
 pub(super) fn room(output: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if output.len() < len {
         output.resize(len, 0);
@@ -38,21 +37,21 @@ pub(super) fn room(output: &mut Vec<u8>, len: usize) -> &mut [u8] {
     &mut output[..len]
 }
 
-/// Decompresses a body piece by piece.
+/// Decompresses a body in pieces.
 #[derive(Debug)]
 pub struct Decompressor<'a> {
     stream: Stream<'a>,
     workspace: &'a mut Workspace,
-    /// Where the current piece is.
+    /// The location of the current piece.
     piece: Piece<'a>,
     remaining: usize,
     limit: usize,
 }
 
-/// Where a codec has put the next piece of its output.
+/// The location of the next piece of a codec's output.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Piece<'a> {
-    /// In the body itself, which stores it uncompressed.
+    /// In the body itself, stored uncompressed.
     Stored(&'a [u8]),
     /// So many bytes at the front of the workspace's output.
     Output(usize),
@@ -68,7 +67,7 @@ enum Stream<'a> {
 }
 
 impl<'a> Decompressor<'a> {
-    /// Starts on `body`; more than `max_output` bytes in all will be an error.
+    /// Starts with `body`; more than `max_output` bytes of output are an error.
     pub fn new(
         compression: Compression,
         body: &'a [u8],
@@ -88,7 +87,7 @@ impl<'a> Decompressor<'a> {
         Ok(Self { stream, workspace, piece, remaining: max_output, limit: max_output })
     }
 
-    /// Moves on to the next piece. False: everything has been handed out.
+    /// Advances to the next piece; returns false at the end.
     pub fn advance(&mut self) -> Result<bool, DecompressError> {
         let too_large = DecompressError::OutputTooLarge { limit: self.limit };
         let Workspace { output, inflater, zstd } = &mut *self.workspace;

@@ -1,5 +1,5 @@
-//! gzip (RFC 1952), as Java's `GZIPInputStream` reads it: members one behind the other, and
-//! anything that is not a member after the first is ignored.
+//! gzip (RFC 1952), as Java's `GZIPInputStream` reads it: a sequence of members; bytes after the first that are not a
+//! member are ignored.
 
 use std::io::Write;
 
@@ -9,18 +9,18 @@ use flate2::{Crc, FlushDecompress, Status};
 use super::decompressor::Piece;
 use super::{Compression, DecompressError, take, take_array};
 
-/// Two magic bytes and the only method there is, deflate.
+/// Two magic bytes and the only method, deflate.
 const MEMBER_START: [u8; 3] = [0x1f, 0x8b, 8];
 /// Flags of the optional fields of a header.
 const HEADER_CHECKSUM: u8 = 1 << 1;
 const EXTRA: u8 = 1 << 2;
 const NAME: u8 = 1 << 3;
 const COMMENT: u8 = 1 << 4;
-/// Header without optional fields, and the trailer of checksum and length.
+/// The size of a header without optional fields, and of the trailer with checksum and length.
 const MIN_LEN: usize = 10 + 8;
-/// What Java does not even look at behind a member: no other fits into it.
+/// The number of bytes after a member that Java ignores without a check: no further member fits into it.
 const LARGEST_IGNORED_TAIL: usize = 18;
-/// Deflate cannot shrink further than this: 258 bytes in two bits, 1032:1.
+/// The maximum ratio of deflate: 258 bytes in two bits, 1032:1.
 const MAX_RATIO: u64 = 1_032;
 
 const fn malformed(defect: &'static str) -> DecompressError {
@@ -52,7 +52,7 @@ pub(super) fn check_frame(body: &[u8]) -> Result<u64, DecompressError> {
     Ok(body.len() as u64 * MAX_RATIO)
 }
 
-/// The state of inflating, about 40 KiB, for one body after the other.
+/// The state of the decompressor, about 40 KiB, reused for one body after the other.
 #[derive(Debug, Default)]
 pub(super) struct Inflater(Option<flate2::Decompress>);
 
@@ -72,7 +72,7 @@ impl Inflater {
 #[derive(Debug)]
 pub(super) struct Stream<'a> {
     rest: &'a [u8],
-    /// Checksum and length of what the current member has given.
+    /// Checksum and length of the output of the current member.
     given: Crc,
     at: Place,
 }
@@ -110,7 +110,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Fills `output` as far as it goes and tells how far that is.
+    /// Fills `output` as far as possible and returns the number of bytes.
     fn inflate(
         &mut self,
         inflate: &mut flate2::Decompress,
@@ -132,7 +132,7 @@ impl<'a> Stream<'a> {
         Ok(len)
     }
 
-    /// Checks a member's trailer and goes on with the next member, if there is one.
+    /// Checks a member's trailer and continues with the next member, if there is one.
     fn end_member(&mut self, inflater: &mut Inflater) -> Result<(), DecompressError> {
         let checksum = take_array(&mut self.rest).map(u32::from_le_bytes).ok_or(CUT_SHORT)?;
         let len = take_array(&mut self.rest).map(u32::from_le_bytes).ok_or(CUT_SHORT)?;
@@ -158,7 +158,7 @@ fn within(bytes: &[u8], count: u64) -> usize {
         .expect("inflating takes and gives no more than it is given")
 }
 
-/// Steps over the header of the member that `body` begins with.
+/// Skips the header of the member at the start of `body`.
 fn after_header(body: &[u8]) -> Result<&[u8], DecompressError> {
     if !body.starts_with(&MEMBER_START) {
         return Err(malformed("not a gzip header"));

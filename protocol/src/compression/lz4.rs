@@ -1,8 +1,8 @@
-//! The LZ4 frame format in Kafka's dialect (KIP-57): independent blocks, no dictionary. A content
-//! checksum is stepped over and not verified, as Kafka does; block checksums are verified.
+//! The LZ4 frame format in Kafka's dialect (KIP-57): independent blocks, no dictionary. As in Kafka, a content checksum
+//! is skipped and not verified; block checksums are verified.
 //!
-//! Written as Kafka writes it: blocks of 64 KiB, no checksums but the header's. One frame only:
-//! what follows the end mark is ignored.
+//! Written as by Kafka: blocks of 64 KiB, no checksum except the header's. One frame only: bytes after the end mark are
+//! ignored.
 
 use lz4_flex::block;
 use twox_hash::XxHash32;
@@ -18,7 +18,7 @@ const BLOCK_DESCRIPTOR: u8 = 4 << 4;
 const BLOCK_LEN: usize = 64 * 1024;
 /// The bit of a block's length that marks it as stored.
 const STORED: u32 = 1 << 31;
-/// A match of any length costs a byte for every 255.
+/// A match needs one byte per 255 bytes of its length.
 const MAX_RATIO: usize = 255;
 
 const fn malformed(defect: &'static str) -> DecompressError {

@@ -1,8 +1,8 @@
-//! Snappy in the two shapes that Kafka's clients send: blocks in the framing of Java's
-//! `SnappyOutputStream` (xerial), and one bare block (librdkafka, when it saves a byte or two).
+//! Snappy in the two forms that Kafka's clients send: blocks in the framing of Java's `SnappyOutputStream` (xerial),
+//! and one bare block (librdkafka, if it saves a byte or two).
 //!
-//! Written as Java does: blocks of 32 KiB. Read as Java's `SnappyInputStream` does: a frame header
-//! may come again between blocks, and fewer than four bytes at the end are ignored.
+//! Written as by Java: blocks of 32 KiB. Read as by Java's `SnappyInputStream`: a frame header may be repeated between
+//! blocks, and fewer than four bytes at the end are ignored.
 
 use super::decompressor::{Piece, room};
 use super::{Compression, DecompressError, take, take_array};
@@ -47,7 +47,7 @@ pub(super) fn check_frame(body: &[u8]) -> Result<u64, DecompressError> {
     Ok(bound)
 }
 
-/// What a block decompresses to, by its own words, when that is at all possible.
+/// The decompressed size that a block claims, if it is possible.
 fn block_len(mut block: &[u8]) -> Result<usize, DecompressError> {
     let bound = block.len() as u64 * MAX_RATIO;
     let len =
@@ -55,14 +55,14 @@ fn block_len(mut block: &[u8]) -> Result<usize, DecompressError> {
     if u64::from(len) > bound {
         return Err(malformed("a block cannot hold as much as it claims"));
     }
-    // The first element is a literal: there is nothing yet that could be copied.
+    // The first element must be a literal: there is no output to copy from yet.
     if len > 0 && block.first().is_none_or(|tag| tag & 0b11 != 0) {
         return Err(malformed("a block does not begin with a literal"));
     }
     usize::try_from(len).map_err(|_| malformed("a block without a length"))
 }
 
-/// The compressed blocks of a body, in either shape.
+/// The compressed blocks of a body, in either form.
 #[derive(Debug)]
 struct Blocks<'a> {
     rest: &'a [u8],
@@ -75,7 +75,7 @@ impl<'a> Blocks<'a> {
             return Err(malformed("no data"));
         }
         let framed = body.len() >= FRAME_HEADER_LEN && body.starts_with(&MAGIC);
-        // `SnappyInputStream` does not look at the versions in the first header.
+        // `SnappyInputStream` does not check the versions in the first header.
         let rest = if framed { &body[FRAME_HEADER_LEN..] } else { body };
         Ok(Self { rest, framed })
     }
@@ -97,8 +97,8 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Steps over a frame header between blocks. Of one that begins like a header and is none,
-/// `SnappyInputStream` says nothing either.
+/// Skips a frame header between blocks. Like `SnappyInputStream`, does not check the rest of one that begins like a
+/// header.
 fn after_frame_header(mut input: &[u8]) -> Result<&[u8], DecompressError> {
     let header = take(&mut input, FRAME_HEADER_LEN).ok_or(malformed("header is cut short"))?;
     let version = header[8..12].try_into().map(i32::from_be_bytes).expect("four bytes");
@@ -119,7 +119,8 @@ impl<'a> Stream<'a> {
         Ok(Self { blocks: Blocks::new(body)?, decoder: snap::raw::Decoder::new() })
     }
 
-    /// `remaining` is asked before the block's output is allocated: a bare block has any size.
+    /// The block's size is compared with `remaining` before its output is allocated, because a bare block may have any
+    /// size.
     pub(super) fn advance(
         &mut self,
         output: &mut Vec<u8>,

@@ -1,7 +1,6 @@
-//! Zstandard (RFC 8878): frames one behind the other, no dictionary.
+//! Zstandard (RFC 8878): a sequence of frames, no dictionary.
 //!
-//! The window is capped at 128 MiB, which is what Kafka's reader accepts, and less when the caller
-//! wants little output.
+//! The window is limited to 128 MiB, as in Kafka's reader, and to less if the caller's output limit is small.
 
 use ::zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
@@ -9,7 +8,7 @@ use super::decompressor::Piece;
 use super::{Compression, DecompressError, take, take_array};
 
 const FRAME_MAGIC: u32 = 0xfd2f_b528;
-/// Frames to be stepped over; the low four bits are free.
+/// Skippable frames; the low four bits are free.
 const SKIPPABLE_MAGIC: u32 = 0x184d_2a50;
 const MAX_BLOCK_LEN: u64 = 128 * 1024;
 /// The window that every reader should support (RFC 8878, section 3.1.1.1.2): 8 MiB.
@@ -51,11 +50,11 @@ pub(super) fn check_frame(mut body: &[u8]) -> Result<u64, DecompressError> {
 struct FrameHeader {
     /// A checksum follows the blocks.
     has_checksum: bool,
-    /// How far back a block may refer, and so what a decoder has to keep.
+    /// How far back a block may refer, which is the memory that a decoder needs.
     window_len: u64,
 }
 
-/// Steps over a frame's header, behind its magic number.
+/// Skips a frame's header, after its magic number.
 fn check_header(input: &mut &[u8]) -> Result<FrameHeader, DecompressError> {
     let [descriptor] = take_array(input).ok_or(CUT_SHORT)?;
     if descriptor & 0b1000 != 0 {
@@ -86,7 +85,7 @@ fn check_header(input: &mut &[u8]) -> Result<FrameHeader, DecompressError> {
     Ok(FrameHeader { has_checksum: descriptor & 0b100 != 0, window_len })
 }
 
-/// The window of the frame that `body` begins with; 0 for what is no frame, which needs none.
+/// The window of the frame at the start of `body`; 0 if it is not a frame.
 fn window_len(mut body: &[u8]) -> u64 {
     if take_array(&mut body).map(u32::from_le_bytes) != Some(FRAME_MAGIC) {
         return 0;
@@ -94,7 +93,7 @@ fn window_len(mut body: &[u8]) -> u64 {
     check_header(&mut body).map_or(0, |header| header.window_len)
 }
 
-/// Steps over the blocks of a frame and returns the most they can decompress to.
+/// Skips the blocks of a frame and returns the maximum size that they can decompress to.
 fn check_blocks(input: &mut &[u8]) -> Result<u64, DecompressError> {
     let mut bound = 0u64;
     loop {
@@ -118,11 +117,11 @@ fn check_blocks(input: &mut &[u8]) -> Result<u64, DecompressError> {
     }
 }
 
-/// A decoder for one body after the other.
+/// A decoder that is reused for one body after the other.
 #[derive(Default)]
 pub(super) struct Context {
     decoder: Option<Decoder<'static>>,
-    /// A window has passed through that is larger than what is kept.
+    /// The last body had a larger window than the one that is kept.
     oversized: bool,
 }
 
@@ -138,7 +137,7 @@ impl Context {
         decoder.set_parameter(DParameter::WindowLogMax(window_log))
     }
 
-    /// Gives back the memory of an unusually large window.
+    /// Frees the memory of an unusually large window.
     pub(super) fn trim(&mut self) {
         if std::mem::take(&mut self.oversized) {
             self.decoder = None;

@@ -1,9 +1,9 @@
-//! What Java's `String(byte[], UTF_8)` makes of bytes that are not UTF-8.
+//! Decodes invalid UTF-8 as Java's `String(byte[], UTF_8)` does.
 //!
-//! Kafka does not refuse such strings. Two names that it takes for one must be one to us as well, so
-//! the replacement characters have to be the same in number and place.
+//! Kafka does not refuse such strings. Names that are equal for Kafka must be equal here too, so the replacement
+//! characters must have the same number and positions.
 
-/// The most bytes that [`decode`] makes of so many: each may become a replacement character.
+/// The maximum size of the result of [`decode`]: each byte may become a replacement character.
 pub(super) fn max_len(len: usize) -> usize {
     len.saturating_mul(char::REPLACEMENT_CHARACTER.len_utf8())
 }
@@ -22,8 +22,8 @@ pub(super) fn decode(mut bytes: &[u8]) -> String {
     text
 }
 
-/// How many of the bytes at the front of `rest` one character replaces; `maximal_subpart` is what
-/// Unicode recommends. Java differs from it in surrogates, which it takes together.
+/// The number of bytes at the front of `rest` that one replacement character replaces; `maximal_subpart` is Unicode's
+/// recommendation. Java differs for surrogates, which it replaces as one.
 fn replaced_as_one(rest: &[u8], maximal_subpart: usize) -> usize {
     match rest {
         [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => 3,
@@ -36,7 +36,7 @@ fn replaced_as_one(rest: &[u8], maximal_subpart: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// `tests/golden_messages.rs` compares many more with Java's own results.
+    /// `tests/golden_messages.rs` compares many more with Java's results.
     #[test]
     fn a_surrogate_is_replaced_by_one_character_and_other_stray_bytes_by_one_each() {
         assert_eq!(decode(b"a\xffb"), "a\u{fffd}b");

@@ -1,5 +1,5 @@
-//! What is wrong with compressed batches, in every codec, and the code that Kafka 4.3.1 gives it.
-//! The conformance scenarios `compressed` ask the real one the same.
+//! Invalid compressed batches, in every codec, and Kafka 4.3.1's error codes for them. The conformance scenarios
+//! `compressed` send the same batches to Kafka.
 
 use super::*;
 use crate::batch_builder::finish;
@@ -11,9 +11,9 @@ use crate::varint::{write_varint, write_varlong};
 const NOW: i64 = 1_700_000_000_000;
 const CODECS: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
-/// What becomes of a batch.
+/// The result of a batch.
 type Answer = Result<(), ErrorCode>;
-/// Damage that leaves no way to read on.
+/// Damage after which no further record can be decoded.
 const UNREADABLE: Answer = Err(ErrorCode::UnknownServerError);
 const INVALID: Answer = Err(ErrorCode::InvalidRecord);
 
@@ -34,7 +34,7 @@ fn rules() -> Rules<'static> {
     }
 }
 
-/// The fields of a record, any of which may lie.
+/// The fields of a record, any of which may be wrong.
 #[derive(Debug, Clone, Copy)]
 struct Fields {
     size_off_by: i32,
@@ -77,7 +77,7 @@ fn records(fields: &[Fields]) -> Vec<u8> {
     out
 }
 
-/// A batch whose header says that `body` is `count` records.
+/// A batch whose header claims `count` records in `body`.
 fn batch(codec: Compression, count: i32, body: &[u8]) -> Bytes {
     let header = BatchHeader {
         record_count: count,
@@ -172,7 +172,7 @@ fn a_body_that_is_cut_anywhere_is_refused() {
             assert_eq!(outcome(part, &rules()), UNREADABLE, "{codec} {cut}");
         }
     }
-    // Kafka's reader of zstd takes nothing for the end of the data, the others for an error.
+    // For Kafka's zstd reader an empty body is the end of the data, for the others an error.
     let empty = CODECS.map(|codec| outcome(batch(codec, 1, b""), &rules()));
     assert_eq!(empty, [UNREADABLE, UNREADABLE, UNREADABLE, INVALID]);
 }

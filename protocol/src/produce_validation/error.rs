@@ -1,4 +1,4 @@
-//! Why records are refused, and what the producer is told about it.
+//! Why records are refused, and the error for the producer.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use crate::compression::DecompressError;
 use crate::error_code::ErrorCode;
 use crate::ids::{Offset, ProducerId};
 
-/// The most errors of single records that are kept: an answer must not outgrow its request.
+/// The maximum number of errors of single records that are kept, so that an answer is not larger than its request.
 const MAX_RECORD_ERRORS: usize = 1_000;
-/// How many of them Kafka repeats in the message about the batch.
+/// The number of them that Kafka repeats in the message about the batch.
 const SHOWN_IN_MESSAGE: usize = 3;
 
 /// Why a record set is not appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRecords {
-    /// No whole batch.
+    /// There is no complete batch.
     #[error("there must be a record batch for each partition")]
     NoBatch,
     /// More than one batch.
@@ -33,7 +33,7 @@ pub enum InvalidRecords {
     /// The batch or a record is malformed, damaged or of an old format.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Behind the batch is the beginning of one that cannot be.
+    /// After the batch is the beginning of an invalid one.
     #[error("after the record batch: {0}")]
     AfterBatch(BatchError),
     /// Producers number their records from 0.
@@ -59,7 +59,7 @@ pub enum InvalidRecords {
         /// The last offset.
         last_offset: Offset,
     },
-    /// No records, or fewer.
+    /// The record count is zero or negative.
     #[error("invalid reported count for record batch: {count}")]
     RecordCount {
         /// The count field.
@@ -73,13 +73,13 @@ pub enum InvalidRecords {
         /// The count field.
         count: i32,
     },
-    /// Compressed records are numbered otherwise than 0, 1, 2 and so on.
+    /// The offsets of compressed records are not 0, 1, 2 and so on.
     #[error("the offsets of a compressed batch's records must be consecutive and begin at 0")]
     OffsetsNotConsecutive,
-    /// Control records are the broker's.
+    /// Clients must not write control records.
     #[error("clients are not allowed to write control records")]
     ControlBatch,
-    /// An idempotent producer numbers its batches.
+    /// A batch of an idempotent producer has no valid sequence number.
     #[error(
         "invalid sequence number {base_sequence} in record batch with producer id {producer_id}"
     )]
@@ -101,14 +101,14 @@ impl From<DecompressError> for InvalidRecords {
 }
 
 impl InvalidRecords {
-    /// What the producer is told.
+    /// The error code for the producer.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Batch(error) | Self::AfterBatch(error) => error.code(),
             Self::ZstdNotAllowed { .. } => ErrorCode::UnsupportedCompressionType,
             Self::TooLarge { .. } | Self::Build(_) => ErrorCode::MessageTooLarge,
             Self::Records(rejected) => rejected.code(),
-            // Kafka sets out to number them anew, but has not kept what it would need for that.
+            // Kafka begins to renumber them and then fails, because it has not kept the data that it needs.
             Self::OffsetsNotConsecutive => ErrorCode::UnknownServerError,
             Self::NoBatch
             | Self::SeveralBatches
@@ -121,8 +121,8 @@ impl InvalidRecords {
         }
     }
 
-    /// Whether Kafka's answer has the partition's log start offset, and not -1. It does not when
-    /// the records are refused before the log, are corrupt or are too large.
+    /// Whether Kafka's answer has the partition's log start offset, and not -1. It has -1 if the records are refused
+    /// before the log, are corrupt or are too large.
     pub fn answers_log_start_offset(&self) -> bool {
         match self {
             Self::NoBatch | Self::SeveralBatches | Self::ZstdNotAllowed { .. } => false,
@@ -131,8 +131,8 @@ impl InvalidRecords {
         }
     }
 
-    /// The text of the answer's `error_message`, in the cases in which Kafka's has one: single
-    /// records are refused, or the records do not even begin like a batch.
+    /// The answer's `error_message`, in the cases in which Kafka has one: single records are refused, or the records do
+    /// not begin like a batch.
     pub fn client_message(&self) -> Option<String> {
         match self {
             Self::Records(rejected) => Some(rejected.to_string()),
@@ -175,7 +175,7 @@ struct Rejection {
     record: RecordSummary,
 }
 
-/// The records of a batch that break the topic's rules. Displays as the message that Kafka gives.
+/// The records of a batch that break the topic's rules. `Display` gives Kafka's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedRecords {
     topic_partition: String,
@@ -211,7 +211,7 @@ impl RejectedRecords {
         }
     }
 
-    /// One wrong timestamp makes it the batch's error.
+    /// The code of the batch: INVALID_TIMESTAMP if any record has an invalid timestamp.
     pub fn code(&self) -> ErrorCode {
         if self.any_timestamp { ErrorCode::InvalidTimestamp } else { ErrorCode::InvalidRecord }
     }

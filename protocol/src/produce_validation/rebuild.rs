@@ -1,5 +1,4 @@
-//! Writes a batch anew: in the topic's codec, or with consecutive offsets. The only places where
-//! records that pass through are encoded again.
+//! Rebuilds a batch: in the topic's codec, or with consecutive offsets. Only here produced records are encoded again.
 
 use std::borrow::Cow;
 
@@ -14,7 +13,7 @@ use crate::batch_builder::{BuildError, finish};
 use crate::compression::{Codec, Compression, DecompressError, Workspace, compress, decompress};
 use crate::record::RecordRef;
 
-/// Writes the batch in `target`, numbering its records 0, 1, 2 and so on.
+/// Rebuilds the batch in `target`, with the record offsets 0, 1, 2 and so on.
 pub(super) fn rebuild(
     batch: &RecordBatch,
     source: Compression,
@@ -56,7 +55,7 @@ fn uncompressed<'a>(
     }
 }
 
-/// Uncompressed, the batch must still fit `max.message.bytes`: no need to decompress further.
+/// If the target is uncompressed, the batch must not exceed `max.message.bytes`, so decompression can stop there.
 fn output_limit(body: &[u8], target: Codec, rules: &Rules<'_>) -> usize {
     let limit = decompressed_limit(body, rules);
     match target.compression() {

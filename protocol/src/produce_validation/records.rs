@@ -10,10 +10,10 @@ use crate::ids::Offset;
 use crate::record::stream::{RecordShape, RecordStream, StreamError};
 use crate::record::{RecordError, RecordRef};
 
-/// What deflate can make of a byte, the densest of the codecs but for zstd. More than that is only
-/// taken from bodies that decompress to little.
+/// The maximum ratio of deflate, the highest of the codecs except zstd. A higher ratio is only accepted for small
+/// decompressed bodies.
 const MAX_RATIO: usize = 1_032;
-/// What any compressed body may decompress to, in bytes.
+/// The decompressed size that is accepted at any ratio, in bytes.
 const MAX_FROM_LITTLE: usize = 16 * 1024 * 1024;
 
 impl From<StreamError> for BatchError {
@@ -25,7 +25,7 @@ impl From<StreamError> for BatchError {
     }
 }
 
-/// What Kafka says of a record in a message about it.
+/// Kafka's description of a record in an error message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RecordSummary {
     pub(super) offset: Offset,
@@ -47,16 +47,16 @@ impl fmt::Display for RecordSummary {
     }
 }
 
-/// What the walk found in a batch that may be appended.
+/// The result of the pass over a valid batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Walked {
     /// The highest timestamp of the records, or -1.
     pub(super) max_timestamp: i64,
-    /// The records are numbered 0, 1, 2 and so on.
+    /// The offset deltas of the records are 0, 1, 2 and so on.
     pub(super) consecutive: bool,
 }
 
-/// The walk over a batch's records.
+/// The pass over a batch's records.
 #[derive(Debug)]
 pub(super) struct RecordCheck<'r> {
     header: BatchHeader,
@@ -72,7 +72,7 @@ impl<'r> RecordCheck<'r> {
         Self { header, rules, next_index: 0, walked, rejected: None }
     }
 
-    /// Looks at every record of `body`. Compressed records are walked as they are decompressed.
+    /// Checks every record of `body`. Compressed records are checked while they are decompressed.
     pub(super) fn walk(
         &mut self,
         compression: Compression,
@@ -93,7 +93,7 @@ impl<'r> RecordCheck<'r> {
         }
     }
 
-    /// The topic's verdict on the batch.
+    /// The result for the batch.
     pub(super) fn finish(self) -> Result<Walked, InvalidRecords> {
         match self.rejected {
             Some(rejected) => Err(InvalidRecords::Records(rejected)),
@@ -154,8 +154,8 @@ impl<'r> RecordCheck<'r> {
     }
 }
 
-/// The most bytes that a compressed `body` may decompress to: what the topic allows, and no more than
-/// keeps the time that decompressing takes in proportion to the bytes that were received.
+/// The maximum decompressed size of `body`: the topic's limit, and a limit that keeps the time of decompression
+/// proportional to the received bytes.
 pub(super) fn decompressed_limit(body: &[u8], rules: &Rules<'_>) -> usize {
     let proportionate = body.len().saturating_mul(MAX_RATIO).max(MAX_FROM_LITTLE);
     rules.max_decompressed_size.min(proportionate)

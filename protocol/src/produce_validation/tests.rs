@@ -1,4 +1,4 @@
-//! The rules of the produce path, one by one, and the answers that break them.
+//! The rules of the produce path, one by one, and the errors of their violations.
 
 use super::*;
 use crate::batch::{MAGIC, NO_PRODUCER_ID, increment_sequence};
@@ -266,7 +266,7 @@ fn a_compressed_body_that_is_none_is_an_unknown_error_walked_or_not() {
             let answer = refused(with_body(compression, &[1, 2, 3, 4, 5]), &rules);
             assert_eq!(answer, (ErrorCode::UnknownServerError, true), "{compression}");
             if compression == Compression::Gzip && !validate_compressed {
-                // gzip has no block lengths: only decompressing shows where it ends.
+                // gzip has no block lengths: only decompression finds its end.
                 continue;
             }
             let cut = &two(compression).body()[..20];
@@ -364,7 +364,7 @@ fn a_header_that_understates_its_records_timestamps_is_corrected() {
 fn log_append_time_stamps_the_header_and_leaves_the_records() {
     let rules = Rules { timestamp_type: TimestampType::LogAppendTime, ..rules() };
     for compression in [Compression::None].into_iter().chain(CODECS) {
-        // Timestamps of the producer are not looked at.
+        // Timestamps of the producer are not checked.
         let batch = batch_of(compression, &[(5, None), (NOW + 9 * HOUR, None)]);
         let validated = validate(batch.bytes.clone(), &rules).unwrap();
         assert_eq!((validated.log_append_time_ms, validated.rebuilt), (Some(NOW), false));
@@ -393,7 +393,7 @@ fn a_producer_must_not_claim_log_append_time() {
                 NOW - 5
             )
         );
-        // On a CreateTime topic Kafka just takes the flag away.
+        // On a CreateTime topic Kafka just clears the flag.
         let validated = validate(claims, &rules()).unwrap();
         assert_eq!(stored(&validated).header.timestamp_type(), TimestampType::CreateTime);
     }
@@ -476,7 +476,7 @@ fn records_whose_offsets_are_not_consecutive_are_numbered_anew() {
         header.max_timestamp = header.base_timestamp;
         let body = compress(compression, &records);
         let batch = crate::batch_builder::finish(header, compression, &body).unwrap();
-        // Kafka renumbers compressed records only where it has to write them in another codec.
+        // Kafka renumbers compressed records only if it recompresses them.
         let target = (compression != Compression::None).then(|| Compression::None.into());
         let rules = Rules { validate_compressed: true, target, ..rules() };
         let validated = validate(batch.bytes, &rules).unwrap();

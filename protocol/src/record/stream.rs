@@ -1,13 +1,13 @@
-//! Walks the records of a compressed batch while it is being decompressed.
+//! Iterates over the records of a compressed batch while it is decompressed.
 //!
-//! Keys, values and headers are stepped over, so that only one piece of the decompressor's output
-//! is held, however large the records are.
+//! Keys, values and headers are skipped, so that only one piece of the decompressor's output is in memory, even for
+//! large records.
 
 use super::{RecordError, RecordRef};
 use crate::compression::{DecompressError, Decompressor};
 use crate::varint::{VarintError, varint_from, varlong_from};
 
-/// Why the records of a compressed batch could not be walked.
+/// Why the records of a compressed batch cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StreamError {
     #[error(transparent)]
@@ -22,7 +22,7 @@ impl From<VarintError> for StreamError {
     }
 }
 
-/// What the checks on a record need to know of it.
+/// The fields of a record that the checks need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordShape {
     pub(crate) timestamp_delta: i64,
@@ -53,9 +53,9 @@ fn size_of(bytes: Option<&[u8]>) -> i32 {
 #[derive(Debug)]
 pub(crate) struct RecordStream<'a> {
     source: Decompressor<'a>,
-    /// How far the current piece has been read.
+    /// The read position in the current piece.
     position: usize,
-    /// Bytes of the current record that have not been read.
+    /// The unread bytes of the current record.
     left: usize,
     started: bool,
 }
@@ -65,7 +65,7 @@ impl<'a> RecordStream<'a> {
         Self { source, position: 0, left: 0, started: false }
     }
 
-    /// Reads the next record; at the end of the data that is an error.
+    /// Decodes the next record; the end of the data is an error.
     pub(crate) fn next_record(&mut self) -> Result<RecordShape, StreamError> {
         if self.ensure_bytes()? == 0 {
             return Err(RecordError::Missing.into());
@@ -78,7 +78,7 @@ impl<'a> RecordStream<'a> {
         self.next_in_pieces()
     }
 
-    /// Reads a record that does not lie in one piece, or is malformed.
+    /// Decodes a record that spans pieces, or is malformed.
     fn next_in_pieces(&mut self) -> Result<RecordShape, StreamError> {
         let size = varint_from(|| self.next_raw_byte())?;
         self.left = usize::try_from(size)
@@ -95,7 +95,7 @@ impl<'a> RecordStream<'a> {
         Ok(RecordShape { timestamp_delta, offset_delta, key_size, value_size })
     }
 
-    /// Checks that all data have been read.
+    /// Checks that all data was read.
     pub(crate) fn finish(mut self) -> Result<(), StreamError> {
         if self.ensure_bytes()? > 0 {
             return Err(RecordError::BytesRemain.into());
@@ -154,7 +154,7 @@ impl<'a> RecordStream<'a> {
         if self.started { self.source.chunk().len() - self.position } else { 0 }
     }
 
-    /// Makes a byte available when there is one, and says how many are.
+    /// Ensures that a byte is available, if there is one; returns the number of available bytes.
     fn ensure_bytes(&mut self) -> Result<usize, DecompressError> {
         while self.available() == 0 {
             self.started = self.source.advance()?;

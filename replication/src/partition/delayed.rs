@@ -1,19 +1,19 @@
-//! Who waits for a replica, as data (Kafka's `DelayedProduce`, `DelayedFetch` and `DelayedDeleteRecords`).
+//! The requests that wait for a replica (Kafka's `DelayedProduce`, `DelayedFetch` and `DelayedDeleteRecords`).
 //!
-//! The shell says what a waiter is and how it is woken. Waiters that need not wait any longer are released here and
-//! taken out one by one, so that nothing is allocated for them.
+//! The shell defines the waiter and wakes it. Completed waiters are marked as released here and popped one by one,
+//! without an allocation.
 
 use klamm_protocol::ids::Offset;
 use std::collections::VecDeque;
 
-/// The queue of fetches is looked through for those that are over when it has grown to this.
+/// The minimum length of the queue of fetches at which ended ones are removed.
 const PRUNE_AT_LEAST: usize = 16;
 
-/// Those who wait for an offset to be reached, in the order of the offsets.
+/// Waiters for an offset, in the order of the offsets.
 #[derive(Debug)]
 pub(super) struct OffsetWaiters<P> {
     queue: VecDeque<(Offset, P)>,
-    /// So many at the front need not wait any longer.
+    /// The number of released waiters at the front.
     released: usize,
 }
 
@@ -24,26 +24,26 @@ impl<P> Default for OffsetWaiters<P> {
 }
 
 impl<P> OffsetWaiters<P> {
-    /// Mostly the offset is the log's end. Of a batch that the producer has sent again it is an earlier one.
+    /// The offset is usually the log's end; for a duplicate batch it is an earlier one.
     pub(super) fn add(&mut self, offset: Offset, waiter: P) {
         let later = self.queue.iter().rev().take_while(|(queued, _)| *queued > offset).count();
         let at = (self.queue.len() - later).max(self.released);
         self.queue.insert(at, (offset, waiter));
     }
 
-    /// Everything below `reached` is there.
+    /// Releases the waiters for offsets up to `reached`.
     pub(super) fn release_to(&mut self, reached: Offset) {
         while self.queue.get(self.released).is_some_and(|(offset, _)| *offset <= reached) {
             self.released += 1;
         }
     }
 
-    /// What is waited for will not come, or not here.
+    /// Releases all waiters: their offsets will not be reached on this broker.
     pub(super) fn release_all(&mut self) {
         self.released = self.queue.len();
     }
 
-    /// The next one that need not wait any longer.
+    /// The next released waiter.
     pub(super) fn pop_released(&mut self) -> Option<P> {
         self.released = self.released.checked_sub(1)?;
         self.queue.pop_front().map(|(_, waiter)| waiter)
@@ -56,16 +56,16 @@ impl<P> OffsetWaiters<P> {
 
 /// A fetch that waits for any of several partitions.
 pub trait FetchWaiter {
-    /// Whether the fetch has been answered: its entries with the other partitions are dead.
+    /// Whether the fetch has been answered, so that its entries with other partitions are obsolete.
     fn is_over(&self) -> bool;
 }
 
-/// The fetches that wait for one partition. A fetch that is over leaves a dead entry, which goes with the next wake-up
-/// or when the dead outnumber the living.
+/// The fetches that wait for one partition. A fetch that was answered leaves an obsolete entry, which is removed at the
+/// next wake-up or when more than half are obsolete.
 #[derive(Debug)]
 pub(super) struct FetchWaiters<F> {
     waiters: VecDeque<F>,
-    /// So many at the front are to read again.
+    /// The number of fetches at the front that read again.
     released: usize,
     prune_at: usize,
 }
@@ -85,12 +85,12 @@ impl<F: FetchWaiter> FetchWaiters<F> {
         self.waiters.push_back(waiter);
     }
 
-    /// There may be something to read.
+    /// Releases all fetches, because there may be new records.
     pub(super) fn release_all(&mut self) {
         self.released = self.waiters.len();
     }
 
-    /// The next one that is to read again.
+    /// The next fetch that reads again.
     pub(super) fn pop_released(&mut self) -> Option<F> {
         self.released = self.released.checked_sub(1)?;
         self.waiters.pop_front()

@@ -1,11 +1,11 @@
-//! What a partition's leader is told, and what it answers.
+//! The events of a partition's leader, and their results.
 
 use super::isr::IsrProposal;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::BTreeSet;
 
-/// What the leader needs of the configuration of the broker and the topic.
+/// The configuration of broker and topic that the leader uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderConfig {
     pub broker_id: BrokerId,
@@ -13,7 +13,7 @@ pub struct LeaderConfig {
     pub min_insync_replicas: usize,
     /// `replica.lag.time.max.ms`
     pub replica_lag_time_max_ms: i64,
-    /// `flush.before.ack`: only bytes on disk count.
+    /// `flush.before.ack`: only flushed records count.
     pub flush_before_ack: bool,
 }
 
@@ -26,11 +26,11 @@ pub struct Registration {
     pub isr: Vec<BrokerId>,
 }
 
-/// Where the leader's own log ends.
+/// The ends of the leader's own log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogEnds {
     pub log_end_offset: Offset,
-    /// Everything below is on disk.
+    /// All records below are on disk.
     pub flushed_offset: Offset,
 }
 
@@ -38,7 +38,7 @@ pub struct LogEnds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FollowerFetch {
     pub(super) follower: BrokerId,
-    /// -1 from senders that have none (before Fetch v15).
+    /// -1 before Fetch v15.
     pub(super) broker_epoch: i64,
     /// -1 when not given.
     pub(super) current_leader_epoch: LeaderEpoch,
@@ -47,14 +47,14 @@ pub(super) struct FollowerFetch {
     pub(super) now_ms: i64,
 }
 
-/// What a follower's fetch has brought about.
+/// The result of a follower's fetch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct FetchProgress {
     /// The high watermark, if it moved.
     pub(super) high_watermark: Option<Offset>,
-    /// A change of the ISR to be sent to the controller.
+    /// A change of the ISR to send to the controller.
     pub(super) proposal: Option<IsrProposal>,
-    /// Whether the follower's log begins further on than before.
+    /// Whether the follower's log start offset has moved.
     pub(super) log_start_moved: bool,
 }
 

@@ -6,10 +6,10 @@ use crate::divergence::{self, Comparison};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
-/// Stands for "no epoch" on the wire.
+/// "No epoch" in requests.
 const NO_EPOCH: LeaderEpoch = -1;
 
-/// What to answer to a fetch that names the epoch of its last record.
+/// The answer to a fetch with the epoch of its last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchPosition {
     /// Read from the fetch offset.
@@ -32,8 +32,8 @@ pub(super) fn check_leader_epoch(
     })
 }
 
-/// Compares the fetcher's log with this one. `last_fetched_epoch` is -1 when the fetcher does not
-/// say; `epoch_end` is this log's end offset for that epoch, or for the largest below it.
+/// Compares the fetcher's log with this one. `last_fetched_epoch` is -1 if the request has none; `epoch_end` is this
+/// log's end offset of that epoch, or of the largest one below it.
 pub(super) fn check_position(
     fetch_offset: Offset,
     last_fetched_epoch: LeaderEpoch,
@@ -53,7 +53,7 @@ pub(super) fn check_position(
     })
 }
 
-/// The answer to OffsetForLeaderEpoch: (-1, -1) when this log cannot tell.
+/// The answer to OffsetForLeaderEpoch: (-1, -1) if this log has no answer.
 pub fn epoch_end_offset(epoch_end: Option<OffsetAndEpoch>) -> (LeaderEpoch, Offset) {
     epoch_end.map_or((-1, -1), |end| (end.epoch, end.offset))
 }

@@ -1,9 +1,9 @@
-//! What a follower does with the answers to its fetches (Kafka's `AbstractFetcherThread` and
+//! Decides what a follower does with the answers to its fetches (Kafka's `AbstractFetcherThread` and
 //! `ReplicaFetcherThread`).
 //!
-//! Invariants: the log is cut by epochs, never to a high watermark (KIP-101); the fetch offset acknowledges
-//! what is before it, so with flush.before.ack it is the flushed offset; the high watermark never
-//! exceeds the own log end.
+//! Invariants: the log is truncated by epochs, never to a high watermark (KIP-101); the fetch offset acknowledges the
+//! records before it, so with flush.before.ack it is the flushed offset; the high watermark never exceeds the
+//! follower's log end.
 
 use crate::{EpochHistory, OffsetAndEpoch, divergence};
 use klamm_protocol::ErrorCode;
@@ -16,22 +16,22 @@ pub struct FollowerState {
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
     high_watermark: Offset,
-    /// The leader has refused this epoch: wait for the metadata.
+    /// The leader has refused this epoch: no fetch before newer metadata comes.
     awaits_metadata: bool,
-    /// The number of the latest fetch. Only its answer counts, once: a late divergence would cut
-    /// records that have been fetched, and committed, since.
+    /// The number of the latest fetch. Only its answer counts, once: a late divergence would truncate records that have
+    /// been fetched, and committed, since.
     latest_fetch: u64,
     answered: bool,
 }
 
-/// What the next fetch names.
+/// The fields of the next fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextFetch {
     /// Not on the wire: goes back into [`FetchedPartition::number`].
     pub number: u64,
     pub current_leader_epoch: LeaderEpoch,
     pub fetch_offset: Offset,
-    /// -1 for an empty log, so that the leader does not compare.
+    /// -1 for an empty log, so that the leader does not compare epochs.
     pub last_fetched_epoch: LeaderEpoch,
 }
 
@@ -41,38 +41,38 @@ pub struct FetchedPartition {
     pub error: ErrorCode,
     /// The number of the fetch that this answers.
     pub number: u64,
-    /// The leader epoch that the fetch named.
+    /// The leader epoch of the fetch.
     pub current_leader_epoch: LeaderEpoch,
-    /// The offset that the fetch named.
+    /// The offset of the fetch.
     pub fetch_offset: Offset,
     pub diverging: Option<OffsetAndEpoch>,
     pub high_watermark: Offset,
     pub log_start_offset: Offset,
 }
 
-/// What to do with the answer.
+/// The action that an answer requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
-    /// Append the records as they came, flush them if the topic wants that, then raise the log
-    /// start to `log_start_offset`, call `on_appended`, and fetch on.
+    /// Append the records byte for byte, flush them if the topic requires it, then raise the log start to
+    /// `log_start_offset`, call `on_appended`, and fetch again.
     Append { log_start_offset: Offset },
-    /// Cut the log to this end and fetch again.
+    /// Truncate the log to this end and fetch again.
     TruncateTo(Offset),
-    /// The fetch offset is not in the leader's log: ask it where its log starts and ends
-    /// (ListOffsets) and call `on_leader_range`.
+    /// The fetch offset is not in the leader's log: request the leader's log start and end (ListOffsets) and call
+    /// `on_leader_range`.
     FindLeaderRange,
-    /// Delete everything and begin at the leader's log start.
+    /// Delete all records and start at the leader's log start.
     TruncateFullyAndStartAt(Offset),
-    /// Leader and metadata disagree: nothing until the metadata has changed.
+    /// Leader and metadata disagree: do not fetch before the metadata has changed.
     AwaitMetadata,
     /// Fetch again after a pause.
     BackOff,
-    /// The answer is to a fetch that was not the latest, or of an earlier epoch.
+    /// The answer is not to the latest fetch, or is of an earlier epoch.
     Ignore,
 }
 
 impl FollowerState {
-    /// Begins to follow. `high_watermark` is the last one known, or the checkpoint.
+    /// Begins to follow. `high_watermark` is the last known one, or the checkpoint.
     pub(super) fn new(
         leader_id: BrokerId,
         leader_epoch: LeaderEpoch,
@@ -90,7 +90,7 @@ impl FollowerState {
         }
     }
 
-    /// The fetch to send; None while only the metadata can help. An earlier one is abandoned.
+    /// The fetch to send; None before newer metadata comes. The answer to an earlier fetch is ignored.
     pub(super) fn next_fetch(
         &mut self,
         fetch_offset: Offset,
@@ -109,8 +109,8 @@ impl FollowerState {
         })
     }
 
-    /// Decides what an answer calls for. `epochs` and `log_end_offset` are of the own log; a cut is reported
-    /// to `on_cut` when it has been made.
+    /// Decides the action for an answer. `epochs` and `log_end_offset` are of the follower's log; after a truncation
+    /// call `on_cut`.
     pub(super) fn on_fetched(
         &mut self,
         answer: &FetchedPartition,
@@ -135,13 +135,13 @@ impl FollowerState {
                 self.awaits_metadata = true;
                 Follow::AwaitMetadata
             }
-            // UNKNOWN_LEADER_EPOCH and NOT_LEADER_OR_FOLLOWER for a round are normal while the
-            // leader's metadata is older than the follower's.
+            // UNKNOWN_LEADER_EPOCH and NOT_LEADER_OR_FOLLOWER are normal for a short time while the leader's metadata
+            // is older than the follower's.
             _ => Follow::BackOff,
         }
     }
 
-    /// The leader's log covers `leader_start ..= leader_end`, and the fetch was outside.
+    /// The leader's log covers `leader_start ..= leader_end`, and the fetch offset was outside.
     pub(super) fn on_leader_range(
         &mut self,
         leader_start: Offset,
@@ -149,7 +149,7 @@ impl FollowerState {
         log_end_offset: Offset,
     ) -> Follow {
         if leader_end < log_end_offset {
-            // Only an unclean election leaves a leader with less: its log is the truth now.
+            // Only an unclean election makes a replica with a shorter log the leader: its log counts now.
             Follow::TruncateTo(leader_end)
         } else if log_end_offset < leader_start {
             Follow::TruncateFullyAndStartAt(leader_start)
@@ -158,13 +158,13 @@ impl FollowerState {
         }
     }
 
-    /// The log has been cut, and covers this now. What is gone was not committed, or will be fetched again.
+    /// The log has been truncated to this range. Removed records were not committed, or will be fetched again.
     pub(super) fn on_cut(&mut self, log_start_offset: Offset, log_end_offset: Offset) {
         assert!(log_start_offset <= log_end_offset, "a log does not end before it starts");
         self.high_watermark = self.high_watermark.clamp(log_start_offset, log_end_offset);
     }
 
-    /// The answer's records have been appended. Returns the high watermark if that moved it.
+    /// The answer's records have been appended. Returns the high watermark if it has moved.
     pub(super) fn on_appended(
         &mut self,
         leader_high_watermark: Offset,

@@ -1,20 +1,20 @@
-//! The in-sync replicas of a partition and the one change of them that may be under way
-//! (KIP-497, KIP-966; Kafka's `PartitionState` and `AlterPartitionManager` answers).
+//! The ISR of a partition and the one pending change of it (KIP-497, KIP-966; Kafka's `PartitionState` and
+//! `AlterPartitionManager` answers).
 //!
-//! Invariant: the maximal ISR holds every replica that the controller may think in sync. While an
-//! expansion is under way the new member counts; while a shrink is, the leaving ones still do. It is never
-//! guessed whether a request that got no answer was carried out.
+//! Invariant: the maximal ISR has every replica that may be in the ISR at the controller. The new member of a pending
+//! expansion counts; the members that a pending shrink removes still count. A request without an answer stays pending:
+//! it may have been applied.
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use std::collections::BTreeSet;
 
-/// What the leader asks the controller for (AlterPartition).
+/// A change that the leader requests from the controller (AlterPartition).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsrProposal {
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
-    /// The new ISR, with the broker epoch of each member: -1 when unknown.
+    /// The new ISR, with the broker epoch of each member, -1 if unknown.
     pub new_isr: Vec<(BrokerId, i64)>,
     pub change: IsrChange,
 }
@@ -26,7 +26,7 @@ pub enum IsrChange {
     Shrink(BTreeSet<BrokerId>),
 }
 
-/// What the controller has committed.
+/// The state that the controller has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedIsr {
     pub leader_epoch: LeaderEpoch,
@@ -34,22 +34,22 @@ pub struct CommittedIsr {
     pub isr: BTreeSet<BrokerId>,
 }
 
-/// What became of a proposal.
+/// The result of a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProposalOutcome {
-    /// It was superseded meanwhile; the answer means nothing.
+    /// Another state has replaced it meanwhile; the answer is ignored.
     Superseded,
-    /// The ISR is the proposed one; the high watermark may have moved.
+    /// The proposed ISR is committed; the high watermark may have moved.
     Committed,
-    /// The controller refused, the committed ISR stays; another proposal may follow.
+    /// The controller refused it and the committed ISR stays; another proposal may follow.
     Rejected,
-    /// The controller knows something newer: nothing is proposed until the metadata has it.
+    /// The controller has a newer state: no proposal before the metadata has it.
     AwaitMetadata,
     /// No usable answer: send the same proposal again.
     Retry,
 }
 
-/// The committed ISR and the change under way.
+/// The committed ISR and the pending change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsrState {
     committed: BTreeSet<BrokerId>,
@@ -61,12 +61,12 @@ impl IsrState {
         Self { committed: isr, pending: None }
     }
 
-    /// The committed ISR: what min.insync.replicas is measured against.
+    /// The committed ISR, which is compared with min.insync.replicas.
     pub fn isr(&self) -> &BTreeSet<BrokerId> {
         &self.committed
     }
 
-    /// Whether the replica may be in the ISR: what the high watermark waits for.
+    /// Whether the replica is in the maximal ISR, for which the high watermark waits.
     pub fn is_in_maximal_isr(&self, id: BrokerId) -> bool {
         self.committed.contains(&id) || self.expanding() == Some(id)
     }
@@ -97,7 +97,7 @@ impl IsrState {
         *self = Self::committed(isr);
     }
 
-    /// The controller refused, or gave no answer (`error`).
+    /// The controller refused the proposal, or did not answer (`error`).
     pub(super) fn on_proposal_failed(
         &mut self,
         proposal: &IsrProposal,

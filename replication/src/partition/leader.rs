@@ -1,9 +1,8 @@
-//! What a partition's leader knows about its followers, and what is therefore committed
-//! (Kafka's `Partition`).
+//! A partition's leader: the state of its followers, and the high watermark that follows from it (Kafka's `Partition`).
 //!
-//! Invariants: the high watermark never falls within a leadership and never exceeds what a member of the
-//! maximal ISR is known to hold, on disk if the topic flushes before it acknowledges. It stands
-//! still while the ISR is smaller than min.insync.replicas (KIP-966).
+//! Invariants: the high watermark never falls within a leadership and never exceeds the known log end of any member of
+//! the maximal ISR, its flushed end if the topic has flush.before.ack. It does not move while the ISR is smaller than
+//! min.insync.replicas (KIP-966).
 
 use super::event::{
     AcksState, FetchProgress, FollowerFetch, LeaderConfig, LogEnds, NotEnoughReplicas, Registration,
@@ -15,7 +14,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The leader of a partition, from one election of this broker to the next of another.
+/// The leader of a partition, from the election of this broker until another one leads.
 #[derive(Debug, Clone)]
 pub struct LeaderState {
     config: LeaderConfig,
@@ -29,9 +28,8 @@ pub struct LeaderState {
 }
 
 impl LeaderState {
-    /// Takes leadership up. `high_watermark` is the last one known: of this broker's following, or
-    /// the checkpoint. The shell must put (`leader_epoch`, `log_end_offset`) into the log's epochs
-    /// before it serves anything (KAFKA-7415).
+    /// Begins to lead. `high_watermark` is the last known one: as a follower, or from the checkpoint. The shell must
+    /// add (`leader_epoch`, `log_end_offset`) to the log's epochs before it serves requests (KAFKA-7415).
     pub(super) fn new(
         config: LeaderConfig,
         registration: &Registration,
@@ -56,12 +54,12 @@ impl LeaderState {
         leader
     }
 
-    /// The metadata has something newer about the partition, which this broker still leads.
-    /// Returns the start offset if the epoch is new: it belongs into the log's epochs.
+    /// Applies newer metadata of the partition, which this broker still leads. If the epoch is new, returns its start
+    /// offset, which the shell adds to the log's epochs.
     ///
-    /// A registration that the controller has answered already, or an older one, is passed over: it
-    /// says nothing about the proposal that may have been made since. (Kafka takes the answered one
-    /// in once more and forgets the proposal, though the controller may be committing it.)
+    /// A registration with a partition epoch that an AlterPartition response had already, or an older one, is ignored:
+    /// it does not decide about a proposal that was made since. (Kafka applies it again and forgets the proposal,
+    /// although the controller may be committing it.)
     pub(super) fn on_registration(
         &mut self,
         registration: &Registration,
@@ -88,14 +86,14 @@ impl LeaderState {
         new_epoch.then_some(self.epoch_start_offset)
     }
 
-    /// A broker's registration has changed, or is gone.
+    /// A broker's registration has changed or was removed.
     pub(super) fn on_broker_status(&mut self, id: BrokerId, status: Option<BrokerStatus>) {
         if let Some(follower) = self.followers.get_mut(&id) {
             follower.status = status;
         }
     }
 
-    /// The configuration has changed. Returns the high watermark if that moved it.
+    /// The configuration has changed. Returns the high watermark if it has moved.
     pub(super) fn on_config(&mut self, config: LeaderConfig, now_ms: i64) -> Option<Offset> {
         self.config = config;
         self.advance_high_watermark(now_ms)
@@ -110,20 +108,21 @@ impl LeaderState {
         Ok(())
     }
 
-    /// The log now ends at `log_end_offset`. Returns the high watermark if that moved it.
+    /// The log now ends at `log_end_offset`. Returns the high watermark if it has moved.
     pub(super) fn on_appended(&mut self, log_end_offset: Offset, now_ms: i64) -> Option<Offset> {
         assert!(log_end_offset >= self.ends.log_end_offset, "a leader never truncates its log");
         self.ends.log_end_offset = log_end_offset;
         self.advance_high_watermark(now_ms)
     }
 
-    /// Everything below `flushed_offset` is on disk. Returns the high watermark if that moved it.
+    /// All records below `flushed_offset` are on disk. Returns the high watermark if it has moved.
     pub(super) fn on_flushed(&mut self, flushed_offset: Offset, now_ms: i64) -> Option<Offset> {
         self.ends.flushed_offset = self.ends.flushed_offset.max(flushed_offset);
         self.advance_high_watermark(now_ms)
     }
 
-    /// Whether the replica is one of this partition. Its metadata may be newer than these if it names the epoch.
+    /// Checks that the fetching broker has a replica of this partition. If it names the current epoch, its metadata may
+    /// be newer than this broker's.
     pub(super) fn check_follower(
         &self,
         id: BrokerId,
@@ -138,8 +137,8 @@ impl LeaderState {
 
     /// Records a follower's fetch.
     ///
-    /// A fetch at an offset proves that the follower holds every record below it. No other event
-    /// carries that proof, so call this only for a fetch whose position has been found valid.
+    /// A fetch at an offset proves that the follower has every record below it. No other event proves it, so call this
+    /// only for a fetch at a valid position.
     pub(super) fn on_follower_fetch(
         &mut self,
         fetch: FollowerFetch,
@@ -162,8 +161,8 @@ impl LeaderState {
         Ok(FetchProgress { high_watermark, proposal, log_start_moved })
     }
 
-    /// Proposes to drop the followers that have not caught up for `replica.lag.time.max.ms`. To be
-    /// called every half of that time.
+    /// Proposes to remove the followers that have not caught up for `replica.lag.time.max.ms`. Call it twice in that
+    /// time.
     pub(super) fn on_isr_check(&mut self, now_ms: i64) -> Option<IsrProposal> {
         if self.isr.pending().is_some() {
             return None;
@@ -184,7 +183,7 @@ impl LeaderState {
         Some(self.propose(kept, IsrChange::Shrink(lagging)))
     }
 
-    /// The controller has answered a proposal, or has not (`Err`).
+    /// The controller has answered a proposal; `Err` is a refusal, or no answer.
     pub(super) fn on_proposal_answered(
         &mut self,
         proposal: &IsrProposal,
@@ -223,8 +222,8 @@ impl LeaderState {
         AcksState::Replicated
     }
 
-    /// Whether a client may be told of the log's end: not before this epoch has committed
-    /// something, or an offset could go backwards after an election (KIP-207).
+    /// Whether ListOffsets may return the latest offset: not before this epoch has committed a record, or the offset
+    /// could go backwards after an election (KIP-207).
     pub(super) fn check_offsets_available(&self) -> Result<(), ErrorCode> {
         match self.epoch_start_offset > self.high_watermark {
             true => Err(ErrorCode::OffsetNotAvailable),
@@ -232,7 +231,7 @@ impl LeaderState {
         }
     }
 
-    /// The offset below which no live replica holds records: what DeleteRecords waits for.
+    /// The offset below which no live replica has records. DeleteRecords waits for it.
     pub(super) fn low_watermark(&self, log_start_offset: Offset) -> Offset {
         let alive =
             |follower: &&RemoteReplica| follower.status.is_some_and(|status| !status.fenced);
@@ -264,7 +263,7 @@ impl LeaderState {
         self.followers.iter().map(|(id, follower)| (*id, follower))
     }
 
-    /// Whether a replica is missing from the ISR (metric `UnderReplicated`).
+    /// Whether a replica is not in the ISR (metric `UnderReplicated`).
     pub fn is_under_replicated(&self) -> bool {
         self.isr.isr().len() < self.followers.len() + 1
     }
@@ -279,12 +278,12 @@ impl LeaderState {
         self.isr.isr().len() == self.effective_min_isr()
     }
 
-    /// min.insync.replicas, but never more than there are replicas (KIP-966).
+    /// min.insync.replicas, at most the number of replicas (KIP-966).
     fn effective_min_isr(&self) -> usize {
         self.config.min_insync_replicas.min(self.followers.len() + 1)
     }
 
-    /// What of the own log may be committed.
+    /// The end of the leader's own log that counts for the high watermark.
     fn own_offset(&self) -> Offset {
         match self.config.flush_before_ack {
             true => self.ends.flushed_offset.min(self.ends.log_end_offset),
@@ -293,7 +292,7 @@ impl LeaderState {
     }
 
     fn start_epoch(&mut self, leader_epoch: LeaderEpoch, now_ms: i64) {
-        // Somebody else may have led an epoch in between, whom the followers have cut their logs for.
+        // Another broker may have led an epoch in between, and the followers may have truncated their logs for it.
         let has_missed_epochs = leader_epoch > self.leader_epoch + 1;
         self.leader_epoch = leader_epoch;
         self.epoch_start_offset = self.ends.log_end_offset;
@@ -321,8 +320,8 @@ impl LeaderState {
         }
     }
 
-    /// A follower joins the ISR when it holds all that is committed and has reached this epoch:
-    /// before that its log may still diverge.
+    /// Proposes a follower for the ISR when it has all committed records and has reached this epoch: before that its
+    /// log may still diverge.
     fn propose_expansion(&mut self, id: BrokerId) -> Option<IsrProposal> {
         let follower = self.followers.get(&id)?;
         let in_sync =
@@ -348,7 +347,7 @@ impl LeaderState {
         proposal
     }
 
-    /// The in-sync follower among the near ones that has come furthest, for a consumer that had better read there
+    /// The in-sync follower in the consumer's rack with the highest log end, as the consumer's preferred read replica
     /// (KIP-392; Kafka's `RackAwareReplicaSelector`).
     pub fn preferred_read_replica(
         &self,
@@ -365,8 +364,8 @@ impl LeaderState {
         furthest.map(|(id, _)| id)
     }
 
-    /// The smallest offset that the maximal ISR holds. A follower that has caught up and may join
-    /// is waited for as well, or it would fall behind again each time it is about to.
+    /// Advances the high watermark to the smallest log end in the maximal ISR. A caught-up follower that may join the
+    /// ISR counts too, or it would fall behind again each time it is about to join.
     fn advance_high_watermark(&mut self, now_ms: i64) -> Option<Offset> {
         let mut reached = self.own_offset();
         if reached <= self.high_watermark || self.is_under_min_isr() {
@@ -390,7 +389,7 @@ impl LeaderState {
         Some(reached)
     }
 
-    /// What a high watermark that has just moved promises.
+    /// Asserts the invariant of a high watermark that has just moved.
     fn assert_high_watermark_is_held(&self) {
         let high_watermark = self.high_watermark;
         assert!(

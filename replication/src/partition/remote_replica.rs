@@ -1,9 +1,9 @@
-//! What a leader knows of one follower (Kafka's `Replica` and `ReplicaState`).
+//! The leader's state of one follower (Kafka's `Replica` and `ReplicaState`).
 
 use super::event::FollowerFetch;
 use klamm_protocol::ids::{BrokerId, Offset};
 
-/// What the cluster metadata says of a registered broker.
+/// The status of a registered broker in the cluster metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokerStatus {
     /// The offset of its registration record.
@@ -15,22 +15,21 @@ pub struct BrokerStatus {
 /// A follower as seen from the leader. Times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteReplica {
-    /// Everything below is on the follower, on disk if the topic flushes before it acknowledges.
-    /// None before its first fetch in this leadership.
+    /// The follower has all records below, on disk if the topic has flush.before.ack. None before its first fetch in
+    /// this leadership.
     pub log_end_offset: Option<Offset>,
     pub log_start_offset: Offset,
     pub last_caught_up_ms: i64,
     last_fetch_ms: i64,
     /// The leader's log end when the follower last fetched.
     leader_end_offset: Option<Offset>,
-    /// The broker epoch of the last fetch: -1 from senders that have none, None before any.
+    /// The broker epoch of the last fetch: -1 before Fetch v15, None before the first fetch.
     pub broker_epoch: Option<i64>,
     pub status: Option<BrokerStatus>,
 }
 
 impl RemoteReplica {
-    /// A follower at the start of a leadership. One that is in the ISR gets the benefit of the
-    /// doubt: its lag time begins now.
+    /// A follower at the start of a leadership. If it is in the ISR, its lag time begins now.
     pub(super) fn new(in_sync: bool, status: Option<BrokerStatus>, now_ms: i64) -> Self {
         Self {
             log_end_offset: None,
@@ -43,12 +42,12 @@ impl RemoteReplica {
         }
     }
 
-    /// When it last fetched; 0 before any fetch in this leadership.
+    /// The time of its last fetch; 0 before the first one in this leadership.
     pub fn last_fetch_ms(&self) -> i64 {
         self.last_fetch_ms
     }
 
-    /// A new epoch of the same leader: where the follower is stays known.
+    /// A new epoch of the same leader: the follower's log end stays known.
     pub(super) fn on_leader_epoch(
         &mut self,
         in_sync: bool,
@@ -61,15 +60,15 @@ impl RemoteReplica {
         self.last_caught_up_ms = since_ms;
     }
 
-    /// The controller has taken the follower out of the ISR, for reasons of its own: its log directory has failed,
-    /// or it is to be fetched for anew. That it had caught up says nothing until it fetches again.
+    /// The controller has removed the follower from the ISR, for example because its log directory has failed or its
+    /// log is lost. Its earlier progress does not count until it fetches again.
     pub(super) fn on_taken_out_of_isr(&mut self) {
         self.last_caught_up_ms = 0;
         self.last_fetch_ms = 0;
     }
 
-    /// A follower that now fetches from where the leader ended at its previous fetch had caught
-    /// up by then, although the leader has moved on since.
+    /// A follower that fetches at the log end which the leader had at its previous fetch had caught up at that time,
+    /// although the leader has appended since.
     pub(super) fn on_fetch(&mut self, fetch: &FollowerFetch, leader_end_offset: Offset) {
         if fetch.fetch_offset >= leader_end_offset {
             self.last_caught_up_ms = self.last_caught_up_ms.max(fetch.now_ms);
@@ -83,15 +82,15 @@ impl RemoteReplica {
         self.broker_epoch = Some(fetch.broker_epoch);
     }
 
-    /// Whether the follower is at the leader's log end, or was within the allowed lag.
+    /// Whether the follower is at the leader's log end, or was there within the allowed lag.
     pub(super) fn is_caught_up(&self, leader_end_offset: Offset, now_ms: i64, lag_ms: i64) -> bool {
         self.log_end_offset == Some(leader_end_offset)
             || now_ms.saturating_sub(self.last_caught_up_ms) <= lag_ms
     }
 
-    /// Whether the controller would take the follower into the ISR (KIP-841, KIP-903): it is
-    /// unfenced, stays, and is the incarnation of the broker that fetched. A broker that has
-    /// restarted since may have lost its tail.
+    /// Whether the controller would accept the follower in the ISR (KIP-841, KIP-903): its broker is unfenced, not in
+    /// controlled shutdown, and has the broker epoch of the fetch. A broker that has restarted since may have lost the
+    /// end of its log.
     pub(super) fn is_isr_eligible(&self) -> bool {
         let (Some(status), Some(fetched_epoch)) = (self.status, self.broker_epoch) else {
             return false;
@@ -102,7 +101,7 @@ impl RemoteReplica {
     }
 }
 
-/// A broker and the incarnation of it that fetched: a member of a proposed ISR.
+/// A member of a proposed ISR: the broker id with the broker epoch of its last fetch.
 pub(super) fn broker_with_epoch(id: BrokerId, replica: Option<&RemoteReplica>) -> (BrokerId, i64) {
     (id, replica.and_then(|replica| replica.broker_epoch).unwrap_or(-1))
 }

@@ -1,11 +1,11 @@
-//! One replica of a partition on one broker: its role, its high watermark, and who waits for either (Kafka's
-//! `Partition` with its purgatories).
+//! One replica of a partition on one broker: its role, its high watermark, and the requests that wait for either
+//! (Kafka's `Partition` with its purgatories).
 //!
-//! Pure. The shell owns the log: it tells the replica what became of it, and carries out every [`Effect`] that
-//! [`Replica::poll_effect`] hands out before it lets anybody else see the replica.
+//! Pure. The shell owns the log: it reports appends and flushes to the replica, and carries out every [`Effect`] that
+//! [`Replica::poll_effect`] returns before it releases the replica's lock.
 //!
-//! Invariants: the high watermark of a leader never falls within an epoch; only a leader has produces that wait, and
-//! only a leader acknowledges anything. What waits is released with the role that it waited for.
+//! Invariants: the high watermark of a leader never falls within an epoch; only a leader has waiting produces, and only
+//! a leader acknowledges. A change of role releases the requests that waited for the old one.
 
 mod deletion;
 mod effect;
@@ -31,27 +31,27 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 
-/// See the module. `P` waits for an offset, `F` is a fetch that waits for anything new.
+/// See the module. `P` is a waiter for an offset, `F` a waiting fetch.
 #[derive(Debug)]
 pub struct Replica<P, F> {
     role: Role,
-    /// What the shell was told last.
-    told: Told,
-    /// acks=all: they wait for the high watermark.
+    /// The state that the shell got last.
+    announced: Announced,
+    /// Produces with acks=all, which wait for the high watermark.
     produces: OffsetWaiters<P>,
-    /// They wait for the disk.
+    /// Waiters for the flush.
     flushes: OffsetWaiters<P>,
-    /// Consumers' fetches: they wait for the high watermark, or for the last stable offset.
+    /// Consumers' fetches, which wait for the high watermark or the last stable offset.
     consumers: FetchWaiters<F>,
-    /// Followers' fetches: they wait for records, committed or not.
+    /// Followers' fetches, which wait for records, committed or not.
     followers: FetchWaiters<F>,
-    /// DeleteRecords: they wait for the log starts of all replicas.
+    /// DeleteRecords requests, which wait for the log starts of all replicas.
     deletions: FetchWaiters<F>,
 }
 
-/// The high watermark that the shell was told of, and the epoch if it was a leader's.
+/// The high watermark that the shell got last, and the epoch if this broker led.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct Announced {
     high_watermark: Offset,
     led_epoch: Option<LeaderEpoch>,
 }
@@ -61,7 +61,7 @@ impl<P, F: FetchWaiter> Replica<P, F> {
     pub fn new(high_watermark: Offset) -> Self {
         Self {
             role: Role::None { high_watermark },
-            told: Told { high_watermark, led_epoch: None },
+            announced: Announced { high_watermark, led_epoch: None },
             produces: OffsetWaiters::default(),
             flushes: OffsetWaiters::default(),
             consumers: FetchWaiters::default(),
@@ -92,13 +92,13 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         self.leader().is_some()
     }
 
-    /// Offsets below are committed, as far as this replica knows.
+    /// Records below are committed, as far as this replica knows.
     pub fn high_watermark(&self) -> Offset {
         self.role.high_watermark()
     }
 
-    /// The leader's epoch, after comparing it with the one that a request names (-1 for none). The comparison comes
-    /// first: a follower can tell as well that the request is older or newer than what it knows.
+    /// The leader's epoch, after comparison with the one in the request (-1 for none). The comparison comes before the
+    /// check of the role, because a follower too can refuse an older or newer epoch.
     pub fn check_epoch(
         &self,
         requested: LeaderEpoch,
@@ -112,8 +112,8 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         }
     }
 
-    /// The cluster metadata says that this broker leads. Returns where the epoch starts if it is a new one: the shell
-    /// puts that into the log's epochs before anything is served (KAFKA-7415).
+    /// In the cluster metadata this broker leads. Returns the start offset of a new epoch: the shell adds it to the
+    /// log's epochs before it serves requests (KAFKA-7415).
     #[must_use = "the start of the epoch belongs into the log"]
     pub fn lead(
         &mut self,
@@ -134,14 +134,14 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         };
         self.deletions.release_all();
         if started.is_some() {
-            // Fetches that name the old epoch are told so at once.
+            // Waiting fetches with the old epoch get the error at once.
             self.wake_fetches();
         }
         started
     }
 
-    /// The cluster metadata says that `leader_id` leads, or -1 that nobody does. Says whether that is news to whoever
-    /// fetches for this replica.
+    /// In the cluster metadata `leader_id` leads, or no broker (-1). Returns whether the replica's fetcher has to
+    /// change.
     pub fn follow(&mut self, leader_id: BrokerId, registration: &Registration) -> bool {
         let Registration { leader_epoch, partition_epoch, .. } = *registration;
         if let Role::Follower(follower) = &mut self.role
@@ -157,7 +157,7 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         true
     }
 
-    /// The log has been closed or deleted, or its directory has failed for good.
+    /// The log has been closed or deleted, or its directory has failed.
     pub fn stop(&mut self) {
         self.role = Role::None { high_watermark: self.role.high_watermark() };
         self.give_up_waiting();
@@ -170,17 +170,17 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         }
     }
 
-    /// A broker's registration has changed, or is gone. If it fetches here it may join the ISR now.
+    /// A broker's registration has changed or was removed. If the broker follows this replica, it may join the ISR now.
     pub fn on_broker_status(&mut self, id: BrokerId, status: Option<BrokerStatus>) {
         if let Role::Leader(leader) = &mut self.role {
             leader.on_broker_status(id, status);
             self.followers.release_all();
-            // Replicas that are gone are not waited for.
+            // DeleteRecords does not wait for replicas of removed brokers.
             self.deletions.release_all();
         }
     }
 
-    /// Looks for followers that have been behind for too long.
+    /// Looks for followers to remove from the ISR.
     #[must_use = "the controller is to be asked"]
     pub fn on_isr_check(&mut self, now_ms: i64) -> Option<IsrProposal> {
         match &mut self.role {
@@ -189,12 +189,12 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         }
     }
 
-    /// Whether the controller still has to be asked for this.
+    /// Whether the proposal is still pending.
     pub fn is_proposing(&self, proposal: &IsrProposal) -> bool {
         self.leader().is_some_and(|leader| leader.isr().pending() == Some(proposal))
     }
 
-    /// The controller has answered a proposal, or has not (`Err`).
+    /// The controller has answered a proposal; `Err` is a refusal, or no answer.
     pub fn on_proposal_answered(
         &mut self,
         proposal: &IsrProposal,
@@ -203,14 +203,16 @@ impl<P, F: FetchWaiter> Replica<P, F> {
     ) -> ProposalOutcome {
         let Role::Leader(leader) = &mut self.role else { return ProposalOutcome::Superseded };
         let (outcome, _) = leader.on_proposal_answered(proposal, answer, now_ms);
-        // Another follower that waits here may be the next to join. One that was refused is proposed with its next fetch.
+        // Another follower with a waiting fetch may be the next to join. A refused one is proposed again with its next
+        // fetch.
         if outcome != ProposalOutcome::Rejected {
             self.followers.release_all();
         }
         outcome
     }
 
-    /// Whatever is waited for here will not come, or not here: the role or the disk is gone, or offsets are.
+    /// Releases all waiters, because their condition cannot be met on this broker: the role has changed, the disk has
+    /// failed, or the log was truncated.
     pub fn give_up_waiting(&mut self) {
         self.produces.release_all();
         self.flushes.release_all();
@@ -218,7 +220,7 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         self.wake_fetches();
     }
 
-    /// All fetches that wait read again.
+    /// Wakes all waiting fetches, which read again.
     pub fn wake_fetches(&mut self) {
         self.consumers.release_all();
         self.followers.release_all();

@@ -1,4 +1,4 @@
-//! Which role a replica has. Each role carries the high watermark, so there is one of it at any time.
+//! The role of a replica. Each role carries the high watermark, so there is exactly one at any time.
 
 use super::follower::FollowerState;
 use super::leader::LeaderState;
@@ -7,7 +7,7 @@ use klamm_protocol::ids::{LeaderEpoch, Offset};
 /// The role that the cluster metadata gives this broker for a partition.
 #[derive(Debug)]
 pub enum Role {
-    /// None that is known yet, or the log is closed. Nothing is served and nothing acknowledged.
+    /// No role is known yet, or the log is closed. The replica serves and acknowledges no request.
     None {
         high_watermark: Offset,
     },
@@ -16,7 +16,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The epoch of the leader, whoever that is.
+    /// The epoch of the leader, here or on another broker.
     pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
         match self {
             Self::None { .. } => None,
@@ -25,7 +25,7 @@ impl Role {
         }
     }
 
-    /// Offsets below are committed, as far as this replica knows.
+    /// Records below are committed, as far as this replica knows.
     pub fn high_watermark(&self) -> Offset {
         match self {
             Self::None { high_watermark } => *high_watermark,

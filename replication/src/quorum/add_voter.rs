@@ -1,5 +1,5 @@
-//! AddVoter at the leader: it asks the new voter what it supports, and appends the voter set when
-//! the answer has come and the new voter is close behind (KIP-853; Kafka's `AddVoterHandler`).
+//! AddVoter at the leader: it sends ApiVersions to the new voter, and appends the voter set when the answer has come
+//! and the new voter has almost caught up (KIP-853; Kafka's `AddVoterHandler`).
 
 use super::message::{AddVoterRequest, ApiVersionsResponse, Reply, Request};
 use super::role::Role;
@@ -54,7 +54,7 @@ impl Quorum {
         }
         self.send(now_ms, Destination { id: voter.id, address }, Request::ApiVersions);
         self.set_pending_change(PendingChange {
-            stage: Stage::Asking { voter, endpoints },
+            stage: Stage::AwaitingApiVersions { voter, endpoints },
             request_id: Some(request_id),
             deadline_ms: self.voter_change_deadline_ms(now_ms),
             ack_when_committed,
@@ -62,7 +62,7 @@ impl Quorum {
         Ok(())
     }
 
-    /// Returns whether the new voter could be asked at all.
+    /// Returns whether the answer had no error.
     pub(super) fn on_api_versions_response(
         &mut self,
         now_ms: i64,
@@ -70,7 +70,7 @@ impl Quorum {
         response: &ApiVersionsResponse,
     ) -> bool {
         let Role::Leader(leader) = &self.role else { return true };
-        let Some(Stage::Asking { voter, endpoints }) =
+        let Some(Stage::AwaitingApiVersions { voter, endpoints }) =
             leader.pending_change.as_ref().map(|pending| &pending.stage)
         else {
             return true;

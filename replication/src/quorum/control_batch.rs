@@ -1,5 +1,5 @@
-//! The quorum's own records: the first batch of a leader's epoch, and what such records say when
-//! they are read back (KIP-595, KIP-853).
+//! The quorum's control records: the first batch of a leader's epoch, changes of voters, and decoding them (KIP-595,
+//! KIP-853).
 //!
 //! LeaderChange is written as version 0, also at kraft.version 1: version 1 makes Apache Kafka 4.3.1 and its
 //! dump tool fail.
@@ -15,21 +15,21 @@ use klamm_protocol::messages::k_raft_version_record::KRaftVersionRecord;
 use klamm_protocol::messages::leader_change_message::{self, LeaderChangeMessage};
 use klamm_protocol::messages::voters_record::{self, VotersRecord};
 
-/// No control batch decompresses to more: it is the size limit of a batch of the metadata log.
+/// The maximum decompressed size of a control batch: the size limit of a batch of the metadata log.
 const MAX_CONTROL_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the first batch of an epoch says.
+/// The contents of the first batch of an epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EpochStartBatch {
     pub leader_id: BrokerId,
     pub voter_ids: Vec<BrokerId>,
     pub granting_voter_ids: Vec<BrokerId>,
     pub timestamp_ms: i64,
-    /// The kraft.version and the voters, when they must be written down.
+    /// The kraft.version and the voters, if the log does not have them yet or they have changed.
     pub membership: Option<(i16, VoterSet)>,
 }
 
-/// A change of the voter set, of kraft.version, or of both: what a leader appends for it.
+/// The batch that a leader appends to change the voter set, kraft.version, or both.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MembershipBatch {
     pub kraft_version: Option<i16>,
@@ -37,7 +37,7 @@ pub struct MembershipBatch {
     pub timestamp_ms: i64,
 }
 
-/// Why a control batch of the quorum cannot be read.
+/// Why a control batch of the quorum cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlBatchError {
     #[error(transparent)]
@@ -52,12 +52,12 @@ pub enum ControlBatchError {
 }
 
 impl EpochStartBatch {
-    /// How many offsets the batch takes.
+    /// The number of records in the batch.
     pub fn record_count(&self) -> u32 {
         if self.membership.is_some() { 3 } else { 1 }
     }
 
-    /// The batch as it is appended.
+    /// Encodes the batch.
     pub fn encode(
         &self,
         base_offset: Offset,
@@ -77,14 +77,14 @@ impl EpochStartBatch {
 }
 
 impl MembershipBatch {
-    /// What the batch changes, one record at an offset.
+    /// The changes of the batch, by offset.
     pub fn changes(&self, base_offset: Offset) -> Vec<(Offset, ControlChange)> {
         let level = self.kraft_version.map(ControlChange::KRaftVersion);
         let voters = self.voters.clone().map(ControlChange::Voters);
         (base_offset..).zip(level.into_iter().chain(voters)).collect()
     }
 
-    /// The batch as it is appended.
+    /// Encodes the batch.
     pub fn encode(
         &self,
         base_offset: Offset,
@@ -98,8 +98,7 @@ impl MembershipBatch {
 }
 
 impl Membership {
-    /// Takes in a batch of the log, if it is a control batch: to be called for every batch when
-    /// the log is recovered.
+    /// Applies a batch of the log, if it is a control batch. Call it for every batch when the log is recovered.
     pub fn apply_batch(&mut self, batch: &RecordBatch) -> Result<(), ControlBatchError> {
         for (offset, change) in control_changes(batch)? {
             self.apply(offset, change);
@@ -107,8 +106,8 @@ impl Membership {
         Ok(())
     }
 
-    /// Takes in the control records of a snapshot up to `snapshot_end_offset` (0 for the
-    /// bootstrap snapshot 0-0), under its last offset.
+    /// Applies the control records of a snapshot up to `snapshot_end_offset` (0 for the bootstrap snapshot 0-0), at its
+    /// last offset.
     pub fn apply_snapshot_batch(
         &mut self,
         snapshot_end_offset: Offset,
@@ -121,7 +120,7 @@ impl Membership {
     }
 }
 
-/// The control records that a snapshot begins with, after its header: none at kraft.version 0.
+/// The control records of a snapshot after its header: none at kraft.version 0.
 pub fn membership_records(level: i16, voters: &VoterSet) -> Vec<ControlRecord> {
     if level == 0 {
         return Vec::new();
@@ -133,8 +132,8 @@ fn kraft_version_record(level: i16) -> ControlRecord {
     ControlRecord::KRaftVersion(KRaftVersionRecord { version: 0, k_raft_version: level })
 }
 
-/// Whole batches that a leader has sent, checked and read for what they change. A batch that is
-/// cut off at the end is left out; from the first that is broken on, so is everything.
+/// The complete batches in a leader's answer, validated and with their changes decoded. A truncated batch at the end is
+/// left out, and so are all batches from the first invalid one on.
 pub(super) fn fetched_batches(records: Bytes) -> Result<Vec<FetchedBatch>, ControlBatchError> {
     let mut fetched = Vec::new();
     for batch in Batches::new(records) {
@@ -159,7 +158,8 @@ fn fetched_batch(batch: RecordBatch) -> Result<FetchedBatch, ControlBatchError> 
     })
 }
 
-/// The base offset is outside of what the checksum covers, and nothing keeps a leader from lying about the rest.
+/// Checks the offsets of a batch: the checksum does not cover the base offset, and the other fields may be wrong in
+/// spite of it.
 fn check_offsets(header: &BatchHeader) -> Result<(), ControlBatchError> {
     let BatchHeader { base_offset, last_offset_delta, record_count, .. } = *header;
     let fits = base_offset >= 0 && base_offset.checked_add(i64::from(i32::MAX) + 1).is_some();

@@ -1,9 +1,8 @@
-//! What the quorum asks of the shell.
+//! The effects that the shell carries out for the quorum.
 //!
-//! The order matters: the shell carries effects out in the order in which they are returned, and none
-//! before those ahead of it have succeeded. So a vote that follows its `PersistElection` is never
-//! sent before the vote is on disk. Failure of `PersistElection`, `Append`, `Truncate` or `Flush`
-//! stops the process: the quorum has already moved on.
+//! The shell carries effects out in the order in which they are returned, each only after the previous ones have
+//! succeeded. So a vote, which follows its `PersistElection`, is never sent before it is on disk. Failure of
+//! `PersistElection`, `Append`, `Truncate` or `Flush` stops the process: the quorum has already moved on.
 
 use super::message::{Reply, Request};
 use super::vote_store::StoredElection;
@@ -12,36 +11,36 @@ use crate::OffsetAndEpoch;
 use bytes::Bytes;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 
-/// One thing to do.
+/// One action of the shell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Write [`StoredElection::encode`] to `quorum-state` and sync it before anything further.
     PersistElection(StoredElection),
     /// Append at `base_offset`, the end of the log. No sync is implied.
     Append { base_offset: Offset, epoch: LeaderEpoch, batch: AppendBatch },
-    /// Cut the log so that it ends at this offset. No sync is implied.
+    /// Truncate the log to end at this offset. No sync is implied.
     Truncate { end_offset: Offset },
-    /// Sync the log, without making others wait, then call `on_flushed` with the ticket.
+    /// Sync the log in the background, then call `on_flushed` with the ticket.
     Flush(FlushTicket),
-    /// Send a request and bring the answer, or the failure to get one, back to `on_response`.
+    /// Send a request and pass the answer, or the failure to get one, to `on_response`.
     Send { correlation_id: CorrelationId, to: Destination, request: Request },
     /// Answer the inbound request of this id.
     Reply { request_id: RequestId, reply: Reply },
-    /// Write a piece of a snapshot at this position of its `.part` file.
+    /// Write a chunk of a snapshot at this position of its `.part` file.
     WriteSnapshotChunk { snapshot_id: OffsetAndEpoch, position: i64, bytes: Bytes },
-    /// The snapshot is complete: sync it, take it into place, start the log anew at its end, load
-    /// the state machine from it, and call `on_snapshot_loaded` before anything else is told.
+    /// The snapshot is complete: sync and rename it, start a new log at its end, load the state machine from it, and
+    /// call `on_snapshot_loaded` before any other event.
     LoadSnapshot { snapshot_id: OffsetAndEpoch },
     /// Apply the records below this offset to the state machine: they are committed.
     CommitTo { high_watermark: Offset },
-    /// This node leads, and everything that was written before its epoch has been committed (and
-    /// announced by `CommitTo`): the active controller may start.
+    /// This node leads, and all records from before its epoch are committed (and returned by `CommitTo`): the active
+    /// controller may start.
     BecameLeader { epoch: LeaderEpoch },
-    /// This node leads no more: drop what is not committed, answer NOT_CONTROLLER.
+    /// This node no longer leads: drop uncommitted records, answer NOT_CONTROLLER.
     Resigned { epoch: LeaderEpoch },
-    /// Who leads has changed; None while an election is open.
+    /// The leader has changed; None while the epoch has none.
     LeaderChanged { epoch: LeaderEpoch, leader_id: Option<BrokerId> },
-    /// Something that no correct peer sends. For the log and a metric; it was ignored.
+    /// A message that no correct peer sends. It was ignored; log it and count it in a metric.
     Anomaly(Anomaly),
 }
 
@@ -50,16 +49,16 @@ pub enum Effect {
 pub enum AppendBatch {
     /// The first batch of this node's epoch: build it with [`super::EpochStartBatch::encode`].
     EpochStart(super::EpochStartBatch),
-    /// Another voter set, or kraft.version: build it with [`super::MembershipBatch::encode`].
+    /// A new voter set or kraft.version: build it with [`super::MembershipBatch::encode`].
     Membership(super::MembershipBatch),
     /// A batch of the state machine, built for `base_offset` and `epoch`.
     Records(Bytes),
-    /// Batches of a leader, to be written byte for byte.
+    /// Fetched batches, to be written byte for byte.
     Fetched(Vec<Bytes>),
 }
 
-/// Names the flush of everything below `end_offset`. A ticket from before a truncation proves
-/// nothing about the bytes written since, so it is ignored when it comes back.
+/// Identifies the flush of all records below `end_offset`. A ticket from before a truncation does not cover the bytes
+/// written since, so it is ignored when it comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlushTicket {
     pub end_offset: Offset,
@@ -74,27 +73,27 @@ pub struct RequestId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CorrelationId(pub u64);
 
-/// Where to send. Bootstrap servers, whose ids are not known, are numbered -2, -3, ...
+/// The destination of a request. Bootstrap servers, whose ids are not known, get the ids -2, -3, ...
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     pub id: BrokerId,
     pub address: Address,
 }
 
-/// A message that contradicts what is known and cannot come from a correct replica.
+/// A message that contradicts this node's state and cannot come from a correct replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Anomaly {
-    /// Two leaders are claimed for one epoch.
+    /// Two nodes claim to lead one epoch.
     ConflictingLeader { epoch: LeaderEpoch, known: Option<BrokerId>, claimed: BrokerId },
-    /// A leader asks for truncation of committed records, or has a snapshot that ends before them: its log does not
-    /// descend from what the quorum had committed.
+    /// A leader's answer requires the truncation of committed records, or has a snapshot that ends before them: its log
+    /// does not have the records that the quorum had committed.
     TruncationBelowHighWatermark { end_offset: Offset, high_watermark: Offset },
-    /// A snapshot piece is not the one that was asked for.
+    /// A snapshot chunk is not the requested one.
     UnexpectedSnapshotChunk { snapshot_id: OffsetAndEpoch, position: i64 },
     /// Fetched batches do not continue the log, or are of an epoch later than the leader's.
     UnexpectedBatch { base_offset: Offset, epoch: LeaderEpoch, expected_offset: Offset },
-    /// A voter fetches from below what it had acknowledged: it has lost records.
+    /// A voter fetches from below an offset that it had acknowledged: it has lost records.
     FetchOffsetWentBack { replica_id: BrokerId, from: Offset, to: Offset },
-    /// A peer cannot be followed because nothing says where it is.
+    /// A leader cannot be followed because its endpoint is unknown.
     LeaderWithoutEndpoint { epoch: LeaderEpoch, leader_id: BrokerId },
 }

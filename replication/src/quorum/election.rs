@@ -1,11 +1,11 @@
-//! The durable part of an election, the count of its votes, and the rules for giving one.
-//! (Kafka: `ElectionState`, `EpochElection`, `EpochState.canGrantVote`.)
+//! The durable part of an election, the count of its votes, and the rules for granting one. (Kafka: `ElectionState`,
+//! `EpochElection`, `EpochState.canGrantVote`.)
 
 use super::voters::{ReplicaKey, VoterSet};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 use std::collections::BTreeMap;
 
-/// What `quorum-state` keeps: an epoch, who leads it and whom this node voted for.
+/// The contents of `quorum-state`: an epoch, its leader and the vote of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Election {
     pub epoch: LeaderEpoch,
@@ -14,7 +14,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// The election of a node that has never seen another one.
+    /// The election of a new node.
     pub const NEVER: Self = Self::unknown_leader(0);
 
     pub const fn unknown_leader(epoch: LeaderEpoch) -> Self {
@@ -27,8 +27,8 @@ impl Election {
 
     /// Whether a binding vote may go to `candidate`, by this election alone.
     ///
-    /// A repeated request of the same candidate is granted again, for the first answer may have
-    /// been lost. Once an epoch has a leader nobody else can win it.
+    /// A repeated request of the same candidate is granted again, because the first answer may have been lost. In an
+    /// epoch with a leader no other vote is granted.
     pub fn allows_vote_for(&self, candidate: &ReplicaKey, log_up_to_date: bool) -> bool {
         match self.voted {
             Some(voted) => voted.matches(candidate),
@@ -37,14 +37,14 @@ impl Election {
     }
 }
 
-/// A vote, or pre-vote, of each voter as far as they are known.
+/// The vote, or pre-vote, of each voter, as far as known.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ballot {
     votes: BTreeMap<BrokerId, (ReplicaKey, Option<bool>)>,
 }
 
 impl Ballot {
-    /// A ballot among `voters` in which `own` has granted its vote already.
+    /// A ballot among `voters` with the own vote of `own` granted.
     pub(super) fn with_own_vote(voters: &VoterSet, own: &ReplicaKey) -> Self {
         let votes = voters.iter().map(|voter| (voter.key.id, (voter.key, None))).collect();
         let mut ballot = Self { votes };
@@ -52,7 +52,7 @@ impl Ballot {
         ballot
     }
 
-    /// Notes what a voter answered. Whoever is not a voter has no vote.
+    /// Records the answer of a voter. Answers of other nodes do not count.
     pub(super) fn record(&mut self, id: BrokerId, granted: bool) {
         if let Some((_, vote)) = self.votes.get_mut(&id) {
             *vote = Some(granted);

@@ -1,5 +1,4 @@
-//! The follower at work: taking in what a fetch has returned.
-//! (Kafka: `handleFetchResponse`, `appendAsFollower`.)
+//! The follower: handles the answer to a fetch. (Kafka: `handleFetchResponse`, `appendAsFollower`.)
 
 use super::message::{FetchBody, FetchResponse, FetchedBatch};
 use super::role::Role;
@@ -8,7 +7,7 @@ use crate::{OffsetAndEpoch, divergence};
 use klamm_protocol::ids::Offset;
 
 impl Quorum {
-    /// Returns whether the answer was of use.
+    /// Returns whether the answer was valid.
     pub(super) fn on_fetch_response(&mut self, now_ms: i64, response: FetchResponse) -> bool {
         if !self.on_leader_info(now_ms, response.error, &response.leader) {
             return false;
@@ -28,7 +27,7 @@ impl Quorum {
             FetchBody::Snapshot(id) => self.start_fetching_snapshot(id),
         };
         if !taken {
-            self.leave_leader_alone(now_ms);
+            self.pause_fetching_from_leader(now_ms);
             return false;
         }
         let caught_up = |end: Offset| self.log.end_offset >= end;
@@ -39,10 +38,11 @@ impl Quorum {
         true
     }
 
-    /// The leader has contradicted what is known: what it says next will hardly be better.
-    pub(super) fn leave_leader_alone(&mut self, now_ms: i64) {
+    /// The leader's answer contradicts this node's state: pauses fetching from it, because a retry would likely get the
+    /// same answer.
+    pub(super) fn pause_fetching_from_leader(&mut self, now_ms: i64) {
         let leader_id = self.election.leader_id.expect("a follower has a leader");
-        self.requests.leave_alone(leader_id, now_ms);
+        self.requests.pause(leader_id, now_ms);
     }
 
     pub(super) fn on_contact_with_leader(&mut self, now_ms: i64) {
@@ -53,7 +53,7 @@ impl Quorum {
         }
     }
 
-    /// Appends the batches that continue the log, byte for byte; from the first that does not, none.
+    /// Appends the batches that continue the log, byte for byte, up to the first one that does not.
     fn append_fetched(&mut self, batches: Vec<FetchedBatch>) -> bool {
         let base_offset = self.log.end_offset;
         let mut appended = Vec::with_capacity(batches.len());
@@ -89,8 +89,8 @@ impl Quorum {
             && (self.log.last_epoch()..=self.election.epoch).contains(&batch.epoch)
     }
 
-    /// Cuts what the leader does not have. It can never have the right to cut what is committed:
-    /// such an answer is refused, also by a node that has learnt in an earlier life what is committed.
+    /// Truncates the log to the end of the common epoch. Committed records are never truncated: such an answer is
+    /// refused, also if this node knows the committed offset from before a restart.
     fn truncate_to_divergence(&mut self, diverging: OffsetAndEpoch) -> bool {
         let end_offset =
             divergence::truncation_offset(&self.log.epochs, self.log.end_offset, diverging);

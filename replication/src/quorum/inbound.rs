@@ -1,5 +1,5 @@
-//! Requests of other replicas: the dispatch, votes, and leaders that come and go.
-//! (Kafka: `handleVoteRequest`, `handleBeginQuorumEpochRequest`, `handleEndQuorumEpochRequest`.)
+//! Requests of other replicas: dispatch, votes, and the begin and end of a leader's epoch. (Kafka: `handleVoteRequest`,
+//! `handleBeginQuorumEpochRequest`, `handleEndQuorumEpochRequest`.)
 
 use super::message::{
     ApiVersionsResponse, BeginQuorumEpochRequest, EndQuorumEpochRequest, Inbound, LeaderInfo,
@@ -15,8 +15,8 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 
 impl Quorum {
-    /// Another replica asks. The answer is among the effects, at once or, for a fetch that waits
-    /// for records, later.
+    /// Handles a request of another replica. The answer is among the effects of this call or, for a fetch that waits
+    /// for records, of a later one.
     pub fn on_request(
         &mut self,
         now_ms: i64,
@@ -69,7 +69,7 @@ impl Quorum {
         self.proceed(now_ms)
     }
 
-    /// The answer to a node of another cluster, in the form that its request expects.
+    /// The answer to a node of another cluster, in the response type of its request.
     fn foreign_reply(&self, request: &Request, given: ByteString) -> Reply {
         let cluster_id = self.config.cluster_id.clone();
         let change = VoterChangeError::InconsistentClusterId { given, cluster_id };
@@ -130,9 +130,9 @@ impl Quorum {
         Ok(granted)
     }
 
-    /// The rules of each role (KIP-996). A leader that is followed is not voted against, unless it
-    /// has not been reached in this epoch at all, or not for so long that a voter would campaign: an
-    /// observer may be a voter by a record that it has not got yet.
+    /// The rules of each role for granting a vote (KIP-996). A follower grants no pre-vote against its leader, unless
+    /// it has not fetched from it in this epoch, or not for so long that a voter would campaign: an observer may be a
+    /// voter by a record that it has not fetched yet.
     fn can_grant_vote(&self, now_ms: i64, vote: &VoteRequest) -> bool {
         if vote.replica.id == self.config.local.id || self.must_catch_up {
             return false;
@@ -189,8 +189,8 @@ impl Quorum {
         }
     }
 
-    /// The first in line campaigns at once, the others a step later each, so that they do not split
-    /// the votes.
+    /// The first preferred successor campaigns at once, each other one a step later, so that they do not split the
+    /// votes.
     fn successor_backoff_ms(&self, successors: &[ReplicaKey]) -> i64 {
         let is_local = |key: &ReplicaKey| key.matches(&self.config.local);
         let max_ms = i64::from(self.config.election_backoff_max_ms);
@@ -206,8 +206,8 @@ impl Quorum {
         }
     }
 
-    /// Takes in what a message says of the leader. Returns false, and changes nothing, if that
-    /// contradicts what is known: an epoch has one leader.
+    /// Follows the leader that a message names, if it is newer. Returns false, and changes nothing, if the message
+    /// contradicts this node's state: an epoch has one leader.
     pub(super) fn follow_if_newer(&mut self, now_ms: i64, leader: &LeaderInfo) -> bool {
         if let Some(claimed) = leader.leader_id
             && self.contradicts(leader.epoch, claimed)
@@ -277,7 +277,7 @@ impl Quorum {
         Ok(())
     }
 
-    /// Whether the sender means this replica; a sender that does not say, does.
+    /// Checks that the request is for this replica; a request without a voter key is.
     fn check_voter_key(&self, voter: Option<&ReplicaKey>) -> Result<(), ErrorCode> {
         match voter {
             Some(key) if !key.matches(&self.config.local) => Err(ErrorCode::InvalidVoterKey),
@@ -285,7 +285,7 @@ impl Quorum {
         }
     }
 
-    /// What a request for the leader must pass.
+    /// The checks of a request that only the leader answers.
     pub(super) fn check_leader_request(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
         if epoch < self.election.epoch {
             return Err(ErrorCode::FencedLeaderEpoch);

@@ -1,4 +1,4 @@
-//! Spreads election timeouts, from a seed that the caller draws: equal seeds, equal behaviour.
+//! Random election timeouts from the caller's seed: equal seeds, equal behaviour.
 
 /// A SplitMix64 sequence. Not for secrets.
 #[derive(Debug, Clone)]

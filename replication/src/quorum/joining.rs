@@ -1,8 +1,8 @@
-//! What a follower asks of its leader about itself: a voter has its entry in the voter set kept up
-//! to date, and an observer that may, joins (KIP-853, KIP-1186; Kafka's `pollFollowerAsVoter` and
+//! Requests of a follower about its own entry in the voter set: a voter updates it (UpdateVoter), and an observer that
+//! may become a voter adds itself (AddVoter) (KIP-853, KIP-1186; Kafka's `pollFollowerAsVoter` and
 //! `pollFollowerAsObserver`).
 //!
-//! Such a request takes the turn of a fetch, at most once in a fetch timeout.
+//! Such a request is sent instead of a fetch, at most once in a fetch timeout.
 
 use super::Quorum;
 use super::message::{
@@ -14,7 +14,7 @@ use super::voters::{KRaftVersionRange, Voter};
 use klamm_protocol::ErrorCode;
 
 impl Quorum {
-    /// What the voter set should say of this node.
+    /// The entry that the voter set should have for this node.
     pub(super) fn local_voter(&self) -> Voter {
         Voter {
             key: self.config.local,
@@ -23,7 +23,7 @@ impl Quorum {
         }
     }
 
-    /// The request about this node's place in the voter set that is due, if any.
+    /// The due request about this node's entry in the voter set, if any.
     pub(super) fn due_voter_request(&mut self, now_ms: i64) -> Option<Request> {
         let Role::Follower(follower) = &self.role else { return None };
         if now_ms < follower.voter_request_deadline_ms {
@@ -40,7 +40,7 @@ impl Quorum {
         request
     }
 
-    /// Before kraft.version 1 every new leader is told, afterwards only what is new.
+    /// Before kraft.version 1 the request is sent to every new leader, afterwards only if the entry has changed.
     fn update_voter_request(&self, has_updated_leader: bool) -> Option<Request> {
         let local = self.local_voter();
         let is_news = match *self.membership.kraft_version.latest() {
@@ -83,7 +83,7 @@ impl Quorum {
         }
     }
 
-    /// A leader that does not know UpdateVoter has been told as well as it can be.
+    /// A leader that does not support UpdateVoter gets no retry.
     pub(super) fn on_update_voter_response(
         &mut self,
         now_ms: i64,
@@ -103,7 +103,7 @@ impl Quorum {
         true
     }
 
-    /// `nothing_to_do` is the error that says that the request had no purpose any more.
+    /// `nothing_to_do` is the error of a request that is no longer needed.
     pub(super) fn on_join_response(
         &mut self,
         now_ms: i64,

@@ -1,5 +1,5 @@
-//! The upgrade of kraft.version from 0 to 1: the voters, static so far, are written down with
-//! their directories (KIP-853; Kafka's `LeaderState.maybeAppendUpgradedKRaftVersion`).
+//! The upgrade of kraft.version from 0 to 1: the voters, static before, are written to the log with their directory ids
+//! (KIP-853; Kafka's `LeaderState.maybeAppendUpgradedKRaftVersion`).
 
 use super::control_batch::MembershipBatch;
 use super::role::Role;
@@ -8,7 +8,7 @@ use super::{Effect, NotLeader, Quorum};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 
-/// Why kraft.version stays as it is.
+/// Why kraft.version is not upgraded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KRaftUpgradeError {
     #[error(transparent)]
@@ -26,7 +26,7 @@ pub enum KRaftUpgradeError {
 }
 
 impl KRaftUpgradeError {
-    /// What the client that asked for the upgrade is told.
+    /// The error code for the client of the upgrade.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotLeader(error) => error.code(),
@@ -37,8 +37,8 @@ impl KRaftUpgradeError {
 }
 
 impl Quorum {
-    /// Raises kraft.version, or with `validate_only` says whether it could be raised. The level
-    /// in force is no change.
+    /// Raises kraft.version, or with `validate_only` checks whether it could be raised. The current level needs no
+    /// change.
     pub fn upgrade_kraft_version(
         &mut self,
         now_ms: i64,
@@ -63,7 +63,7 @@ impl Quorum {
         Ok(self.proceed(now_ms))
     }
 
-    /// The voters to write down; None if there is nothing to upgrade.
+    /// The voters to write to the log; None if no upgrade is needed.
     fn upgraded_voters(
         &self,
         epoch: LeaderEpoch,

@@ -1,29 +1,29 @@
-//! What a quorum leader knows about the replicas, and what is therefore committed.
-//! (Kafka: `LeaderState`.)
+//! The quorum leader: the progress of the replicas, and the high watermark that follows from it. (Kafka:
+//! `LeaderState`.)
 //!
-//! Invariants: the high watermark of an epoch is unknown until a record of that epoch is committed;
-//! then it never falls. Only bytes on disk count: a follower's fetch offset (it syncs before it
-//! fetches on) and this node's own flushed offset, not its log end.
+//! Invariants: the high watermark of an epoch is unknown until a record of that epoch is committed; then it never
+//! falls. Only records on disk count: a follower's fetch offset (it syncs before its next fetch) and this node's own
+//! flushed offset, not its log end.
 
 use super::voter_change::PendingChange;
 use super::voters::{ReplicaKey, VoterSet};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A replica that has not fetched for so long is no observer any more (KIP-595).
+/// An observer that has not fetched for this long is removed (KIP-595).
 pub const OBSERVER_SESSION_TIMEOUT_MS: i64 = 300_000;
-/// Beyond so many observers the one that has been silent longest is forgotten: an observer's id
-/// is its own claim, so their number must have a bound.
+/// The maximum number of observers. Beyond it the one with the oldest fetch is removed: observers choose their ids, so
+/// the number needs a bound.
 pub const MAX_OBSERVERS: usize = 4_096;
 
-/// How far a replica is.
+/// The progress of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     pub key: ReplicaKey,
-    /// What it holds on disk; None before its first fetch in this epoch.
+    /// The end of its log on disk; None before its first fetch in this epoch.
     pub end_offset: Option<Offset>,
     pub last_fetch_ms: Option<i64>,
-    /// The last time at which it held everything the leader had.
+    /// The last time at which it had all records of the leader.
     pub last_caught_up_ms: Option<i64>,
     /// The leader's log end when the replica last fetched.
     leader_end_offset: Offset,
@@ -40,7 +40,7 @@ impl Progress {
         }
     }
 
-    /// The leader's own progress: always here, always caught up.
+    /// The leader's own progress: always caught up.
     pub(super) fn of_leader(&self, now_ms: i64, end_offset: Offset) -> Self {
         Self {
             end_offset: Some(end_offset),
@@ -50,8 +50,8 @@ impl Progress {
         }
     }
 
-    /// A replica that now fetches from where the leader ended at its previous fetch had caught
-    /// up by then, although the leader has moved on since.
+    /// A replica that fetches at the log end which the leader had at its previous fetch had caught up at that time,
+    /// although the leader has appended since.
     fn on_fetch(&mut self, now_ms: i64, fetch_offset: Offset, leader_end_offset: Offset) {
         if fetch_offset >= leader_end_offset {
             self.last_caught_up_ms = self.last_caught_up_ms.max(Some(now_ms));
@@ -70,16 +70,15 @@ pub(super) struct LeaderState {
     pub(super) epoch: LeaderEpoch,
     pub(super) epoch_start_offset: Offset,
     pub(super) high_watermark: Option<Offset>,
-    /// Whether `BecameLeader` has been said.
+    /// Whether `BecameLeader` was returned.
     pub(super) announced: bool,
     pub(super) begin_quorum_epoch_deadline_ms: i64,
     pub(super) check_quorum_deadline_ms: i64,
-    /// The change of the voter set that is under way.
+    /// The pending change of the voter set.
     pub(super) pending_change: Option<PendingChange>,
-    /// Whether this node has been removed from the voters, for good: then it must resign.
+    /// Whether the removal of this node from the voters is committed: then it must resign.
     pub(super) removed: bool,
-    /// Before kraft.version 1: the voters, as far as they have said it, with directories and what
-    /// they support.
+    /// Before kraft.version 1: the voters, with the directory ids and supported versions that they have sent so far.
     pub(super) volatile_voters: Option<VoterSet>,
     local: ReplicaKey,
     voters: BTreeMap<BrokerId, Progress>,
@@ -114,8 +113,7 @@ impl LeaderState {
         leader
     }
 
-    /// Takes the voter set now in force. What is known of a replica survives its becoming, or
-    /// ceasing to be, a voter.
+    /// Sets the voter set in force. The progress of a replica is kept when it becomes a voter or an observer.
     pub(super) fn set_voters(&mut self, voters: &VoterSet) {
         let mut former = std::mem::take(&mut self.voters);
         for voter in voters.iter() {
@@ -130,17 +128,17 @@ impl LeaderState {
         self.fetched_voters.retain(|id| self.voters.contains_key(id));
     }
 
-    /// Counts what this node has on disk. Returns the high watermark if that moved it.
+    /// Records this node's flushed offset. Returns the high watermark if it has moved.
     pub(super) fn on_flushed(&mut self, flushed_offset: Offset) -> Option<Offset> {
         let own = self.voters.get_mut(&self.local.id)?;
         own.end_offset = Some(flushed_offset);
         self.advance_high_watermark()
     }
 
-    /// Counts a fetch at a valid position. Returns the high watermark if that moved it.
+    /// Records a fetch at a valid position. Returns the high watermark if it has moved.
     ///
-    /// A fetch offset below an earlier one is taken as it is (KAFKA-12181): the replica has lost
-    /// records, and it would be wrong to count what it no longer holds.
+    /// A fetch offset below an earlier one replaces it (KAFKA-12181): the replica has lost records, and they must not
+    /// count any more.
     pub(super) fn on_fetch(
         &mut self,
         now_ms: i64,
@@ -154,10 +152,10 @@ impl LeaderState {
         self.advance_high_watermark()
     }
 
-    /// Notes that a voter is in contact, by Fetch or FetchSnapshot. Returns whether a majority
-    /// has been since the last time, so that the check-quorum timer starts anew.
+    /// Records a Fetch or FetchSnapshot of a voter. Returns whether a majority has sent one since the last time, so
+    /// that the check-quorum timer restarts.
     pub(super) fn on_contact(&mut self, replica: &ReplicaKey) -> bool {
-        // An observer proves nothing, not even together with those that were enough when there were more voters.
+        // Observers do not count, even if they were voters before.
         if self.voter(replica).is_none() {
             return false;
         }
@@ -194,7 +192,7 @@ impl LeaderState {
         self.voters.len() == 1 && self.voters.contains_key(&self.local.id)
     }
 
-    /// The other voters, those with the longest logs first: who should campaign next.
+    /// The other voters as successors, those with the longest logs first.
     pub(super) fn preferred_successors(&self) -> Vec<ReplicaKey> {
         let mut others: Vec<_> = self.other_voters().collect();
         others.sort_by_key(|progress| (std::cmp::Reverse(progress.end_offset), progress.key));
@@ -239,8 +237,8 @@ impl LeaderState {
         self.voters.len() / 2 + 1
     }
 
-    /// The offset that a majority of the voters holds on disk. A record of an earlier epoch is
-    /// committed only together with one of this epoch (Raft, section 5.4.2).
+    /// Advances the high watermark to the offset that a majority of the voters has on disk. A record of an earlier
+    /// epoch is committed only together with one of this epoch (Raft, section 5.4.2).
     fn advance_high_watermark(&mut self) -> Option<Offset> {
         let mut ends: Vec<Option<Offset>> =
             self.voters.values().map(|progress| progress.end_offset).collect();

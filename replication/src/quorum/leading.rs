@@ -1,5 +1,5 @@
-//! The leader at work: appending, counting what is on disk, answering fetches.
-//! (Kafka: `tryCompleteFetchRequest`, `onUpdateLeaderHighWatermark`, `handleDescribeQuorumRequest`.)
+//! The leader: appends, high watermark, answers to fetches. (Kafka: `tryCompleteFetchRequest`,
+//! `onUpdateLeaderHighWatermark`, `handleDescribeQuorumRequest`.)
 
 use super::control_batch::EpochStartBatch;
 use super::leader::Progress;
@@ -23,29 +23,29 @@ pub struct NotLeader {
 }
 
 impl NotLeader {
-    /// What the client of a controller is told.
+    /// The error code for the controller's client.
     pub fn code(&self) -> ErrorCode {
         ErrorCode::NotController
     }
 }
 
-/// The quorum as its leader sees it (DescribeQuorum, KIP-836).
+/// The leader's view of the quorum (DescribeQuorum, KIP-836).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuorumDescription {
     pub leader_id: BrokerId,
     pub leader_epoch: LeaderEpoch,
-    /// None until something has been committed in this epoch.
+    /// None until a record of this epoch is committed.
     pub high_watermark: Option<Offset>,
-    /// This node has always caught up. It is among the observers once it has been removed.
+    /// This node is always caught up. After its removal it is among the observers.
     pub voters: Vec<Progress>,
     pub observers: Vec<Progress>,
-    /// The voters in force, with where they are reached.
+    /// The voters in force, with their endpoints.
     pub voter_set: VoterSet,
 }
 
 impl Quorum {
-    /// Appends one batch of the state machine, which holds offsets
-    /// `log().end_offset .. log().end_offset + record_count` and is of this epoch.
+    /// Appends one batch of the state machine, which has the offsets `log().end_offset .. log().end_offset +
+    /// record_count` and this epoch.
     pub fn append(
         &mut self,
         now_ms: i64,
@@ -60,8 +60,8 @@ impl Quorum {
         Ok(self.proceed(now_ms))
     }
 
-    /// Gives leadership of `epoch` up, to shut down or because the state machine has failed. An
-    /// epoch that has passed is no longer led anyway.
+    /// Resigns the leadership of `epoch`, to shut down or because the state machine has failed. Does nothing if the
+    /// epoch has passed.
     pub fn resign(&mut self, now_ms: i64, epoch: LeaderEpoch) -> Vec<Effect> {
         if self.is_leader() && epoch == self.election.epoch {
             self.become_resigned(now_ms);
@@ -69,7 +69,7 @@ impl Quorum {
         self.proceed(now_ms)
     }
 
-    /// The state of the replicas; NOT_LEADER_OR_FOLLOWER from any other than the leader.
+    /// The state of the replicas; NOT_LEADER_OR_FOLLOWER if this node is not the leader.
     pub fn describe(&mut self, now_ms: i64) -> Result<QuorumDescription, ErrorCode> {
         let local = self.config.local;
         let end_offset = self.log.end_offset;
@@ -92,8 +92,8 @@ impl Quorum {
         })
     }
 
-    /// The first batch of an epoch. It also writes down the voters when the log has none yet, or
-    /// when this node is reached elsewhere than they say (kraft.version 1).
+    /// Appends the first batch of an epoch. At kraft.version 1 it includes the voters if the log has none yet, or if
+    /// this node's endpoints have changed.
     pub(super) fn append_epoch_start(&mut self, now_ms: i64, granting: Vec<BrokerId>) {
         let voters_offset = self.membership.voters.latest_offset();
         let kraft_version = *self.membership.kraft_version.latest();
@@ -145,7 +145,7 @@ impl Quorum {
         }
     }
 
-    /// Tells the state machine, and the followers that wait, of a new high watermark.
+    /// Passes a new high watermark to the state machine and answers waiting followers.
     fn on_leader_high_watermark(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
         let Some(high_watermark) = leader.high_watermark else { return };
@@ -156,8 +156,8 @@ impl Quorum {
         }
     }
 
-    /// The state machine may start once everything from before the epoch is committed, unless the
-    /// same event has ended the epoch: a leader that commits its own removal never starts it.
+    /// Starts the state machine when all records from before the epoch are committed, unless the same event has ended
+    /// the epoch: a leader that commits its own removal never starts it.
     pub(super) fn announce_leadership(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.high_watermark.is_some() && !leader.announced {
@@ -206,8 +206,8 @@ impl Quorum {
         Ok(())
     }
 
-    /// A fetch at a position that is part of this log acknowledges what is before it. One that
-    /// diverges proves nothing (KAFKA-13141).
+    /// A fetch at a position that is part of this log acknowledges the records before it. A diverging one does not
+    /// (KAFKA-13141).
     fn count_fetch(&mut self, now_ms: i64, fetch: &FetchRequest) {
         let position = self.log.fetch_position(fetch.fetch_offset, fetch.last_fetched_epoch);
         if fetch.replica.id < 0 || position != FetchPosition::Valid {

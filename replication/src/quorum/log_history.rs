@@ -1,14 +1,14 @@
-//! What control records say about the quorum itself (voters, kraft.version), by their offset.
-//! (Kafka: `LogHistory`, `KRaftControlRecordStateMachine`.)
+//! The quorum's state from control records (voters, kraft.version), by their offset. (Kafka: `LogHistory`,
+//! `KRaftControlRecordStateMachine`.)
 //!
-//! Invariant: the latest value in the log holds, committed or not (KIP-853). Older values are kept, so
-//! that truncation brings them back and a snapshot can say what held at its end.
+//! Invariant: the latest value in the log is in force, committed or not (KIP-853). Older values are kept, so that
+//! truncation restores them and a snapshot can have the value at its end.
 
 use super::voters::VoterSet;
 use klamm_protocol::ids::Offset;
 use std::collections::BTreeMap;
 
-/// A value that records of the log change.
+/// A value that is changed by records of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogHistory<T> {
     initial: T,
@@ -16,12 +16,12 @@ pub struct LogHistory<T> {
 }
 
 impl<T> LogHistory<T> {
-    /// A history that begins with a value from outside the log.
+    /// A history with an initial value from outside the log.
     pub fn new(initial: T) -> Self {
         Self { initial, by_offset: BTreeMap::new() }
     }
 
-    /// Notes the value of the record at `offset`.
+    /// Adds the value of the record at `offset`.
     pub fn add(&mut self, offset: Offset, value: T) {
         self.by_offset.insert(offset, value);
     }
@@ -31,7 +31,7 @@ impl<T> LogHistory<T> {
         self.by_offset.last_key_value().map_or(&self.initial, |(_, value)| value)
     }
 
-    /// The offset of the value in force; None when it comes from outside the log.
+    /// The offset of the value in force; None if it comes from outside the log.
     pub fn latest_offset(&self) -> Option<Offset> {
         self.by_offset.last_key_value().map(|(offset, _)| *offset)
     }
@@ -42,17 +42,17 @@ impl<T> LogHistory<T> {
         Some(self.at(latest_offset - 1))
     }
 
-    /// The value that held after the record at `offset`.
+    /// The value in force after the record at `offset`.
     pub fn at(&self, offset: Offset) -> &T {
         self.by_offset.range(..=offset).next_back().map_or(&self.initial, |(_, value)| value)
     }
 
-    /// The log now ends at `end_offset`: what came later never was.
+    /// The log now ends at `end_offset`: removes later values.
     pub fn truncate_from_end(&mut self, end_offset: Offset) {
         self.by_offset.split_off(&end_offset);
     }
 
-    /// A snapshot up to `start_offset` exists: of the values before it only the last is needed.
+    /// A snapshot up to `start_offset` exists: of the values before it only the last is kept.
     pub fn truncate_from_start(&mut self, start_offset: Offset) {
         let kept = self.by_offset.split_off(&start_offset);
         let before = std::mem::replace(&mut self.by_offset, kept);
@@ -62,7 +62,7 @@ impl<T> LogHistory<T> {
     }
 }
 
-/// A change that a control record makes.
+/// The change of a control record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ControlChange {
     Voters(VoterSet),
@@ -78,17 +78,16 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// The offset under which the content of the bootstrap snapshot 0-0 is kept: it comes from
-    /// formatting, no leader has written it yet.
+    /// The offset of values from the bootstrap snapshot 0-0: formatting has written them, no leader yet.
     pub const BOOTSTRAP_OFFSET: Offset = -1;
 
-    /// A membership that begins with the voters of `controller.quorum.voters`, or none with
+    /// The initial membership: the voters of `controller.quorum.voters`, or none with
     /// `controller.quorum.bootstrap.servers`, at kraft.version 0.
     pub fn new(configured: VoterSet) -> Self {
         Self { voters: LogHistory::new(configured), kraft_version: LogHistory::new(0) }
     }
 
-    /// Takes in a control record of the log or (at the snapshot's last offset) of a snapshot.
+    /// Applies a control record of the log or (at the snapshot's last offset) of a snapshot.
     pub fn apply(&mut self, offset: Offset, change: ControlChange) {
         match change {
             ControlChange::Voters(voters) => self.voters.add(offset, voters),

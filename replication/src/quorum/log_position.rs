@@ -1,14 +1,13 @@
-//! What the quorum must know of its log: where it starts and ends, what of it is on disk, its epochs
-//! and its snapshots. The bytes themselves are the shell's.
+//! The quorum's state of its log: start, end and flushed offset, epochs and snapshots. The shell owns the bytes.
 //!
-//! Invariant: start <= flushed <= end, but for a fresh start at a snapshot, where all three move.
+//! Invariant: start <= flushed <= end; when a snapshot replaces the log, all three move to its end.
 
 use super::effect::FlushTicket;
 use crate::divergence::{self, Comparison};
 use crate::{EpochHistory, OffsetAndEpoch};
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
-/// How a leader answers a fetch.
+/// The kind of a leader's answer to a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FetchPosition {
     Valid,
@@ -16,32 +15,33 @@ pub(super) enum FetchPosition {
     Snapshot(OffsetAndEpoch),
 }
 
-/// The log as the quorum sees it.
+/// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogPosition {
     pub start_offset: Offset,
     pub end_offset: Offset,
-    /// Everything below is on disk. At boot: `end_offset` if the shell has synced the recovered
-    /// log, and `start_offset` if it has not.
+    /// All records below are on disk. At boot: `end_offset` if the shell has synced the recovered log, else
+    /// `start_offset`.
     pub flushed_offset: Offset,
-    /// Everything below is known to be committed. At boot: what the process before has noted, which may be behind.
+    /// All records below are known to be committed. At boot: the last one that the previous process has stored, which
+    /// may be behind.
     pub committed_offset: Offset,
     pub epochs: EpochHistory,
     /// The oldest and the newest snapshot, without the bootstrap snapshot 0-0.
     pub earliest_snapshot: Option<OffsetAndEpoch>,
     pub latest_snapshot: Option<OffsetAndEpoch>,
-    /// How often the end has been cut: dates flush tickets. 0 at boot.
+    /// The number of truncations, by which outdated flush tickets are detected. 0 at boot.
     pub truncations: u64,
 }
 
 impl LogPosition {
-    /// The epoch of the last record, of the snapshot when there is none, or 0.
+    /// The epoch of the last record; without records that of the snapshot, or 0.
     pub fn last_epoch(&self) -> LeaderEpoch {
         let snapshot_epoch = || self.latest_snapshot.map_or(0, |snapshot| snapshot.epoch);
         self.epochs.latest_epoch().unwrap_or_else(snapshot_epoch)
     }
 
-    /// Whether nothing was ever in it.
+    /// Whether the log never had a record.
     pub fn is_empty(&self) -> bool {
         self.end_offset == 0 && self.latest_snapshot.is_none()
     }
@@ -50,12 +50,13 @@ impl LogPosition {
         OffsetAndEpoch::new(self.end_offset, self.last_epoch())
     }
 
-    /// Where committed records end as far as this node knows: below it the log is never cut. A snapshot holds only what is
-    /// committed, and only what is committed is deleted at the start of the log.
+    /// The end of the committed records as far as this node knows; the log is never truncated below it. Snapshots only
+    /// have committed records, and only committed records are deleted at the start of the log.
     pub(super) fn known_committed(&self) -> Offset {
         let in_snapshot = self.latest_snapshot.map_or(0, |snapshot| snapshot.offset);
         let known = self.committed_offset.max(in_snapshot).max(self.start_offset);
-        // What a power failure took from the end was not synced here, so nobody had counted on it.
+        // Records that a power failure has removed from the end were not synced here, so this node had not acknowledged
+        // them.
         known.min(self.end_offset)
     }
 
@@ -91,7 +92,7 @@ impl LogPosition {
         FlushTicket { end_offset: self.end_offset, truncations: self.truncations }
     }
 
-    /// Whether the ticket advanced the flushed offset.
+    /// Applies a flush; returns whether it advanced the flushed offset.
     pub(super) fn flushed(&mut self, ticket: FlushTicket) -> bool {
         if ticket.truncations != self.truncations || ticket.end_offset <= self.flushed_offset {
             return false;
@@ -100,8 +101,8 @@ impl LogPosition {
         true
     }
 
-    /// What a leader answers to a fetch (Kafka's `RaftLog.validateOffsetAndEpoch`). An empty
-    /// follower loads the snapshot if there is one, rather than the whole log.
+    /// The kind of answer to a fetch (Kafka's `RaftLog.validateOffsetAndEpoch`). An empty follower loads the snapshot,
+    /// if there is one, instead of the whole log.
     pub(super) fn fetch_position(
         &self,
         fetch_offset: Offset,

@@ -1,4 +1,4 @@
-//! A voter that has lost its log, and one that meets a log which does not hold what was committed.
+//! A voter that has lost its log, and one whose leader's log lacks committed records.
 
 use super::message::{
     FetchBody, FetchResponse, FetchedBatch, Inbound, Reply, Request, Response, VoteRequest,
@@ -107,7 +107,7 @@ fn grants(quorum: &mut Quorum, pre_vote: bool) -> bool {
 
 #[test]
 fn what_was_committed_in_the_life_before_is_not_cut() {
-    // The others have begun anew: in their log the epoch of this node's ended right at the start.
+    // The other voters have started with empty logs: there the epoch of this node's records ends at offset 0.
     let anew = FetchBody::Diverging(OffsetAndEpoch::new(0, 3));
     for (committed_offset, cut) in [(0, true), (1, false), (LOG_END, false)] {
         let mut quorum = follower(LogPosition { committed_offset, ..log(LOG_END) });
@@ -161,7 +161,7 @@ fn a_note_that_is_ahead_of_what_the_power_failure_left_does_not_forbid_what_is_b
 }
 
 #[test]
-fn a_leader_that_contradicts_itself_is_left_alone_for_a_second() {
+fn a_leader_that_contradicts_itself_is_not_fetched_from_for_a_second() {
     let mut quorum = follower(log(LOG_END));
     let effects =
         fetched(&mut quorum, 100, FetchBody::Snapshot(OffsetAndEpoch::new(20, EPOCH + 1)), 0);

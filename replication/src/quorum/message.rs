@@ -1,5 +1,5 @@
-//! The quorum's requests and responses without their versions. `wire` translates them to and from
-//! Kafka's messages; nothing else in the quorum knows that versions exist.
+//! The quorum's requests and responses, independent of versions. `wire` converts them to and from Kafka's messages; no
+//! other part of the quorum knows versions.
 
 use super::log_history::ControlChange;
 use super::voters::{Endpoints, KRaftVersionRange, ReplicaKey};
@@ -20,32 +20,32 @@ pub enum Request {
     AddVoter(AddVoterRequest),
     RemoveVoter(RemoveVoterRequest),
     UpdateVoter(UpdateVoterRequest),
-    /// Asks a node that is to become a voter which levels of kraft.version it can run at.
+    /// Requests the supported levels of kraft.version of a node that will become a voter.
     ApiVersions,
 }
 
-/// A request as it came in, with the cluster that its sender believes to be in.
+/// An inbound request, with the cluster id of its sender.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
-    /// None from senders that do not say.
+    /// None if the request has none.
     pub cluster_id: Option<ByteString>,
     pub request: Request,
 }
 
-/// Asks for a vote, or with `pre_vote` whether one would be given (KIP-996).
+/// Requests a vote, or a pre-vote (KIP-996).
 #[derive(Debug, Clone, PartialEq)]
 pub struct VoteRequest {
     pub replica: ReplicaKey,
     /// The candidate's epoch; for a pre-vote the epoch that it is still in.
     pub replica_epoch: LeaderEpoch,
-    /// Whom the sender takes the receiver for; None before Vote v1.
+    /// The voter that the request is meant for; None before Vote v1.
     pub voter: Option<ReplicaKey>,
     /// The end of the sender's log.
     pub log_end: OffsetAndEpoch,
     pub pre_vote: bool,
 }
 
-/// A leader announces itself to a voter that has not fetched from it.
+/// A leader announces its epoch to a voter that has not fetched from it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BeginQuorumEpochRequest {
     pub leader_id: BrokerId,
@@ -60,12 +60,12 @@ pub struct BeginQuorumEpochRequest {
 pub struct EndQuorumEpochRequest {
     pub leader_id: BrokerId,
     pub leader_epoch: LeaderEpoch,
-    /// Who should campaign first, best log first.
+    /// The preferred successors, best log first.
     pub preferred_candidates: Vec<ReplicaKey>,
     pub leader_endpoints: Endpoints,
 }
 
-/// Asks for the records from `fetch_offset` and thereby acknowledges those before it.
+/// Fetches the records from `fetch_offset` on, and so acknowledges those before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FetchRequest {
     pub replica: ReplicaKey,
@@ -79,7 +79,7 @@ pub struct FetchRequest {
     pub max_bytes: i32,
 }
 
-/// Asks for a piece of a snapshot (KIP-630).
+/// Fetches a chunk of a snapshot (KIP-630).
 #[derive(Debug, Clone, PartialEq)]
 pub struct FetchSnapshotRequest {
     pub replica: ReplicaKey,
@@ -90,13 +90,12 @@ pub struct FetchSnapshotRequest {
     pub max_bytes: i32,
 }
 
-/// Asks the leader to make an observer a voter (KIP-853).
+/// Requests that the leader makes an observer a voter (KIP-853).
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddVoterRequest {
-    /// How long the sender waits. For the wire only: a leader gives every change
-    /// `controller.quorum.request.timeout.ms`.
+    /// How long the sender waits. The leader ignores it: every change has `controller.quorum.request.timeout.ms`.
     pub timeout_ms: i32,
-    /// With a directory id, or it is refused.
+    /// Refused without a directory id.
     pub voter: ReplicaKey,
     /// Its controller listeners.
     pub endpoints: Endpoints,
@@ -104,14 +103,14 @@ pub struct AddVoterRequest {
     pub ack_when_committed: bool,
 }
 
-/// Asks the leader to take a voter out of the voter set (KIP-853).
+/// Requests that the leader removes a voter from the voter set (KIP-853).
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoveVoterRequest {
-    /// With a directory id, or it is refused.
+    /// Refused without a directory id.
     pub voter: ReplicaKey,
 }
 
-/// A voter tells the leader where it is reached now, and what it supports (KIP-853).
+/// A voter sends its current endpoints and supported versions to the leader (KIP-853).
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpdateVoterRequest {
     pub leader_epoch: LeaderEpoch,
@@ -120,12 +119,12 @@ pub struct UpdateVoterRequest {
     pub supported_kraft_version: KRaftVersionRange,
 }
 
-/// The leader as the answering replica knows it.
+/// The leader, as far as the answering replica knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaderInfo {
     pub epoch: LeaderEpoch,
     pub leader_id: Option<BrokerId>,
-    /// Empty when unknown.
+    /// Empty if unknown.
     pub endpoints: Endpoints,
 }
 
@@ -141,8 +140,8 @@ pub enum Response {
     RemoveVoter(VoterChangeResponse),
     UpdateVoter(QuorumEpochResponse),
     ApiVersions(ApiVersionsResponse),
-    /// The request failed as a whole: a top-level error, no connection, no answer in time
-    /// (BROKER_NOT_AVAILABLE, or whatever the receiver said).
+    /// The whole request failed: a top-level error of the receiver, or no connection or no answer in time
+    /// (BROKER_NOT_AVAILABLE).
     Failed(ErrorCode),
 }
 
@@ -164,19 +163,19 @@ pub struct QuorumEpochResponse {
 #[derive(Debug, Clone, PartialEq)]
 pub struct VoterChangeResponse {
     pub error: ErrorCode,
-    /// For people, in Kafka's words.
+    /// The error message, with Kafka's text.
     pub message: Option<String>,
 }
 
-/// What the quorum needs to know of an answer to ApiVersions.
+/// The fields of an ApiVersions response that the quorum uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiVersionsResponse {
     pub error: ErrorCode,
-    /// The range of the feature kraft.version; None when it is not named.
+    /// The range of the feature kraft.version; None if the response has none.
     pub kraft_version: Option<KRaftVersionRange>,
 }
 
-/// What a fetch returned.
+/// The answer to a fetch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FetchResponse {
     pub error: ErrorCode,
@@ -189,28 +188,28 @@ pub struct FetchResponse {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum FetchBody {
-    /// Whole batches that continue the fetcher's log; none when there is nothing new.
+    /// Complete batches that continue the fetcher's log; empty if there are no new ones.
     Records(Vec<FetchedBatch>),
-    /// The fetcher's log leaves the leader's at or before this end of this epoch.
+    /// The fetcher's log diverges at or before this end offset of this epoch.
     Diverging(OffsetAndEpoch),
-    /// The records are gone: the fetcher must load this snapshot.
+    /// The records are deleted: the fetcher must load this snapshot.
     Snapshot(OffsetAndEpoch),
 }
 
-/// One batch as it was received, and what the quorum needs to know of it.
+/// One received batch, with the fields that the quorum uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FetchedBatch {
     pub base_offset: Offset,
     /// The offset after its last record.
     pub next_offset: Offset,
     pub epoch: LeaderEpoch,
-    /// What it changes about the quorum, by offset, if it is a control batch.
+    /// The changes of voters and kraft.version, by offset, if it is a control batch.
     pub changes: Vec<(Offset, ControlChange)>,
     /// The batch, byte for byte.
     pub bytes: Bytes,
 }
 
-/// A piece of a snapshot; it may end anywhere.
+/// A chunk of a snapshot; it may end at any byte.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FetchSnapshotResponse {
     pub error: ErrorCode,
@@ -246,7 +245,7 @@ pub struct FetchReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchReplyBody {
     Empty,
-    /// Whole batches from `offset` on, committed or not, at most `max_bytes` but at least one.
+    /// Complete batches from `offset` on, committed or not, at most `max_bytes` but at least one.
     Records {
         offset: Offset,
         max_bytes: i32,
@@ -255,7 +254,7 @@ pub enum FetchReplyBody {
     Snapshot(OffsetAndEpoch),
 }
 
-/// What the replica answers to an inbound request.
+/// The answer to an inbound request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Vote(VoteResponse),
@@ -267,6 +266,6 @@ pub enum Reply {
     RemoveVoter(VoterChangeResponse),
     UpdateVoter(QuorumEpochResponse),
     ApiVersions(ApiVersionsResponse),
-    /// The request is refused as a whole, by a top-level error code.
+    /// The whole request is refused with a top-level error code.
     Refused(ErrorCode),
 }

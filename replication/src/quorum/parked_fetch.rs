@@ -1,14 +1,14 @@
 //! Fetches that wait at the leader for records or for a newer high watermark.
 //!
-//! They complete on both: a follower that learns of the high watermark only after its wait has run out
-//! would add half a second to every commit.
+//! They complete on both: a follower that got the high watermark only after its max wait would add half a second to
+//! every commit.
 
 use super::effect::RequestId;
 use super::message::FetchRequest;
 use super::voters::ReplicaKey;
 use klamm_protocol::ids::Offset;
 
-/// Beyond so many waiting fetches the oldest is answered at once, empty.
+/// The maximum number of waiting fetches. Beyond it the oldest is answered at once, empty.
 pub const MAX_PARKED_FETCHES: usize = 4_096;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +23,8 @@ pub(super) struct ParkedFetch {
 pub(super) struct ParkedFetches(Vec<ParkedFetch>);
 
 impl ParkedFetches {
-    /// Parks a fetch. Returns those that must be answered instead: an older one of the same
-    /// replica, which has given up on it, and the oldest of all when there are too many.
+    /// Parks a fetch. Returns those that must be answered now: an older one of the same replica, which no longer waits
+    /// for it, and the oldest of all if there are too many.
     pub(super) fn park(&mut self, parked: ParkedFetch) -> Vec<ParkedFetch> {
         let replica = parked.fetch.replica;
         let mut answered = self.take(|other| is_named(&replica) && other.fetch.replica == replica);
@@ -35,7 +35,7 @@ impl ParkedFetches {
         answered
     }
 
-    /// Those for which there are records now.
+    /// Takes the fetches for which there are records now.
     pub(super) fn take_below(&mut self, end_offset: Offset) -> Vec<ParkedFetch> {
         self.take(|parked| parked.fetch.fetch_offset < end_offset)
     }
@@ -59,7 +59,7 @@ impl ParkedFetches {
     }
 }
 
-/// Observers without an id of their own (a shell, a dump tool) cannot be told apart.
+/// Whether the replica has an id. Observers without one (a shell, a dump tool) cannot be distinguished.
 fn is_named(replica: &ReplicaKey) -> bool {
     replica.id >= 0
 }

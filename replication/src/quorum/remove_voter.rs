@@ -1,5 +1,5 @@
-//! RemoveVoter at the leader (KIP-853; Kafka's `RemoveVoterHandler`). A leader that removes itself
-//! leads, without counting itself, until that is committed.
+//! RemoveVoter at the leader (KIP-853; Kafka's `RemoveVoterHandler`). A leader that removes itself continues to lead,
+//! without counting itself, until the removal is committed.
 
 use super::message::{RemoveVoterRequest, Reply};
 use super::voter_change::{PendingChange, Stage};

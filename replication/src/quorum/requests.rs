@@ -1,13 +1,13 @@
 //! Outbound requests: at most one in flight to a node, a pause after a failure, and an answer is
 //! accepted only while its request is the one in flight (Kafka's `RequestManager`).
 //!
-//! Every change of role forgets all of them, so an answer always belongs to the role that asked.
+//! Every change of role drops all requests, so an accepted answer always belongs to the current role.
 
 use super::effect::CorrelationId;
 use klamm_protocol::ids::BrokerId;
 use std::collections::BTreeMap;
 
-/// The pause after an answer that contradicts what is known.
+/// The pause after an answer that contradicts this node's state.
 const CONTRADICTION_BACKOFF_MS: i64 = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,9 @@ enum Connection {
     BackingOff {
         until_ms: i64,
     },
-    /// It has contradicted what is known; it is not to be looked for elsewhere either.
-    LeftAlone {
+    /// After an answer that contradicts this node's state. The bootstrap servers are not asked for the leader
+    /// meanwhile.
+    Paused {
         until_ms: i64,
     },
 }
@@ -44,8 +45,7 @@ impl Requests {
         }
     }
 
-    /// Forgets requests that were not answered in time and pauses that are over. Returns the
-    /// nodes whose requests timed out.
+    /// Drops requests without an answer in time and pauses that are over. Returns the nodes whose requests timed out.
     pub(super) fn expire(&mut self, now_ms: i64) -> Vec<BrokerId> {
         let mut timed_out = Vec::new();
         self.connections.retain(|id, connection| match *connection {
@@ -53,7 +53,7 @@ impl Requests {
                 timed_out.push(*id);
                 false
             }
-            Connection::BackingOff { until_ms } | Connection::LeftAlone { until_ms } => {
+            Connection::BackingOff { until_ms } | Connection::Paused { until_ms } => {
                 until_ms > now_ms
             }
             Connection::AwaitingResponse { .. } => true,
@@ -84,7 +84,7 @@ impl Requests {
         correlation_id
     }
 
-    /// The node whose request in flight this answers; None if none is waiting for it any more.
+    /// The node whose request in flight this answers; None if the request is no longer in flight.
     pub(super) fn answered(&mut self, correlation_id: CorrelationId) -> Option<BrokerId> {
         let id = self.connections.iter().find_map(|(id, connection)| match connection {
             Connection::AwaitingResponse { correlation_id: awaited, .. }
@@ -103,29 +103,27 @@ impl Requests {
         self.connections.insert(id, Connection::BackingOff { until_ms });
     }
 
-    /// After an answer that contradicts what is known.
-    pub(super) fn leave_alone(&mut self, id: BrokerId, now_ms: i64) {
+    /// Pauses after an answer that contradicts this node's state.
+    pub(super) fn pause(&mut self, id: BrokerId, now_ms: i64) {
         let until_ms = now_ms.saturating_add(CONTRADICTION_BACKOFF_MS);
-        self.connections.insert(id, Connection::LeftAlone { until_ms });
+        self.connections.insert(id, Connection::Paused { until_ms });
     }
 
-    pub(super) fn is_left_alone(&self, id: BrokerId) -> bool {
-        matches!(self.connections.get(&id), Some(Connection::LeftAlone { .. }))
+    pub(super) fn is_paused(&self, id: BrokerId) -> bool {
+        matches!(self.connections.get(&id), Some(Connection::Paused { .. }))
     }
 
     pub(super) fn reset_all(&mut self) {
         self.connections.clear();
     }
 
-    /// When the next request times out or the next pause ends.
+    /// The time at which the next request times out or the next pause ends.
     pub(super) fn next_deadline_ms(&self) -> Option<i64> {
         self.connections
             .values()
             .map(|connection| match *connection {
                 Connection::AwaitingResponse { deadline_ms, .. } => deadline_ms,
-                Connection::BackingOff { until_ms } | Connection::LeftAlone { until_ms } => {
-                    until_ms
-                }
+                Connection::BackingOff { until_ms } | Connection::Paused { until_ms } => until_ms,
             })
             .min()
     }
@@ -160,7 +158,7 @@ mod tests {
         assert_eq!(requests.next_deadline_ms(), Some(120));
         requests.expire(120);
         assert!(requests.is_ready(1));
-        requests.leave_alone(1, 200);
+        requests.pause(1, 200);
         assert_eq!(requests.next_deadline_ms(), Some(1_200));
     }
 }

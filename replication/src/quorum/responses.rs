@@ -1,5 +1,5 @@
-//! Answers of other replicas: the dispatch, what they say of the leader, and votes.
-//! (Kafka: `maybeHandleCommonResponse`, `handleVoteResponse`.)
+//! Answers of other replicas: dispatch, their leader, and votes. (Kafka: `maybeHandleCommonResponse`,
+//! `handleVoteResponse`.)
 
 use super::message::{
     ApiVersionsResponse, LeaderInfo, QuorumEpochResponse, Response, VoteResponse,
@@ -10,8 +10,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
 
 impl Quorum {
-    /// An answer has come, or the request has failed. Answers to requests that are no longer
-    /// waited for change nothing.
+    /// An answer has come, or the request has failed. Answers to requests that are no longer in flight are ignored.
     pub fn on_response(
         &mut self,
         now_ms: i64,
@@ -51,8 +50,8 @@ impl Quorum {
         }
     }
 
-    /// What an answer says of the leader comes first. Returns true if the answer's content is to
-    /// be looked at: it is of this epoch and no error.
+    /// Handles the leader and epoch of an answer, before its content. Returns true if the content is of this epoch and
+    /// has no error.
     pub(super) fn on_leader_info(
         &mut self,
         now_ms: i64,
@@ -115,8 +114,8 @@ impl Quorum {
         accepted
     }
 
-    /// A voter that does not know pre-votes must be asked for a real one. A new voter that cannot
-    /// be asked what it supports is not added.
+    /// A request has failed. If a voter does not support pre-votes, this node becomes a candidate. If a new voter does
+    /// not answer ApiVersions, it is not added.
     fn on_failure(&mut self, now_ms: i64, from: BrokerId, error: ErrorCode) -> bool {
         if self.is_leader() {
             let failed = ApiVersionsResponse { error, kraft_version: None };

@@ -1,4 +1,4 @@
-//! The roles of a replica and what each remembers (Kafka: `EpochState` and its kin).
+//! The roles of a replica and the state of each (Kafka: `EpochState` and its kin).
 
 use super::election::Ballot;
 use super::leader::LeaderState;
@@ -10,22 +10,22 @@ use std::fmt;
 
 #[derive(Debug)]
 pub(super) enum Role {
-    /// Looks for a leader. An observer does so for ever, a voter until its election deadline.
+    /// Has no leader. A voter campaigns at its election deadline, an observer never.
     Unattached {
         election_deadline_ms: i64,
     },
-    /// Asks whether it would win an election, without starting one (KIP-996).
+    /// Requests pre-votes, without starting a new epoch (KIP-996).
     Prospective {
         ballot: Ballot,
         election_deadline_ms: i64,
     },
-    /// Has started an epoch and voted for itself.
+    /// Has started a new epoch and voted for itself.
     Candidate {
         ballot: Ballot,
         election_deadline_ms: i64,
     },
     Leader(LeaderState),
-    /// Has led this epoch and tells the voters that it does no more.
+    /// Has led this epoch and resigned; sends EndQuorumEpoch to the voters.
     Resigned(ResignedState),
     Follower(FollowerState),
 }
@@ -40,24 +40,24 @@ pub(super) struct ResignedState {
 #[derive(Debug)]
 pub(super) struct FollowerState {
     pub(super) fetch_deadline_ms: i64,
-    /// Whether the leader has answered a fetch in this epoch. Until then a pre-vote may go to
-    /// another, for the leader may be unreachable for everyone.
+    /// Whether the leader has answered a fetch in this epoch. Until then this node may grant a pre-vote, because the
+    /// leader may be unreachable for all.
     pub(super) has_fetched_from_leader: bool,
     pub(super) snapshot: Option<FetchingSnapshot>,
-    /// When this node may next ask the leader about its place in the voter set.
+    /// When this node may next send a request about its own entry in the voter set.
     pub(super) voter_request_deadline_ms: i64,
-    /// Whether the leader has been told where this voter is reached (before kraft.version 1).
+    /// Whether the leader has got this voter's endpoints (before kraft.version 1).
     pub(super) has_updated_leader: bool,
 }
 
-/// A snapshot on its way here, and how many bytes of it have come.
+/// A snapshot that is being fetched, and the number of received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FetchingSnapshot {
     pub(super) id: OffsetAndEpoch,
     pub(super) position: i64,
 }
 
-/// A role's name as Kafka's metric `current-state` has it.
+/// A role's name in Kafka's metric `current-state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoleName {
     Unattached,
@@ -96,7 +96,7 @@ impl Role {
         }
     }
 
-    /// When time alone changes the role, or makes it send.
+    /// The next deadline at which the role changes or sends.
     pub(super) fn next_deadline_ms(&self, may_campaign: bool) -> i64 {
         match self {
             Self::Unattached { election_deadline_ms } if may_campaign => *election_deadline_ms,

@@ -1,4 +1,4 @@
-//! What each role sends, to whom, and when (Kafka: `KafkaRaftClient.poll...`).
+//! The requests that each role sends, and when (Kafka: `KafkaRaftClient.poll...`).
 
 use super::message::{
     BeginQuorumEpochRequest, EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest, Request,
@@ -9,7 +9,7 @@ use super::voters::ReplicaKey;
 use super::{Address, Destination, Effect, FETCH_MAX_WAIT_MS, Quorum};
 use klamm_protocol::ids::BrokerId;
 
-/// Bootstrap servers are numbered downwards from here.
+/// The id of the first bootstrap server; the others have lower ones.
 const FIRST_BOOTSTRAP_ID: BrokerId = -2;
 
 impl Quorum {
@@ -28,8 +28,8 @@ impl Quorum {
         }
     }
 
-    /// Requests without an answer in time have failed. A follower that waits for its leader then
-    /// asks someone else who leads, once, for the leader may be gone.
+    /// Fails requests without an answer in time. If a follower's leader did not answer, the follower asks a bootstrap
+    /// server for the leader, once.
     pub(super) fn expire_requests(&mut self, now_ms: i64) {
         let timed_out = self.requests.expire(now_ms);
         let leader_id = self.election.leader_id;
@@ -45,8 +45,7 @@ impl Quorum {
         self.effects.push(Effect::Send { correlation_id, to, request });
     }
 
-    /// Sends to a voter, unless a request to it is in flight, it is to be left alone for a while, or its
-    /// address is not known.
+    /// Sends to a voter, unless a request to it is in flight, requests to it are paused, or its address is unknown.
     fn send_to_voter(&mut self, now_ms: i64, id: BrokerId, request: Request) {
         let voter = self.voters().get(id);
         let address = voter.and_then(|voter| voter.endpoints.address(&self.config.listener));
@@ -70,7 +69,7 @@ impl Quorum {
         }
     }
 
-    /// Twice in a fetch timeout, to every voter that has not fetched for half of one.
+    /// Sends BeginQuorumEpoch twice in a fetch timeout, to every voter that has not fetched for half of it.
     fn send_begin_quorum_epoch(&mut self, now_ms: i64) {
         let interval_ms = i64::from(self.config.fetch_timeout_ms) / 2;
         let Role::Leader(leader) = &mut self.role else { return };
@@ -107,8 +106,8 @@ impl Quorum {
         }
     }
 
-    /// One request at a time. No fetch before what the last one brought is on disk: the fetch offset
-    /// acknowledges it.
+    /// Sends one request at a time. The next fetch waits until the records of the last one are on disk, because the
+    /// fetch offset acknowledges them.
     fn send_follower_fetch(&mut self, now_ms: i64) {
         if self.requests.any_in_flight() || self.loading_snapshot.is_some() {
             return;
@@ -117,7 +116,7 @@ impl Quorum {
         let is_voter_request = voter_request.is_some();
         let Some(request) = voter_request.or_else(|| self.next_fetch()) else { return };
         let leader_id = self.election.leader_id.expect("a follower has a leader");
-        if self.requests.is_left_alone(leader_id) {
+        if self.requests.is_paused(leader_id) {
             return;
         }
         if self.requests.is_backing_off(leader_id) {
@@ -149,7 +148,7 @@ impl Quorum {
         acknowledges && self.log.flushed_offset < self.log.end_offset
     }
 
-    /// Asks the bootstrap servers in turn, beginning with a random one.
+    /// Sends a fetch to one bootstrap server after the other, beginning with a random one.
     fn send_fetch_to_bootstrap(&mut self, now_ms: i64) {
         if self.requests.any_in_flight() || self.must_flush_before_fetch() {
             return;

@@ -343,7 +343,7 @@ fn the_description_has_the_leader_caught_up_and_lists_observers() {
     assert_eq!((described.leader_id, described.leader_epoch), (1, 1));
     assert_eq!(described.high_watermark, Some(1));
     assert_eq!(described.voters.len(), 1);
-    // At kraft.version 0 voters have no directory ids, and Apache Kafka shows none.
+    // At kraft.version 0 voters have no directory ids, and Apache Kafka's answer has none.
     assert_eq!(described.voters[0].key, ReplicaKey { directory_id: None, ..local() });
     assert_eq!(described.voters[0].last_caught_up_ms, Some(50));
     assert_eq!(described.observers[0].end_offset, Some(1));

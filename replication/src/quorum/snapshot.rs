@@ -1,5 +1,5 @@
-//! Snapshots of the metadata log: how they move the log's start, and how a follower that is too
-//! far behind gets one in pieces (KIP-630).
+//! Snapshots of the metadata log: they move the log's start, and a follower that is too far behind fetches one in
+//! chunks (KIP-630).
 
 use super::log_history::Membership;
 use super::message::{FetchSnapshotReply, FetchSnapshotRequest, FetchSnapshotResponse};
@@ -20,19 +20,19 @@ impl Quorum {
         self.membership.truncate_from_start(id.offset);
     }
 
-    /// The shell has deleted the log below `start_offset`, and the snapshots before `earliest`,
-    /// which covers what was deleted.
+    /// The shell has deleted the log below `start_offset`, and the snapshots before `earliest`, which has the deleted
+    /// records.
     pub fn on_log_deleted(&mut self, start_offset: Offset, earliest: OffsetAndEpoch) {
         assert!(start_offset <= earliest.offset, "a snapshot covers what is deleted");
         self.log.start_offset = self.log.start_offset.max(start_offset);
         self.log.earliest_snapshot = Some(earliest);
         self.log.epochs.truncate_from_start(start_offset);
-        // What was deleted is in the snapshot, which was synced before it counted.
+        // The deleted records are in the snapshot, which was synced before it was used.
         self.log.flushed_offset = self.log.flushed_offset.max(start_offset);
     }
 
-    /// The state machine has been loaded from the fetched snapshot and the log starts anew at its
-    /// end; `membership` is what the snapshot's control records say.
+    /// The state machine has been loaded from the fetched snapshot and a new log starts at its end; `membership` is
+    /// from the snapshot's control records.
     pub fn on_snapshot_loaded(
         &mut self,
         now_ms: i64,
@@ -50,7 +50,7 @@ impl Quorum {
         self.proceed(now_ms)
     }
 
-    /// Whether the request may be answered from the snapshot file; which of it is the shell's.
+    /// Checks a FetchSnapshot request. The shell reads the bytes of the file.
     pub(super) fn on_fetch_snapshot_request(
         &mut self,
         now_ms: i64,
@@ -94,7 +94,7 @@ impl Quorum {
         true
     }
 
-    /// Returns whether the piece was of use.
+    /// Returns whether the chunk was valid.
     pub(super) fn on_fetch_snapshot_response(
         &mut self,
         now_ms: i64,
@@ -122,7 +122,7 @@ impl Quorum {
             let (snapshot_id, position) = (response.snapshot_id, response.position);
             let anomaly = Anomaly::UnexpectedSnapshotChunk { snapshot_id, position };
             self.effects.push(Effect::Anomaly(anomaly));
-            self.leave_leader_alone(now_ms);
+            self.pause_fetching_from_leader(now_ms);
             return false;
         }
         let (snapshot_id, position) = (fetching.id, fetching.position);

@@ -1,4 +1,4 @@
-//! One of three voters, driven by hand: the rules of each role, and every change between them.
+//! One of three voters, event by event: the rules of each role, and every transition.
 
 use super::message::*;
 use super::*;
@@ -7,10 +7,10 @@ use bytes::Bytes;
 use klamm_protocol::{ErrorCode, Uuid};
 
 const LISTENER: &str = "CONTROLLER";
-/// The epoch of the log's last record, and where the log ends.
+/// The epoch of the log's last record, and the end of the log.
 const LOG_EPOCH: LeaderEpoch = 3;
 const LOG_END: Offset = 10;
-/// The epoch that the node is in before it does anything.
+/// The epoch of the node at the start.
 const EPOCH: LeaderEpoch = 5;
 
 fn key(id: BrokerId) -> ReplicaKey {
@@ -87,7 +87,7 @@ fn leader() -> Quorum {
     quorum
 }
 
-/// Lets time pass until something must happen; requests that are in flight fail on the way.
+/// Lets time pass until the next deadline; requests in flight fail meanwhile.
 fn tick(quorum: &mut Quorum) -> Vec<Effect> {
     let role = quorum.role();
     let mut effects = Vec::new();
@@ -105,7 +105,7 @@ fn deadline(quorum: &Quorum) -> i64 {
     quorum.role.next_deadline_ms(true)
 }
 
-/// Answers as many of the vote requests in flight as given, in the order of the voters.
+/// Answers `count` of the vote requests in flight, in the order of the voters.
 fn answer_votes(quorum: &mut Quorum, now_ms: i64, granted: bool, count: usize) -> Vec<Effect> {
     let leader =
         LeaderInfo { epoch: quorum.epoch(), leader_id: None, endpoints: Endpoints::default() };
@@ -237,7 +237,7 @@ fn a_log_is_up_to_date_by_epoch_first() {
 
 #[test]
 fn a_vote_for_another_replica_is_refused_and_a_stranger_may_be_voted_for() {
-    // R20, KIP-853: the voter set of the candidate may be newer than ours.
+    // R20, KIP-853: the voter set of the candidate may be newer than this node's.
     let wrong = VoteRequest {
         voter: Some(ReplicaKey::new(1, Uuid::from_bytes([99; 16]))),
         ..vote_request(EPOCH, UP_TO_DATE, false)
@@ -363,7 +363,7 @@ fn leadership_may_run_out_between_two_batches_of_one_decision() {
     assert_eq!(refused, Err(NotLeader { requested: EPOCH, current: EPOCH }));
 }
 
-/// The leader's answer to a fetch that is not kept waiting.
+/// The leader's answer to a fetch that does not wait.
 fn fetch_from(
     quorum: &mut Quorum,
     id: BrokerId,
@@ -754,7 +754,7 @@ fn a_follower_campaigns_soon_when_the_process_of_its_leader_is_gone() {
     quorum.on_process_gone(0, 2);
     let soon = deadline(&quorum);
     assert!(soon < patient / 10, "{soon}");
-    // What is learnt again puts nothing off.
+    // A second report does not move the deadline.
     quorum.on_process_gone(20, 2);
     assert_eq!(deadline(&quorum), soon);
     quorum.on_tick(soon);

@@ -1,7 +1,7 @@
-//! Changes of role: which are legal, what each puts on disk, and what time alone brings about.
-//! (Kafka: `QuorumState.transitionTo...` and `KafkaRaftClient.poll...`.)
+//! Transitions of the role: which are legal, what each writes to disk, and which a timer triggers. (Kafka:
+//! `QuorumState.transitionTo...` and `KafkaRaftClient.poll...`.)
 //!
-//! An illegal transition is a broken invariant and panics; whoever handles a message checks first.
+//! An illegal transition is a broken invariant and panics; the handlers of messages check first.
 
 use super::election::{Ballot, Election};
 use super::leader::LeaderState;
@@ -12,7 +12,7 @@ use super::{Effect, Quorum, StoredElection};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 
 impl Quorum {
-    /// Takes up the role that the files on disk call for.
+    /// Enters the role that follows from the files on disk.
     pub(super) fn boot(&mut self, now_ms: i64) {
         let election_deadline_ms = self.election_deadline_ms(now_ms);
         let local = self.config.local;
@@ -48,7 +48,7 @@ impl Quorum {
         }
     }
 
-    /// The only voter has nobody to wait for.
+    /// The only voter campaigns at once.
     fn campaign_alone(&mut self, now_ms: i64) {
         match self.role {
             Role::Candidate { .. } => self.become_leader(now_ms),
@@ -59,7 +59,7 @@ impl Quorum {
         }
     }
 
-    /// Does what the passing of time calls for. Returns whether the role changed.
+    /// Handles the expired deadline of the role. Returns whether the role changed.
     pub(super) fn expire_role(&mut self, now_ms: i64) -> bool {
         let may_campaign = self.may_campaign();
         match &self.role {
@@ -92,7 +92,7 @@ impl Quorum {
         true
     }
 
-    /// Takes up a later epoch without a known leader, or gives a pre-vote up.
+    /// Enters a later epoch without a known leader, or ends a pre-vote.
     pub(super) fn become_unattached(
         &mut self,
         now_ms: i64,
@@ -103,8 +103,8 @@ impl Quorum {
             epoch == self.election.epoch && matches!(self.role, Role::Prospective { .. });
         assert!(epoch > self.election.epoch || gives_up, "Unattached is entered for a later epoch");
         let election_deadline_ms = match &self.role {
-            // A campaign elsewhere does not put this node's own off: whoever keeps asking with a
-            // log that cannot win would otherwise keep the others from ever asking.
+            // Another node's campaign does not move this node's own deadline: otherwise a candidate whose log cannot
+            // win could keep the others from campaigning for ever.
             Role::Unattached { election_deadline_ms }
             | Role::Candidate { election_deadline_ms, .. } => *election_deadline_ms,
             Role::Prospective { election_deadline_ms, ballot } if !ballot.is_lost() => {
@@ -194,7 +194,7 @@ impl Quorum {
         self.enter(self.election, self.leader_endpoints.clone(), role);
     }
 
-    /// Goes back to the leader that was followed before, if it is known, or looks for one.
+    /// Follows the previous leader again, if it is known, or becomes Unattached.
     pub(super) fn after_pre_vote_loss(&mut self, now_ms: i64) {
         let Election { epoch, leader_id, .. } = self.election;
         match leader_id {
@@ -207,7 +207,7 @@ impl Quorum {
         }
     }
 
-    /// Puts a binding vote on record.
+    /// Records a binding vote.
     pub(super) fn record_vote(&mut self, now_ms: i64, candidate: ReplicaKey) {
         assert!(self.election.voted.is_none(), "one vote in an epoch");
         let deadline_ms = self.election_deadline_ms(now_ms);
@@ -286,7 +286,7 @@ impl Quorum {
         Role::Resigned(ResignedState { unacknowledged, preferred_successors, election_deadline_ms })
     }
 
-    /// One and a half fetch timeouts, as `LeaderState.CHECK_QUORUM_TIMEOUT_FACTOR` has it.
+    /// One and a half fetch timeouts from now (`LeaderState.CHECK_QUORUM_TIMEOUT_FACTOR`).
     pub(super) fn check_quorum_deadline_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_add(i64::from(self.config.fetch_timeout_ms) * 3 / 2)
     }

@@ -1,8 +1,8 @@
-//! UpdateVoter at the leader: a voter says where it is reached and what it supports (KIP-853;
-//! Kafka's `UpdateVoterHandler`).
+//! UpdateVoter at the leader: a voter sends its endpoints and supported versions (KIP-853; Kafka's
+//! `UpdateVoterHandler`).
 //!
-//! Before kraft.version 1 the log has no place for this, so the leader keeps it in memory, by
-//! epoch: it is what an upgrade to kraft.version 1 writes down.
+//! Before kraft.version 1 the log cannot store this, so the leader keeps it in memory for its epoch; an upgrade to
+//! kraft.version 1 writes it to the log.
 
 use super::message::UpdateVoterRequest;
 use super::role::Role;
@@ -11,8 +11,7 @@ use super::{KRaftVersionRange, Quorum};
 use klamm_protocol::ErrorCode;
 
 impl Quorum {
-    /// Answered as soon as the new voter set is appended: whether it commits does not concern the
-    /// voter, which asks again if it does not.
+    /// Answered as soon as the new voter set is appended. If it is not committed, the voter sends the request again.
     pub(super) fn on_update_voter(&mut self, now_ms: i64, update: UpdateVoterRequest) -> ErrorCode {
         self.expire_voter_change(now_ms);
         match self.update_voter(now_ms, update) {
@@ -55,7 +54,7 @@ impl Quorum {
         Ok(())
     }
 
-    /// The voter set that an update may start from; None while another change is under way.
+    /// The voter set to update; None while another change is pending.
     fn updatable_voters(&self, kraft_version: i16) -> Option<&VoterSet> {
         let Role::Leader(leader) = &self.role else { return None };
         let high_watermark = leader.high_watermark.filter(|_| leader.pending_change.is_none())?;

@@ -1,8 +1,7 @@
-//! The file `quorum-state`: one line of JSON, version 0 or 1 (Kafka's `FileQuorumStateStore`).
-//! Bytes to value and back; reading and writing the file (`.tmp`, sync, rename) is the shell's.
+//! The file `quorum-state`: one line of JSON, version 0 or 1 (Kafka's `FileQuorumStateStore`). Converts bytes to the
+//! value and back; the shell reads and writes the file (`.tmp`, sync, rename).
 //!
-//! A version that is not known is an error, never a reset (KAFKA-15412): a node that forgets its
-//! vote can give it twice.
+//! An unknown version is an error, never a reset (KAFKA-15412): a node that forgets its vote can vote twice.
 
 use super::election::Election;
 use super::voters::{ReplicaKey, VoterSet};
@@ -10,7 +9,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 use serde_json::{Map, Value};
 
-/// Stands for "no leader" and "no vote" in the file.
+/// "No leader" and "no vote" in the file.
 const NONE: i32 = -1;
 
 /// The contents of `quorum-state`.
@@ -23,7 +22,7 @@ pub struct StoredElection {
 /// The version of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredFormat {
-    /// Version 0, used at kraft.version 0: names the voters, has no directory ids.
+    /// Version 0, used at kraft.version 0: has the voters, but no directory ids.
     V0 { voter_ids: Vec<BrokerId> },
     /// Version 1, used from kraft.version 1 on.
     V1,
@@ -75,8 +74,7 @@ impl StoredElection {
         }
     }
 
-    /// Reads the file. As in Kafka only its first line counts, and fields it does not know are
-    /// passed over.
+    /// Decodes the file. As in Kafka only its first line counts, and unknown fields are ignored.
     pub fn decode(file: &[u8]) -> Result<Self, VoteStoreError> {
         let line = file.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
         let fields: Map<String, Value> = serde_json::from_slice(line)

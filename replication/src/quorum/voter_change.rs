@@ -1,9 +1,8 @@
-//! The leader's one change of the voter set at a time: what must hold before it, its way into the
-//! log, and when it is over (KIP-853; Kafka's `AddVoterHandler`, `RemoveVoterHandler`).
+//! The leader's one pending change of the voter set: its preconditions, its append, and its end (KIP-853; Kafka's
+//! `AddVoterHandler`, `RemoveVoterHandler`).
 //!
-//! Invariants: a change begins only when the leader has committed in its own epoch and the voter
-//! set in force is committed; the new set counts from the moment it is appended; whoever asked is
-//! answered once.
+//! Invariants: a change begins only when the leader has committed in its own epoch and the voter set in force is
+//! committed; the new set is in force as soon as it is appended; the request is answered once.
 
 use super::control_batch::MembershipBatch;
 use super::message::{Reply, VoterChangeResponse};
@@ -14,13 +13,13 @@ use super::{AppendBatch, Effect, Quorum, RequestId};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::Offset;
 
-/// A change on its way.
+/// A pending change.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PendingChange {
     pub(super) stage: Stage,
-    /// Whom to answer; None once that is done.
+    /// The request to answer; None after it was answered.
     pub(super) request_id: Option<RequestId>,
-    /// Then it is given up. What was appended stays, and bars the next change until committed.
+    /// Then the change fails. An appended voter set stays, and blocks the next change until it is committed.
     pub(super) deadline_ms: i64,
     /// Whether the answer waits for the commit, or only for the append.
     pub(super) ack_when_committed: bool,
@@ -28,8 +27,8 @@ pub(super) struct PendingChange {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Stage {
-    /// The new voter has been asked for its ApiVersions.
-    Asking { voter: ReplicaKey, endpoints: Endpoints },
+    /// Waits for the new voter's answer to ApiVersions.
+    AwaitingApiVersions { voter: ReplicaKey, endpoints: Endpoints },
     /// The voter set with it is at this offset.
     Adding { voters_offset: Offset },
     /// The voter set without it is at this offset.
@@ -39,14 +38,14 @@ pub(super) enum Stage {
 impl Stage {
     fn change(&self) -> Change {
         match self {
-            Self::Asking { .. } | Self::Adding { .. } => Change::Add,
+            Self::AwaitingApiVersions { .. } | Self::Adding { .. } => Change::Add,
             Self::Removing { .. } => Change::Remove,
         }
     }
 
     fn is_committed(&self, high_watermark: Offset) -> bool {
         match self {
-            Self::Asking { .. } => false,
+            Self::AwaitingApiVersions { .. } => false,
             Self::Adding { voters_offset } | Self::Removing { voters_offset } => {
                 *voters_offset < high_watermark
             }
@@ -55,7 +54,7 @@ impl Stage {
 }
 
 impl PendingChange {
-    /// The answer to whoever asked for the change, if it is still owed.
+    /// The answer to the request for the change, if it was not sent yet.
     pub(super) fn answer(&self, outcome: Result<(), VoterChangeError>) -> Option<Effect> {
         let request_id = self.request_id?;
         let response = match outcome {
@@ -74,7 +73,7 @@ pub(super) fn reply_to(change: Change, response: VoterChangeResponse) -> Reply {
 }
 
 impl Quorum {
-    /// The committed voter set that a change may start from.
+    /// The committed voter set to change, or why it may not be changed now.
     pub(super) fn changeable_voters(&self, change: Change) -> Result<&VoterSet, VoterChangeError> {
         let Role::Leader(leader) = &self.role else { return Err(VoterChangeError::NotLeader) };
         if leader.pending_change.is_some() {
@@ -103,7 +102,7 @@ impl Quorum {
         self.effects.extend(pending.and_then(|pending| pending.answer(outcome)));
     }
 
-    /// When a change that is not over by itself is given up.
+    /// The deadline of a change.
     pub(super) fn voter_change_deadline_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_add(self.config.request_timeout_ms.into())
     }
@@ -116,7 +115,7 @@ impl Quorum {
         }
     }
 
-    /// Appends a voter set, which counts from now on, and returns its offset.
+    /// Appends a voter set, which is in force from now on, and returns its offset.
     pub(super) fn append_voters(&mut self, now_ms: i64, voters: VoterSet) -> Offset {
         let voters_offset = self.log.end_offset;
         let voters = Some(voters);
@@ -136,7 +135,7 @@ impl Quorum {
         let check_quorum_deadline_ms = self.check_quorum_deadline_ms(now_ms);
         let voters = self.voters().clone();
         if let Role::Leader(leader) = &mut self.role {
-            // The only voter has checked nothing for as long as it was alone.
+            // As the only voter, the leader did not run the check-quorum timer: start it.
             if leader.is_only_voter() {
                 leader.check_quorum_deadline_ms = check_quorum_deadline_ms;
             }
@@ -145,8 +144,8 @@ impl Quorum {
         self.append_to_log(record_count, AppendBatch::Membership(batch));
     }
 
-    /// A voter set that is committed ends its change, and the leader that it leaves out. Whether
-    /// anyone still waits for the change does not matter to the latter.
+    /// A committed voter set ends its change; a leader that is not in it resigns, even if the change has already failed
+    /// by timeout.
     pub(super) fn settle_voter_change(&mut self, high_watermark: Offset) {
         let voters_offset = self.membership.voters.latest_offset();
         let removed = !self.is_voter() && voters_offset.is_some_and(|at| at < high_watermark);

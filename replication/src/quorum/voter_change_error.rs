@@ -1,4 +1,4 @@
-//! Why a voter was not added or removed: Kafka's codes, and Kafka's words, for a tool shows them.
+//! Why a voter was not added or removed: Kafka's error codes, and Kafka's texts, which tools show.
 
 use super::message::VoterChangeResponse;
 use super::voters::{Endpoints, KRaftVersionRange, ReplicaKey};
@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::Offset;
 
-/// What was asked for, as messages name it.
+/// The requested change, as error messages name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Add,
@@ -49,7 +49,7 @@ pub(super) enum VoterChangeError {
     Duplicate { voter: ReplicaKey, voters: String },
     #[error("New voter {voter} is not ready to receive requests")]
     NotReady { voter: ReplicaKey },
-    // "for since" is Kafka's.
+    // "for since" is in Kafka's text.
     #[error(
         "Aborted add voter operation for since API_VERSIONS returned an error {}",
         constant_name(*.error)
@@ -89,7 +89,7 @@ impl VoterChangeError {
         }
     }
 
-    /// A node that does not lead says so without words, as Kafka does.
+    /// The response. As in Kafka, NOT_LEADER has no message.
     pub(super) fn response(&self) -> VoterChangeResponse {
         let message = (*self != Self::NotLeader).then(|| self.to_string());
         VoterChangeResponse { error: self.code(), message }
@@ -116,12 +116,12 @@ fn display_offset(offset: &Option<Offset>) -> String {
     offset.map_or_else(|| "Optional.empty".to_owned(), |offset| format!("Optional[{offset}]"))
 }
 
-/// BROKER_NOT_AVAILABLE for "broker not available".
+/// The name of an error constant: BROKER_NOT_AVAILABLE for "broker not available".
 fn constant_name(error: ErrorCode) -> String {
     error.message().to_uppercase().replace(' ', "_")
 }
 
-/// The bracket that a known range lacks is Kafka's.
+/// The missing bracket of a known range is as in Kafka's text.
 fn display_range(range: &Option<KRaftVersionRange>) -> String {
     match range {
         Some(KRaftVersionRange { min, max }) => format!("(min: {min}, max: {max}"),

@@ -1,4 +1,4 @@
-//! Voters that come, go and move: what the leader decides, and what a follower asks for.
+//! Voters that are added, removed and updated: the leader's decisions, and a follower's requests.
 
 use super::message::*;
 use super::*;
@@ -55,8 +55,7 @@ fn start(config: QuorumConfig, membership: Membership, election: Election) -> Qu
     Quorum::start(config, boot, 0).0
 }
 
-/// Node 1 as the leader of epoch 5 among these voters, with everything flushed but, if there are
-/// other voters, nothing committed.
+/// Node 1 as the leader of epoch 5 among these voters. All records are flushed; with other voters none is committed.
 fn leader(membership: Membership) -> Quorum {
     let election = Election { voted: Some(key(1)), ..Election::unknown_leader(5) };
     let mut quorum = start(config(), membership, election);
@@ -73,7 +72,7 @@ fn leader(membership: Membership) -> Quorum {
     quorum
 }
 
-/// The same with the voters of kraft.version 1 and everything committed.
+/// The same with the voters of kraft.version 1 and all records committed.
 fn committed_leader(voters: &[BrokerId]) -> Quorum {
     let mut quorum = leader(dynamic(voters));
     for &id in voters.iter().filter(|id| **id != 1) {
@@ -140,7 +139,7 @@ fn done() -> Option<(ErrorCode, String)> {
     Some((ErrorCode::None, String::new()))
 }
 
-/// Lets the leader ask node `id`, which then answers with this range.
+/// The leader sends ApiVersions to node `id`, which answers with this range.
 fn add_until_answered(quorum: &mut Quorum, id: BrokerId, range: (i16, i16)) -> Vec<Effect> {
     let effects = request(quorum, 10, Request::AddVoter(add(id)));
     let asked = effects.iter().find_map(|effect| match effect {
@@ -359,7 +358,7 @@ fn a_removed_leader_resigns_even_if_nobody_waits_for_the_removal_any_more() {
     assert_eq!(quorum.role(), RoleName::Resigned);
 }
 
-/// A fetch that acknowledges what is below `offset` only.
+/// A fetch that acknowledges only the records below `offset`.
 fn fetch_at(quorum: &mut Quorum, id: BrokerId, now_ms: i64, offset: Offset) {
     let fetch = FetchRequest {
         replica: key(id),
@@ -602,7 +601,7 @@ fn a_vote_for_oneself_from_before_the_loss_of_the_voter_set_makes_no_candidate()
     assert_eq!(quorum.election().voted, Some(key(1)));
 }
 
-/// Node 1 with a log of one record, which `voters` is at offset 0 of.
+/// Node 1 with a log of one record, `voters` at offset 0.
 fn with_voters_record(former: &[BrokerId], voters: &[BrokerId], election: Election) -> Quorum {
     let mut membership = dynamic(former);
     let voters = VoterSet::new(voters.iter().map(|&id| voter(id)));

@@ -1,4 +1,4 @@
-//! Who may vote, and where they are reached: replica keys, endpoints and voter sets (KIP-853).
+//! Voters and their endpoints: replica keys and voter sets (KIP-853).
 
 use bytestring::ByteString;
 use klamm_protocol::Uuid;
@@ -6,10 +6,10 @@ use klamm_protocol::ids::BrokerId;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A replica of the metadata log: a node and, when known, the directory that it keeps the log in.
+/// A replica of the metadata log: the node id and, if known, the directory id of its log.
 ///
-/// A node whose directory was replaced has lost what it voted for and what it acknowledged, so it
-/// is another replica. A key from a source older than KIP-853 has no directory id.
+/// A node whose directory was replaced has lost its vote and the records that it acknowledged, so it is another
+/// replica. A key from a source older than KIP-853 has no directory id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReplicaKey {
     pub id: BrokerId,
@@ -22,7 +22,7 @@ impl ReplicaKey {
         Self { id, directory_id: (!directory_id.is_zero()).then_some(directory_id) }
     }
 
-    /// The directory id for the wire: zero when unknown.
+    /// The directory id for the wire: zero if unknown.
     pub fn directory_id_or_zero(&self) -> Uuid {
         self.directory_id.unwrap_or(Uuid::ZERO)
     }
@@ -35,7 +35,7 @@ impl ReplicaKey {
 }
 
 impl fmt::Display for ReplicaKey {
-    /// As Kafka's messages have it.
+    /// As in Kafka's error messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ReplicaKey(id={}, directoryId=", self.id)?;
         match self.directory_id {
@@ -45,7 +45,7 @@ impl fmt::Display for ReplicaKey {
     }
 }
 
-/// A host and port that a listener is reached at.
+/// The host and port of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     pub host: ByteString,
@@ -83,7 +83,7 @@ impl Endpoints {
 }
 
 impl fmt::Display for Endpoints {
-    /// As Kafka's messages have it.
+    /// As in Kafka's error messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Endpoints(endpoints={")?;
         for (index, (name, address)) in self.0.iter().enumerate() {
@@ -95,7 +95,7 @@ impl fmt::Display for Endpoints {
     }
 }
 
-/// The levels of the feature `kraft.version` that a node can run at.
+/// The levels of the feature `kraft.version` that a node supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KRaftVersionRange {
     pub min: i16,
@@ -103,7 +103,7 @@ pub struct KRaftVersionRange {
 }
 
 impl KRaftVersionRange {
-    /// What this implementation can run at: static voters (0) and KIP-853 (1).
+    /// The levels that this implementation supports: static voters (0) and KIP-853 (1).
     pub const SUPPORTED: Self = Self { min: 0, max: 1 };
 
     pub const fn contains(&self, level: i16) -> bool {
@@ -111,7 +111,7 @@ impl KRaftVersionRange {
     }
 }
 
-/// One voter: its key, where to reach it, and what it supports.
+/// One voter: its key, endpoints and supported levels of kraft.version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Voter {
     pub key: ReplicaKey,
@@ -160,13 +160,13 @@ impl VoterSet {
         self.0.is_empty()
     }
 
-    /// The voters' keys as Kafka's messages have them.
+    /// The voters' keys as in Kafka's error messages.
     pub fn display_keys(&self) -> String {
         let keys: Vec<String> = self.iter().map(|voter| voter.key.to_string()).collect();
         format!("[{}]", keys.join(", "))
     }
 
-    /// How many voters are more than half of them.
+    /// The number of voters that is a majority.
     pub fn majority(&self) -> usize {
         self.0.len() / 2 + 1
     }
@@ -189,7 +189,7 @@ impl VoterSet {
         Some(Self(voters))
     }
 
-    /// The set without the voter of exactly this key; None if there is none, or no other.
+    /// The set without the voter of exactly this key; None if there is no such voter, or no other one.
     pub fn without(&self, key: &ReplicaKey) -> Option<Self> {
         let voter = self.0.get(&key.id)?;
         if voter.key != *key || self.0.len() == 1 {
@@ -200,20 +200,20 @@ impl VoterSet {
         Some(Self(voters))
     }
 
-    /// Whether what the set says of this voter is out of date.
+    /// Whether the set's entry of this voter is out of date.
     pub fn needs_update(&self, voter: &Voter) -> bool {
         self.is_voter(&voter.key) && self.0.get(&voter.key.id) != Some(voter)
     }
 
-    /// The set with `voter` in the place of the voter of the same id, whatever its directory;
-    /// None if there is none. For the time before kraft.version 1, which knows no directories.
+    /// The set with the voter of the same id replaced by `voter`, whatever its directory id; None if there is none.
+    /// Used before kraft.version 1, which has no directory ids.
     pub fn with_updated_id(&self, voter: Voter) -> Option<Self> {
         let mut voters = self.0.clone();
         voters.insert(voter.key.id, voter)?;
         Some(Self(voters))
     }
 
-    /// The set with `voter` in the place of the voter of the same key; None if there is none.
+    /// The set with the voter of the same key replaced by `voter`; None if there is none.
     pub fn with_updated(&self, voter: Voter) -> Option<Self> {
         if !self.is_voter(&voter.key) {
             return None;

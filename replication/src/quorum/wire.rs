@@ -1,11 +1,11 @@
-//! The quorum's requests and responses in Kafka's messages. Here, and nowhere else in the quorum,
-//! versions exist.
+//! Converts the quorum's requests and responses to and from Kafka's messages. Only this part of the quorum knows
+//! versions.
 //!
-//! A request that is not about `__cluster_metadata-0` is refused as a whole; an answer that is not, counts as
-//! a failed request.
+//! A request about another partition than `__cluster_metadata-0` is refused as a whole; an answer about another one
+//! counts as a failed request.
 
-/// The node endpoints of an answer, which is where its leader is, or nothing. The messages agree
-/// on the fields but not on the type.
+/// The node endpoints of an answer: those of the leader, or empty. The messages have the same fields in different
+/// types.
 macro_rules! node_endpoints {
     ($module:ident, $node:expr) => {
         $node
@@ -19,7 +19,7 @@ macro_rules! node_endpoints {
     };
 }
 
-/// The addresses that came with an answer, by node.
+/// The node endpoints of an answer, by node id.
 macro_rules! addresses {
     ($endpoints:expr) => {
         $endpoints
@@ -28,7 +28,7 @@ macro_rules! addresses {
     };
 }
 
-/// The listeners that a leader says it has.
+/// The leader endpoints of a request, by listener.
 macro_rules! listeners {
     ($endpoints:expr) => {
         Endpoints::new(
@@ -69,7 +69,7 @@ pub const METADATA_TOPIC: ByteString = ByteString::from_static("__cluster_metada
 /// Its only partition.
 pub const METADATA_PARTITION: PartitionIndex = 0;
 
-/// Stands for "no leader" on the wire.
+/// "No leader" on the wire.
 const NO_LEADER: BrokerId = -1;
 
 /// The only element of a list that must have exactly one.
@@ -78,8 +78,7 @@ fn single<T>(list: Vec<T>) -> Option<T> {
     Some(element)
 }
 
-/// Where the leader is reached over the listener that a request came in on, from the first version
-/// on that can say it.
+/// The leader's address on the listener of the request, in versions that have the field.
 fn leader_address(
     leader: &LeaderInfo,
     listener: &ByteString,
@@ -89,7 +88,7 @@ fn leader_address(
     Some((id, leader.endpoints.address(listener)?.clone()))
 }
 
-/// What an answer says of the leader; `nodes` are the endpoints that came with it.
+/// The leader and epoch of an answer; `nodes` are its node endpoints.
 fn leader_info(
     leader_id: BrokerId,
     epoch: LeaderEpoch,

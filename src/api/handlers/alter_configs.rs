@@ -1,4 +1,4 @@
-//! AlterConfigs (key 33): replaces all values of a resource; what is not named is deleted.
+//! AlterConfigs (key 33): replaces all values of a resource; keys that the request does not name are deleted.
 
 use bytestring::ByteString;
 use klamm_metadata::alter_configs::{Checked, check_legacy, forwarded_legacy, join_legacy};
@@ -37,8 +37,8 @@ pub(crate) async fn handle(
     response
 }
 
-/// Looks whether this broker could live with a change of its configuration; returns what it refuses
-/// by the place in the request.
+/// Validates changes of this broker's own configuration; returns the refused resources by their position in the
+/// request.
 fn check_brokers(
     services: &Services,
     body: &AlterConfigsRequest,
@@ -63,7 +63,7 @@ fn check_brokers(
     refused
 }
 
-/// As a controller answers it on its own listener: everything is decided there.
+/// The handler on the controller's listener: the controller decides all resources.
 pub(crate) async fn handle_on_controller(
     context: RequestContext,
     body: AlterConfigsRequest,
@@ -106,7 +106,7 @@ async fn decide(context: &RequestContext, forwarded: AlterConfigsRequest) -> Alt
         .unwrap_or_else(|error| refused(&forwarded, error.code(), Some(error.to_string().into())))
 }
 
-/// Nothing was decided: no resource has changed, and each gets the reason.
+/// The controller made no decision: no resource has changed, and each gets the error.
 fn refused(
     body: &AlterConfigsRequest,
     error: ErrorCode,

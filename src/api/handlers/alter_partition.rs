@@ -1,4 +1,4 @@
-//! AlterPartition (key 56): a leader asks for a change of the ISR (KIP-497).
+//! AlterPartition (key 56): a leader requests a change of the ISR (KIP-497).
 
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
@@ -10,7 +10,7 @@ use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code};
 
-/// The first version that names the ISR's brokers with their epochs.
+/// The first version with the epochs of the ISR's brokers.
 const FIRST_WITH_EPOCHS: i16 = 3;
 
 message_replies!(AlterPartitionResponse);

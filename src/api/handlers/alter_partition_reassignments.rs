@@ -21,7 +21,7 @@ pub(crate) async fn handle(
     context: RequestContext,
     body: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
-    // Nothing to move is done at once, whatever the deadline.
+    // An empty request succeeds at once, whatever the deadline.
     if body.topics.is_empty() {
         return AlterPartitionReassignmentsResponse::default();
     }

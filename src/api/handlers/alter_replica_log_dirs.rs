@@ -1,7 +1,7 @@
-//! AlterReplicaLogDirs (key 34): where on this broker a replica lies (KIP-113).
+//! AlterReplicaLogDirs (key 34): moves replicas to other log directories of this broker (KIP-113).
 //!
-//! A replica moves in the background: see [`crate::replica::alter_log_dirs`]. For one that is not here yet the directory is
-//! remembered, though the answer is an error.
+//! A replica moves in the background: see [`crate::replica::alter_log_dirs`]. For a replica that this broker does not
+//! have yet the directory is remembered, although the answer is an error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,12 +23,12 @@ use crate::metadata_cache::PublishedImage;
 use crate::replica::alter_log_dirs::BeginError;
 use crate::replica::log_manager::DirectoryStatus;
 
-/// The longest name of a file.
+/// The maximum length of a file name.
 const MAX_FILE_NAME_LENGTH: usize = 255;
-/// `.<32 hex digits>-future`, what Kafka puts behind a partition's name while it moves.
+/// `.<32 hex digits>-future`, Kafka's suffix of the directory name of a future replica.
 const FUTURE_SUFFIX_LENGTH: usize = 40;
 
-/// Why a replica does not lie where it should.
+/// Why a replica is not moved.
 #[derive(Debug, thiserror::Error)]
 enum MoveRefusal {
     #[error("the topic's name leaves no room for a suffix")]
@@ -104,7 +104,7 @@ fn alter(
     wanted.collect()
 }
 
-/// Each partition with the directory that is named last for it.
+/// Each partition with the last directory that the request names for it.
 fn wanted_directories(
     body: &AlterReplicaLogDirsRequest,
 ) -> BTreeMap<ByteString, BTreeMap<PartitionIndex, ByteString>> {
@@ -152,7 +152,11 @@ fn alter_one(
         if partition.is_offline() {
             return Err(MoveRefusal::OfflineReplica);
         }
-        return Ok(services.replicas.moves.alter(&services.replicas, &partition, directory)?);
+        return Ok(services.replicas.alter_log_dirs.alter(
+            &services.replicas,
+            &partition,
+            directory,
+        )?);
     }
     if let Some(place) = services.replicas.log_manager.place_at(directory) {
         services.replicas.log_manager.prefer(name, index, place);

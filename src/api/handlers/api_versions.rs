@@ -1,4 +1,4 @@
-//! ApiVersions (key 18): what this broker speaks, and the features of the cluster (KIP-35, KIP-584).
+//! ApiVersions (key 18): the supported versions of APIs, and the features of the cluster (KIP-35, KIP-584).
 
 use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
 use klamm_protocol::messages::api_versions_response::{
@@ -13,9 +13,9 @@ use crate::api::table::{Row, TABLE, table};
 use crate::cluster::features::{self, KRAFT_VERSION};
 use crate::net::response::Response;
 
-/// The first version in which a client names its software.
+/// The first version with the client's software name and version.
 const FIRST_WITH_SOFTWARE: i16 = 3;
-/// The first version that may tell of features whose lowest level is 0 (KIP-1022).
+/// The first version that may list features whose minimum level is 0 (KIP-1022).
 const FIRST_WITH_LEVEL_ZERO: i16 = 4;
 
 message_replies!(ApiVersionsResponse);
@@ -56,7 +56,7 @@ pub(crate) fn handle(context: &RequestContext, body: ApiVersionsRequest) -> ApiV
     }
 }
 
-/// The answer to a version that is not served, in version 0: the client learns from it which ones are.
+/// The answer to a version that is not served, in version 0: it lists the supported versions.
 pub(crate) fn unsupported(context: &RequestContext) -> Result<Response, RequestError> {
     let response = ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),

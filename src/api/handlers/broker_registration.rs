@@ -12,7 +12,8 @@ use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code};
 
-/// The first version that says whether the broker had stopped cleanly (KIP-966).
+/// The first version with the previous broker epoch, by which the controller knows whether the last shutdown was clean
+/// (KIP-966).
 const FIRST_WITH_PREVIOUS_EPOCH: i16 = 3;
 
 message_replies!(BrokerRegistrationResponse);

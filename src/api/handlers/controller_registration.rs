@@ -1,4 +1,4 @@
-//! ControllerRegistration (key 70): a controller makes itself known to its cluster (KIP-919).
+//! ControllerRegistration (key 70): a controller registers its endpoints and supported features (KIP-919).
 
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;

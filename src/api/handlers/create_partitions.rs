@@ -1,4 +1,4 @@
-//! CreatePartitions (key 37): topics get more partitions.
+//! CreatePartitions (key 37): adds partitions to topics.
 
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;

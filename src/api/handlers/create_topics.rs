@@ -1,4 +1,4 @@
-//! CreateTopics (key 19): decided by the controller; the answer leaves when this broker has the topics.
+//! CreateTopics (key 19): decided by the controller; the answer is sent when this broker has applied the topics.
 
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::create_topics::CreateTopicsAccess;

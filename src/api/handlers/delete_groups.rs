@@ -17,20 +17,21 @@ pub(crate) async fn handle(
 ) -> DeleteGroupsResponse {
     let image = context.services.metadata_cache.image();
     let groups: IndexSet<_> = body.groups_names.into_iter().collect();
-    // All are asked before the first answer is awaited, so that they are committed together.
-    let asked: Vec<_> = groups
+    // All requests are sent to the coordinators before the first answer is awaited, so that they are committed
+    // together.
+    let pending: Vec<_> = groups
         .into_iter()
         .map(|group_id| {
-            let asked =
+            let pending =
                 context.services.groups.send_request(&image, &group_id, |shard, token, effects| {
                     shard.on_delete_groups(token, std::slice::from_ref(&group_id), effects);
                 });
-            (group_id, asked)
+            (group_id, pending)
         })
         .collect();
-    let mut results = Vec::with_capacity(asked.len());
-    for (group_id, asked) in asked {
-        match asked.answer::<Vec<DeletableGroupResult>>().await {
+    let mut results = Vec::with_capacity(pending.len());
+    for (group_id, pending) in pending {
+        match pending.answer::<Vec<DeletableGroupResult>>().await {
             Ok(answered) => results.extend(answered),
             Err(error) => {
                 results.push(DeletableGroupResult { group_id, error_code: error.code() });

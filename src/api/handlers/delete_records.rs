@@ -1,4 +1,5 @@
-//! DeleteRecords (key 21): moves the beginning of partitions (KIP-107), and waits for all replicas to have moved theirs.
+//! DeleteRecords (key 21): moves the log start offset of partitions (KIP-107), and waits until all replicas have moved
+//! theirs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::cluster::internal_topics;
 use crate::metadata_cache::PublishedImage;
 use crate::replica::partition::Partition;
 
-/// Stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
+/// The requested offset that means the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
 const HIGH_WATERMARK: Offset = -1;
 /// `DeleteRecordsResponse.INVALID_LOW_WATERMARK`
 const INVALID_LOW_WATERMARK: Offset = -1;
@@ -62,15 +63,15 @@ pub(crate) async fn handle(
     DeleteRecordsResponse { topics: results, ..Default::default() }
 }
 
-/// A partition whose log begins further on here, and not yet on its other replicas.
+/// A partition whose log start has moved on this broker, and not yet on its other replicas.
 struct Deleted {
     partition: Arc<Partition>,
-    /// Where it is to begin.
+    /// The requested log start offset.
     offset: Offset,
     log_start: Offset,
 }
 
-/// Waits for the other replicas (Kafka's DelayedDeleteRecords): the low watermark, and what went wrong.
+/// Waits for the other replicas (Kafka's DelayedDeleteRecords); returns the low watermark and the error code.
 async fn everywhere(deleted: Result<Deleted, ErrorCode>, deadline: Instant) -> (Offset, ErrorCode) {
     let Deleted { partition, offset, log_start } = match deleted {
         Ok(deleted) => deleted,
@@ -83,7 +84,7 @@ async fn everywhere(deleted: Result<Deleted, ErrorCode>, deadline: Instant) -> (
     }
 }
 
-/// Each partition with the offset that is named last for it.
+/// Each partition with the last offset that the request names for it.
 fn wanted_offsets(
     body: &DeleteRecordsRequest,
 ) -> BTreeMap<ByteString, BTreeMap<PartitionIndex, Offset>> {
@@ -97,7 +98,7 @@ fn wanted_offsets(
     wanted
 }
 
-/// Deletes below an offset in this broker's log.
+/// Deletes records below an offset in this broker's log.
 async fn delete(
     services: &Services,
     image: &PublishedImage,
@@ -114,7 +115,8 @@ async fn delete(
     if policy.compact && !policy.delete {
         return Err(ErrorCode::PolicyViolation);
     }
-    // What was acknowledged may be deleted. Without the sync it is not, and the answer says so.
+    // Without followers, acknowledged records may still be unflushed: waits until they are committed. If they are not
+    // in time, the offset is above the high watermark, and the log refuses it.
     drop(timeout_at(deadline, partition.synced()).await);
     let (offset, log_start) = partition.with_log(|log| {
         let offset = match offset {

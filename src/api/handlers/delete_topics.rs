@@ -14,7 +14,7 @@ use crate::api::reply::message_replies;
 use crate::controller::handle::HeldUntil;
 use crate::controller::request::{ControllerRequest, DecisionContext, error_of_code, refusal_text};
 
-/// The first version that can say that deletion is switched off.
+/// The first version with TOPIC_DELETION_DISABLED.
 const FIRST_WITH_DELETION_DISABLED: i16 = 3;
 
 message_replies!(DeleteTopicsResponse, with lower);

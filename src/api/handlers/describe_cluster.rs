@@ -7,7 +7,7 @@ use klamm_protocol::messages::describe_cluster_response::{
     DescribeClusterBroker, DescribeClusterResponse,
 };
 
-use crate::api::authorized_operations::{ALL_OF_CLUSTER, NOT_ASKED_FOR};
+use crate::api::authorized_operations::{ALL_OF_CLUSTER, NOT_REQUESTED};
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 use crate::metadata_cache::PublishedImage;
@@ -15,7 +15,7 @@ use crate::net::service::ListenerKind;
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
-/// The first version that says what kind of nodes it asks for.
+/// The first version that asks for brokers or controllers.
 const FIRST_WITH_ENDPOINT_TYPES: i16 = 1;
 
 message_replies!(DescribeClusterResponse);
@@ -26,7 +26,7 @@ pub(crate) fn handle(
 ) -> DescribeClusterResponse {
     let image = context.services.metadata_cache.image();
     let services = &context.services;
-    // A controller that has just started knows none yet.
+    // A controller that has just started has no metadata.version yet.
     let metadata_version = image.features.metadata_version();
     let refused = refusal(context.kind(), metadata_version, body.endpoint_type, context.version());
     if let Some(refused) = refused {
@@ -45,14 +45,15 @@ pub(crate) fn handle(
     answer
 }
 
-/// The controllers that have registered (KIP-919). The active one is named only if it has: a client could not reach it.
+/// The controllers that have registered (KIP-919). The active one is named only if it has registered: otherwise a
+/// client could not reach it.
 fn describe_controllers(
     image: &PublishedImage,
     body: &DescribeClusterRequest,
     listener: &str,
     leader_id: Option<i32>,
 ) -> DescribeClusterResponse {
-    let told = image.controllers.iter().filter_map(|controller| {
+    let alive = image.controllers.iter().filter_map(|controller| {
         let endpoint = controller.listeners.get(listener)?;
         Some(DescribeClusterBroker {
             broker_id: controller.id,
@@ -61,10 +62,10 @@ fn describe_controllers(
             ..Default::default()
         })
     });
-    let brokers: Vec<_> = told.collect();
-    let is_told = |id: &i32| brokers.iter().any(|controller| controller.broker_id == *id);
+    let brokers: Vec<_> = alive.collect();
+    let is_listed = |id: &i32| brokers.iter().any(|controller| controller.broker_id == *id);
     DescribeClusterResponse {
-        controller_id: leader_id.filter(is_told).unwrap_or(-1),
+        controller_id: leader_id.filter(is_listed).unwrap_or(-1),
         brokers,
         cluster_authorized_operations: authorized_operations(body),
         endpoint_type: CONTROLLERS,
@@ -78,11 +79,11 @@ fn describe(
     listener: &str,
     node_id: i32,
 ) -> DescribeClusterResponse {
-    let told = image
+    let alive = image
         .brokers
         .on(listener)
         .filter(|(broker, _)| body.include_fenced_brokers || !broker.fenced);
-    let brokers: Vec<_> = told
+    let brokers: Vec<_> = alive
         .map(|(broker, endpoint)| DescribeClusterBroker {
             broker_id: broker.id,
             host: endpoint.host.clone(),
@@ -92,7 +93,7 @@ fn describe(
         })
         .collect();
     DescribeClusterResponse {
-        // Not the controller: any broker passes on what is for it, and this one is at hand.
+        // Clients may send requests for the controller to any broker, so the answer names this one (KIP-590).
         controller_id: if image.brokers.is_reachable(node_id, listener) { node_id } else { -1 },
         brokers,
         cluster_authorized_operations: authorized_operations(body),
@@ -102,10 +103,10 @@ fn describe(
 }
 
 fn authorized_operations(body: &DescribeClusterRequest) -> i32 {
-    if body.include_cluster_authorized_operations { ALL_OF_CLUSTER } else { NOT_ASKED_FOR }
+    if body.include_cluster_authorized_operations { ALL_OF_CLUSTER } else { NOT_REQUESTED }
 }
 
-/// Why the question is not answered here, if it is not. The texts are Kafka's.
+/// Why the request is refused, if it is. The texts are Kafka's.
 fn refusal(
     kind: ListenerKind,
     metadata_version: Option<MetadataVersion>,
@@ -113,7 +114,8 @@ fn refusal(
     version: i16,
 ) -> Option<DescribeClusterResponse> {
     let is_too_old = metadata_version.is_some_and(|at| !at.is_controller_registration_supported());
-    // Where no controller can register, an admin client would look for the active one for ever.
+    // At a metadata.version without controller registration, an admin client would look for the active controller for
+    // ever.
     if kind == ListenerKind::Controller && is_too_old {
         let text =
             "Direct-to-controller communication is not supported with the current MetadataVersion.";
@@ -136,7 +138,7 @@ fn refusal(
             (ErrorCode::UnsupportedEndpointType, text)
         }
     };
-    // Version 0 asks for brokers, and knows neither of these codes.
+    // Version 0 asks for brokers, and has neither of these codes.
     let code = if version < FIRST_WITH_ENDPOINT_TYPES { ErrorCode::InvalidRequest } else { code };
     Some(refused(code, text))
 }

@@ -1,5 +1,5 @@
-//! DescribeConfigs (key 32): what holds for topics, brokers, groups, client metrics and loggers, and
-//! where each value comes from.
+//! DescribeConfigs (key 32): the values in force for topics, brokers, groups, client metrics and loggers, with the
+//! source of each.
 //!
 //! An answer can be thousands of times the size of its request, so it is made on the blocking pool
 //! and has a bound.
@@ -28,7 +28,7 @@ use crate::api::services::Services;
 use crate::logging::loggers;
 use crate::metadata_cache::PublishedImage;
 
-/// The most configs in one answer: all those of about 14,000 topics.
+/// The maximum number of configs in one answer: all those of about 14,000 topics.
 const MAX_DESCRIBED_CONFIGS: usize = 500_000;
 
 /// Why a resource is not described.
@@ -183,7 +183,7 @@ fn describe_loggers(keys: KeyFilter<'_>) -> Vec<DescribedConfig> {
         read_only: false,
         config_type: None,
         synonyms: Vec::new(),
-        // As Kafka answers, whether documentation was asked for or not.
+        // As Kafka answers, whether the request asks for documentation or not.
         documentation: Some(""),
     });
     described.collect()

@@ -7,12 +7,12 @@ use klamm_protocol::messages::describe_groups_response::{DescribeGroupsResponse,
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 
-/// The first version that may ask what the client is allowed to do (KIP-430).
+/// The first version that may ask for authorized operations (KIP-430).
 const FIRST_WITH_AUTHORIZED_OPERATIONS: i16 = 3;
-/// The first version that can tell that a group does not exist; before it such a group is just "Dead".
+/// The first version with GROUP_ID_NOT_FOUND; before it such a group has the state "Dead".
 const FIRST_WITH_GROUP_ID_NOT_FOUND: i16 = 6;
-/// All operations on a group, as bits: without an authorizer everybody may do everything.
-/// (READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS of `AclOperation`)
+/// All operations on a group, as bits: without an authorizer every client may perform all. (READ, DELETE, DESCRIBE,
+/// DESCRIBE_CONFIGS and ALTER_CONFIGS of `AclOperation`)
 const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 message_replies!(DescribeGroupsResponse);

@@ -1,7 +1,7 @@
 //! DescribeLogDirs (key 35): this broker's log directories, their space, and the partitions in them
 //! (KIP-113).
 //!
-//! Asks the file system, so it runs on the blocking pool.
+//! It reads from the file system, so it runs on the blocking pool.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -41,7 +41,7 @@ pub(crate) async fn handle(
 #[derive(Debug, Clone, Copy)]
 struct Found {
     size: u64,
-    /// `None` for the log in use; for a copy that is to replace it, how many offsets it lacks.
+    /// `None` for the log in use; for a future replica, its lag in offsets.
     copy_lag: Option<Offset>,
 }
 
@@ -68,7 +68,7 @@ fn describe(
             let logs: &mut Logs = by_directory.entry(directory).or_default();
             logs.entry(topic.clone()).or_default().insert(index, found);
         };
-        // A partition that is being deleted is in no directory, or has no log any longer.
+        // A partition that is being deleted has no directory, or no log.
         let Some(directory) = services.replicas.log_manager.directory_of(topic, index) else {
             continue;
         };
@@ -100,7 +100,7 @@ fn result(directory: &DirectoryStatus, logs: Logs, is_cordoned: bool) -> Describ
             DescribeLogDirsPartition {
                 partition_index,
                 partition_size: bytes(found.size),
-                // A log that is in place lags behind nothing.
+                // The log in use has no lag.
                 offset_lag: found.copy_lag.unwrap_or(0),
                 is_future_key: found.copy_lag.is_some(),
             }

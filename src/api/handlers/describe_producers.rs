@@ -1,4 +1,4 @@
-//! DescribeProducers (key 61): who writes to a partition idempotently or in a transaction (KIP-664).
+//! DescribeProducers (key 61): the idempotent and transactional producers of a partition (KIP-664).
 
 use bytestring::ByteString;
 use klamm_metadata::topic_name;
@@ -58,7 +58,7 @@ fn describe(
     topic: &str,
     index: i32,
 ) -> Result<Vec<ProducerState>, ErrorCode> {
-    // Any replica tells what it knows, as in Kafka: tools ask followers to find hanging transactions.
+    // Any replica answers with its own state, as in Kafka: tools query followers to find hanging transactions.
     let partition = services.replicas.replica(image, topic, index)?;
     partition.with_log(|log| {
         let producers = log.producers().producers().map(|producer| ProducerState {

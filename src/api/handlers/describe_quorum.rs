@@ -1,4 +1,4 @@
-//! DescribeQuorum (key 55): the replicas of the metadata log, as their leader sees them (KIP-836).
+//! DescribeQuorum (key 55): the leader's view of the replicas of the metadata log (KIP-836).
 
 use bytestring::ByteString;
 use klamm_metadata::topic_name::CLUSTER_METADATA_TOPIC;
@@ -31,7 +31,7 @@ pub(crate) async fn handle(
     }
 }
 
-/// There is one partition to ask for, and it is to be asked for once.
+/// Whether the request names the metadata partition, once and nothing else.
 fn is_about_metadata(body: &DescribeQuorumRequest) -> bool {
     match body.topics.as_slice() {
         [topic] if topic.topic_name == CLUSTER_METADATA_TOPIC => {
@@ -65,7 +65,7 @@ fn replica(progress: &Progress) -> ReplicaState {
     }
 }
 
-/// Where the voters are reached, as the voter set in force has it.
+/// The voters' endpoints, from the voter set in force.
 fn nodes(voters: &VoterSet) -> Vec<QuorumNode> {
     let listener = |(name, address): (&ByteString, &Address)| Listener {
         name: name.clone(),

@@ -34,7 +34,7 @@ pub(crate) fn handle(
     }
 }
 
-/// What a request asks for: the topics from the cursor on, and where the first of them begins.
+/// The topics of a request from the cursor on, and the first partition of the first of them.
 struct Wanted {
     topics: BTreeSet<ByteString>,
     first_partition: PartitionIndex,
@@ -45,7 +45,7 @@ impl Wanted {
         body: &DescribeTopicPartitionsRequest,
         image: &PublishedImage,
     ) -> Result<Self, ErrorCode> {
-        // Kafka stumbles over a topic without a name, and the whole request fails.
+        // Kafka throws at a topic without a name, and the whole request fails.
         if body.topics.iter().any(|topic| topic.name.is_empty()) {
             return Err(ErrorCode::UnknownServerError);
         }
@@ -61,7 +61,7 @@ impl Wanted {
         if cursor.partition_index < 0 || !(is_listed || body.topics.is_empty()) {
             return Err(ErrorCode::InvalidRequest);
         }
-        // A topic that is gone by now takes the cursor's partition along.
+        // If the cursor's topic no longer exists, its partition is ignored.
         let first_partition = if is_listed { cursor.partition_index } else { 0 };
         Ok(Self { topics, first_partition })
     }
@@ -99,7 +99,7 @@ fn topic(name: ByteString, found: Option<TopicPage<'_>>) -> DescribeTopicPartiti
     }
 }
 
-/// A partition without a leader is no error here: the leader -1 says it.
+/// A partition without a leader has no error here, but the leader -1.
 fn partition(view: PartitionView<'_>) -> DescribeTopicPartitionsResponsePartition {
     DescribeTopicPartitionsResponsePartition {
         error_code: ErrorCode::None.code(),

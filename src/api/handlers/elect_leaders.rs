@@ -22,7 +22,7 @@ pub(crate) async fn handle(
     context: RequestContext,
     body: ElectLeadersRequest,
 ) -> ElectLeadersResponse {
-    // Nothing to elect is done at once, whatever the type and the deadline.
+    // An empty request succeeds at once, whatever the type and the deadline.
     if body.topic_partitions.as_ref().is_some_and(Vec::is_empty) {
         return ElectLeadersResponse::default();
     }
@@ -68,7 +68,7 @@ impl ControllerRequest for ElectLeadersRequest {
     }
 }
 
-/// Version 0 has the error in the partitions only, where it is as well.
+/// Version 0 has the error in the partitions only; the answer has it there too.
 fn lower(answer: &mut ElectLeadersResponse, version: i16) {
     if version < FIRST_WITH_ERROR {
         answer.error_code = ErrorCode::None.code();

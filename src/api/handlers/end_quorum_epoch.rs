@@ -6,7 +6,7 @@ use klamm_replication::quorum::message::Reply;
 use klamm_replication::quorum::wire;
 
 use crate::api::context::RequestContext;
-use crate::api::quorum::{ask_of_log, listener, refusal};
+use crate::api::quorum::{listener, refusal, send_about_log};
 use crate::api::reply::message_replies;
 use crate::controller::handle::QuorumAnswer;
 
@@ -17,7 +17,8 @@ pub(crate) async fn handle(
     body: EndQuorumEpochRequest,
 ) -> EndQuorumEpochResponse {
     let answer =
-        ask_of_log(&context, body.cluster_id.clone(), wire::end_quorum_epoch_request(body)).await;
+        send_about_log(&context, body.cluster_id.clone(), wire::end_quorum_epoch_request(body))
+            .await;
     match answer {
         QuorumAnswer::Plain(Reply::EndQuorumEpoch(reply)) => {
             wire::end_quorum_epoch_response(&reply, context.version(), &listener(&context))

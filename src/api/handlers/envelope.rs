@@ -1,4 +1,4 @@
-//! Envelope (key 58): a broker passes on what a client has asked it for (KIP-590).
+//! Envelope (key 58): a broker forwards a client's request to the controller (KIP-590).
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) async fn handle(context: RequestContext, body: EnvelopeRequest) -> En
     }
 }
 
-/// Has what is inside answered for whom the envelope names.
+/// Answers the request inside for the principal and host that the envelope names.
 async fn open(context: &RequestContext, envelope: EnvelopeRequest) -> Result<Bytes, ErrorCode> {
     let principal = Principal::from_bytes(envelope.request_principal.unwrap_or_default())
         .map_err(|_| ErrorCode::PrincipalDeserializationFailure)?;
@@ -32,7 +32,7 @@ async fn open(context: &RequestContext, envelope: EnvelopeRequest) -> Result<Byt
         return Err(ErrorCode::NotController);
     }
     let host = host_from_bytes(&envelope.client_host_address).ok_or(ErrorCode::InvalidRequest)?;
-    // What is inside is a request like any other: it may be malformed, and must not be an envelope again.
+    // The request inside may be malformed, and must not be an Envelope itself.
     let request = Request::parse(envelope.request_data, ListenerKind::Controller)
         .map_err(|_| ErrorCode::InvalidRequest)?;
     if !request.row.forwarded {

@@ -1,7 +1,7 @@
-//! Fetch (key 1): records from partitions, now or when there are enough of them.
+//! Fetch (key 1): records from partitions, at once or when there are enough of them.
 //!
-//! A fetch that cannot be answered yet registers with its partitions and reads again when one of
-//! them moves, or when its time is over. What it reads are ranges of log files.
+//! A fetch that cannot be answered yet registers with its partitions and reads again when one of them has new records,
+//! until its max wait is over. It reads ranges of log files.
 
 pub(crate) mod metadata_log;
 
@@ -37,20 +37,20 @@ use crate::replica::partition::{Partition, ReadOptions, ReadOutcome, Reader};
 
 /// The first version with fetch sessions (KIP-227).
 const FIRST_WITH_SESSIONS: i16 = 7;
-/// The first version whose sender says where it is, and can be sent to another replica (KIP-392).
+/// The first version with the consumer's rack and a preferred read replica (KIP-392).
 const FIRST_WITH_RACKS: i16 = 11;
-/// The value of `replica.selector.class` with which it is.
+/// The value of `replica.selector.class` that selects replicas by rack.
 const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 /// The first version that names topics by id (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
-/// Versions up to this one do not know KAFKA_STORAGE_ERROR.
+/// Versions up to this one have no KAFKA_STORAGE_ERROR.
 const LAST_WITHOUT_STORAGE_ERROR: i16 = 5;
-/// The first version whose answers say where the leader is (KIP-951).
+/// The first version whose answers name the current leader (KIP-951).
 const FIRST_WITH_LEADER_HINTS: i16 = 16;
 
-/// How long a follower that has all records waits for the next ones before it is told that the high
-/// watermark has moved. Records take the watermark along, so that a busy partition never needs an answer
-/// without any; where nothing comes, consumers at followers read this much later than those at the leader.
+/// How long a follower's fetch waits for records after the high watermark has moved, before it is answered without any.
+/// Answers with records carry the high watermark, so a busy partition needs no such answer; without new records,
+/// consumers at followers read this much later than those at the leader.
 const WATERMARK_LINGER: Duration = Duration::from_millis(10);
 
 pub(crate) fn handle(
@@ -67,8 +67,8 @@ pub(crate) fn handle(
     let rack = near_rack(context, &body, &options);
     let image = services.metadata_cache.image();
     let name_of = |id| image.topics.by_id(id).map(|topic| topic.name.clone());
-    let asked = session_request(version, body);
-    let session = match services.fetch_sessions.begin(asked, name_of, clock::now_ms()) {
+    let request = session_request(version, body);
+    let session = match services.fetch_sessions.begin(request, name_of, clock::now_ms()) {
         Ok(session) => session,
         Err(code) => {
             let response = FetchResponse { error_code: code.code(), ..Default::default() };
@@ -81,9 +81,9 @@ pub(crate) fn handle(
     if round.is_enough(&fetch.options) {
         return Ok(Phase::Replied(fetch.reply(round)));
     }
-    // Outside of a session, the high watermark is news from what it was when the fetch came.
+    // Without a session, a high watermark counts as moved if it differs from the one at the arrival of the fetch.
     for ((_, target), (data, _)) in fetch.session.targets.iter_mut().zip(&round.reads) {
-        target.told_high_watermark.get_or_insert(data.high_watermark);
+        target.sent_high_watermark.get_or_insert(data.high_watermark);
     }
     Ok(Phase::Waiting(fetch.wait()))
 }
@@ -92,7 +92,7 @@ pub(crate) fn handle(
 #[derive(Debug)]
 pub(crate) struct FetchReply {
     response: FetchResponse,
-    /// Bytes of records of each partition, in the order of the response.
+    /// The size of each partition's records, in the order of the response.
     record_lens: Vec<usize>,
     /// The records of those partitions that have any.
     records: Vec<Vec<Part>>,
@@ -112,7 +112,7 @@ impl Reply for FetchReply {
         self.response.for_each_error_code(count);
     }
 
-    /// Puts the record sets between the chunks of the response.
+    /// Inserts the record sets between the chunks of the response.
     fn encode(self, head: &RequestHead) -> Result<Response, RequestError> {
         let Self { response, record_lens, records } = self;
         let header = head.response_header();
@@ -127,7 +127,7 @@ impl Reply for FetchReply {
     }
 }
 
-/// What holds for the request as a whole.
+/// The parameters of the whole request.
 #[derive(Debug, Clone, Copy)]
 struct Options {
     reader: Reader,
@@ -156,7 +156,7 @@ impl Options {
     }
 }
 
-/// The rack of a consumer that is to be sent to a replica near to it.
+/// The rack of a consumer that may be redirected to a replica in its rack.
 fn near_rack(
     context: &RequestContext,
     body: &FetchRequest,
@@ -167,14 +167,14 @@ fn near_rack(
     }
     let config = context.services.config.current();
     let selector = config.replication.replica_selector_class.as_deref();
-    // The rack outlives the frame of the request.
+    // A copy: a slice would keep the frame of the request while the fetch waits.
     (selector == Some(RACK_AWARE)).then(|| ByteString::from(&*body.rack_id))
 }
 
 fn session_request(version: i16, body: FetchRequest) -> SessionRequest {
     let uses_topic_ids = version >= FIRST_WITH_TOPIC_IDS;
     let key = |topic: &ByteString, id: Uuid| {
-        // A session outlives the request: a name that is a slice of its frame would keep all of it.
+        // A copy: a session outlives the request, and a slice would keep its whole frame.
         if uses_topic_ids { TopicKey::Id(id) } else { TopicKey::Name(ByteString::from(&**topic)) }
     };
     let mut targets = IndexMap::new();
@@ -212,7 +212,7 @@ fn target(partition: &FetchPartition) -> FetchTarget {
         current_leader_epoch: partition.current_leader_epoch.max(-1),
         last_fetched_epoch: partition.last_fetched_epoch.max(-1),
         resolved_name: None,
-        told_high_watermark: None,
+        sent_high_watermark: None,
     }
 }
 
@@ -242,7 +242,7 @@ fn refusal(index: i32, code: ErrorCode) -> PartitionData {
     }
 }
 
-/// The topic to read, if the cluster knows it by the name under which it was asked for.
+/// The current id of the topic to read, looked up by its name; for a requested id, by the name that it had at first.
 fn known_topic(
     image: &ClusterImage,
     key: &FetchKey,
@@ -257,31 +257,31 @@ fn known_topic(
     Ok(topic.id)
 }
 
-/// A fetch under way.
+/// A fetch in progress.
 struct Fetch {
     services: Arc<Services>,
     connection: Arc<ConnectionInfo>,
     version: i16,
     options: Options,
-    /// Where a consumer is that may be sent to a replica near to it.
+    /// The rack of a consumer that may be redirected to a replica in its rack.
     rack: Option<ByteString>,
     session: FetchContext,
 }
 
-/// One reading of all partitions.
+/// One read of all partitions.
 struct Round {
     image: Arc<PublishedImage>,
     reads: Vec<(PartitionData, Vec<Part>)>,
     bytes: usize,
-    /// Those of partitions that are throttled (KIP-73), if there are any.
+    /// The bytes of throttled partitions (KIP-73); `None` if none is throttled.
     throttled_bytes: Option<usize>,
-    /// A partition has news that must not wait: an error of its log or a diverging epoch.
+    /// A partition has a result that must not wait: an error or a diverging epoch.
     urgent: bool,
-    /// A follower was last told another high watermark than a partition has.
+    /// The high watermark of a partition differs from the last one that the follower was sent.
     watermark_moved: bool,
-    /// Partitions whose logs were read: without any there is nothing to wait for.
+    /// The number of partitions whose logs were read. If there are none, the fetch does not wait.
     logs: usize,
-    /// Whether the fetch is one that waits.
+    /// Whether the fetch is already waiting.
     waits: bool,
 }
 
@@ -300,7 +300,7 @@ impl Fetch {
         let waiter = FetchWaiter::new();
         let mut until = deadline;
         loop {
-            // Registered before it reads, a fetch cannot miss what comes after.
+            // The fetch registers before it reads, so that it misses no later append.
             let round = self.read(Some(&waiter));
             if round.is_enough(&self.options) {
                 return self.reply(round);
@@ -370,7 +370,7 @@ impl Fetch {
         let options = ReadOptions {
             fetch_offset: target.fetch_offset,
             max_bytes: usize::try_from(target.max_bytes).unwrap_or_default().min(left),
-            // The first batch of an answer is sent whole, or a large one could never be read.
+            // The first batch of an answer is sent even if it exceeds the limit, or a large one could never be read.
             min_one_batch: round.bytes == 0,
             reader: self.options.reader,
             log_start_offset: target.log_start_offset,
@@ -385,7 +385,7 @@ impl Fetch {
             false => options,
         };
         match partition.read(&options, waiter) {
-            // Kafka's log refuses to read a negative number of bytes, once there is something to read.
+            // Kafka's log fails for a negative max bytes, once there are records to read.
             Ok(read)
                 if self.wants_less_than_nothing(target)
                     && read.high_watermark > target.fetch_offset =>
@@ -395,9 +395,9 @@ impl Fetch {
             Ok(read) => {
                 round.bytes += read.len();
                 round.urgent |= read.diverging_epoch.is_some() || near.is_some();
-                let told = target.told_high_watermark.unwrap_or(read.high_watermark);
+                let sent = target.sent_high_watermark.unwrap_or(read.high_watermark);
                 round.watermark_moved |=
-                    options.reader.is_follower() && told != read.high_watermark;
+                    options.reader.is_follower() && sent != read.high_watermark;
                 let data = PartitionData {
                     preferred_read_replica: near.unwrap_or(-1),
                     ..answer(index, &read)
@@ -414,7 +414,7 @@ impl Fetch {
         }
     }
 
-    /// Whether a throttled replica that is behind gets nothing for now (KIP-73).
+    /// Whether the leader's throttle lets this out-of-sync follower wait (KIP-73).
     fn must_wait(&self, partition: &Partition) -> bool {
         let Reader::Follower { id, .. } = self.options.reader else { return false };
         let services = &self.services;
@@ -424,7 +424,7 @@ impl Fetch {
         }
     }
 
-    /// Where a consumer had better read this partition.
+    /// The replica that the consumer should read this partition from.
     fn preferred_replica(
         &self,
         image: &ClusterImage,
@@ -450,7 +450,7 @@ impl Fetch {
         round.urgent = true;
         let gone = || self.services.replicas.partitions.get(topic_id, index).is_none();
         let code = match code {
-            // A fetch that waited is woken by a deletion before the image shows it.
+            // A deletion wakes a waiting fetch before the published image shows it.
             ErrorCode::NotLeaderOrFollower if round.waits && gone() => {
                 ErrorCode::UnknownTopicOrPartition
             }
@@ -485,7 +485,7 @@ impl Fetch {
 
     fn reply(self, round: Round) -> FetchReply {
         let Self { services, connection, session, options, .. } = self;
-        // Only consumers are told addresses: a follower knows the brokers.
+        // Only consumers get node endpoints: a follower has them from the metadata.
         let is_follower = options.reader.is_follower();
         if let Some(bytes) = round.throttled_bytes {
             services.replicas.leader_quota.record(bytes, clock::now_ms());
@@ -512,7 +512,7 @@ impl Fetch {
             if records_len > 0 {
                 records.push(parts.swap_remove(&key).expect("every target was read once"));
             }
-            // Partitions of one topic that stand together share its entry.
+            // Consecutive partitions of one topic share its entry.
             if last_topic.as_ref() != Some(&key.topic) {
                 let (topic, topic_id) = match &key.topic {
                     TopicKey::Name(name) => (name.clone(), Uuid::ZERO),

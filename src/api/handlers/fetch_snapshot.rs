@@ -1,11 +1,11 @@
-//! FetchSnapshot (key 59): a replica of the metadata log asks for a piece of a snapshot (KIP-630).
+//! FetchSnapshot (key 59): a replica of the metadata log reads a chunk of a snapshot (KIP-630).
 
 use klamm_protocol::messages::fetch_snapshot_request::FetchSnapshotRequest;
 use klamm_protocol::messages::fetch_snapshot_response::FetchSnapshotResponse;
 use klamm_replication::quorum::wire;
 
 use crate::api::context::RequestContext;
-use crate::api::quorum::{ask_of_log, listener, refusal};
+use crate::api::quorum::{listener, refusal, send_about_log};
 use crate::api::reply::message_replies;
 use crate::controller::handle::QuorumAnswer;
 
@@ -16,7 +16,7 @@ pub(crate) async fn handle(
     body: FetchSnapshotRequest,
 ) -> FetchSnapshotResponse {
     let answer =
-        ask_of_log(&context, body.cluster_id.clone(), wire::fetch_snapshot_request(body)).await;
+        send_about_log(&context, body.cluster_id.clone(), wire::fetch_snapshot_request(body)).await;
     match answer {
         QuorumAnswer::FetchSnapshot(reply, piece) => {
             let listener = listener(&context);

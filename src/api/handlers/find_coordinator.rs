@@ -1,7 +1,7 @@
-//! FindCoordinator (key 10): which broker coordinates a group.
+//! FindCoordinator (key 10): the broker that coordinates a group.
 //!
-//! `__consumer_offsets` is created when somebody first asks for a group. Transactions and share groups
-//! are not served: clients get COORDINATOR_NOT_AVAILABLE for their coordinators.
+//! The first request for a group creates `__consumer_offsets`. Transactions and share groups are not served: clients
+//! get COORDINATOR_NOT_AVAILABLE for their coordinators.
 
 use bytestring::ByteString;
 use klamm_metadata::image::ClusterImage;
@@ -17,7 +17,7 @@ use crate::coordinator::partition_of;
 
 /// The first version with several keys (KIP-699).
 const FIRST_WITH_KEYS: i16 = 4;
-/// The first version that may ask for the coordinator of a share group (KIP-932).
+/// The first version that may request the coordinator of a share group (KIP-932).
 const FIRST_WITH_SHARE: i16 = 6;
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -102,7 +102,7 @@ fn refused(key: ByteString, error: ErrorCode) -> Coordinator {
     Coordinator { key, node_id: -1, port: -1, error_code: error.code(), ..Default::default() }
 }
 
-/// The parts of `group:topic id:partition`; a group may have colons itself.
+/// Parses `group:topic id:partition`; a group id may have colons itself.
 fn share_partition_key(key: &str) -> Option<(&str, Uuid, i32)> {
     let (rest, partition) = key.rsplit_once(':')?;
     let (group, topic_id) = rest.rsplit_once(':')?;
@@ -112,7 +112,7 @@ fn share_partition_key(key: &str) -> Option<(&str, Uuid, i32)> {
     Some((group, topic_id.parse().ok()?, partition.parse().ok()?))
 }
 
-/// Before version 4 there is one coordinator, whose error always comes with a text.
+/// Before version 4 the answer has one coordinator, always with an error message.
 fn lower(coordinators: Vec<Coordinator>, version: i16) -> FindCoordinatorResponse {
     if version >= FIRST_WITH_KEYS {
         return FindCoordinatorResponse { coordinators, ..Default::default() };

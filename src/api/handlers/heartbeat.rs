@@ -1,4 +1,4 @@
-//! Heartbeat (key 12): a member of a group lives, and learns whether it has to join again.
+//! Heartbeat (key 12): a member renews its session in the group, and learns whether it has to rejoin.
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
@@ -22,7 +22,7 @@ fn heartbeat(context: &RequestContext, body: &HeartbeatRequest) -> ErrorCode {
     let groups = &context.services.groups;
     match groups.call(&image, &body.group_id, |shard, effects| shard.on_heartbeat(body, effects)) {
         Ok(error) => error,
-        // Sessions begin anew once the groups are loaded: nothing is lost by saying that all is well.
+        // Sessions start again when the groups are loaded, so the answer NONE is safe.
         Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
         Err(error) => error,
     }

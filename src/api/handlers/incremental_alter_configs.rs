@@ -44,7 +44,7 @@ pub(crate) async fn handle(
     response
 }
 
-/// As a controller answers it on its own listener: everything is decided there, but log levels, which are its own.
+/// The handler on the controller's listener: the controller decides all resources, except the log levels of this node.
 pub(crate) async fn handle_on_controller(
     context: RequestContext,
     mut body: IncrementalAlterConfigsRequest,
@@ -77,11 +77,10 @@ fn log_levels_set(
     }
 }
 
-/// A resource's place in the request, and why it is refused.
+/// A resource's position in the request, and the error.
 type Refused = (usize, (ErrorCode, Option<ByteString>));
 
-/// Does what this broker does by itself: sets its log levels, and looks whether it could live with a
-/// change of its configuration. Returns what it refuses.
+/// Sets the log levels of this broker, and validates changes of its own configuration. Returns the refused resources.
 fn answer_here(
     services: &Services,
     configs: &ConfigsImage,
@@ -155,7 +154,7 @@ async fn decide(
         .unwrap_or_else(|error| refused(&forwarded, error.code(), Some(error.to_string().into())))
 }
 
-/// Nothing was decided: no resource has changed, and each gets the reason.
+/// The controller made no decision: no resource has changed, and each gets the error.
 fn refused(
     body: &IncrementalAlterConfigsRequest,
     error: ErrorCode,

@@ -1,7 +1,7 @@
 //! InitProducerId (key 22): ids for idempotent producers (KIP-98).
 //!
-//! Transactional producers are not served yet. They are told so for good, as UNSUPPORTED_VERSION:
-//! anything that clients may retry would have them wait for a coordinator that never comes.
+//! Transactional producers are not supported yet. They get UNSUPPORTED_VERSION, a fatal error: with a retriable one
+//! clients would wait for a coordinator that never comes.
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{ProducerEpoch, ProducerId};
@@ -28,7 +28,7 @@ pub(crate) async fn handle(
     answer(given)
 }
 
-/// Refuses in Kafka's order (KafkaApis, then TransactionCoordinator.handleInitProducerId).
+/// Checks the request in Kafka's order (KafkaApis, then TransactionCoordinator.handleInitProducerId).
 fn check(body: &InitProducerIdRequest, max_timeout_ms: i32) -> Result<(), ErrorCode> {
     let has_id = body.producer_id != NO_PRODUCER_ID;
     let has_epoch = body.producer_epoch != NO_PRODUCER_EPOCH;

@@ -12,11 +12,11 @@ use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 use crate::random;
 
-/// The first version with a rebalance timeout; before it the session timeout stands for it.
+/// The first version with a rebalance timeout; before it, the session timeout is used.
 const FIRST_WITH_REBALANCE_TIMEOUT: i16 = 1;
-/// The first version whose members fetch their id with one request and join with the next (KIP-394).
+/// The first version whose members get their id by one request and join by the next (KIP-394).
 const FIRST_WITH_KNOWN_MEMBER_ID: i16 = 4;
-/// The first version whose leader can be told to keep the assignment that it made (KIP-814).
+/// The first version with `SkipAssignment`, by which the leader keeps the current assignment (KIP-814).
 const FIRST_WITH_SKIP_ASSIGNMENT: i16 = 9;
 /// The first version whose answer may have no protocol name.
 const FIRST_WITH_NULL_PROTOCOL: i16 = 7;
@@ -27,7 +27,7 @@ pub(crate) async fn handle(context: RequestContext, body: JoinGroupRequest) -> J
     let body = raise(body, context.version());
     let image = context.services.metadata_cache.image();
     let (group_id, member_id) = (body.group_id.clone(), body.member_id.clone());
-    let asked =
+    let pending =
         context.services.groups.send_member_request(&image, &group_id, |shard, token, effects| {
             let join = JoinGroup {
                 token,
@@ -40,7 +40,7 @@ pub(crate) async fn handle(context: RequestContext, body: JoinGroupRequest) -> J
             };
             shard.on_join_group(&join, effects);
         });
-    let response = asked.answer().await.unwrap_or_else(|error| refused(error, member_id));
+    let response = pending.answer().await.unwrap_or_else(|error| refused(error, member_id));
     lower(response, context.version())
 }
 
@@ -51,7 +51,7 @@ fn raise(mut body: JoinGroupRequest, version: i16) -> JoinGroupRequest {
     body
 }
 
-/// The answer of a broker that does not coordinate the group.
+/// The answer if the coordinator did not process the request.
 fn refused(error: ErrorCode, member_id: ByteString) -> JoinGroupResponse {
     let is_invalid = error == ErrorCode::InvalidGroupId;
     JoinGroupResponse {
@@ -69,7 +69,7 @@ fn lower(mut response: JoinGroupResponse, version: i16) -> JoinGroupResponse {
     response
 }
 
-/// An address as Java prints it: without a name, and IPv6 without abbreviation.
+/// An address as Java prints it: without host name, and IPv6 without abbreviation.
 fn client_host(address: IpAddr) -> ByteString {
     match address.to_canonical() {
         IpAddr::V4(address) => format!("/{address}").into(),

@@ -14,21 +14,21 @@ message_replies!(LeaveGroupResponse);
 pub(crate) async fn handle(context: RequestContext, body: LeaveGroupRequest) -> LeaveGroupResponse {
     let body = raise(body, context.version());
     let image = context.services.metadata_cache.image();
-    let asked = context.services.groups.send_member_request(
+    let pending = context.services.groups.send_member_request(
         &image,
         &body.group_id,
         |shard, token, effects| {
             shard.on_leave_group(token, &body, effects);
         },
     );
-    let response = asked.answer().await.unwrap_or_else(|error| LeaveGroupResponse {
+    let response = pending.answer().await.unwrap_or_else(|error| LeaveGroupResponse {
         error_code: error.code(),
         ..Default::default()
     });
     lower(response, context.version())
 }
 
-/// Before version 3 the one member stands in a field of its own.
+/// Before version 3 the request has one member, in a field of its own.
 fn raise(mut body: LeaveGroupRequest, version: i16) -> LeaveGroupRequest {
     if version < FIRST_WITH_MEMBERS {
         let member_id = std::mem::take(&mut body.member_id);
@@ -37,7 +37,7 @@ fn raise(mut body: LeaveGroupRequest, version: i16) -> LeaveGroupRequest {
     body
 }
 
-/// Before version 3 the one member's error is that of the whole.
+/// Before version 3 the error of the one member is the error of the response.
 fn lower(mut response: LeaveGroupResponse, version: i16) -> LeaveGroupResponse {
     if version < FIRST_WITH_MEMBERS {
         let members = std::mem::take(&mut response.members);

@@ -1,5 +1,5 @@
-//! ListConfigResources (key 74): which resources have a configuration (KIP-1142); in version 0 the
-//! client metrics subscriptions only.
+//! ListConfigResources (key 74): the resources that have a configuration (KIP-1142); in version 0 only client metrics
+//! subscriptions.
 
 use bytestring::ByteString;
 use klamm_metadata::image::configs::ConfigResourceType;
@@ -43,7 +43,7 @@ pub(crate) fn handle(
     }
 }
 
-/// The types to list, each once; none named means all. `None` if one is not known in this version.
+/// The types to list, each once; an empty list means all. `None` if this version lacks one of them.
 fn wanted_types(ids: &[i8], version: i16) -> Option<Vec<ConfigResourceType>> {
     let known = if version == 0 { FIRST_TYPES } else { TYPES };
     if ids.iter().any(|id| known.iter().all(|type_| type_.id() != *id)) {

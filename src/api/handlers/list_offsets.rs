@@ -22,14 +22,14 @@ use crate::metadata_cache::PublishedImage;
 use crate::replica::partition::ListIsolation;
 
 const CONSUMER: BrokerId = -1;
-/// Asks any replica for what it has (`DEBUGGING_REPLICA_ID`).
+/// The replica id that reads from any replica (`DEBUGGING_REPLICA_ID`).
 const DEBUGGING: BrokerId = -2;
-/// What does not depend on where the log ends: the earliest offset, here and at all.
+/// The timestamps whose offset does not depend on the log end: earliest, and earliest local.
 const BEGINNINGS: [i64; 2] = [-2, -4];
-/// Longest wait for syncs that are under way.
+/// The maximum wait for flushes in progress.
 const MAX_SYNC_WAIT: Duration = Duration::from_secs(5);
-/// The first version whose answers name leader epochs, and those that may say that offsets are not
-/// available yet instead of that there is no leader (KIP-207).
+/// The first version with leader epochs in the answer, and the first with OFFSET_NOT_AVAILABLE instead of
+/// LEADER_NOT_AVAILABLE (KIP-207).
 const FIRST_WITH_EPOCHS: i16 = 4;
 const FIRST_WITH_NOT_AVAILABLE: i16 = 5;
 /// Special timestamps below -2 and the first version that has them.
@@ -43,9 +43,9 @@ pub(crate) async fn handle(
 ) -> ListOffsetsResponse {
     let version = context.version();
     let services = context.services;
-    // What a failing disk never syncs is not waited for longer than a moment.
+    // The wait has a limit, because a failing disk may never flush.
     if tokio::time::timeout(MAX_SYNC_WAIT, synced(&services, &body)).await.is_err() {
-        debug!("offsets are listed before the logs are synced");
+        debug!("offsets are listed before the logs are flushed");
     }
     let listed = tokio::task::spawn_blocking(move || list(&services, &body, version));
     let topics = match listed.await {
@@ -55,7 +55,7 @@ pub(crate) async fn handle(
     ListOffsetsResponse { topics, ..Default::default() }
 }
 
-/// Waits until consumers may see what was acknowledged to producers before this request.
+/// Waits until records that were acknowledged before this request are visible to consumers.
 async fn synced(services: &Services, body: &ListOffsetsRequest) {
     if body.replica_id != CONSUMER {
         return;
@@ -104,7 +104,7 @@ fn list(
     topics.collect()
 }
 
-/// How far the one who asks may see, and whether a follower may answer.
+/// The end of the records that the reader may see, and whether a follower may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ListReader {
     isolation: ListIsolation,
@@ -169,7 +169,7 @@ fn find(
     let found = found.map(|found| (found.timestamp, found.offset, found.leader_epoch));
     match target {
         OffsetTarget::MaxTimestamp | OffsetTarget::Timestamp(_) => {
-            // What is found beyond the end that the reader may see does not exist for it.
+            // A record at or above the end that the reader may see counts as not found.
             let (end, _) = match found {
                 Some((_, offset, _)) if offset < view.last_stable_offset() => return Ok(found),
                 _ => latest()?,

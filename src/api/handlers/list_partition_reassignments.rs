@@ -1,4 +1,4 @@
-//! ListPartitionReassignments (key 46): the moves of partitions that are under way (KIP-455).
+//! ListPartitionReassignments (key 46): the reassignments in progress (KIP-455).
 
 use klamm_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsRequest;
 use klamm_protocol::messages::list_partition_reassignments_response::ListPartitionReassignmentsResponse;

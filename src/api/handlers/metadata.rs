@@ -1,7 +1,7 @@
-//! Metadata (key 3): brokers, topics and who leads their partitions, as reached on the client's listener.
+//! Metadata (key 3): brokers, topics and partition leaders, with the endpoints of the client's listener.
 //!
-//! A topic that is named, allowed to be created and not there is created, and answered as unknown for
-//! this once: clients ask again, as they have to with Kafka.
+//! A named topic that does not exist is created, if allowed, and this answer still has UNKNOWN_TOPIC_OR_PARTITION:
+//! clients retry, as they have to with Kafka.
 
 use std::collections::BTreeSet;
 
@@ -21,13 +21,13 @@ use crate::api::reply::message_replies;
 use crate::cluster::internal_topics::is_internal;
 use crate::metadata_cache::PublishedImage;
 
-/// The first version in which an empty list asks for nothing; before, it asks for everything.
+/// The first version in which an empty list means no topics; before, it means all.
 const FIRST_WITH_NONE: i16 = 1;
 /// The first version in which a replica that cannot be reached is no error of its partition.
 const FIRST_WITH_OFFLINE_REPLICAS: i16 = 1;
-/// The first version that tells a leader without the client's listener from no leader.
+/// The first version with LISTENER_NOT_FOUND for a leader without the client's listener.
 const FIRST_WITH_LISTENER_NOT_FOUND: i16 = 6;
-/// The first version that can ask by id. Versions 10 and 11 have the field, and no server reads it.
+/// The first version with topics by id. Versions 10 and 11 have the field, but no server reads it.
 const FIRST_BY_ID: i16 = 12;
 
 message_replies!(MetadataResponse);
@@ -60,7 +60,7 @@ pub(crate) async fn handle(context: RequestContext, body: MetadataRequest) -> Me
     answer
 }
 
-/// What a request asks for, each once.
+/// The topics that a request names, each once.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     All,
@@ -79,19 +79,19 @@ impl Wanted {
             return Err(ErrorCode::InvalidRequest);
         }
         if by_id {
-            // As in Kafka, one id makes all names of the request count for nothing.
+            // As in Kafka, a request with one id ignores all names.
             let ids = topics.iter().map(|topic| topic.topic_id);
             return Ok(Self::ById(ids.filter(|id| *id != Uuid::ZERO).collect()));
         }
         let names: Option<_> = topics.iter().map(|topic| topic.name.clone()).collect();
         names.map(Self::Named).ok_or(match version {
             ..FIRST_BY_ID => ErrorCode::InvalidRequest,
-            // Neither a name nor an id: Kafka looks the missing name up all the same, and fails.
+            // Neither a name nor an id: Kafka looks up the null name and throws.
             _ => ErrorCode::UnknownServerError,
         })
     }
 
-    /// The topics that are not there and could be.
+    /// The named topics that do not exist and may be created.
     fn creatable(&self, image: &PublishedImage) -> Vec<ByteString> {
         let Self::Named(names) = self else { return Vec::new() };
         let missing = names.iter().filter(|name| image.topics.by_name(name).is_none());
@@ -99,7 +99,7 @@ impl Wanted {
     }
 }
 
-/// An answer in the making, of no version.
+/// Builds the answer, independent of the version.
 struct Answer<'a> {
     image: &'a PublishedImage,
     listener: &'a str,
@@ -179,7 +179,7 @@ fn partition(view: PartitionView<'_>) -> MetadataResponsePartition {
     }
 }
 
-/// Says it in the words that the version has.
+/// Converts the answer to the codes and fields of the version.
 fn lower(answer: &mut MetadataResponse, version: i16, image: &PublishedImage, listener: &str) {
     let partitions = answer.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
     for partition in partitions {
@@ -194,7 +194,7 @@ fn lower(answer: &mut MetadataResponse, version: i16, image: &PublishedImage, li
     }
 }
 
-/// Replicas that cannot be reached are left out, and the partition has an error for it.
+/// Leaves out unreachable replicas and sets the error of their partition.
 fn hide_unreachable(
     partition: &mut MetadataResponsePartition,
     image: &PublishedImage,
@@ -209,7 +209,7 @@ fn hide_unreachable(
     }
 }
 
-/// The answer to a request that cannot be understood. No version before 12 may leave a name out.
+/// The answer to an invalid request. Before version 12 a name must not be null.
 fn refused(body: &MetadataRequest, code: ErrorCode) -> MetadataResponse {
     let topic = |topic: &MetadataRequestTopic| MetadataResponseTopic {
         error_code: code.code(),

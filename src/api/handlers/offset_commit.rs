@@ -1,4 +1,4 @@
-//! OffsetCommit (key 8): how far a group has read.
+//! OffsetCommit (key 8): stores the committed offsets of a group.
 
 use bytestring::ByteString;
 use indexmap::IndexMap;
@@ -16,7 +16,7 @@ use klamm_protocol::{ErrorCode, Uuid};
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 
-/// The first version that is told GROUP_ID_NOT_FOUND; before it ILLEGAL_GENERATION says the same.
+/// The first version with GROUP_ID_NOT_FOUND; before it the answer is ILLEGAL_GENERATION.
 const FIRST_WITH_GROUP_ID_NOT_FOUND: i16 = 9;
 /// The first version that names topics by id (KIP-848).
 const FIRST_WITH_TOPIC_IDS: i16 = 10;
@@ -33,14 +33,14 @@ pub(crate) async fn handle(
     body.topics = known_topics(&image, context.version(), topics, &mut answers);
     let reports_missing = context.version() >= FIRST_WITH_GROUP_ID_NOT_FOUND;
     if !body.topics.is_empty() {
-        let asked = context.services.groups.send_request(
+        let pending = context.services.groups.send_request(
             &image,
             &body.group_id,
             |shard, token, effects| {
                 shard.on_offset_commit(token, &body, reports_missing, effects);
             },
         );
-        match asked.answer::<OffsetCommitResponse>().await {
+        match pending.answer::<OffsetCommitResponse>().await {
             Ok(committed) => answers.extend(committed),
             Err(error) => {
                 for topic in &body.topics {
@@ -101,7 +101,7 @@ fn partitions_of(
     topic.partitions.iter().map(|partition| partition.partition_index)
 }
 
-/// The topics and partitions that exist, with name and id. The others are answered at once.
+/// The topics and partitions that exist, with name and id. The others get their error here.
 fn known_topics(
     image: &ClusterImage,
     version: i16,

@@ -22,21 +22,21 @@ pub(crate) async fn handle(
 ) -> OffsetDeleteResponse {
     let image = context.services.metadata_cache.image();
     let unknown = take_unknown(&image, &mut body.topics);
-    let asked = context.services.groups.send_member_request(
+    let pending = context.services.groups.send_member_request(
         &image,
         &body.group_id,
         |shard, token, effects| {
             shard.on_offset_delete(token, &body, effects);
         },
     );
-    let response = asked.answer().await.unwrap_or_else(|error| OffsetDeleteResponse {
+    let response = pending.answer().await.unwrap_or_else(|error| OffsetDeleteResponse {
         error_code: error.code(),
         ..Default::default()
     });
     merge(response, unknown)
 }
 
-/// Takes topics and partitions that do not exist out of the request; returns their answers.
+/// Removes topics and partitions that do not exist from the request; returns their answers.
 fn take_unknown(
     image: &ClusterImage,
     topics: &mut Vec<OffsetDeleteRequestTopic>,
@@ -62,7 +62,7 @@ fn take_unknown(
     unknown
 }
 
-/// An error of the whole stands alone.
+/// If the whole request has an error, the answer has no partitions.
 fn merge(
     mut response: OffsetDeleteResponse,
     unknown: Vec<OffsetDeleteResponseTopic>,

@@ -1,4 +1,4 @@
-//! OffsetFetch (key 9): how far groups have read.
+//! OffsetFetch (key 9): returns the committed offsets of groups.
 
 use bytestring::ByteString;
 use klamm_metadata::image::ClusterImage;
@@ -13,7 +13,7 @@ use klamm_protocol::{ErrorCode, Uuid};
 
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
-use crate::coordinator::Pending;
+use crate::coordinator::PendingAnswer;
 
 /// The first version with an error for the whole group.
 const FIRST_WITH_GROUP_ERROR: i16 = 2;
@@ -30,7 +30,7 @@ pub(crate) async fn handle(
 ) -> OffsetFetchResponse {
     let require_stable = body.require_stable;
     let image = context.services.metadata_cache.image();
-    // All groups are asked before the first answer is awaited.
+    // The requests of all groups are sent before the first answer is awaited.
     let begun: Vec<_> = groups(body, context.version())
         .into_iter()
         .map(|group| GroupFetch::begin(&context, &image, context.version(), group, require_stable))
@@ -42,7 +42,7 @@ pub(crate) async fn handle(
     lower(fetched, context.version())
 }
 
-/// Before version 8 the one group stands at the top level.
+/// Before version 8 the request has one group, at the top level.
 fn groups(body: OffsetFetchRequest, version: i16) -> Vec<OffsetFetchRequestGroup> {
     if version >= FIRST_WITH_GROUPS {
         return body.groups;
@@ -63,9 +63,9 @@ fn groups(body: OffsetFetchRequest, version: i16) -> Vec<OffsetFetchRequestGroup
 /// One group of a request.
 struct GroupFetch {
     group: OffsetFetchRequestGroup,
-    /// Topics that the cluster does not have.
+    /// The answers for topics that do not exist.
     unknown: Vec<OffsetFetchResponseTopics>,
-    asked: Pending,
+    pending: PendingAnswer,
 }
 
 impl GroupFetch {
@@ -82,19 +82,19 @@ impl GroupFetch {
         {
             unknown = take_unknown(image, topics);
         }
-        let asked = context.services.groups.send_request(
+        let pending = context.services.groups.send_request(
             image,
             &group.group_id,
             |shard, token, effects| {
                 shard.on_offset_fetch(token, &group, require_stable, effects);
             },
         );
-        Self { group, unknown, asked }
+        Self { group, unknown, pending }
     }
 
     async fn finish(self, image: &ClusterImage, version: i16) -> OffsetFetchResponseGroup {
-        let Self { group, unknown, asked } = self;
-        let answered: Result<OffsetFetchResponseGroup, _> = asked.answer().await;
+        let Self { group, unknown, pending } = self;
+        let answered: Result<OffsetFetchResponseGroup, _> = pending.answer().await;
         let mut fetched = match answered {
             Ok(fetched) if fetched.error_code == 0 => fetched,
             Ok(failed) => return group_error(&group, failed.error_code, version),
@@ -108,7 +108,7 @@ impl GroupFetch {
     }
 }
 
-/// Puts names to the ids, and takes those out that no topic has; returns their answers.
+/// Sets the names of topics given by id, and removes unknown ids; returns their answers.
 fn take_unknown(
     image: &ClusterImage,
     topics: &mut Vec<OffsetFetchRequestTopics>,
@@ -125,7 +125,7 @@ fn take_unknown(
     unknown
 }
 
-/// Offsets of a topic that is no more cannot be shown where topics have only ids.
+/// Sets the ids of topics. A deleted topic has none, so its offsets are left out.
 fn put_ids(image: &ClusterImage, topics: &mut Vec<OffsetFetchResponseTopics>) {
     topics.retain_mut(|topic| {
         if topic.topic_id.is_zero() {
@@ -136,7 +136,7 @@ fn put_ids(image: &ClusterImage, topics: &mut Vec<OffsetFetchResponseTopics>) {
     });
 }
 
-/// Version 1 has no place for the error of a group: every partition has it.
+/// Version 1 has no field for the error of a group: every partition gets it.
 fn group_error(
     group: &OffsetFetchRequestGroup,
     error_code: i16,
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    fn asked() -> OffsetFetchRequestGroup {
+    fn pending() -> OffsetFetchRequestGroup {
         OffsetFetchRequestGroup {
             group_id: "g".into(),
             topics: Some(vec![OffsetFetchRequestTopics {
@@ -209,10 +209,10 @@ mod tests {
     #[test]
     fn every_answer_fits_every_version() {
         for version in OffsetFetchResponse::VERSIONS {
-            let failed = group_error(&asked(), ErrorCode::NotCoordinator.code(), version);
+            let failed = group_error(&pending(), ErrorCode::NotCoordinator.code(), version);
             assert_eq!(failed.topics.is_empty(), version >= FIRST_WITH_GROUP_ERROR);
             assert!(lower(vec![failed], version).encoded(version).is_ok(), "{version}");
-            let topics = vec![failed_topic(&asked().topics.unwrap()[0], 0)];
+            let topics = vec![failed_topic(&pending().topics.unwrap()[0], 0)];
             let fetched =
                 OffsetFetchResponseGroup { group_id: "g".into(), topics, ..Default::default() };
             assert!(lower(vec![fetched], version).encoded(version).is_ok(), "{version}");
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn ids_that_no_topic_has_are_answered_here() {
-        let mut topics = asked().topics.unwrap();
+        let mut topics = pending().topics.unwrap();
         let unknown = take_unknown(&ClusterImage::default(), &mut topics);
         assert!(topics.is_empty());
         let codes: Vec<_> = unknown[0].partitions.iter().map(|p| p.error_code).collect();

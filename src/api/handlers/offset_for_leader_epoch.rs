@@ -1,4 +1,4 @@
-//! OffsetForLeaderEpoch (key 23): where a leader epoch ends in this log (KIP-101, KIP-320).
+//! OffsetForLeaderEpoch (key 23): the end offset of a leader epoch (KIP-101, KIP-320).
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::offset_for_leader_epoch_request::{

@@ -1,8 +1,8 @@
 //! Produce (key 0): appends record batches to partitions led by this broker.
 //!
-//! Phase one appends in the order of the requests, on the connection's task. With acks=all the
-//! answer then waits until every partition's high watermark has passed what was appended, or until
-//! the request's time is over; the records stay either way.
+//! Phase one appends in the order of the requests, on the connection's task. With acks=all the answer then waits until
+//! every partition's high watermark has passed the appended records, or until the request's timeout; the records stay
+//! either way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ use crate::replica::table::LookupError;
 
 /// The first version that names topics by id (KIP-516).
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
-/// The first version whose answers say where the leader is (KIP-951).
+/// The first version whose answers name the current leader (KIP-951).
 const FIRST_WITH_LEADER_HINTS: i16 = 10;
 /// The client id under which Kafka's own admin tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -64,7 +64,7 @@ pub(crate) fn handle(
         return Ok(Phase::Replied(produce.finish(true)));
     }
     produce.detach_names();
-    // The request's time is for other replicas. The own disk is part of the append: its sync comes or
+    // The request's timeout is for the other replicas. The flush of this broker's disk has no timeout: it succeeds or
     // fails, and either ends the countdown.
     let deadline = produce.waits_for_others().then_some(deadline);
     Ok(Phase::Waiting(async move {
@@ -79,13 +79,13 @@ pub(crate) fn handle(
     }))
 }
 
-/// Where a result stands in the answer: topic by name or id, and partition.
+/// The position of a result in the answer: topic by name or id, and partition.
 type Key = (ByteString, Uuid, PartitionIndex);
 
 /// One partition's result so far.
 enum Outcome {
     Done(PartitionProduceResponse),
-    /// Appended; acknowledged once the high watermark has got there.
+    /// Appended; acknowledged when the high watermark has passed the records.
     Appended {
         partition: Arc<Partition>,
         awaited: Awaited,
@@ -93,7 +93,7 @@ enum Outcome {
     },
 }
 
-/// A request under way.
+/// A request in progress.
 struct Produce {
     services: Arc<Services>,
     connection: Arc<ConnectionInfo>,
@@ -123,7 +123,7 @@ impl Produce {
         // Transactional records without a transactional id fail the whole request, as in Kafka.
         let refused = self.refuses_transactional && has_transactional_records(&body);
         let wall_ms = clock::wall_ms();
-        // A partition named twice is served once, with the records that come last.
+        // A partition that is named twice is appended to once, with the last records.
         let mut wanted: IndexMap<Key, Option<Bytes>> = IndexMap::new();
         for topic in body.topic_data {
             let TopicProduceData { name, topic_id, partition_data } = topic;
@@ -173,7 +173,7 @@ impl Produce {
         if !self.may_lead(&partition) {
             return failed(*index, ErrorCode::NotLeaderOrFollower);
         }
-        // Null records are never answered by Kafka; a client is better off with an error.
+        // Kafka never answers null records; here they get the error of an empty record set.
         let records = records.unwrap_or_default();
         let options = AppendOptions::client(self.acks, self.version, countdown);
         match partition.append(records, &options, wall_ms) {
@@ -182,10 +182,11 @@ impl Produce {
         }
     }
 
-    /// Whether this broker may take records for what it leads as far as it knows.
+    /// Whether this broker may append as the leader that it believes to be.
     ///
-    /// Without word from the controller for a session another may lead by now. With acks=all the followers' fetches at
-    /// this epoch confirm the leader: as long as there are any, nothing is acknowledged that the next one lacks.
+    /// If the controller has not answered for a session timeout, another broker may lead by now. With acks=all the
+    /// followers' fetches at this epoch confirm the leader: as long as they come, no record is acknowledged that the
+    /// next leader lacks.
     fn may_lead(&self, partition: &Partition) -> bool {
         let services = &self.services;
         services.session.has_valid_lease()
@@ -257,7 +258,7 @@ impl Produce {
         })
     }
 
-    /// Copies the topics' names: as slices they would keep the received frame while the answer waits.
+    /// Copies the topics' names: slices would keep the received frame while the answer waits.
     fn detach_names(&mut self) {
         let outcomes = std::mem::take(&mut self.outcomes).into_iter();
         self.outcomes = outcomes
@@ -272,15 +273,15 @@ impl Produce {
         })
     }
 
-    /// The wait is over. Not only the high watermark ends it: a leadership does as well, also one that ends before
-    /// the request begins to wait. Whoever is not there yet has timed out.
+    /// The wait is over: because the high watermarks have moved, or a leadership has ended (possibly before the request
+    /// began to wait), or after the timeout. Partitions that are not committed get the error.
     fn finish(mut self, in_time: bool) -> ProduceResponse {
         for outcome in self.outcomes.values_mut() {
             let Outcome::Appended { partition, awaited, response } = outcome else { continue };
             let error = match partition.acknowledged(awaited) {
                 Ok(true) => continue,
                 Ok(false) if in_time => ErrorCode::NotLeaderOrFollower,
-                // Clients take it for a reason to look for the leader elsewhere, and a timeout for none.
+                // With this code, unlike with a timeout, clients refresh their metadata and look for another leader.
                 Ok(false) if !self.services.session.has_valid_lease() => {
                     ErrorCode::NotLeaderOrFollower
                 }
@@ -356,7 +357,7 @@ fn refusal(index: PartitionIndex, code: ErrorCode) -> PartitionProduceResponse {
     }
 }
 
-/// Whether any first batch says that it belongs to a transaction (`RequestUtils`).
+/// Whether the first batch of any partition is transactional (`RequestUtils`).
 fn has_transactional_records(body: &ProduceRequest) -> bool {
     let records = body.topic_data.iter().flat_map(|topic| &topic.partition_data);
     records

@@ -1,4 +1,4 @@
-//! SyncGroup (key 14): the leader brings everybody's assignment, the others fetch theirs.
+//! SyncGroup (key 14): the leader sends the assignments of all members, and each member gets its own.
 
 use klamm_protocol::messages::sync_group_request::SyncGroupRequest;
 use klamm_protocol::messages::sync_group_response::SyncGroupResponse;
@@ -14,14 +14,14 @@ message_replies!(SyncGroupResponse);
 pub(crate) async fn handle(context: RequestContext, body: SyncGroupRequest) -> SyncGroupResponse {
     let image = context.services.metadata_cache.image();
     let requires_protocol = context.version() >= FIRST_WITH_PROTOCOL;
-    let asked = context.services.groups.send_member_request(
+    let pending = context.services.groups.send_member_request(
         &image,
         &body.group_id,
         |shard, token, effects| {
             shard.on_sync_group(token, &body, requires_protocol, effects);
         },
     );
-    asked.answer().await.unwrap_or_else(|error| SyncGroupResponse {
+    pending.answer().await.unwrap_or_else(|error| SyncGroupResponse {
         error_code: error.code(),
         ..Default::default()
     })

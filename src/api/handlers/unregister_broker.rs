@@ -1,4 +1,4 @@
-//! UnregisterBroker (key 64): a broker that is gone for good is forgotten (KIP-631).
+//! UnregisterBroker (key 64): removes the registration of a broker that will not come back (KIP-631).
 
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;

@@ -1,5 +1,5 @@
-//! UpdateFeatures (key 57): feature levels of the cluster go up and, with permission, down (KIP-584).
-//! Kafka has never looked at the request's timeout.
+//! UpdateFeatures (key 57): upgrades and, if the request allows it, downgrades feature levels of the cluster (KIP-584).
+//! Kafka ignores the request's timeout.
 
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
@@ -49,8 +49,8 @@ pub(crate) async fn handle(
     response
 }
 
-/// Takes an upgrade of kraft.version out of the request: its place there, and the level. The quorum decides it, the
-/// controller all the rest.
+/// Removes an upgrade of kraft.version from the request; returns its position and the level. The quorum decides it, the
+/// controller all others.
 fn take_kraft_upgrade(body: &mut UpdateFeaturesRequest, current: i16) -> Option<(usize, i16)> {
     let position = body.feature_updates.iter().position(|update| {
         update.feature == KRAFT_VERSION
@@ -60,7 +60,7 @@ fn take_kraft_upgrade(body: &mut UpdateFeaturesRequest, current: i16) -> Option<
     Some((position, body.feature_updates.remove(position).max_version_level))
 }
 
-/// Has the quorum raise kraft.version, or look whether it could; the answer if it does not.
+/// Sends the upgrade of kraft.version to the quorum, or only validates it; returns the response if it is refused.
 async fn upgrade(
     context: &RequestContext,
     to: i16,
@@ -80,7 +80,7 @@ async fn upgrade(
     Some(UpdateFeaturesResponse { error_code, error_message, ..Default::default() })
 }
 
-/// Nothing was decided.
+/// The response if no decision was made.
 fn refused(code: ErrorCode) -> UpdateFeaturesResponse {
     let error_message = Some(code.message().into());
     UpdateFeaturesResponse { error_code: code.code(), error_message, ..Default::default() }

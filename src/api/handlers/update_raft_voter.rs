@@ -6,7 +6,7 @@ use klamm_replication::quorum::message::Reply;
 use klamm_replication::quorum::wire;
 
 use crate::api::context::RequestContext;
-use crate::api::quorum::{ask, listener, refusal};
+use crate::api::quorum::{listener, refusal, send_to_quorum};
 use crate::api::reply::message_replies;
 use crate::controller::handle::QuorumAnswer;
 
@@ -16,7 +16,7 @@ pub(crate) async fn handle(
     context: RequestContext,
     body: UpdateRaftVoterRequest,
 ) -> UpdateRaftVoterResponse {
-    let answer = ask(&context, wire::update_raft_voter_request(body)).await;
+    let answer = send_to_quorum(&context, wire::update_raft_voter_request(body)).await;
     match answer {
         QuorumAnswer::Plain(Reply::UpdateVoter(reply)) => {
             wire::update_raft_voter_response(&reply, &listener(&context))

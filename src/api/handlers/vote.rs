@@ -1,4 +1,4 @@
-//! Vote (key 52): a candidate of the metadata quorum asks for a vote (KIP-595).
+//! Vote (key 52): a candidate of the metadata quorum requests a vote (KIP-595).
 
 use klamm_protocol::messages::vote_request::VoteRequest;
 use klamm_protocol::messages::vote_response::VoteResponse;
@@ -6,14 +6,14 @@ use klamm_replication::quorum::message::Reply;
 use klamm_replication::quorum::wire;
 
 use crate::api::context::RequestContext;
-use crate::api::quorum::{ask_of_log, listener, refusal};
+use crate::api::quorum::{listener, refusal, send_about_log};
 use crate::api::reply::message_replies;
 use crate::controller::handle::QuorumAnswer;
 
 message_replies!(VoteResponse);
 
 pub(crate) async fn handle(context: RequestContext, body: VoteRequest) -> VoteResponse {
-    let answer = ask_of_log(&context, body.cluster_id.clone(), wire::vote_request(body)).await;
+    let answer = send_about_log(&context, body.cluster_id.clone(), wire::vote_request(body)).await;
     match answer {
         QuorumAnswer::Plain(Reply::Vote(reply)) => {
             wire::vote_response(&reply, context.version(), &listener(&context))

@@ -1,9 +1,8 @@
 //! Writes the files of formatted log directories: `meta.properties`, `bootstrap.checkpoint`, and in
 //! the metadata log directory of a dynamic quorum's voter the snapshot with the voters.
 //!
-//! Invariants: `meta.properties` comes last, so that a directory is formatted as a whole or not at
-//! all; a directory that is formatted is never touched; before anything is written, every directory
-//! has been looked at.
+//! Invariants: `meta.properties` comes last, so that a directory is formatted as a whole or not at all; a directory
+//! that is formatted is never touched; all directories are checked before anything is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,7 +24,7 @@ use crate::controller::metadata_log::{BOOTSTRAP_CHECKPOINT, METADATA_LOG_DIR, VO
 use crate::controller::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 use crate::random;
 
-/// What to write where.
+/// The contents of the files to write.
 #[derive(Debug, Clone)]
 pub struct Formatter {
     pub cluster_id: String,
@@ -33,10 +32,10 @@ pub struct Formatter {
     pub log_dirs: Vec<PathBuf>,
     pub metadata_log_dir: PathBuf,
     pub features: InitialFeatures,
-    /// `None` where the configuration names the voters, or nobody does yet.
+    /// `None` if the configuration names the voters, or they are not known yet.
     pub initial_voters: Option<Vec<InitialVoter>>,
     pub controller_listener_name: String,
-    /// Format what is not formatted and leave the rest alone.
+    /// Leave formatted directories unchanged instead of failing.
     pub ignore_formatted: bool,
 }
 
@@ -68,7 +67,7 @@ pub enum FormatError {
     Checkpoint(#[from] SnapshotError),
 }
 
-/// What a log directory is for.
+/// The use of a log directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DirectoryKind {
     Log,
@@ -88,7 +87,7 @@ impl DirectoryKind {
     }
 }
 
-/// What was done.
+/// The result of formatting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Formatted {
     /// In the order in which the configuration names them.
@@ -115,7 +114,7 @@ impl fmt::Display for Formatted {
     }
 }
 
-/// What a cluster starts with, as `BootstrapMetadata.toString` says it: scripts read it.
+/// The initial features of a cluster in the form of `BootstrapMetadata.toString`, which scripts read.
 struct BootstrapMetadata<'a>(&'a FeatureLevels);
 
 impl fmt::Display for BootstrapMetadata<'_> {
@@ -155,7 +154,7 @@ impl Formatter {
         Ok(Formatted { directories, levels: self.features.levels.clone() })
     }
 
-    /// Which directories are formatted already, for this very node and cluster, and which are not.
+    /// Splits the directories into those that are formatted for this node and cluster and those that are not formatted.
     fn look_at_directories(
         &self,
         disk: &dyn Disk,

@@ -1,5 +1,5 @@
-//! Which features a new cluster starts with: the defaults of its metadata version as far as brokers of this build can
-//! serve them, what `--feature` sets over them, and whether that goes together.
+//! The initial features of a new cluster: the defaults of its metadata version as far as brokers of this build support
+//! them, overridden by `--feature`, with a check of their dependencies.
 //!
 //! Sources: `Formatter.calculateEffectiveFeatureLevels`, `Feature`, `MetadataVersion`.
 
@@ -19,7 +19,7 @@ struct Level {
     level: i16,
     /// A new cluster at this metadata version or a later one starts with the level.
     default_from: i16,
-    /// The level does not work below this metadata version.
+    /// The level needs this metadata version at least.
     needs: i16,
 }
 
@@ -88,7 +88,7 @@ fn metadata_versions() -> String {
     all_metadata_versions().map(MetadataVersion::name).collect::<Vec<_>>().join(", ")
 }
 
-/// Reads `--feature name=level` flags. The last one of a name counts.
+/// Parses `--feature name=level` flags. The last one of a name counts.
 pub fn parse_levels(flags: &[String]) -> Result<BTreeMap<String, i16>, FeatureError> {
     flags
         .iter()
@@ -101,18 +101,18 @@ pub fn parse_levels(flags: &[String]) -> Result<BTreeMap<String, i16>, FeatureEr
         .collect()
 }
 
-/// What was asked for.
+/// The features that the flags request.
 #[derive(Debug, Clone)]
 pub struct FeatureRequest<'a> {
     /// By name, from flags.
     pub levels: BTreeMap<String, i16>,
     /// A Kafka release, as in `4.2`, or a metadata version, as in `4.2-IV1`.
     pub release: Option<&'a str>,
-    /// The voters are in the log and not in the configuration.
+    /// The voters are in the metadata log and not in the configuration.
     pub has_dynamic_quorum: bool,
 }
 
-/// What a cluster starts with.
+/// The initial features of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitialFeatures {
     /// All but kraft.version, which is not in the metadata records.
@@ -121,7 +121,7 @@ pub struct InitialFeatures {
 }
 
 impl InitialFeatures {
-    /// Those with which brokers of this build cannot join a cluster. Only flags bring them in.
+    /// The features with which brokers of this build cannot join a cluster. Only flags can set them.
     pub fn not_served(&self) -> impl Iterator<Item = (&str, i16)> {
         let levels = self.levels.others.iter().map(|(name, level)| (&**name, *level));
         levels.filter(|(name, level)| *level > 0 && !features::may_be_finalized(name))
@@ -129,7 +129,7 @@ impl InitialFeatures {
 }
 
 impl FeatureRequest<'_> {
-    /// Adds the defaults and checks that everything goes together.
+    /// Adds the defaults and checks the dependencies of features.
     pub fn resolve(&self) -> Result<InitialFeatures, FeatureError> {
         let metadata_version = self.metadata_version()?;
         let is_known = |name: &str| {

@@ -8,7 +8,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::voters_record::{Endpoint, KRaftVersionFeature, Voter, VotersRecord};
 
-/// The levels of kraft.version that a voter is written down to support.
+/// The levels of kraft.version that a voter's record says it supports.
 const KRAFT_VERSIONS: KRaftVersionFeature =
     KRaftVersionFeature { min_supported_version: 0, max_supported_version: 1 };
 
@@ -21,7 +21,7 @@ pub struct InitialVoter {
     pub directory_id: Uuid,
 }
 
-/// What is wrong with a list of voters.
+/// Why a list of voters is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VoterError {
     #[error(
@@ -47,7 +47,7 @@ pub enum VoterPart {
     DirectoryId,
 }
 
-/// Reads a comma-separated list, sorted by node id.
+/// Parses a comma-separated list; returns it sorted by node id.
 pub fn parse_voters(text: &str) -> Result<Vec<InitialVoter>, VoterError> {
     let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
     let mut voters = entries.map(parse_voter).collect::<Result<Vec<_>, _>>()?;

@@ -1,4 +1,4 @@
-//! Every key that asks for protection, one by one.
+//! Every key that demands a security feature, one by one.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::config::{BrokerConfig, ConfigError, Environment, Loaded, Sources, properties};
 
-/// Each key that is refused, with a value that asks for something and what it asks for.
+/// Each refused key, with a demanding value and its demand.
 const REFUSED: &[(&str, &str, Demand)] = &[
     (
         "authorizer.class.name",
@@ -96,7 +96,7 @@ const REFUSED: &[(&str, &str, Demand)] = &[
     ("listener.name.external.max.connection.creation.rate", "10", ListenerLimit),
 ];
 
-/// Keys of the same families that ask for nothing: they say how, or ask for less.
+/// Keys of the same families that demand nothing: they configure how, or demand less.
 const HARMLESS: &[&str] = &[
     "delegation.token.expiry.check.interval.ms",
     "delegation.token.expiry.time.ms",
@@ -158,7 +158,7 @@ fn every_key_of_the_table_is_tried() {
     }
 }
 
-/// A key that a later Kafka brings has to be put on one side or the other.
+/// A new key of a later Kafka must be added to one of the lists.
 #[test]
 fn every_security_key_of_kafka_is_known_to_ask_for_something_or_for_nothing() {
     let families = ["ssl.", "sasl.", "delegation.", "authorizer.", "principal.", "security."];
@@ -260,7 +260,7 @@ fn a_login_configuration_for_the_jvm_asks_for_sasl() {
     assert!(with("OTHER_OPTS", "-Djava.security.auth.login.config=/jaas.conf").is_ok());
 }
 
-/// As in Apache Kafka, whose `ConfigDef` looks keys up as they are written: the other spelling is an unknown key.
+/// As in Apache Kafka, whose `ConfigDef` is case-sensitive: the other spelling is an unknown key.
 #[test]
 fn a_key_in_the_wrong_case_is_another_key() {
     let loaded = |key: &str| {

@@ -1,11 +1,11 @@
-//! Why a placeholder does not become a value.
+//! Why a placeholder cannot be resolved.
 
 use std::path::PathBuf;
 
 use super::provider::CLASSES;
 use crate::config::settings::Origin;
 
-/// A placeholder without a value, or a provider that cannot be had.
+/// A placeholder without a value, or an unusable provider.
 #[derive(Debug, thiserror::Error)]
 pub enum Unresolved {
     #[error("{origin}: '{key}' has {placeholder}, and {reason}")]
@@ -14,7 +14,7 @@ pub enum Unresolved {
     Provider { key: String, origin: Origin, error: ProviderError },
 }
 
-/// Why there is no such provider.
+/// Why a provider is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
     #[error("names {class}, which Klamm does not have: it has {}", CLASSES.join(", "))]
@@ -27,7 +27,7 @@ pub enum ProviderError {
     Pattern(#[from] regex_lite::Error),
 }
 
-/// Why a placeholder has no value. The keys named are those of its provider.
+/// Why a placeholder has no value. The keys are those of its provider.
 #[derive(Debug, thiserror::Error)]
 pub enum UnresolvedReason {
     #[error(

@@ -1,12 +1,12 @@
 //! Finds `${provider:[path:]key}` in a text.
 
-/// A placeholder, taken apart.
+/// The parts of a placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placeholder<'a> {
-    /// The whole of it.
+    /// The whole placeholder.
     pub(super) written: &'a str,
     pub(super) provider: &'a str,
-    /// Empty where none is given.
+    /// Empty if there is none.
     pub(super) path: &'a str,
     pub(super) key: &'a str,
 }
@@ -23,7 +23,7 @@ pub fn has_placeholder(text: &str) -> bool {
     next(text).is_some()
 }
 
-/// Takes a text apart.
+/// Splits a text into placeholders and the text between them.
 pub(super) fn parts(text: &str) -> Vec<Part<'_>> {
     let (mut parts, mut rest) = (Vec::new(), text);
     while let Some((before, placeholder, after)) = next(rest) {
@@ -34,7 +34,7 @@ pub(super) fn parts(text: &str) -> Vec<Part<'_>> {
     parts
 }
 
-/// The first placeholder, with what is before and behind it. `${HOME}` is none: it names no provider.
+/// The first placeholder, with the text before and after it. `${HOME}` is not one: it has no provider.
 fn next(text: &str) -> Option<(&str, Placeholder<'_>, &str)> {
     let mut from = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Kafka's three providers of values, by the names of their Java classes.
+//! Kafka's three config providers, by the names of their Java classes.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -14,17 +14,17 @@ const FILE: &str = "org.apache.kafka.common.config.provider.FileConfigProvider";
 const DIRECTORY: &str = "org.apache.kafka.common.config.provider.DirectoryConfigProvider";
 const ENV_VAR: &str = "org.apache.kafka.common.config.provider.EnvVarConfigProvider";
 
-/// The classes whose work is done here.
+/// The supported classes.
 pub(super) const CLASSES: [&str; 3] = [FILE, DIRECTORY, ENV_VAR];
 
-/// Where values come from.
+/// A config provider.
 #[derive(Debug)]
 pub(super) enum Provider {
     /// A key of a properties file.
     File(AllowedPaths),
-    /// A file of a directory, whole.
+    /// The contents of a file in a directory.
     Directory(AllowedPaths),
-    /// A variable whose whole name the pattern matches; with the key that sets the pattern.
+    /// An environment variable whose whole name matches the pattern, if one is set; with the key of the pattern.
     EnvVar(Option<(String, Regex)>),
 }
 
@@ -54,7 +54,7 @@ impl Provider {
         }
     }
 
-    /// What a placeholder stands for.
+    /// The value of a placeholder.
     pub(super) fn value(
         &self,
         placeholder: &Placeholder<'_>,
@@ -109,7 +109,7 @@ fn value_in_file(path: &Path, key: &str) -> Result<String, UnresolvedReason> {
     found.map(|entry| entry.value).ok_or_else(no_key)
 }
 
-/// Kafka takes the file whole, a line break at its end included.
+/// As in Kafka, the value is the whole file, including a line break at its end.
 fn file_in_directory(path: &Path, file: &str) -> Result<String, UnresolvedReason> {
     if !path.is_dir() {
         return Err(UnresolvedReason::NoDirectory { path: path.to_owned() });
@@ -127,10 +127,10 @@ fn read(path: &Path) -> Result<String, UnresolvedReason> {
         .map_err(|source| UnresolvedReason::Unreadable { path: path.to_owned(), source })
 }
 
-/// The paths below which a provider may look (`allowed.paths`); without any, everywhere.
+/// The paths below which a provider may read (`allowed.paths`); without any, all paths.
 #[derive(Debug)]
 pub(super) struct AllowedPaths {
-    /// With the key that sets them.
+    /// The key that sets them, and the paths.
     paths: Option<(String, Vec<PathBuf>)>,
 }
 
@@ -170,7 +170,7 @@ impl AllowedPaths {
     }
 }
 
-/// As `Path.normalize` of Java: by the text alone, links are not followed.
+/// As Java's `Path.normalize`: by the text only, without following links.
 fn normalized(path: &Path) -> PathBuf {
     let mut normalized = PathBuf::new();
     for component in path.components() {

@@ -1,4 +1,4 @@
-//! Values from all three providers, and every reason why there is none.
+//! Values from all three providers, and every error.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ const FILE: &str = "org.apache.kafka.common.config.provider.FileConfigProvider";
 const DIRECTORY: &str = "org.apache.kafka.common.config.provider.DirectoryConfigProvider";
 const ENV_VAR: &str = "org.apache.kafka.common.config.provider.EnvVarConfigProvider";
 
-/// A directory of a test's own, removed with it.
+/// A directory of one test, removed on drop.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -46,7 +46,7 @@ fn variables() -> Variables {
     Environment::from_variables(variables).variables
 }
 
-/// Resolves a value with all three providers and these lines besides.
+/// Resolves a value with all three providers and these additional lines.
 fn value_with(value: &str, lines: &str) -> Result<String, String> {
     let mut settings = Settings::default();
     let text = format!(
@@ -73,7 +73,7 @@ fn variables_files_and_directories_give_values() {
     assert_eq!(value("${env:RACK}"), Ok("az-1".to_owned()));
     assert_eq!(value("a-${env:RACK}-${env:RACK}"), Ok("a-az-1-az-1".to_owned()));
     assert_eq!(value(&format!("${{file:{file}:rack}}")), Ok("ü".to_owned()));
-    // As Kafka, the file is taken whole.
+    // As in Kafka, the value is the whole file.
     assert_eq!(value(&format!("${{dir:{}:rack}}", directory.path())), Ok("az-2\n".to_owned()));
     assert!(Path::new(&inside).is_file());
 }

@@ -20,7 +20,7 @@ use klamm_replication::partition::{FetchedPartition, Registration};
 use super::*;
 use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::config::BrokerConfig;
-use crate::coordinator::Pending;
+use crate::coordinator::PendingAnswer;
 use crate::replica::log_manager::LogManager;
 use crate::replica::partition::BrokerStatuses;
 use crate::replica::settings::partition_config;
@@ -60,7 +60,7 @@ fn started(partition: &Arc<Partition>) -> Arc<Coordinator<GroupShard>> {
     Coordinator::start(Arc::clone(partition), settings(), &Handle::current())
 }
 
-/// Not loaded before it is told to.
+/// A coordinator that is loaded only when the test calls `load`.
 fn unloaded(partition: &Arc<Partition>) -> Coordinator<GroupShard> {
     Coordinator::new(Arc::clone(partition), settings())
 }
@@ -76,7 +76,7 @@ async fn loaded(partition: &Arc<Partition>) -> Arc<Coordinator<GroupShard>> {
     coordinator
 }
 
-fn commit(coordinator: &Coordinator<GroupShard>, offset: Offset) -> Pending {
+fn commit(coordinator: &Coordinator<GroupShard>, offset: Offset) -> PendingAnswer {
     let request = OffsetCommitRequest {
         group_id: "g".into(),
         topics: vec![OffsetCommitRequestTopic {
@@ -89,12 +89,12 @@ fn commit(coordinator: &Coordinator<GroupShard>, offset: Offset) -> Pending {
         }],
         ..Default::default()
     };
-    Pending(coordinator.send_request(|shard, token, effects| {
+    PendingAnswer(coordinator.send_request(|shard, token, effects| {
         shard.on_offset_commit(token, &request, true, effects)
     }))
 }
 
-async fn commit_error(pending: Pending) -> i16 {
+async fn commit_error(pending: PendingAnswer) -> i16 {
     let response: OffsetCommitResponse = pending.answer().await.unwrap();
     response.topics[0].partitions[0].error_code
 }
@@ -109,16 +109,16 @@ async fn fetched(coordinator: &Coordinator<GroupShard>) -> Offset {
         }]),
         ..Default::default()
     };
-    let asked = Pending(coordinator.send_request(|shard, token, effects| {
+    let pending = PendingAnswer(coordinator.send_request(|shard, token, effects| {
         shard.on_offset_fetch(token, &group, false, effects)
     }));
-    let response: OffsetFetchResponseGroup = asked.answer().await.unwrap();
+    let response: OffsetFetchResponseGroup = pending.answer().await.unwrap();
     assert_eq!(response.error_code, 0);
     response.topics[0].partitions[0].committed_offset
 }
 
-fn join(coordinator: &Coordinator<GroupShard>) -> Pending {
-    Pending(coordinator.send_request(|shard, token, effects| {
+fn join(coordinator: &Coordinator<GroupShard>) -> PendingAnswer {
+    PendingAnswer(coordinator.send_request(|shard, token, effects| {
         let request = JoinGroupRequest {
             group_id: "g".into(),
             session_timeout_ms: 10_000,
@@ -158,7 +158,7 @@ async fn what_was_committed_is_there_for_the_next_coordinator() {
 async fn a_commit_is_answered_when_it_is_on_disk() {
     let coordinator = loaded(&partition()).await;
     let mut pending = commit(&coordinator, 5);
-    // One thread: nobody can have told the coordinator that it is.
+    // The test runs on one thread: the coordinator cannot have seen the high watermark yet.
     assert!(pending.0.as_mut().unwrap().try_recv().is_err());
     assert_eq!(commit_error(pending).await, 0);
     let flushed = coordinator.partition.with_log(|log| log.flushed_offset());
@@ -268,7 +268,7 @@ async fn a_partition_that_cannot_be_read_for_now_is_loaded_when_it_can() {
     let driven = Arc::clone(&coordinator);
     tokio::spawn(async move { driven.drive().await });
     assert_eq!(fetched(&coordinator).await, 5);
-    // By itself it tries again.
+    // The running coordinator retries by itself.
     disk.fail_next(Operation::Read, Fault::OutOfFileDescriptors);
     assert_eq!(fetched(&*loaded(&partition).await).await, 5);
 }

@@ -11,8 +11,8 @@ use klamm_log::disk::{DiskError, Operation};
 
 use super::*;
 
-/// A log file whose bytes are in memory as well. Its descriptor is that of a file with the same bytes for as many
-/// times as it says, and then one that `sendfile` refuses.
+/// A log file whose bytes are in memory as well. Its descriptor is that of a file with the same bytes for the first
+/// `times` calls, and then one that `sendfile` refuses.
 #[derive(Debug)]
 struct Refused {
     bytes: Vec<u8>,
@@ -24,7 +24,7 @@ struct Refused {
 
 impl Refused {
     fn new(bytes: Vec<u8>) -> Self {
-        // The kernel sends no directory: EINVAL. This one's device has nothing that a log lies on.
+        // The kernel refuses to send a directory with EINVAL. No log is on the device of this one.
         let refusing = Some(File::open("/proc/self").unwrap());
         let (times, reads) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { bytes, sendable: None, times, refusing, reads }
@@ -88,14 +88,14 @@ fn response(file: &Arc<Refused>, position: u64, len: usize) -> Response {
     Response { parts }
 }
 
-/// Sends everything to a reader and returns what came.
+/// Sends everything to a reader and returns the received bytes.
 async fn sent(mut queue: WriteQueue) -> io::Result<Vec<u8>> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let mut reader = StdStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
     let stream = TcpStream::from_std(stream).unwrap();
-    // Nobody reads yet: what is long is sent in part.
+    // The peer does not read yet: a long answer is sent in part.
     stream.writable().await?;
     queue.send(&stream)?;
     let received = tokio::task::spawn_blocking(move || {

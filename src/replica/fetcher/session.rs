@@ -1,8 +1,8 @@
-//! The fetcher's end of an incremental fetch session (KIP-227; Kafka's `FetchSessionHandler`): requests say
-//! what has changed since the last one.
+//! The fetcher's end of an incremental fetch session (KIP-227; Kafka's `FetchSessionHandler`): a request carries only
+//! the partitions that have changed since the last one.
 //!
-//! Invariant: `known` is what the leader has been told, as long as the session lasts. After anything
-//! that leaves this in doubt the session begins anew.
+//! Invariant: `known` equals the leader's state of the session. After any event that leaves this in doubt the follower
+//! starts a new session.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const INITIAL_EPOCH: i32 = 0;
 /// No session.
 const NO_SESSION: i32 = 0;
 
-/// What is fetched of one partition.
+/// The fetch parameters of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) fetch_offset: i64,
@@ -26,7 +26,7 @@ pub(super) struct Wanted {
     pub(super) max_bytes: i32,
 }
 
-/// The session's part of a request.
+/// The fields of a fetch request that depend on the session.
 #[derive(Debug, PartialEq)]
 pub(super) struct InSession {
     pub(super) id: i32,
@@ -50,7 +50,7 @@ impl Default for Session {
 }
 
 impl Session {
-    /// Whether the error only says that the leader no longer knows the session.
+    /// Whether the error concerns the session only: the partitions may be fetched again in a new one.
     pub(super) fn is_about_session(error: ErrorCode) -> bool {
         matches!(
             error,
@@ -60,7 +60,7 @@ impl Session {
         )
     }
 
-    /// What to send so that the leader answers for `wanted`.
+    /// The session fields of a request by which the leader answers for all of `wanted`.
     pub(super) fn request(&mut self, wanted: BTreeMap<TopicIdPartition, Wanted>) -> InSession {
         let is_full = self.epoch == INITIAL_EPOCH;
         let news = wanted.iter().filter(|(key, wanted)| {
@@ -110,7 +110,7 @@ impl Session {
         self.epoch = if self.epoch == i32::MAX { 1 } else { self.epoch + 1 };
     }
 
-    /// What the leader knows is in doubt: the next request ends the session and begins another.
+    /// The leader's state of the session is in doubt: the next request closes the session and starts another.
     pub(super) fn reset(&mut self) {
         self.epoch = INITIAL_EPOCH;
         self.known.clear();

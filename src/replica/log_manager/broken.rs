@@ -1,4 +1,4 @@
-//! A panic under the lock of a partition: what it leaves is neither served nor closed as if it were in order.
+//! A panic under the lock of a partition: its log is neither served any more nor marked as cleanly closed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How far the logs of a directory are synced, committed and deleted, as written down for the next start: Kafka's
+//! The offset checkpoints of a directory, how far its logs are synced, committed and deleted: Kafka's
 //! `recovery-point-offset-checkpoint`, `replication-offset-checkpoint` and `log-start-offset-checkpoint`.
 //!
 //! One writer at a time: an older state must not replace a newer one. A recovery point on disk is never above what is
@@ -20,12 +20,12 @@ use super::{LogManager, lock};
 use crate::clock;
 use crate::replica::partition::{Cut, Partition};
 
-/// The files, in the order in which offsets are handed around here.
+/// The files, in the order of the offset arrays below.
 const NAMES: [&str; 3] =
     [checkpoint::RECOVERY_POINT, checkpoint::HIGH_WATERMARK, checkpoint::LOG_START];
 
-/// What the last run has written down of the logs in a directory. An entry holds for the log that was found, not for a
-/// later one of the same name: it is dropped when that log is opened, or gone. Until then it is written down again.
+/// The checkpoints of the last run for the logs in a directory. An entry applies to the log that was found, not to a
+/// later one of the same name: it is dropped when that log is opened or removed. Until then it is written again.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     recovery_points: PartitionOffsets,
@@ -33,10 +33,10 @@ pub(super) struct Checkpoints {
     high_watermarks: PartitionOffsets,
     /// Logs that were found and not opened by this run.
     unopened: BTreeSet<(String, PartitionIndex)>,
-    /// Logs that have entries and were not found, with the topics of which a log of that name was being deleted here. Their
-    /// entries are written down again: the next start has no other evidence.
+    /// Logs that have entries and were not found, with the topics of which a log of that name was being deleted here.
+    /// Their entries are written again: they are the next start's only evidence.
     vanished: BTreeMap<(String, PartitionIndex), BTreeSet<Uuid>>,
-    /// None of the files was there, which a start writes in every directory.
+    /// None of the files existed. Every start writes them in every directory.
     are_missing: bool,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Checkpointed {
 }
 
 impl Checkpoints {
-    /// A damaged one is as good as none.
+    /// Reads the files. A damaged one counts as missing.
     pub(super) fn read(dir: &LogDir) -> Result<Self, LogError> {
         let mut are_missing = true;
         for name in NAMES {
@@ -65,7 +65,8 @@ impl Checkpoints {
         })
     }
 
-    /// What lies in the directory, and what is being deleted in it. Entries of other logs tell what has vanished.
+    /// Stores which logs are in the directory and which are being deleted. A log with an entry that is in neither has
+    /// vanished.
     pub(super) fn set_found(
         &mut self,
         found: BTreeSet<(String, PartitionIndex)>,
@@ -78,12 +79,12 @@ impl Checkpoints {
         self.unopened = found;
     }
 
-    /// Whether none of the files was there when the node started.
+    /// Whether none of the files existed when the node started.
     pub(super) fn are_missing(&self) -> bool {
         self.are_missing
     }
 
-    /// Whether nothing of what a start leaves in a directory is in this one: it is new, or was emptied.
+    /// Whether the directory has neither checkpoints nor logs: it is new, or was emptied.
     pub(super) fn is_directory_bare(&self) -> bool {
         self.are_missing && self.unopened.is_empty()
     }
@@ -94,14 +95,14 @@ impl Checkpoints {
         deleted.is_some_and(|deleted| !deleted.contains(&topic_id))
     }
 
-    /// A log that must have been here is not.
+    /// Notes that a log which must have been in this directory is missing.
     pub(super) fn set_vanished(&mut self, topic: String, index: PartitionIndex) {
         let key = (topic, index);
         self.recovery_points.entry(key.clone()).or_insert(0);
         self.vanished.entry(key).or_default();
     }
 
-    /// Drops the entries of the other logs that have vanished.
+    /// Drops the entries of vanished logs that `is_kept` rejects.
     pub(super) fn retain_vanished(&mut self, is_kept: impl Fn(&str, PartitionIndex) -> bool) {
         let dropped = self.vanished.extract_if(.., |(topic, index), _| !is_kept(topic, *index));
         let dropped: Vec<_> = dropped.collect();
@@ -117,7 +118,7 @@ impl Checkpoints {
         }
     }
 
-    /// The log that was found is open now, or is no longer there.
+    /// Drops the entries of a log that is open now or was removed.
     pub(super) fn forget(&mut self, topic: &str, index: PartitionIndex) {
         let key = (topic.to_owned(), index);
         self.unopened.remove(&key);
@@ -128,25 +129,24 @@ impl Checkpoints {
         }
     }
 
-    /// Recovery points, high watermarks and log starts of the logs that were not opened, and of those that have vanished.
+    /// The recovery points, high watermarks and log starts of logs that were not opened or have vanished.
     pub(super) fn of_unopened(&self) -> [PartitionOffsets; 3] {
         [&self.recovery_points, &self.high_watermarks, &self.log_starts].map(Clone::clone)
     }
 
-    /// Whether every log that was found has been opened, and so verified.
+    /// Whether every log that was found has been opened, and so recovered.
     pub(super) fn are_all_opened(&self) -> bool {
         self.unopened.is_empty()
     }
 }
 
 impl LogManager {
-    /// Writes down how far logs are synced, committed and deleted, so that a start after a crash
-    /// has little to verify.
+    /// Writes the offset checkpoints, so that recovery after a crash has little to verify.
     pub(crate) fn write_checkpoints(&self, partitions: &[Arc<Partition>]) {
         self.write_checkpoints_in(|_| true, partitions);
     }
 
-    /// Writes the files where there are none, with what is known to have vanished.
+    /// Writes the files in directories that had none, with the entries of vanished logs.
     pub(super) fn write_missing_checkpoints(&self) {
         self.write_checkpoints_in(|directory| lock(&directory.checkpoints).are_missing(), &[]);
     }
@@ -165,10 +165,10 @@ impl LogManager {
         }
     }
 
-    /// Cuts the log of a replica that follows in this epoch. Blocks for the disk.
+    /// Truncates the log of a follower in this epoch. Blocks for the disk.
     ///
-    /// The recovery point on disk is lowered first: one above what is synced would be believed after a crash,
-    /// whatever has been appended behind the cut by then.
+    /// The recovery point on disk is lowered first: after a crash, recovery would trust one above the truncation,
+    /// although records appended since may not be synced.
     pub(crate) fn cut(
         &self,
         partitions: &[Arc<Partition>],
@@ -185,7 +185,7 @@ impl LogManager {
         partition.cut(epoch, cut)
     }
 
-    /// `lowered` is a partition whose recovery point is not to be above an offset.
+    /// Writes the checkpoints of one directory. `lowered` is a partition and an upper limit for its recovery point.
     pub(super) fn write_checkpoints_of(
         &self,
         place: usize,
@@ -231,8 +231,8 @@ impl Directory {
     }
 }
 
-/// Adds the copies in a directory. They have no recovery point: what an unclean shutdown leaves of one is verified
-/// as a whole.
+/// Adds the future replicas in a directory. They have no recovery point: after an unclean shutdown all of one is
+/// verified.
 fn add_futures(place: usize, partitions: &[Arc<Partition>], offsets: &mut [PartitionOffsets; 3]) {
     for partition in partitions {
         let ends = partition.with_future(|future| {

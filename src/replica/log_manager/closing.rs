@@ -1,6 +1,6 @@
-//! The end of a life of the log directories: logs closed, offsets written down, a mark that all is in order.
+//! Closes the log directories: logs closed, offset checkpoints written, and the mark of a clean shutdown.
 //!
-//! A directory gets the mark only when everything in it was closed; what fails in one is not held against the others.
+//! A directory gets the mark only if every log in it was closed; a failure in one does not affect the others.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::directory::Directory;
 use super::{LogManager, lock};
 use crate::replica::partition::Partition;
 
-/// A log that has been closed, in order or not.
+/// A log that has been closed, with or without success.
 struct Closed {
     key: (String, PartitionIndex),
     place: usize,
@@ -24,7 +24,7 @@ struct Closed {
 }
 
 impl LogManager {
-    /// Closes all logs and marks the directories as left in order.
+    /// Closes all logs and marks a clean shutdown in each directory without failure.
     pub(crate) fn close(&self, partitions: &[Arc<Partition>], broker_epoch: i64) {
         self.end_flushers();
         let closed: Vec<Closed> =
@@ -43,7 +43,10 @@ impl LogManager {
                 false => Ok(()),
             });
             if let Err(failure) = left {
-                error!("{} is not left in order: {failure}", directory.dir.path().display());
+                error!(
+                    "{} gets no mark of a clean shutdown, the next start recovers its logs: {failure}",
+                    directory.dir.path().display()
+                );
             }
         }
     }
@@ -58,7 +61,7 @@ impl LogManager {
         }
     }
 
-    /// The log of a partition, and its copy if it is on its way to another directory.
+    /// Closes the log of a partition, and its copy if it is moving to another directory.
     fn close_logs(&self, partition: &Partition) -> Vec<Closed> {
         let (topic, index) = (partition.topic(), partition.index());
         let close = |log: Log, place: usize, is_copy: bool| {
@@ -98,7 +101,7 @@ impl LogManager {
     }
 }
 
-/// Whether nothing is left to be verified that a crash has left behind: a log that this run did not open was not.
+/// Whether every log is verified: the last shutdown was clean, or this run has opened, and so recovered, all of them.
 fn is_verified(directory: &Directory) -> bool {
     directory.was_left_in_order() || lock(&directory.checkpoints).are_all_opened()
 }

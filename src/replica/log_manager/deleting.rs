@@ -1,5 +1,5 @@
-//! How the logs of partitions that are gone leave the disk: the directory is renamed at once, and removed after
-//! `file.delete.delay.ms`. What cannot be renamed or removed for now is tried again.
+//! Deletes the logs of removed partitions: the directory is renamed at once, and removed after `file.delete.delay.ms`.
+//! A rename or removal that fails for lack of room is tried again.
 
 use bytestring::ByteString;
 use klamm_log::error::LogError;
@@ -13,7 +13,7 @@ use super::{LogManager, lock};
 use crate::clock;
 use crate::replica::partition::Partition;
 
-/// A log that is to be deleted and still has a name of its own.
+/// A log to delete whose directory is not renamed yet.
 #[derive(Debug)]
 pub(super) struct Undeleted {
     topic: ByteString,
@@ -24,7 +24,7 @@ pub(super) struct Undeleted {
 }
 
 impl LogManager {
-    /// Takes a partition's directory out of use at once; its files go after `file.delete.delay.ms`.
+    /// Renames a partition's directory to `-delete` at once; its files are removed after `file.delete.delay.ms`.
     pub(crate) fn delete(&self, partition: &Partition) {
         let (topic, index) = (partition.topic(), partition.index());
         let stopped = partition.stop();
@@ -56,7 +56,7 @@ impl LogManager {
         lock(&self.at(place).checkpoints).forget(topic, index);
         match self.mark(place, topic, index, DirKind::Delete) {
             Ok(marked) => self.delete_later(0, place, marked),
-            // It never came to be.
+            // It was never created.
             Err(error) if error.is_not_found() => {}
             Err(failure) => {
                 error!(%topic, partition = index, "{topic}-{index} cannot be deleted: {failure}")
@@ -74,7 +74,7 @@ impl LogManager {
         lock(&self.undeleted).push(undeleted);
     }
 
-    /// Renames what is still there of deleted partitions of this name: another is about to have it.
+    /// Renames directories of deleted partitions that still have this name: a new partition needs it.
     pub(super) fn finish_deletion(
         &self,
         topic: &ByteString,

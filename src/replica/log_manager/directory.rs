@@ -1,4 +1,4 @@
-//! One configured directory: in use, or a path that waits for its disk.
+//! One configured directory: in use, or a path whose disk is missing.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,26 +17,26 @@ use super::identity::{check_owner, format, id_of};
 use super::start::LayoutError;
 use super::{Flusher, StoreError, lock};
 
-/// A path of `log.dirs`. Once its directory is in use, it stays so for the life of the process, also if it fails.
+/// A path of `log.dirs`. Once its directory is in use, it stays so until the process ends, even if it fails.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) path: PathBuf,
     pub(super) directory: OnceLock<Directory>,
-    /// What was last said of the path while it is not in use: the same is not said twice.
-    pub(super) told: Mutex<String>,
+    /// The last message logged about the path while it is not in use: the same message is not logged twice.
+    pub(super) last_logged: Mutex<String>,
 }
 
 impl Slot {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, directory: OnceLock::new(), told: Mutex::default() }
+        Self { path, directory: OnceLock::new(), last_logged: Mutex::default() }
     }
 
-    /// Whether this is news of the path.
-    pub(super) fn is_news(&self, said: &str) -> bool {
-        let mut told = lock(&self.told);
-        let is_news = *told != said;
+    /// Whether the message differs from the last one about this path.
+    pub(super) fn is_news(&self, message: &str) -> bool {
+        let mut last_logged = lock(&self.last_logged);
+        let is_news = *last_logged != message;
         if is_news {
-            said.clone_into(&mut told);
+            message.clone_into(&mut last_logged);
         }
         is_news
     }
@@ -47,18 +47,18 @@ impl Slot {
 pub(super) struct Directory {
     pub(super) dir: LogDir,
     pub(super) id: Uuid,
-    /// `None` for one that was formatted by this run: it has nothing to lose.
+    /// `None` for a directory that this process has formatted: it has no logs yet.
     pub(super) last_shutdown: Option<LastShutdown>,
     pub(super) checkpoints: Mutex<Checkpoints>,
     pub(super) flusher: Arc<Flusher>,
     pub(super) flusher_thread: Mutex<Option<JoinHandle<()>>>,
-    /// What lies in it has been found.
+    /// Its partition directories have been listed.
     is_found: AtomicBool,
-    /// And has been compared with the metadata. Until then nothing new is put into it.
+    /// They have been compared with the metadata. Until then no new replica is put into it.
     is_settled: AtomicBool,
 }
 
-/// Whose directories they are to be.
+/// The cluster and node that the directories must belong to.
 #[derive(Debug, Clone)]
 pub(super) struct Owner {
     pub(super) cluster_id: String,
@@ -66,7 +66,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Locks a formatted directory and learns its id.
+    /// Locks a formatted directory and returns its id.
     pub(super) fn enter(
         &self,
         disk: &Arc<dyn Disk>,
@@ -138,7 +138,7 @@ impl Directory {
         self.dir.health().failure().is_none()
     }
 
-    /// Whether the logs in it need not be verified.
+    /// Whether the last shutdown was clean, so that recovery need not verify the logs.
     pub(super) fn was_left_in_order(&self) -> bool {
         self.last_shutdown.is_none_or(|last| last != LastShutdown::Unclean)
     }

@@ -1,5 +1,5 @@
-//! Two logs of one partition: a directory was copied, or came back after its replica had begun anew elsewhere. One is the
-//! replica, the other is kept as `-stray` and never deleted.
+//! Two logs of one partition: a directory was copied, or came back after its replica had started empty in another
+//! directory. One becomes the replica; the other is kept as `-stray` and never deleted.
 
 use klamm_log::config::LogConfig;
 use klamm_log::error::LogError;
@@ -14,17 +14,18 @@ use super::found::{Known, Opened};
 use super::{LogManager, lock};
 use crate::clock;
 
-/// How far an open log goes.
+/// The last epoch and the end offset of an open log.
 pub(crate) fn end_of(view: &LogView) -> LogEnd {
     let (epochs, end) = (view.leader_epochs(), view.log_end());
-    // An epoch in which nothing was written says nothing of the records.
+    // An epoch without records is not the epoch of the last record.
     let written = epochs.epoch_of(end - 1);
     let last = written.or_else(|| epochs.latest().map(|latest| latest.epoch));
     LogEnd { last_epoch: last.unwrap_or(-1), end }
 }
 
 impl LogManager {
-    /// Of two logs of a partition one stays. Returns those whose open log has to give way, with the place of the other.
+    /// Keeps one of two logs of a partition. Returns the partitions whose open log must be replaced, with the place of
+    /// the log that stays.
     pub(super) fn settle_doubles(
         &self,
         known: Known<'_>,
@@ -52,7 +53,7 @@ impl LogManager {
         displaced
     }
 
-    /// Decides between two places, puts the other log away unless it is open, and returns the one that stays.
+    /// Chooses one of two places, sets the other log aside unless it is open, and returns the place that stays.
     fn keep_one(
         &self,
         key: &TopicPartition,
@@ -75,14 +76,18 @@ impl LogManager {
         };
         let other = 1 - kept;
         if let Some(ends) = ends {
-            let told = |at: usize| {
+            let described = |at: usize| {
                 let path = self.dir_of(key, places[at]).display().to_string();
                 ends[at].map_or(format!("{path} cannot be read"), |end| format!("{path} {end}"))
             };
-            warn!("two logs of one partition: {}, which stays, and {}", told(kept), told(other));
+            warn!(
+                "two logs of one partition: {}, which stays, and {}",
+                described(kept),
+                described(other)
+            );
         }
         if other == 0 && open.is_some() {
-            // Whoever has it open closes it.
+            // The caller closes the open log.
         } else if belongs[other] {
             self.set_aside(key, places[other], "another log directory has the partition as well");
         } else {
@@ -91,11 +96,14 @@ impl LogManager {
         places[kept]
     }
 
-    /// How far the log of a partition goes that nobody has open.
+    /// The last epoch and the end offset of a log that is not open; `None` if it cannot be read.
     pub(super) fn end_at(&self, key: &TopicPartition, place: usize) -> Option<LogEnd> {
         let end = self.read_end(key, place);
         end.inspect_err(|failure| {
-            error!("{} cannot be compared: {failure}", self.dir_of(key, place).display());
+            error!(
+                "the end of the log in {} cannot be read: {failure}",
+                self.dir_of(key, place).display()
+            );
         })
         .ok()
     }

@@ -1,4 +1,4 @@
-//! What lies in the log directories, and what becomes of it once the cluster's metadata are known.
+//! Finds the partition directories in the log directories, and decides about each when the metadata is known.
 
 use klamm_protocol::ids::TopicPartition;
 use std::collections::btree_map::Entry;
@@ -19,12 +19,12 @@ use super::directory::Directory;
 use super::{LogManager, lock};
 use crate::controller::metadata_log::METADATA_LOG_DIR;
 
-/// How many directories that are left alone a line of the log names.
+/// The maximum number of unknown directories that one log line names.
 const MAX_NAMED: usize = 5;
 
-/// The metadata's replica of a partition.
+/// Looks up this broker's replica of a partition in the metadata.
 pub(super) type Known<'a> = &'a dyn Fn(&str, PartitionIndex) -> Option<KnownReplica>;
-/// The end of a partition's log that is open.
+/// Looks up the end of a partition's open log.
 pub(super) type Opened<'a> = &'a dyn Fn(&TopicPartition) -> Option<LogEnd>;
 
 impl LogManager {
@@ -62,7 +62,9 @@ impl LogManager {
                     of.extend(self.topic_id_at(place, &name));
                     lock(&self.deleted).push((0, place, name));
                 }
-                DirKind::Stray => warn!("{} is left alone", path.join(name).display()),
+                DirKind::Stray => {
+                    warn!("{} is a stray log: it is kept and not used", path.join(name).display())
+                }
             }
         }
         lock(&directory.checkpoints).set_found(logs, &deleted);
@@ -71,11 +73,11 @@ impl LogManager {
         Ok(())
     }
 
-    /// Settles what was found in directories that have come into use, by what the cluster has of this broker's replicas.
-    /// Returns the replicas whose open log has to give way to one that was found, with its place.
+    /// Compares the logs found in newly used directories with the metadata's replicas of this broker. Returns the
+    /// partitions whose open log must be replaced by one that was found, with its place.
     ///
-    /// Logs of topics that are gone are set aside, and so is the other of two logs of one partition. What the metadata
-    /// have never known is left where it is.
+    /// Logs of removed replicas are set aside as `-stray`, and so is the other of two logs of one partition. Logs of
+    /// topics that the metadata has never known are left where they are.
     pub(crate) fn settle(
         &self,
         known: Known<'_>,
@@ -108,7 +110,8 @@ impl LogManager {
         displaced
     }
 
-    /// A log of which the cluster has no replica here.
+    /// Decides about a log of which the metadata has no replica on this broker: set aside if its topic was known, else
+    /// left alone.
     pub(super) fn judge(&self, key: &TopicPartition, place: usize) {
         match self.topic_id_at(place, &PartitionDirName::current(&key.topic, key.partition)) {
             Some(id) if self.has_seen(id) => {
@@ -118,12 +121,12 @@ impl LogManager {
         }
     }
 
-    /// The topic that a partition's directory belongs to, if it says so.
+    /// The topic id in a partition directory's `partition.metadata`, if there is one.
     pub(super) fn topic_id_at(&self, place: usize, name: &str) -> Option<Uuid> {
         let dir = &self.at(place).dir;
         let read = partition_metadata::read(self.disk.as_ref(), &dir.path().join(name));
         read.unwrap_or_else(|failure| {
-            error!("the topic of {name} is not known: {failure}");
+            error!("the topic id of {name} cannot be read: {failure}");
             None
         })
     }
@@ -162,15 +165,15 @@ impl LogManager {
     ) {
         match self.mark(place, topic, *index, DirKind::Stray) {
             Ok(name) => {
-                warn!(%topic, partition = index, "{topic}-{index} is kept as {name}: {reason}")
+                warn!(%topic, partition = index, "the log of {topic}-{index} is renamed to {name} and not used: {reason}")
             }
             Err(failure) => {
-                error!(%topic, partition = index, "{topic}-{index} cannot be set aside: {failure}")
+                error!(%topic, partition = index, "the log of {topic}-{index} cannot be renamed to -stray: {failure}")
             }
         }
     }
 
-    /// Renames a partition's directory, so that a new one of the name can take its place.
+    /// Renames a partition's directory to `-delete` or `-stray`, so that a new one of the same name can be created.
     pub(super) fn mark(
         &self,
         place: usize,

@@ -1,4 +1,4 @@
-//! Whose a log directory is: of which cluster and node (`meta.properties`), and what becomes of one that is nobody's.
+//! The owner of a log directory: its cluster and node (`meta.properties`). An empty directory is formatted.
 
 use std::path::Path;
 
@@ -42,8 +42,7 @@ pub(super) fn id_of(dir: &LogDir, mut properties: MetaProperties) -> Result<Uuid
     Ok(id)
 }
 
-/// Makes an empty directory part of the cluster. One with other files in it is refused: it is likely
-/// not meant.
+/// Formats an empty directory for the cluster. One with other files in it is refused: it is likely a mistake.
 pub(super) fn format(
     dir: &LogDir,
     cluster_id: &str,

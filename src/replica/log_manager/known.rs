@@ -1,8 +1,8 @@
-//! Which topics and directories the metadata of this node have ever known, and what is missed by them.
+//! The topics and directories that the metadata of this node has ever known, and which replicas are missing.
 //!
-//! Evidence rule: a partition's directory is set aside only if its topic was once known to the metadata of this node
-//! and the cluster has no replica of it here any more. A metadata log that never knew the topic proves nothing: it may
-//! have been begun anew, or belong to another life of the node.
+//! Evidence rule: a partition's directory is set aside only if the metadata of this node once knew its topic and has no
+//! replica of it on this broker any more. A metadata log that never knew the topic proves nothing: it may be a new one,
+//! or of another cluster.
 
 use std::collections::BTreeSet;
 
@@ -13,26 +13,26 @@ use klamm_protocol::metadata_record::MetadataRecord;
 
 use super::{LogManager, lock};
 
-/// The most topics that are remembered. What is forgotten is left alone.
+/// The maximum number of topics that are remembered. Directories of others are left alone.
 const MAX_TOPICS: usize = 1_000_000;
 
-/// The topics of which the metadata of this node have ever spoken, and the directories that they expect.
+/// The topics that the metadata of this node has ever had, and the directories that it expects.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     at_start: BTreeSet<Uuid>,
     since: BTreeSet<Uuid>,
-    /// The directories of this broker's last registration, in a life before this.
+    /// The directories of this broker's last registration, by an earlier process.
     registered: BTreeSet<Uuid>,
 }
 
 impl Topics {
-    /// Whether the local metadata log spoke of a topic when the node started.
+    /// Whether the local metadata log had the topic, or its deletion, when the node started.
     pub(super) fn knew_at_start(&self, topic_id: Uuid) -> bool {
         self.at_start.contains(&topic_id)
     }
 }
 
-/// Collects the topics of which a metadata log speaks.
+/// Collects the topics in a metadata log, including deleted ones.
 #[derive(Debug, Default)]
 pub(crate) struct TopicsSeen(BTreeSet<Uuid>);
 
@@ -51,7 +51,7 @@ impl TopicsSeen {
 }
 
 impl LogManager {
-    /// What the local metadata log says when the node starts.
+    /// Stores what the local metadata log has when the node starts.
     pub(super) fn expect(&self, seen: TopicsSeen, image: &ClusterImage) {
         let mut topics = lock(&self.topics);
         topics.at_start = seen.0;
@@ -59,7 +59,7 @@ impl LogManager {
         topics.registered.extend(registered.iter().flat_map(|broker| &broker.directories));
     }
 
-    /// Topics that the metadata know now.
+    /// Adds topics that the metadata has now.
     pub(crate) fn note_topics(&self, ids: impl Iterator<Item = Uuid>) {
         let mut topics = lock(&self.topics);
         for id in ids {
@@ -79,15 +79,15 @@ impl LogManager {
         self.in_use().any(|(_, directory)| directory.id == id)
     }
 
-    /// The directories of which is known what lies in them.
+    /// The directories whose partitions have been listed.
     fn found(&self) -> impl Iterator<Item = Uuid> {
         self.in_use().filter(|(_, one)| one.is_found()).map(|(_, one)| one.id)
     }
 
-    /// Whether the log of a replica, which is in none of the directories, must be in one that is not here.
+    /// Whether the log of a replica that is in no directory must be in one that is not mounted.
     pub(super) fn is_missed(&self, replica: &KnownReplica) -> bool {
-        // If all directories are here, what was never reported was never opened. A path of log.dirs that is not in use may be
-        // that of a directory which the last registration did not have either.
+        // If all directories are in use, a replica whose directory was never reported was never opened. A path of
+        // log.dirs that is not in use may be that of a directory which the last registration did not have either.
         let may_be_elsewhere = || {
             let topics = lock(&self.topics);
             let lacks = topics.registered.iter().any(|id| self.found().all(|found| found != *id));
@@ -96,10 +96,11 @@ impl LogManager {
         replica.is_missed(|id| self.found().any(|found| found == id), may_be_elsewhere)
     }
 
-    /// Whether a replica that is in none of the directories must not begin anew here: that would take its records, which
-    /// may be the only ones, out of the cluster.
+    /// Whether a replica that is in no directory must not start with an empty log: the missing log may have the only
+    /// copy of its records.
     ///
-    /// One that nobody counts on is fetched anew, unless a path of `log.dirs` waits for its disk: then it may be back soon.
+    /// A replica outside ISR and ELR is fetched from the leader instead, unless a path of `log.dirs` is not in use:
+    /// then its disk may be back soon.
     pub(crate) fn is_out_of_reach(&self, replica: &KnownReplica) -> bool {
         let is_complete = self.found().count() == self.slots.len();
         self.is_missed(replica) && !(replica.can_be_fetched() && is_complete)

@@ -1,4 +1,4 @@
-//! Log directories without room for a while: what becomes of logs that are opened, flushed and deleted meanwhile.
+//! Log directories without space or descriptors for a while: logs are opened, flushed and deleted meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ const TOPIC_ID: Uuid = Uuid::from_bytes([9; 16]);
 const LIMIT: Duration = Duration::from_secs(60);
 const BOTH: [Fault; 2] = [Fault::NoSpace, Fault::OutOfFileDescriptors];
 
-/// Starts on a directory, which has a metadata log if it was in use.
+/// Starts on a directory. One that was in use gets a metadata log.
 pub(super) fn start(disk: &MemoryDisk) -> LogManager {
     if disk.exists(Path::new("/data/meta.properties")).unwrap() {
         let metadata_log = Path::new("/data").join(METADATA_LOG_DIR);
@@ -85,7 +85,7 @@ fn what_is_appended_while_there_is_little_room_is_committed_and_what_is_derived_
     let partition = lead(&store);
     append(&partition).unwrap();
     until("the first flush", || offsets(&partition) == (1, 1, 1));
-    // Until the first roll nothing but the record itself takes space.
+    // Until the first roll only the records themselves take space.
     while partition.with_log(|log| log.segment_count()).unwrap() < 2 {
         append(&partition).unwrap();
         if partition.with_log(|log| log.segment_count()).unwrap() == 2 {
@@ -158,7 +158,7 @@ fn a_leader_that_cannot_serve_its_followers_does_not_hold_that_against_them() {
     assert_eq!(partition.check_isr(much_later), None);
     read().unwrap();
     assert!(partition.check_isr(much_later).is_some(), "now it is the follower's own fault");
-    // Nor does one whose disk has failed.
+    // A leader whose disk has failed removes no follower from the ISR either.
     let registration = Registration { leader_epoch: 3, partition_epoch: 3, ..registration };
     partition.lead(&registration, &BrokerStatuses::new());
     partition.fail();
@@ -181,7 +181,7 @@ fn a_log_that_cannot_be_opened_keeps_what_the_last_run_has_written_down_of_it() 
         drop(store);
         let store = start(&disk);
         if fault == Fault::NoSpace {
-            // There is nothing to be made when it is opened again but what is lacking here.
+            // Opening the log needs space only to create this file again.
             disk.remove_file(Path::new("/data/t-0/partition.metadata")).unwrap();
         }
         disk.lack_from(disk.mutations(), fault);
@@ -190,7 +190,7 @@ fn a_log_that_cannot_be_opened_keeps_what_the_last_run_has_written_down_of_it() 
             "{fault:?}"
         );
         disk.give_room();
-        // Meanwhile the node goes on, and may be stopped.
+        // The node continues meanwhile, and may be stopped.
         store.write_checkpoints(&[]);
         store.close(&[], 2);
         drop(store);

@@ -1,4 +1,4 @@
-//! Opening logs: where a partition lies or is to lie, and what recovery does not cover.
+//! Opens logs: chooses the directory of a partition, and completes recovery (stray directories, flush, high watermark).
 
 use klamm_protocol::ids::TopicPartition;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::{DirectoryStatus, LogManager, lock};
 use crate::clock;
 use crate::replica::partition::{Partition, PartitionConfig};
 
-/// A partition that is to be opened.
+/// A partition to open: topic, topic id, index, configuration.
 pub(crate) type WantedPartition = (ByteString, Uuid, PartitionIndex, PartitionConfig);
 
 /// A log that could not be opened.
@@ -52,7 +52,7 @@ impl OpenFailure {
 }
 
 impl LogManager {
-    /// Opens logs, several at a time: after an unclean shutdown each has to be verified.
+    /// Opens logs on several threads: after an unclean shutdown each has to be recovered.
     pub(crate) fn open_all(
         &self,
         wanted: Vec<WantedPartition>,
@@ -95,11 +95,11 @@ impl LogManager {
                 return Err(OpenError { topic, topic_id, index, source });
             };
             match self.open_log(place, (&topic, topic_id, index), &config) {
-                // A deleted topic of the same name left it behind.
+                // The directory is of a deleted topic of the same name.
                 Err(LogError::InconsistentTopicId { found, .. }) if self.has_seen(found) => {
                     let marked = self.mark(place, &topic, index, DirKind::Stray);
                     let marked = marked.map_err(|error| failed(error.into()))?;
-                    warn!(%topic, partition = index, "{topic}-{index} of a deleted topic is kept as {marked}");
+                    warn!(%topic, partition = index, "the log of {topic}-{index} is of a deleted topic and renamed to {marked}");
                 }
                 Err(LogError::InconsistentTopicId { .. }) => {
                     let key = TopicPartition::new(topic.clone(), index);
@@ -112,14 +112,14 @@ impl LogManager {
         let directory = self.at(place);
         if let Some(truncated) = log.report().truncated {
             warn!(
-                %topic, partition = index, "{topic}-{index}: the damaged end was cut off at offset {} ({} bytes{})",
+                %topic, partition = index, "{topic}-{index}: recovery truncated the damaged end of the log at offset {} ({} bytes{})",
                 truncated.offset,
                 truncated.bytes,
-                if truncated.below_recovery_point { ", though they had been synced" } else { "" }
+                if truncated.below_recovery_point { ", though they had been flushed" } else { "" }
             );
         }
-        // What recovery has kept counts from now on, also for acknowledgements: make sure of it before
-        // anyone asks where the log ends.
+        // Records that recovery has kept count as appended from now on, also for acknowledgements: flush them before
+        // the log end is used.
         if log.flushed_offset() < log.log_end() {
             log.flush().map_err(failed)?;
         }
@@ -154,19 +154,20 @@ impl LogManager {
         Log::open(directory.dir.storage(), &path, options)
     }
 
-    /// Whether a partition has a directory, readable or not.
+    /// Whether the partition's directory exists, readable or not.
     pub(crate) fn is_begun(&self, topic: &ByteString, index: PartitionIndex) -> bool {
         let name = PartitionDirName::current(topic, index).to_string();
         self.directory_of(topic, index).is_some_and(|dir| dir.join(name).is_dir())
     }
 
-    /// Keeps new replicas out of the directories that are cordoned now.
+    /// Sets which directories are cordoned: they get a new replica only if there is no other.
     pub(crate) fn cordon(&self, is_cordoned: impl Fn(&DirectoryStatus) -> bool) {
         *lock(&self.cordoned) = self.directories().iter().map(is_cordoned).collect();
     }
 
-    /// Where the partition is, or is wanted, or the online directory with the fewest partitions; one that is
-    /// cordoned only if there is no other. `None` where something of that name is left alone everywhere.
+    /// The place of the partition: where it is, else its preferred directory, else the online directory with the fewest
+    /// partitions, a cordoned one only if there is no other. `None` if every directory has an unknown directory of that
+    /// name.
     fn place_for(&self, topic: &ByteString, index: PartitionIndex) -> Option<usize> {
         let key = TopicPartition::new(topic.clone(), index);
         let mut places = lock(&self.places);
@@ -194,7 +195,7 @@ impl LogManager {
         Some(place)
     }
 
-    /// What has the name of a partition and is of no topic that the metadata have ever known.
+    /// A directory with the partition's name, of a topic that the metadata has never known.
     fn left_alone(&self, topic: &ByteString, index: PartitionIndex) -> Option<PathBuf> {
         let unknown = lock(&self.unknown);
         let (key, place) =

@@ -1,7 +1,8 @@
-//! The start of the log directories: which are used, which are formatted, and which wait for their disk.
+//! Opens the log directories at the start: which are used, which are formatted, and which wait for their disk.
 //!
 //! An empty directory beside ones in use may be a new disk, or the mount point of one that is not mounted. The metadata
-//! tell: if a replica of this broker lies in a directory that is not here, nothing is formatted until somebody says so.
+//! decides: if it has a replica of this broker in a directory that is not mounted, no directory is formatted until the
+//! operator does it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,8 +27,8 @@ use crate::config::BrokerConfig;
 use crate::net::descriptors;
 
 impl LogManager {
-    /// Looks at the directories, and takes those into use that are this node's. A node of which everything is new has
-    /// its directories formatted, as part of the configured cluster or, if it is alone, of a new one.
+    /// Opens the directories of this node. If all of them are new, they are formatted for the configured cluster or, if
+    /// this node is alone, for a new one.
     pub(crate) fn open(disk: &Arc<dyn Disk>, config: &BrokerConfig) -> Result<Self, StoreError> {
         let survey = Survey::take(disk.as_ref(), &config.storage)?;
         let found = survey.cluster_id();
@@ -85,7 +86,7 @@ impl LogManager {
         }
     }
 
-    /// The metadata directory where it is none of `log.dirs`.
+    /// Opens the metadata directory, if it is none of `log.dirs`.
     fn enter_metadata(&mut self, survey: &Survey, start: Start) -> Result<(), StoreError> {
         self.metadata_place = survey.metadata_place;
         if self.metadata_place < self.slots.len() {
@@ -102,7 +103,7 @@ impl LogManager {
         Ok(())
     }
 
-    /// Takes into use what is formatted, and what is empty where everything begins.
+    /// Opens the formatted directories; at the first start of a node also the empty ones, which it formats.
     fn enter(&self, survey: &Survey, start: Start) -> Result<(), StoreError> {
         for (place, slot) in self.slots.iter().enumerate() {
             let contents = survey.directories[place].contents;
@@ -112,9 +113,12 @@ impl LogManager {
                 Contents::Empty | Contents::Unreadable | Contents::Foreign => continue,
             };
             match entered {
-                // The others can do without it, as in Kafka; without the metadata log nothing can be done.
+                // As in Kafka the node starts without a failed data directory, but not without the metadata log.
                 Err(StoreError::Log(LogError::Disk(failure))) if place != self.metadata_place => {
-                    error!("{} is out of use: {failure}", slot.path.display());
+                    error!(
+                        "the log directory {} failed and is not used: {failure}",
+                        slot.path.display()
+                    );
                 }
                 entered => entered?,
             }
@@ -133,14 +137,14 @@ impl LogManager {
         Ok(())
     }
 
-    /// The paths in which formatting leaves the first records of a cluster.
+    /// The paths that may hold the bootstrap records that formatting has written.
     pub(crate) fn formatted_paths(&self) -> Vec<PathBuf> {
         let in_use = self.in_use().map(|(_, directory)| directory.dir.path());
         let home = self.metadata_home.iter().map(|(dir, _)| dir.path());
         in_use.chain(home).map(PathBuf::from).collect()
     }
 
-    /// Directories in which the metadata have replicas of this broker, and which are not here.
+    /// Directories in which the metadata has replicas of this broker, and which are not mounted.
     pub(crate) fn missed(&self, image: &ClusterImage) -> BTreeSet<Uuid> {
         let broker_id = self.owner.broker_id;
         let replicas = image.topics.replicated_on(broker_id);
@@ -148,8 +152,9 @@ impl LogManager {
         recorded.filter(|id| !directory_id::is_reserved(*id) && !self.has(*id)).collect()
     }
 
-    /// Decides about the directories that were empty at the start, by what the local metadata log says: new ones are
-    /// formatted, what may be a missing disk's place is left alone, and of one that was emptied the replicas have vanished.
+    /// Decides by the local metadata log about the directories that were empty at the start. New directories are
+    /// formatted. A directory that may be the mount point of a missing disk is not used. A directory that was emptied
+    /// has lost its replicas.
     pub(crate) fn judge_empty(
         &self,
         seen: TopicsSeen,
@@ -167,7 +172,7 @@ impl LogManager {
             if self.start == Start::GoOn && missed.is_empty() {
                 match self.take_into_use(slot, true) {
                     Err(StoreError::Log(LogError::Disk(failure))) => {
-                        error!("{path} is out of use: {failure}");
+                        error!("the log directory {path} failed and is not used: {failure}");
                     }
                     entered => entered?,
                 }

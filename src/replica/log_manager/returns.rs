@@ -1,5 +1,5 @@
-//! Directories that come back while the node runs: a disk is mounted where there was none, or an operator has formatted a
-//! new one. What was in use and has failed does not come back in this life: a failed sync is never tried again.
+//! Directories that come back while the node runs: a missing disk is mounted, or an operator has formatted a new one. A
+//! directory that was in use and has failed does not come back before the next start: a failed sync is never retried.
 
 use klamm_protocol::ids::TopicPartition;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::{LogManager, lock};
 use crate::replica::partition::Partition;
 
 impl LogManager {
-    /// Looks at the paths that are not in use, and takes those into use whose directory is there now. What lies in them
-    /// counts from [`Self::settle`] on. Blocks for the disk, and costs little when nothing has changed.
+    /// Checks the paths that are not in use, and opens those whose directory is there now. Their logs are used from
+    /// [`Self::settle`] on. Blocks for the disk, and costs little when nothing has changed.
     pub(crate) fn look_again(&self) {
         for slot in self.slots.iter().filter(|slot| slot.directory.get().is_none()) {
             if self.is_back(slot) {
@@ -25,7 +25,7 @@ impl LogManager {
         }
     }
 
-    /// Whether a path has a directory of this node now. What stands against it is said once.
+    /// Whether a path has a usable directory now. The reason against it is logged once.
     fn is_back(&self, slot: &Slot) -> bool {
         let Ok((contents, has_metadata_log, Some(properties))) =
             look_at(self.disk.as_ref(), &slot.path, false)
@@ -66,12 +66,12 @@ impl LogManager {
         }
     }
 
-    /// The directories that have come back and whose logs are not in use yet.
+    /// The directories that are back and whose logs have not been compared with the metadata yet.
     pub(crate) fn unsettled_ids(&self) -> Vec<Uuid> {
         self.in_use().filter(|(_, one)| !one.is_settled()).map(|(_, one)| one.id).collect()
     }
 
-    /// Finds what lies in directories that have come back, of these.
+    /// Lists the partition directories of those of `ids` that are back.
     pub(crate) fn find_returned(&self, ids: &[Uuid]) {
         let returned = self.in_use().filter(|(_, one)| !one.is_found() && ids.contains(&one.id));
         for (place, directory) in returned {
@@ -81,7 +81,7 @@ impl LogManager {
         }
     }
 
-    /// Closes the log of a partition for one that was found elsewhere, and keeps it as `-stray`.
+    /// Closes the log of a partition and keeps it as `-stray`: the one that was found at `place` replaces it.
     pub(crate) fn displace(&self, partition: &Arc<Partition>, key: TopicPartition, place: usize) {
         let stopped = partition.stop();
         if let Some(future) = partition.take_future() {
@@ -94,10 +94,10 @@ impl LogManager {
         let marked = PartitionDirName::marked(topic, index, DirKind::Stray, unique);
         match log.rename_dir(&self.path_at(from).join(&marked)) {
             Ok(()) => {
-                warn!(%topic, partition = index, "{topic}-{index} is kept as {marked}: a log with its records is back")
+                warn!(%topic, partition = index, "the log of {topic}-{index} is renamed to {marked} and not used: a log with its records is back")
             }
             Err(failure) => {
-                error!(%topic, partition = index, "{topic}-{index} cannot be set aside: {failure}")
+                error!(%topic, partition = index, "the log of {topic}-{index} cannot be renamed to -stray: {failure}")
             }
         }
     }

@@ -1,21 +1,20 @@
-//! Whether a node may start on what lies in its directories, and whether it begins anew. Pure: the table that the
-//! operator meets.
+//! Decides by the contents of its directories whether a node may start, and whether as a new node. Pure.
 //!
-//! The rule behind the table: an empty metadata log forgets every partition. So one is begun only where nothing was
-//! ever in use, or where others hold the metadata log and the directory was formatted on purpose.
+//! The rule behind the table: an empty metadata log forgets every partition. So one is created only if no directory was
+//! ever in use, or if other controllers have the metadata log and the operator has formatted the directory.
 
 use std::path::PathBuf;
 
-/// What a directory is before anything in it is touched.
+/// The contents of a directory before anything in it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Contents {
-    /// Not there, or nothing is in it.
+    /// It does not exist, or has no files.
     Empty,
-    /// Formatted, and nothing that a run leaves behind.
+    /// Formatted, and never used by a running node.
     Formatted,
-    /// Formatted, and in use since.
+    /// Formatted, and used by a running node since.
     Used,
-    /// It has files, and no `meta.properties`.
+    /// It has files, but no `meta.properties`.
     Foreign,
     /// It cannot be read.
     Unreadable,
@@ -26,35 +25,36 @@ pub(super) enum Contents {
 pub(super) struct Surveyed {
     pub(super) path: PathBuf,
     pub(super) contents: Contents,
-    /// `__cluster_metadata-0`, with something in it.
+    /// It has `__cluster_metadata-0` with a log, a snapshot or `quorum-state` in it.
     pub(super) has_metadata_log: bool,
-    /// It is `metadata.log.dir`, or the first of `log.dirs` where that is not set.
+    /// It is `metadata.log.dir`, or the first of `log.dirs` if that is not set.
     pub(super) is_for_metadata: bool,
 }
 
-/// This node in the quorum.
+/// The role of this node in the metadata quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quorum {
-    /// The only voter: nobody else has the metadata log.
+    /// The only voter: no other node has the metadata log.
     Alone,
-    /// A controller beside others.
+    /// One of several voters.
     Voter,
-    /// A broker only, which follows.
+    /// A broker that is no controller.
     Observer,
 }
 
 /// How a node starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Everything is new: empty directories are formatted.
+    /// All directories are new: empty ones are formatted.
     Begin,
-    /// The metadata log is here. It says whether an empty directory is new or the place of one that is missed.
+    /// This node has its metadata log, which decides whether an empty directory is new or the mount point of a missing
+    /// disk.
     GoOn,
-    /// The metadata log comes from others, and nothing here says what an empty directory is.
+    /// The metadata log is fetched from others; until then this node cannot tell what an empty directory is.
     Join,
 }
 
-/// Why a node does not start on its directories.
+/// Why a node refuses to start on its directories.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     #[error(
@@ -109,7 +109,7 @@ pub enum LayoutError {
     CopiedDirectory { first: PathBuf, second: PathBuf, id: klamm_protocol::Uuid },
 }
 
-/// The table.
+/// The table of the module.
 pub(super) fn decide(directories: &[Surveyed], quorum: Quorum) -> Result<Start, LayoutError> {
     let is_metadata = |one: &&Surveyed| one.is_for_metadata;
     let metadata = directories.iter().find(is_metadata).expect("one directory is for metadata");

@@ -1,4 +1,5 @@
-//! Looks at the configured directories before anything in them is touched: nothing is created, locked or formatted here.
+//! Inspects the configured directories before anything in them is changed: nothing is created, locked or formatted
+//! here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ const CHECKPOINTS: [&str; 4] = [
     checkpoint::CLEANER,
 ];
 
-/// What lies in the directories.
+/// The state of all configured directories.
 #[derive(Debug)]
 pub(super) struct Survey {
     /// Those of `log.dirs`, in their order, and `metadata.log.dir` behind them if it is none of them.
@@ -37,7 +38,7 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Looks at all directories. One that is not the metadata log's may be unreadable.
+    /// Inspects all directories. A directory that does not have the metadata log may be unreadable.
     pub(super) fn take(disk: &dyn Disk, storage: &StorageConfig) -> Result<Self, StoreError> {
         let (paths, metadata_place) = named(disk, storage)?;
         let mut survey = Self { directories: Vec::new(), properties: Vec::new(), metadata_place };
@@ -46,7 +47,10 @@ impl Survey {
             let looked_at = look_at(disk, &path, is_for_metadata);
             let (contents, has_metadata_log, properties) = match looked_at {
                 Err(LogError::Disk(failure)) if !is_for_metadata => {
-                    error!("{} is out of use: {failure}", path.display());
+                    error!(
+                        "the log directory {} cannot be read and is not used: {failure}",
+                        path.display()
+                    );
                     (Contents::Unreadable, false, None)
                 }
                 looked_at => looked_at?,
@@ -82,7 +86,7 @@ impl Survey {
 /// The directories that the configuration names, each once, and which of them is for the metadata log.
 fn named(disk: &dyn Disk, storage: &StorageConfig) -> Result<(Vec<PathBuf>, usize), StoreError> {
     let mut paths = storage.log_dirs.clone();
-    // Where a disk has failed, the name is all there is.
+    // The path of a failed disk cannot be resolved; it is used as it is.
     let canonical = |path: &PathBuf| disk.canonical(path).unwrap_or_else(|_| path.clone());
     let canonicals: Vec<PathBuf> = paths.iter().map(canonical).collect();
     for (place, path) in canonicals.iter().enumerate() {
@@ -100,7 +104,7 @@ fn named(disk: &dyn Disk, storage: &StorageConfig) -> Result<(Vec<PathBuf>, usiz
     Ok((paths, metadata_place))
 }
 
-/// What a directory is.
+/// The contents of one directory, whether it has a metadata log, and its `meta.properties`.
 pub(super) fn look_at(
     disk: &dyn Disk,
     path: &Path,
@@ -121,13 +125,13 @@ pub(super) fn look_at(
     Ok((contents, has_metadata_log, properties))
 }
 
-/// What is in an empty directory: of the file system, or of formatting that was interrupted.
+/// Whether a file may be in an empty directory: it is of the file system, or of an interrupted formatting.
 pub(super) fn is_nothing(entry: &DirEntry) -> bool {
     let name = entry.name.strip_suffix(".tmp").unwrap_or(&entry.name);
     matches!(name, ".lock" | "lost+found" | meta_properties::NAME | BOOTSTRAP_CHECKPOINT)
 }
 
-/// What only a run leaves behind, and no formatting.
+/// Whether only a running node creates the file, and formatting does not.
 fn is_of_a_run(entry: &DirEntry) -> bool {
     let name = entry.name.as_str();
     if entry.is_dir {
@@ -136,8 +140,8 @@ fn is_of_a_run(entry: &DirEntry) -> bool {
     name == CLEAN_SHUTDOWN || CHECKPOINTS.contains(&name)
 }
 
-/// Whether there is a metadata log. The first voters, as formatting leaves them, are none, but have no business in
-/// another directory either.
+/// Whether there is a metadata log. In the metadata directory the voters checkpoint that formatting writes is not one;
+/// in any other directory it counts, because it does not belong there.
 fn has_metadata_log(
     disk: &dyn Disk,
     path: &Path,

@@ -1,5 +1,6 @@
-//! A node is stopped and started with its three directories in every order, each of them kept, absent, empty or replaced,
-//! or one a copy of another: it serves what is here, begins nothing anew, and has every record when all is put back.
+//! A node is stopped and started with its three directories in every order, each of them kept, absent, empty or
+//! replaced, or one a copy of another: it serves the logs that are mounted, starts no replica empty, and has every
+//! record when all directories are put back.
 
 use klamm_protocol::ids::TopicPartition;
 use std::collections::BTreeMap;
@@ -30,25 +31,25 @@ const DIRECTORIES: [&str; 3] = ["/a", "/b", "/c"];
 const PARTITIONS: i32 = 6;
 const ORDERS: [&str; 6] = ["/a,/b,/c", "/a,/c,/b", "/b,/a,/c", "/b,/c,/a", "/c,/a,/b", "/c,/b,/a"];
 
-/// What happens to a directory between two lives.
+/// What happens to a directory between two runs of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Kept,
     Absent,
     Empty,
-    /// A new disk that was formatted on purpose.
+    /// A new disk that the operator has formatted.
     Replaced,
 }
 
 const FATES: [Fate; 4] = [Fate::Kept, Fate::Absent, Fate::Empty, Fate::Replaced];
 
-/// A node with a disk and what its metadata log says.
+/// A node: its disk and the contents of its metadata log.
 struct Node {
     disk: MemoryDisk,
     image: ClusterImage,
 }
 
-/// A store whose threads end with it.
+/// A log manager whose threads end when it is dropped.
 #[derive(Debug)]
 struct Life(LogManager);
 
@@ -66,7 +67,7 @@ impl Drop for Life {
     }
 }
 
-/// A partition as it came up: its log end.
+/// An opened partition, with its log end.
 type Ends = BTreeMap<PartitionIndex, Offset>;
 
 impl Node {
@@ -74,7 +75,7 @@ impl Node {
     fn new() -> Self {
         let mut node = Self { disk: MemoryDisk::default(), image: ClusterImage::default() };
         let store = node.start("/a,/b,/c", None).unwrap();
-        // The metadata log itself is no matter of the store.
+        // The log manager only needs the metadata log's directory to have a file in it.
         let metadata_log = Path::new("/a/__cluster_metadata-0");
         node.disk.create_dir_all(metadata_log).unwrap();
         node.disk.write_synced(&metadata_log.join("quorum-state"), b"{}").unwrap();
@@ -98,7 +99,7 @@ impl Node {
         node
     }
 
-    /// The metadata get to know where everything lies.
+    /// Records the directory of each replica in the metadata.
     fn learn(&mut self, store: &LogManager) {
         let mut records = vec![
             MetadataRecord::RegisterBroker(RegisterBrokerRecord {
@@ -129,9 +130,9 @@ impl Node {
         LogManager::open(&disk, &BrokerConfig::from_pairs(pairs).unwrap()).map(Life)
     }
 
-    /// What a start does once the metadata are known. Returns the ends of the logs that are open.
+    /// The steps of a start when the metadata is known. Returns the ends of the open logs.
     fn go_on(&self, store: &LogManager) -> Ends {
-        // Who begins has no metadata.
+        // A new node has no metadata.
         let new = ClusterImage::default();
         let image = if store.start == Start::GoOn { &self.image } else { &new };
         let mut seen = TopicsSeen::default();
@@ -185,7 +186,7 @@ impl Node {
         }
     }
 
-    /// Everything is as it was at first: every record is there, and nothing was set aside.
+    /// Checks that every record is there and that no log was set aside.
     fn assert_whole(&self, what: &str) {
         let store = self.start("/a,/b,/c", None).unwrap_or_else(|error| panic!("{what}: {error}"));
         let ends = self.go_on(&store);
@@ -228,7 +229,7 @@ fn open_all(store: &LogManager, indexes: Vec<PartitionIndex>) -> Vec<Arc<Partiti
     store.open_all(wanted.collect()).into_iter().map(Result::unwrap).collect()
 }
 
-/// Starts the node on what is there, and says what came up: `None` if it refused.
+/// Starts the node on the current directories and returns the opened partitions; `None` if it refused.
 fn started(node: &Node, log_dirs: &str, metadata_dir: Option<&str>) -> Option<(Start, Ends)> {
     match node.start(log_dirs, metadata_dir) {
         Ok(store) => Some((store.start, node.go_on(&store))),
@@ -264,7 +265,7 @@ fn assert_nothing_lost(order: &str, metadata_dir: Option<&str>, fates: [Fate; 3]
     match started(&node, order, metadata_dir) {
         Some((Start::GoOn, ends)) => {
             assert!(has_metadata, "{what}");
-            // What lies in the directories that are here, and nothing empty beside it.
+            // The logs in the mounted directories are open, and no empty one beside them.
             let kept = fates.iter().filter(|fate| **fate == Fate::Kept).count();
             assert_eq!(
                 (ends.len(), ends.values().all(|end| *end == 1)),
@@ -351,7 +352,7 @@ fn a_directory_that_comes_back_is_used_again_without_another_start() {
     node.put_back("/b");
     store.look_again();
     assert_eq!((store.unsettled_ids().len(), store.has_idle()), (1, false));
-    // Until it is settled nothing is put into it, and what lies in it does not count.
+    // Until it is settled, no replica is put into it and its logs are not used.
     assert_eq!(store.place_at(Path::new("/b")), None);
     store.find_returned(&store.unsettled_ids());
     settle(&store, &node.image);
@@ -422,7 +423,7 @@ fn a_new_topic_does_not_take_the_place_of_one_that_the_metadata_never_knew() {
         let opened = store.open_all(vec![("t".into(), id, index, config)]);
         opened.into_iter().next().unwrap()
     };
-    // In one directory there is an old partition of that name, in the others is room.
+    // One directory has an old partition of that name; the others have room.
     open(0).unwrap();
     for name in ["/a/t-7", "/b/t-7", "/c/t-7"] {
         node.disk.create_dir_all(Path::new(name)).unwrap();
@@ -477,7 +478,7 @@ fn a_directory_that_cannot_be_used_is_done_without_unless_the_metadata_log_is_th
         is_counted_on: false,
         is_led_elsewhere: true,
     };
-    // It may be back any moment.
+    // The directory may be back any moment.
     assert!(store.is_out_of_reach(&replica(lost)));
     assert!(!store.is_out_of_reach(&replica(store.directory_ids()[0])));
     assert!(!store.is_out_of_reach(&replica(directory_id::UNASSIGNED)));

@@ -1,10 +1,10 @@
-//! Logs that were in a directory and are not, although the directory is here: somebody has moved or removed a partition's
-//! directory, or restored a disk without it.
+//! Logs that are missing from a directory that is in use: a partition's directory was moved or removed by hand, or the
+//! disk was restored without it.
 //!
-//! The evidence is an entry in the directory's offset checkpoints, that the replica was missed while the directory was
-//! away, or that the metadata have replicas in a directory that is bare: every start leaves checkpoints. Such a replica
-//! must not begin anew, empty, while the cluster counts on it: it would lead, and the others would cut their logs to
-//! nothing.
+//! The evidence is an entry in the directory's offset checkpoints, or that the replica was missing while the directory
+//! was away, or that the metadata has replicas in a directory without logs and checkpoints: every start writes
+//! checkpoints. Such a replica must not start with an empty log while it is in the ISR or ELR: it could become leader,
+//! and its followers would truncate their logs to nothing.
 
 use klamm_protocol::ids::TopicPartition;
 use std::path::PathBuf;
@@ -18,12 +18,12 @@ use super::directory::Directory;
 use super::found::Known;
 use super::{LogManager, lock};
 
-/// The most missed replicas that are remembered for the return of their directories.
+/// The maximum number of missing replicas that are remembered until their directories return.
 const MAX_MISSED: usize = 1_000_000;
 
 impl LogManager {
-    /// Where the log of a replica that is in none of the directories has vanished from, if it must not begin anew: the
-    /// cluster counts on it, or there is nobody from whom it could be fetched.
+    /// The directory that a replica's log has vanished from, if the replica must not start with an empty log: it is in
+    /// the ISR or ELR, or has no leader to fetch from.
     pub(crate) fn vanished_from(
         &self,
         TopicPartition { topic, partition: index }: &TopicPartition,
@@ -41,7 +41,7 @@ impl LogManager {
         Some(self.dir_of(&TopicPartition::new(topic.clone(), *index), place))
     }
 
-    /// The replicas that the local metadata log has in directories with nothing in them.
+    /// Notes the replicas that the local metadata log has in directories without logs and checkpoints as vanished.
     pub(super) fn find_emptied(&self, image: &ClusterImage) {
         for (_, directory) in self.in_use().filter(|(_, one)| one.is_found()) {
             let mut checkpoints = lock(&directory.checkpoints);
@@ -57,7 +57,7 @@ impl LogManager {
         }
     }
 
-    /// Remembers a replica whose directory is not here, for the case that the directory comes back without its log.
+    /// Remembers a replica whose directory is not mounted, for the case that the directory comes back without its log.
     pub(crate) fn note_missed(
         &self,
         TopicPartition { topic, partition: index }: &TopicPartition,
@@ -69,7 +69,7 @@ impl LogManager {
         }
     }
 
-    /// Replicas that were missed and are not in their directory now that it is back.
+    /// Notes replicas as vanished that were missing and are not in their directory now that it is back.
     pub(super) fn find_vanished(&self, directory: &Directory) {
         let mut missed = lock(&self.missed);
         let here = missed.extract_if(.., |(id, ..)| *id == directory.id);
@@ -82,7 +82,7 @@ impl LogManager {
         }
     }
 
-    /// What the cluster does not have here, or is in another directory, has not vanished.
+    /// Forgets vanished logs whose replica was removed from this broker, or is in another directory.
     pub(super) fn settle_vanished(&self, known: Known<'_>) {
         for (_, directory) in self.in_use().filter(|(_, one)| one.is_found()) {
             lock(&directory.checkpoints).retain_vanished(|topic, index| {
@@ -91,7 +91,7 @@ impl LogManager {
         }
     }
 
-    /// The replica begins anew, or is gone: the log that has vanished is of no more concern.
+    /// Forgets a vanished log, because its replica starts with an empty log or was removed.
     pub(super) fn forget_vanished(&self, topic: &str, index: PartitionIndex) {
         for (_, directory) in self.in_use() {
             lock(&directory.checkpoints).retain_vanished(|name, at| name != topic || at != index);

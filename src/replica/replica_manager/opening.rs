@@ -1,9 +1,10 @@
-//! Opening the logs of replicas, and what becomes of those that cannot be opened.
+//! Opens the logs of replicas, and retries those that cannot be opened.
 //!
-//! They are remembered with the reason (the table answers KAFKA_STORAGE_ERROR for them) and tried again, one for each log
-//! directory at a time until there is room; then each takes the role that the newest image has for it. Meanwhile the
-//! controller is told that this replica has lost its directory, where another is in sync: it moves the leadership and
-//! takes this one out of the ISR, and hears of the real directory when the log is open.
+//! The table keeps such a replica with the reason, and answers KAFKA_STORAGE_ERROR for it. It is tried again, one per
+//! log directory until there is room; when it is open, it takes the role that the newest image has for it. If another
+//! replica is in the ISR or ELR, this broker meanwhile reports the directory of its replica as given up (`LOST`, or
+//! `NOT_BEGUN` if there never was a log): the controller moves the leadership and removes the replica from the ISR. The
+//! real directory is reported when the log is open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,20 +20,20 @@ use klamm_metadata::known_replica::KnownReplica;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{ReplicaManager, go_on_with_move};
+use super::{ReplicaManager, resume_move};
 use crate::blocking;
 use crate::replica::log_manager::OpenError;
 use crate::replica::settings::partition_config;
 use crate::replica::table::Unopened;
 use klamm_protocol::ids::{TopicIdPartition, TopicPartition};
 
-/// The pause before what could not be opened is tried again.
+/// The pause before logs that could not be opened are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How many replicas a line of the log names.
+/// The maximum number of replicas that one log line names.
 const MAX_NAMED: usize = 5;
 
 impl ReplicaManager {
-    /// Opens the logs of replicas that are new here.
+    /// Opens the logs of replicas that are not open.
     pub(super) fn open(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
         let broker = self.config.current();
         let is_open =
@@ -59,32 +60,32 @@ impl ReplicaManager {
             match opened {
                 Ok(partition) => {
                     self.partitions.insert(Arc::clone(&partition));
-                    go_on_with_move(self, &partition);
+                    resume_move(self, &partition);
                 }
                 Err(failure) => self.on_unopened(&failure, image),
             }
         }
     }
 
-    /// Keeps a replica closed whose log has vanished while the cluster counts on it. Others that have the records are
-    /// to lead, and nobody if there are none; once nobody counts on this one, it begins anew.
+    /// Keeps a replica closed whose log has vanished while it is in the ISR or ELR. Another replica that has the
+    /// records must lead, or none; once this one is in neither and another leads, it starts with an empty log.
     fn stays_closed(
         &self,
         change: &PartitionDelta,
         image: &ClusterImage,
-        told: &mut Vanished,
+        vanished: &mut Vanished,
     ) -> bool {
         let place = TopicPartition::new(change.topic.name.clone(), change.index);
         let replica = KnownReplica::of(change.topic.id, &change.after, self.config.node_id);
-        let vanished = replica.and_then(|replica| self.log_manager.vanished_from(&place, &replica));
-        let Some(dir) = vanished else { return false };
+        let dir = replica.and_then(|replica| self.log_manager.vanished_from(&place, &replica));
+        let Some(dir) = dir else { return false };
         let key = TopicIdPartition::new(change.topic.id, change.index);
         let reason = format!("{} was there before, and has vanished", dir.display());
         let unopened = Unopened { topic: place.topic, reason, is_worth_a_try: false };
         if self.partitions.insert_unopened(key, unopened) {
-            told.note(&dir);
+            vanished.note(&dir);
         }
-        self.leave(key, Leaves::Vanished, image);
+        self.leave(key, LeaveReason::Vanished, image);
         true
     }
 
@@ -92,7 +93,7 @@ impl ReplicaManager {
         let key = TopicIdPartition::new(failure.topic_id, failure.index);
         let is_worth_a_try = match failure.source.severity() {
             Severity::Passes | Severity::Partition => true,
-            // Heartbeats say so, of all its replicas at once.
+            // Heartbeats report the directory as failed, with all its replicas.
             Severity::Directory | Severity::Node => false,
         };
         let (topic, reason) = (failure.topic.clone(), failure.source.to_string());
@@ -101,12 +102,12 @@ impl ReplicaManager {
         }
         if is_worth_a_try {
             let is_begun = self.log_manager.is_begun(&failure.topic, failure.index);
-            self.leave(key, Leaves::Unopened { is_begun }, image);
+            self.leave(key, LeaveReason::Unopened { is_begun }, image);
             self.unopened.notify_one();
         }
     }
 
-    /// Tries to open what could not be opened, until `stop`, and calls `on_opened` with each that has been.
+    /// Retries the logs that could not be opened, until `stop`, and calls `on_opened` for each that opens.
     pub(crate) async fn keep_opening(
         self: Arc<Self>,
         stop: CancellationToken,
@@ -127,18 +128,19 @@ impl ReplicaManager {
         .await;
     }
 
-    /// Has the controller move what this replica is counted on for to others.
-    fn leave(&self, key: TopicIdPartition, leaves: Leaves, image: &ClusterImage) {
+    /// Reports the replica's directory as given up, so that the controller moves the leadership and removes it from the
+    /// ISR.
+    fn leave(&self, key: TopicIdPartition, reason: LeaveReason, image: &ClusterImage) {
         let id = self.config.node_id;
         let topic = image.topics.by_id(key.topic_id);
         let Some(known) = topic.and_then(|topic| topic.partition(key.partition)) else { return };
-        // An eligible leader replica has all that was acknowledged, as one in sync has.
+        // A replica in the ELR has all committed records, as one in the ISR has.
         let mut others = known.isr.iter().chain(&known.elr).filter(|other| **other != id);
         let others_have_it = others.next().is_some();
-        let given_up = match leaves {
-            Leaves::Unopened { .. } if !others_have_it => return,
-            Leaves::Unopened { is_begun: false } => directory_id::NOT_BEGUN,
-            Leaves::Unopened { is_begun: true } | Leaves::Vanished => directory_id::LOST,
+        let given_up = match reason {
+            LeaveReason::Unopened { .. } if !others_have_it => return,
+            LeaveReason::Unopened { is_begun: false } => directory_id::NOT_BEGUN,
+            LeaveReason::Unopened { is_begun: true } | LeaveReason::Vanished => directory_id::LOST,
         };
         let is_supported = image.metadata_version().is_directory_assignment_supported();
         if known.isr.contains(&id) && is_supported {
@@ -146,8 +148,7 @@ impl ReplicaManager {
         }
     }
 
-    /// Tries once more to open what could not be opened, and calls `on_opened` with the image and each replica that is open now.
-    /// Blocks for the disk.
+    /// Retries all logs that could not be opened once, and calls `on_opened` for each that opens. Blocks for the disk.
     fn open_again(self: &Arc<Self>, on_opened: &impl Fn(&ImageDelta, &ClusterImage)) {
         let mut still_lacking = BTreeSet::new();
         for key in self.partitions.all_unopened() {
@@ -157,11 +158,11 @@ impl ReplicaManager {
             let image = self.lock_applied();
             let Some(unopened) = self.partitions.unopened_at(key) else { continue };
             let place = self.log_manager.place_of(&unopened.topic, key.partition);
-            // What has vanished is looked at with the next image that changes it.
+            // A log that has vanished is checked with the next image that changes the partition.
             if place.is_none() && !unopened.is_worth_a_try {
                 continue;
             }
-            // One is enough to find out that the directory still lacks something.
+            // One failure shows that the directory still lacks space or descriptors.
             if still_lacking.contains(&place) {
                 continue;
             }
@@ -176,25 +177,25 @@ impl ReplicaManager {
                 continue;
             }
             info!("{}-{} is open: {} has passed", unopened.topic, key.partition, unopened.reason);
-            // Under the lock: no newer image may be applied in between.
+            // The lock is held: no newer image may be applied before this call.
             on_opened(&delta, &image);
         }
     }
 }
 
-/// Why a replica gives up what it is counted on for.
+/// Why a replica leaves the ISR.
 #[derive(Clone, Copy)]
-enum Leaves {
-    /// Its log is gone: nobody leads if nobody else can.
+enum LeaveReason {
+    /// Its log is gone. It leaves even if no other replica can lead.
     Vanished,
-    /// Its log will likely be open in a moment: it leaves if others can lead.
+    /// Its log may open at a later attempt. It leaves only if another replica can lead.
     Unopened {
-        /// There is a log.
+        /// The replica has a partition directory.
         is_begun: bool,
     },
 }
 
-/// Partition directories that have vanished, by the log directory that they were in.
+/// Names of partition directories that have vanished, by log directory.
 #[derive(Default)]
 struct Vanished(BTreeMap<PathBuf, Vec<String>>);
 
@@ -222,7 +223,7 @@ impl Vanished {
     }
 }
 
-/// Whether the log of a replica must be in a directory that is not here.
+/// Whether the log of a replica must be in a directory that is not mounted.
 fn is_missed(replicas: &ReplicaManager, change: &PartitionDelta) -> bool {
     let replica = KnownReplica::of(change.topic.id, &change.after, replicas.config.node_id);
     replicas.log_manager.place_of(&change.topic.name, change.index).is_none()
@@ -257,7 +258,7 @@ fn report_missed(replicas: &ReplicaManager, missed: &[&PartitionDelta]) {
     );
 }
 
-/// A replica as if the image were the first that has it.
+/// The delta of a replica as if it were new in the image.
 fn as_change(key: TopicIdPartition, image: &ClusterImage) -> Option<PartitionDelta> {
     let topic = image.topics.shared_by_id(key.topic_id)?;
     let after = topic.partition(key.partition)?.clone();

@@ -1,4 +1,4 @@
-//! Three brokers in this process: what is acknowledged by all is on all of them, whoever leads.
+//! Three brokers in this process: records acknowledged with acks=all are on all of them, whichever leads.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -35,7 +35,7 @@ use crate::Broker;
 use crate::config::BrokerConfig;
 use crate::net::peer::{Peer, PeerAddress};
 
-/// How long anything may take here.
+/// The time limit of each wait.
 const LIMIT: Duration = Duration::from_secs(40);
 const IDS: [BrokerId; 3] = [1, 2, 3];
 
@@ -44,7 +44,7 @@ struct Cluster {
     dir: PathBuf,
     voters: String,
     ports: Vec<u16>,
-    /// Beside those that all clusters here have.
+    /// Settings in addition to those that all clusters here have.
     settings: Vec<(&'static str, &'static str)>,
     brokers: Vec<Option<Broker>>,
 }
@@ -182,7 +182,7 @@ impl Cluster {
         self.try_append(leader, BatchBuilder::new(0), value).await
     }
 
-    /// Has the record appended as a batch that is begun.
+    /// Adds the record to `batch` and produces it with acks=all.
     async fn try_append(
         &self,
         leader: BrokerId,
@@ -208,7 +208,7 @@ impl Cluster {
         }
     }
 
-    /// What a consumer in the rack of broker `near` is answered by broker `id`.
+    /// The answer of broker `id` to a consumer in the rack of broker `near`.
     async fn fetch(&self, id: BrokerId, near: BrokerId) -> PartitionData {
         self.fetch_from(0, 100, id, near).await
     }
@@ -240,7 +240,8 @@ impl Cluster {
         response.responses[0].partitions[0].clone()
     }
 
-    /// The end of the partition as broker `id` tells it to a replica, or to a consumer (-1) or anyone (-2).
+    /// The latest offset of the partition, by broker `id`: for a replica, a consumer (-1) or the debugging consumer
+    /// (-2).
     async fn list_end(
         &self,
         id: BrokerId,
@@ -257,7 +258,7 @@ impl Cluster {
         (ErrorCode::from_code(answer.error_code).unwrap(), answer.offset)
     }
 
-    /// What the first segment of the partition's replica on a broker holds.
+    /// The bytes of the first segment of the partition's replica on a broker.
     fn log_of(&self, id: BrokerId) -> Bytes {
         std::fs::read(self.first_segment_of(id)).unwrap().into()
     }
@@ -331,7 +332,7 @@ async fn a_partition_with_too_few_replicas_in_sync_refuses_producers_that_want_a
     cluster.stop(followers[0]).await;
     cluster.wait_for("a smaller ISR", |c| c.partition().is_some_and(|p| p.1.len() == 2)).await;
     assert_eq!(cluster.produce(b"value").await, 1);
-    // With the second one gone there is no quorum either: the ISR stays, and nothing is committed.
+    // Without the second follower there is no metadata quorum either: the ISR stays, and no record is committed.
     cluster.stop(followers[1]).await;
     let refused = cluster.try_produce(b"value").await.unwrap_err();
     assert!(
@@ -390,7 +391,7 @@ async fn a_consumer_at_a_follower_reads_what_is_acknowledged_long_before_a_fetch
         let acknowledged = Instant::now();
         let (leader, _) = cluster.partition().unwrap();
         for follower in IDS.into_iter().filter(|id| *id != leader) {
-            // Nothing else is produced: only the high watermark is on its way.
+            // No other record is produced: the follower's next answer only carries the high watermark.
             let read = cluster.fetch_from(expected, CONSUMER_WAIT_MS, follower, follower).await;
             assert_eq!((read.error_code, read.high_watermark), (0, expected + 1));
             assert!(!read.records.unwrap().is_empty());
@@ -437,7 +438,8 @@ async fn a_follower_says_that_a_request_is_ahead_of_it_before_it_says_that_it_do
     assert_eq!(cluster.list_end(follower, -1, 99).await, unknown);
     let elsewhere = (ErrorCode::NotLeaderOrFollower, -1);
     assert_eq!(cluster.list_end(follower, -1, -1).await, elsewhere);
-    // Acknowledged by all of its in-sync replicas, the record is here, committed or not as far as is known here.
+    // The record was acknowledged by all in-sync replicas, so this follower has it, even if it does not know that it is
+    // committed.
     assert_eq!(cluster.list_end(follower, -2, -1).await, (ErrorCode::None, 1));
     cluster.end().await;
 }

@@ -1,4 +1,4 @@
-//! One group in an event: the group and all that its decisions may touch.
+//! One group during an event: the group, the settings and the effects that its decisions use.
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
@@ -19,18 +19,18 @@ pub(crate) struct GroupContext<'a> {
 }
 
 impl GroupContext<'_> {
-    /// The coordinator has just loaded the group: every session starts anew.
+    /// The coordinator has just loaded the group: starts all sessions.
     pub(crate) fn on_loaded(&mut self) {
         for member_id in self.group.member_ids() {
             self.restart_session(&member_id);
         }
-        // group.max.size may have been lowered: the last ones to join again are left out.
+        // group.max.size may have been lowered: the rebalance refuses the last members that rejoin.
         if self.group.member_count() > self.config.max_size {
             self.prepare_rebalance();
         }
     }
 
-    /// Another broker coordinates the group from now on: refuses every request that is parked.
+    /// Another broker coordinates the group from now on: refuses all parked requests.
     pub(crate) fn on_unloaded(&mut self) {
         let error = WriteFailure::Unloaded.code();
         for member_id in self.group.member_ids() {
@@ -61,7 +61,7 @@ impl GroupContext<'_> {
         self.effects.cancel(&self.sync_timer());
     }
 
-    /// Gives a member its session timeout from now on.
+    /// Restarts a member's session timer.
     pub(crate) fn restart_session(&mut self, member_id: &ByteString) {
         if let Some(member) = self.group.member(member_id) {
             let timeout_ms = member.session_timeout_ms;
@@ -89,7 +89,8 @@ impl GroupContext<'_> {
         Timer::Session { group_id: self.group.group_id.clone(), member_id: member_id.clone() }
     }
 
-    /// Takes a member out and answers what it waits for: the client, if it lives, starts anew.
+    /// Removes a member and answers its parked requests with UNKNOWN_MEMBER_ID, so that a client that is alive joins as
+    /// a new member.
     pub(crate) fn remove_member(&mut self, member_id: &ByteString) {
         self.cancel_session(member_id);
         let Some(member) = self.group.remove(member_id) else { return };
@@ -103,8 +104,8 @@ impl GroupContext<'_> {
 
     /// Parks a JoinGroup request until the join phase ends.
     ///
-    /// A request of the same member that was parked before is answered, so that none is lost: its
-    /// client either gave up or sends the next one right behind it.
+    /// An earlier parked request of the same member is answered, so that none stays without an answer: its client has
+    /// timed out, or has sent the next request without waiting.
     pub(crate) fn park_join(&mut self, member_id: &ByteString, token: RequestToken) {
         if let Some(earlier) = self.group.await_join(member_id, token) {
             self.effects.refuse_join(earlier, member_id.clone(), ErrorCode::RebalanceInProgress);

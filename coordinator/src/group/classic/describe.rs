@@ -11,8 +11,8 @@ use super::state::{DEAD, State};
 use crate::group::shard::GroupShard;
 
 impl GroupShard {
-    /// Shows groups as they are now. A group that does not exist is "Dead", and if
-    /// `reports_missing` also GROUP_ID_NOT_FOUND. Authorized operations are the handler's.
+    /// Describes the current state of groups. A group that does not exist is "Dead", and if `reports_missing` has the
+    /// error GROUP_ID_NOT_FOUND. The handler adds authorized operations.
     #[must_use]
     pub fn on_describe_groups(
         &self,

@@ -1,4 +1,4 @@
-//! Heartbeat: a member is alive, and learns whether it has to join again.
+//! Heartbeat: a member renews its session, and learns whether it has to rejoin.
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::heartbeat_request::HeartbeatRequest;
@@ -8,8 +8,7 @@ use crate::group::shard::GroupShard;
 use crate::runtime::Effects;
 
 impl GroupShard {
-    /// Extends a member's session. NONE, or why the member has to act: REBALANCE_IN_PROGRESS still
-    /// counts as a sign of life.
+    /// Extends a member's session. Returns NONE or an error; REBALANCE_IN_PROGRESS extends the session too.
     #[must_use]
     pub fn on_heartbeat(
         &mut self,

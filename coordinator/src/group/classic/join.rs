@@ -17,18 +17,18 @@ use crate::group::on_commit::OnCommit;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken, WriteFailure};
 
-/// The longest string that the records and old responses hold.
+/// The maximum length of a string in records and in old responses.
 const MAX_STRING_BYTES: usize = 32_767;
-/// What a member id has after the client or instance id: a dash and a uuid.
+/// The length of the suffix of a member id, after the client or instance id: a dash and a uuid.
 const MEMBER_ID_SUFFIX_BYTES: usize = 37;
 
-/// A JoinGroup request and what is known about its sender.
+/// A JoinGroup request and the facts about its client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinGroup {
     pub token: RequestToken,
-    /// The member has to know its id before it joins: it is given one and asks again (KIP-394).
+    /// A new member gets an id with MEMBER_ID_REQUIRED and joins with a second request (KIP-394).
     pub requires_known_member_id: bool,
-    /// The leader can be told to keep the assignment that it made (KIP-814).
+    /// The client supports `SkipAssignment`: a leader that rejoins can keep the current assignment (KIP-814).
     pub supports_skipping_assignment: bool,
     pub client_id: ByteString,
     /// As Java prints an address: `/127.0.0.1`.
@@ -38,15 +38,15 @@ pub struct JoinGroup {
     pub request: JoinGroupRequest,
 }
 
-/// A join that is answered with an error, and the member id that goes with it.
+/// A JoinGroup that is refused: the error and the member id of the answer.
 struct Refusal {
     error: ErrorCode,
     member_id: ByteString,
 }
 
 impl GroupShard {
-    /// A member wants to join, or to join again. The answer comes with the next generation, or at
-    /// once with the current one, with an error, or with the member id to join with.
+    /// A member joins or rejoins. The answer comes with the next generation, or at once with the current generation, an
+    /// error, or the member id to join with.
     pub fn on_join_group(&mut self, join: &JoinGroup, effects: &mut Effects<Self>) {
         if let Err(refusal) = self.join_group(join, effects) {
             effects.refuse_join(join.token, refusal.member_id, refusal.error);
@@ -99,7 +99,7 @@ impl GroupShard {
         Ok(())
     }
 
-    /// A group that a member founds is stored at once, empty, so that it outlives this broker.
+    /// Creates a group for its first member, and stores it at once, empty, so that it survives a failover.
     fn create_group(&mut self, group_id: &ByteString, effects: &mut Effects<Self>) {
         let group = ClassicGroup::new(group_id, effects.now.wall_ms);
         effects.write(group.metadata_record(&BTreeMap::new()));
@@ -107,7 +107,7 @@ impl GroupShard {
         self.insert_classic(group);
     }
 
-    /// Takes back a group whose first record was refused, with the member that founded it.
+    /// Removes a group whose first record the log refused, with its first member.
     pub(crate) fn forget_group(
         &mut self,
         group_id: &str,
@@ -127,7 +127,7 @@ impl GroupShard {
     }
 }
 
-/// Unlike Kafka, a request that is refused leaves no empty group behind.
+/// Checks the first request of a group. Unlike in Kafka, a refused request leaves no empty group behind.
 fn check_founder(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
     if !request.member_id.is_empty() {
         return Err(ErrorCode::UnknownMemberId);
@@ -139,8 +139,8 @@ fn check_founder(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
 }
 
 impl GroupContext<'_> {
-    /// `group.max.size`. While the members gather, those that are back count, so that the last ones
-    /// to come are left out if the limit was lowered; afterwards the members themselves.
+    /// Checks `group.max.size`. During the join phase only members that have rejoined count, so that the last ones are
+    /// refused if the limit was lowered; in other states all members count.
     fn accepts_joining_member(&self, member_id: &str) -> bool {
         let max_size = self.config.max_size;
         match self.group.state() {
@@ -177,7 +177,7 @@ impl GroupContext<'_> {
         let member_id = &join.request.member_id;
         let instance_id = join.request.group_instance_id.as_ref();
         if self.group.is_pending_member(member_id) {
-            // Ids are only given out ahead of the join to dynamic members.
+            // Only dynamic members get their id before they join.
             if instance_id.is_some() {
                 return Err(ErrorCode::UnknownServerError);
             }
@@ -194,14 +194,14 @@ impl GroupContext<'_> {
         Ok(())
     }
 
-    /// Whether a member's JoinGroup means a rebalance. If not, it only missed the last answer.
+    /// Whether a member's JoinGroup needs a rebalance. If not, the member only missed the last answer.
     fn must_rebalance_for(&self, join: &JoinGroup) -> bool {
         let member = self.group.member(&join.request.member_id).expect("the member was validated");
         let has_changed = member.protocols != join.request.protocols;
         match self.group.state() {
             State::PreparingRebalance => true,
             State::CompletingRebalance => has_changed,
-            // A leader joins again when something outside its metadata changed, such as topics.
+            // A leader rejoins when something outside its metadata has changed, such as topics.
             State::Stable => has_changed || self.group.is_leader(&member.member_id),
             State::Empty => unreachable!("an empty group has no members"),
         }
@@ -460,7 +460,7 @@ mod tests {
         let mut harness = Harness::new();
         let members = harness.stable(2);
         let token = harness.join(3, joining(&members[0]));
-        // The follower stays alive, but does not join.
+        // The follower sends heartbeats, but does not rejoin.
         for _ in 0..4 {
             harness.advance(5_000);
             harness.heartbeat(1, &members[1]);

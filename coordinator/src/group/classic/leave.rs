@@ -1,4 +1,4 @@
-//! LeaveGroup: members go, or an administrator removes them.
+//! LeaveGroup: members leave, or an administrator removes them.
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
@@ -12,8 +12,8 @@ use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
 
 impl GroupShard {
-    /// Takes the request's `members` out of the group. Versions below 3 name one member in a field
-    /// of its own; the handler moves it into `members` and the answer's error back to the top.
+    /// Removes the request's `members` from the group. Versions below 3 name one member in a field of its own; the
+    /// handler moves it into `members` and the answer's error back to the top level.
     pub fn on_leave_group(
         &mut self,
         token: RequestToken,
@@ -51,7 +51,7 @@ impl GroupContext<'_> {
         answers
     }
 
-    /// Whom the request means. Without a member id it is an administrator who names an instance.
+    /// The member id that the request means. Without a member id, an administrator names a group instance id.
     fn leaving_member_id(&self, member: &MemberIdentity) -> Result<ByteString, ErrorCode> {
         let instance_id = member.group_instance_id.as_ref();
         if member.member_id.is_empty() {
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(harness.state_name(), "PreparingRebalance");
         let first = harness.join(3, joining(&members[1]));
         assert!(harness.is_waiting(first));
-        // The one that was still missing leaves too, so the join phase is over.
+        // The last missing member leaves too, so the join phase ends.
         assert_eq!(harness.leave(&members[2]), ErrorCode::None);
         assert_eq!(harness.join_answer(first).generation_id, 2);
     }

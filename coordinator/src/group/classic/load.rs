@@ -1,4 +1,4 @@
-//! Classic groups from and to the records that store them.
+//! Converts classic groups from and to their records.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +19,14 @@ const NO_REBALANCE_TIMEOUT: i32 = -1;
 const NO_TIMESTAMP: i64 = -1;
 
 impl ClassicGroup {
-    /// The group as a record of it says: stable, or empty without members.
+    /// The group of a record: Stable, or Empty if it has no members.
     pub(crate) fn from_stored(group_id: &ByteString, stored: &GroupMetadataValue) -> Self {
         let mut group = Self::new(group_id, NO_TIMESTAMP);
         group.generation_id = stored.generation;
         let is_member = |leader: &ByteString| stored.members.iter().any(|m| m.member_id == *leader);
         group.leader_id = stored.leader.as_ref().filter(|leader| is_member(leader)).map(detach);
         for member in &stored.members {
-            // A record that names a member twice would be damaged; the first one counts.
+            // A record that names a member twice is damaged; the first one counts.
             if !group.has_member(&member.member_id) {
                 let member =
                     load_member(member, stored.protocol.as_ref().map(detach).unwrap_or_default());

@@ -24,7 +24,7 @@ pub(crate) struct Member {
     pub(crate) protocols: Vec<JoinGroupRequestProtocol>,
     /// Empty until the generation's assignment is stored.
     pub(crate) assignment: Bytes,
-    /// Counted by the group; change it through the group only.
+    /// The group counts these; change it through the group only.
     pub(crate) awaiting_join: Option<RequestToken>,
     pub(crate) awaiting_sync: Option<RequestToken>,
     /// Its first JoinGroup is not answered yet.
@@ -32,8 +32,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Whether the coordinator owes the member an answer, so that it cannot be expected to
-    /// heartbeat. A new member is expired even then: it may be gone and nobody could know.
+    /// Whether a request of the member waits for an answer, so that it need not send heartbeats. A new member expires
+    /// all the same: its client may be gone unnoticed.
     pub(crate) fn has_satisfied_heartbeat(&self) -> bool {
         !self.is_new && (self.awaiting_join.is_some() || self.awaiting_sync.is_some())
     }
@@ -44,7 +44,7 @@ impl Member {
         Some(&found.metadata)
     }
 
-    /// The first of its protocols that all members support.
+    /// The first of the member's protocols that is a candidate.
     pub(crate) fn vote(&self, candidates: &BTreeSet<&ByteString>) -> Option<&ByteString> {
         self.protocols.iter().map(|protocol| &protocol.name).find(|name| candidates.contains(name))
     }

@@ -1,4 +1,4 @@
-//! Which assignment protocols a group's members share, and which one they choose.
+//! The assignment protocols that a group's members share, and the selection of one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +44,7 @@ fn distinct_names(protocols: &[JoinGroupRequestProtocol]) -> BTreeSet<&ByteStrin
     protocols.iter().map(|protocol| &protocol.name).collect()
 }
 
-/// Whether a member with these protocols could be the first of a group.
+/// Whether a member with these protocols can be the first of a group.
 pub(crate) fn can_found_a_group(
     protocol_type: &str,
     protocols: &[JoinGroupRequestProtocol],
@@ -53,7 +53,7 @@ pub(crate) fn can_found_a_group(
 }
 
 impl ClassicGroup {
-    /// Whether a member with these protocols fits to those that are there.
+    /// Whether a member with these protocols shares one with all current members.
     pub(crate) fn supports_protocols(
         &self,
         protocol_type: &str,
@@ -69,9 +69,8 @@ impl ClassicGroup {
                 .any(|protocol| self.supported_protocols.is_supported_by(&protocol.name, members))
     }
 
-    /// The protocol with the most votes among those that every member supports. Each member votes
-    /// for the first one on its list; between equals the first by name wins (Kafka leaves that
-    /// open).
+    /// The protocol with the most votes among those that every member supports. Each member votes for the first one on
+    /// its list; of equal ones the first by name wins (Kafka does not define that).
     pub(crate) fn select_protocol(&self) -> ByteString {
         let candidates = self.supported_protocols.supported_by(self.members.len());
         let mut votes: BTreeMap<&ByteString, usize> = BTreeMap::new();
@@ -84,7 +83,7 @@ impl ClassicGroup {
         name.clone()
     }
 
-    /// Replaces what a member supports by what its new JoinGroup request says.
+    /// Replaces a member's protocols by those of its new JoinGroup request.
     pub(crate) fn set_protocols(&mut self, member_id: &str, to: &[JoinGroupRequestProtocol]) {
         let member = self.members.get_mut(member_id).expect("only members are updated");
         self.supported_protocols.remove(&member.protocols);

@@ -1,4 +1,4 @@
-//! How a group goes from one generation to the next: prepare, collect the members, start.
+//! The way from one generation to the next: prepare, wait for the members, start.
 //!
 //! (Kafka: `GroupMetadataManager.prepareRebalance`, `completeClassicGroupJoin` and what they call)
 
@@ -12,7 +12,8 @@ use super::context::GroupContext;
 use super::state::State;
 
 impl GroupContext<'_> {
-    /// A member came, changed or went: begin a rebalance, or see whether the running one can go on.
+    /// A member has joined, changed or left: begins a rebalance, or completes the running one if all members have
+    /// joined.
     pub(crate) fn rebalance_or_complete_join(&mut self) {
         if self.group.state() == State::PreparingRebalance {
             self.complete_join_if_all_joined();
@@ -21,7 +22,7 @@ impl GroupContext<'_> {
         }
     }
 
-    /// Asks every member to join again. An empty group first waits for more members to come.
+    /// Begins a rebalance, for which every member must rejoin. An empty group first waits for more members.
     pub(crate) fn prepare_rebalance(&mut self) {
         if self.group.state() == State::CompletingRebalance {
             self.drop_assignments(ErrorCode::RebalanceInProgress);
@@ -52,7 +53,7 @@ impl GroupContext<'_> {
         self.schedule_join(delay_ms);
     }
 
-    /// Ends the join phase early if it waits for nobody. The initial delay is always waited for.
+    /// Ends the join phase early if all members have joined, but never during the initial delay.
     pub(crate) fn complete_join_if_all_joined(&mut self) {
         if self.group.state() == State::PreparingRebalance
             && self.group.initial_rebalance.is_none()
@@ -81,16 +82,16 @@ impl GroupContext<'_> {
         }
     }
 
-    /// Ends the join phase: who is not back is out (static members stay until their session ends),
-    /// and the next generation begins.
+    /// Ends the join phase: removes members that have not rejoined (static members stay until their session ends), and
+    /// starts the next generation.
     fn complete_join(&mut self) {
         self.cancel_join();
         for member_id in self.dynamic_members_not_joined() {
             self.remove_member(&member_id);
         }
         if !self.group.elect_joined_leader() && self.group.member_count() > 0 {
-            // Only static members are left and none has come back: wait on, their sessions will end
-            // it.
+            // Only static members are left and none has rejoined: the join phase continues until they rejoin or their
+            // sessions end.
             self.group.initial_rebalance = None;
             self.schedule_join(self.group.rebalance_timeout_ms());
             return;
@@ -126,7 +127,7 @@ impl GroupContext<'_> {
         }
     }
 
-    /// The sync timer: members that never asked for their assignment are out.
+    /// The sync timer: removes members that have not sent SyncGroup.
     pub(crate) fn on_sync_timer(&mut self) {
         let is_waiting = matches!(self.group.state(), State::CompletingRebalance | State::Stable);
         let missing = self.group.pending_sync();

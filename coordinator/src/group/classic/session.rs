@@ -1,4 +1,4 @@
-//! What happens when a member's session ends.
+//! The end of a member's session.
 
 use bytestring::ByteString;
 
@@ -6,7 +6,7 @@ use super::context::GroupContext;
 use super::state::State;
 
 impl GroupContext<'_> {
-    /// The session timer of a member, or of an id that was given out and never used.
+    /// The session timer of a member, or of an assigned member id whose client has not joined.
     pub(crate) fn on_session_timer(&mut self, member_id: &ByteString) {
         if self.group.is_pending_member(member_id) {
             self.remove_member(member_id);
@@ -26,8 +26,7 @@ impl GroupContext<'_> {
         }
     }
 
-    /// Unlike elsewhere the initial delay is cut short here, as Kafka does: nobody is missing any
-    /// more.
+    /// Completes the join phase if all members have joined. As in Kafka, this also ends the initial delay, only here.
     fn complete_join_if_group_is_whole(&mut self) {
         if self.group.state() == State::PreparingRebalance && self.group.has_all_members_joined() {
             self.group.initial_rebalance = None;

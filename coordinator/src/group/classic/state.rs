@@ -1,6 +1,6 @@
-//! The states of a classic group and the ways between them. (Kafka: `ClassicGroupState`)
+//! The states of a classic group and their transitions. (Kafka: `ClassicGroupState`)
 
-/// Where a group is in its life. A deleted group is in no state: it is gone, and shown as `Dead`.
+/// The state of a group. A deleted group has none; it is described as `Dead`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// No members; offsets may remain.
@@ -13,7 +13,7 @@ pub enum State {
     Stable,
 }
 
-/// What a group that does not exist is shown as.
+/// The state in the description of a group that does not exist.
 pub(crate) const DEAD: &str = "Dead";
 
 impl State {

@@ -1,8 +1,7 @@
-//! A static member that comes back without its member id takes the place of its former self
-//! (KIP-345).
+//! A static member that rejoins without its member id replaces its former member id (KIP-345).
 //!
-//! In a stable group that keeps its protocol no rebalance is needed: the new id is stored and the
-//! member goes on with the old assignment. (Kafka: `updateStaticMemberThenRebalanceOrCompleteJoin`)
+//! In a stable group whose protocol stays the same no rebalance is needed: the new id is stored and the member keeps
+//! the old assignment. (Kafka: `updateStaticMemberThenRebalanceOrCompleteJoin`)
 
 use std::collections::BTreeMap;
 
@@ -19,7 +18,7 @@ use crate::group::on_commit::OnCommit;
 use crate::group::response::Response;
 use crate::runtime::{RequestToken, WriteFailure};
 
-/// A replacement on its way to the log, with what is needed to answer it or to take it back.
+/// A replacement whose record is not committed yet, with the data to answer or to undo it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replacement {
     pub(crate) group_id: ByteString,
@@ -48,14 +47,14 @@ impl GroupContext<'_> {
         self.restart_session(new_id);
         match self.group.state() {
             State::Stable if self.keeps_its_protocol() => self.store_replacement(replacement),
-            // The old id may be with the leader already, whose assignment would miss the new one.
+            // The leader may have got the old id already, and its assignment would lack the new one.
             State::Stable | State::CompletingRebalance => self.prepare_rebalance(),
             State::PreparingRebalance => self.complete_join_if_all_joined(),
             State::Empty => unreachable!("an empty group has no static members"),
         }
     }
 
-    /// Whoever still waits under the old id learns that it was replaced.
+    /// Answers parked requests of the old id with FENCED_INSTANCE_ID.
     fn fence(&mut self, old_id: &ByteString) {
         if let Some(token) = self.group.take_awaiting_join(old_id) {
             self.effects.refuse_join(token, old_id.clone(), ErrorCode::FencedInstanceId);
@@ -103,7 +102,7 @@ impl GroupContext<'_> {
         self.effects.on_commit(OnCommit::StaticMemberReplaced(replacement));
     }
 
-    /// The new id is stored: the member goes on in the current generation.
+    /// The new id is committed: the member continues in the current generation.
     pub(crate) fn on_replacement_stored(&mut self, replacement: &Replacement) {
         if !self.still_waits(replacement) {
             return;
@@ -115,13 +114,13 @@ impl GroupContext<'_> {
             self.answer_join(replacement.token, new_id, /* skip_assignment */ is_leader);
             return;
         }
-        // Told that somebody else leads, an old client does not compute an assignment nobody asked
-        // for.
+        // The answer names another leader, so that an old client without `SkipAssignment` does not compute an
+        // assignment.
         let response = self.replacement_answer(replacement, new_id.clone(), ErrorCode::None);
         self.effects.reply(replacement.token, response);
     }
 
-    /// The new id could not be stored: the old one has its place back.
+    /// The new id could not be committed: restores the old one.
     pub(crate) fn on_replacement_failed(
         &mut self,
         replacement: &Replacement,
@@ -145,7 +144,7 @@ impl GroupContext<'_> {
         self.effects.reply(replacement.token, response);
     }
 
-    /// `false` once a rebalance or another replacement has taken the request over.
+    /// Whether the request still waits for this replacement; `false` after a rebalance or another replacement.
     fn still_waits(&self, replacement: &Replacement) -> bool {
         let member = self.group.member(&replacement.new_member_id);
         self.group.state() == State::Stable
@@ -186,7 +185,7 @@ mod tests {
         ErrorCode::from_code(harness.join_answer(token).error_code).unwrap()
     }
 
-    /// A group whose only member is static and leads.
+    /// A stable group whose only member is static and the leader.
     fn stable_static() -> (Harness, ByteString) {
         let mut harness = Harness::new();
         let token = harness.join(5, joining_static());
@@ -260,7 +259,7 @@ mod tests {
         let third = harness.join(5, joining_static());
         let fenced = harness.sync_answer(waiting_sync);
         assert_eq!(fenced.error_code, ErrorCode::FencedInstanceId.code());
-        // Between JoinGroup and SyncGroup the leader may know the old id, so all join again.
+        // Between JoinGroup and SyncGroup the leader may have the old id, so all members rejoin.
         assert!(harness.is_waiting(third));
         assert_eq!(harness.state_name(), "PreparingRebalance");
     }

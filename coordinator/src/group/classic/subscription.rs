@@ -1,4 +1,4 @@
-//! What the members of a `consumer` group subscribe to, as far as their metadata can be read.
+//! The subscriptions of the members of a `consumer` group, as far as their metadata can be parsed.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,11 @@ use crate::group::detach::detach;
 /// The protocol type of Kafka's consumers.
 pub(crate) const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 
-/// Every version of a subscription begins as version 0 does.
+/// Every version of a subscription begins with the fields of version 0.
 const SUBSCRIPTION_BASE_VERSION: i16 = 0;
 
 impl ClassicGroup {
-    /// The topics of all members; `None` if the group is not a `consumer` group or metadata cannot
-    /// be read.
+    /// The topics of all members; `None` if the group is not a `consumer` group or its metadata cannot be parsed.
     pub(crate) fn compute_subscribed_topics(&self) -> Option<BTreeSet<ByteString>> {
         if !self.uses_consumer_protocol() {
             return None;
@@ -34,7 +33,7 @@ impl ClassicGroup {
         Some(topics)
     }
 
-    /// Whether a member may be reading the topic. A consumer group that we cannot look into may.
+    /// Whether a member may be subscribed to the topic. In a consumer group with unknown subscriptions it may.
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
         match &self.subscribed_topics {
             Some(topics) => topics.contains(topic),

@@ -1,7 +1,7 @@
-//! SyncGroup: the leader brings the generation's assignment, every member takes its part.
+//! SyncGroup: the leader sends the generation's assignment, every member gets its part.
 //!
-//! The assignment is handed out only once its record is committed, so that no member acts on a
-//! generation that a new coordinator would not know. (Kafka: `classicGroupSyncToClassicGroup`)
+//! Members get the assignment only after its record is committed, so that no member acts on a generation that a new
+//! coordinator would not have. (Kafka: `classicGroupSyncToClassicGroup`)
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken, WriteFailure};
 
 impl GroupShard {
-    /// A member asks for its assignment; the leader brings everybody's. If `requires_protocol`, the
-    /// request has to name the protocol's type and name (KIP-559).
+    /// A member requests its assignment; the leader's request has the assignments of all. If `requires_protocol`, the
+    /// request must have the protocol's type and name (KIP-559).
     pub fn on_sync_group(
         &mut self,
         token: RequestToken,
@@ -70,9 +70,8 @@ impl GroupContext<'_> {
             }
             State::Stable => {
                 self.note_sync(member_id);
-                // A coordinator that has just been loaded may have read the generation from records
-                // that are not committed yet. Should they be lost, another coordinator will assign
-                // the same generation in another way.
+                // A coordinator that has just been loaded may have read the generation from records that are not
+                // committed yet. If they are lost, another coordinator assigns the same generation differently.
                 let assigned = self.assigned(member_id);
                 self.effects.reply_to_read(token, assigned);
                 Ok(())
@@ -101,7 +100,7 @@ impl GroupContext<'_> {
         }
     }
 
-    /// As for JoinGroup, an earlier request of the same member is not lost.
+    /// Parks a SyncGroup request. As for JoinGroup, an earlier request of the same member is answered.
     fn park_sync(&mut self, member_id: &ByteString, token: RequestToken) {
         let member = self.group.member_mut(member_id).expect("the member was validated");
         if let Some(earlier) = member.awaiting_sync.replace(token) {
@@ -125,8 +124,8 @@ impl GroupContext<'_> {
         });
     }
 
-    /// The generation is stored: it begins for all who have asked. A rebalance meanwhile has undone
-    /// it.
+    /// The generation's record is committed: the group is Stable and waiting members get their assignment. Does nothing
+    /// if a rebalance has begun meanwhile.
     pub(crate) fn on_assignment_stored(
         &mut self,
         generation_id: i32,
@@ -150,7 +149,7 @@ impl GroupContext<'_> {
         self.group.transition_to(State::Stable, self.effects.now.wall_ms);
     }
 
-    /// The generation could not be stored: nobody gets an assignment and all join again.
+    /// The generation's record could not be committed: no member gets an assignment and all rejoin.
     pub(crate) fn on_assignment_failed(&mut self, generation_id: i32, failure: WriteFailure) {
         if self.is_storing(generation_id) {
             self.drop_assignments(failure.code());
@@ -162,7 +161,7 @@ impl GroupContext<'_> {
         self.group.storing_assignment && self.group.generation_id == generation_id
     }
 
-    /// Takes back what the generation assigned and sends those who wait for it away.
+    /// Clears the assignments of the generation and answers waiting SyncGroup requests with `error`.
     pub(crate) fn drop_assignments(&mut self, error: ErrorCode) {
         for member_id in self.group.member_ids() {
             let member = self.group.member_mut(&member_id).expect("ids are the members'");
@@ -174,7 +173,7 @@ impl GroupContext<'_> {
         }
     }
 
-    /// The answer that tells a member its assignment.
+    /// The answer with a member's assignment.
     fn assigned(&self, member_id: &ByteString) -> Response {
         let member = self.group.member(member_id).expect("only members are answered");
         Response::SyncGroup(SyncGroupResponse {
@@ -239,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_loaded_generation_is_told_once_it_is_known_to_be_committed() {
-        // Found by the cluster simulation: the records were lost, and the generation assigned anew.
+        // Found by the cluster simulation: the records were lost, and the generation was assigned again.
         let mut harness = Harness::new();
         let members = harness.stable(1);
         harness.load();

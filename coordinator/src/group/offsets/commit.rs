@@ -18,15 +18,15 @@ use crate::group::response::Response;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
 
-/// "Keep it as long as offsets.retention.minutes says."
+/// The value that means the retention of offsets.retention.minutes.
 const DEFAULT_RETENTION_TIME: i64 = -1;
 
 impl GroupShard {
-    /// Commits offsets, by a member of the group or by anybody while the group has no members.
+    /// Commits offsets, by a member of the group or, while the group has no members, by any client.
     ///
-    /// Every topic of the request needs its name *and* its id: the handler resolves one from the
-    /// other and answers unknown topics and partitions itself. A member of a group that does not
-    /// exist is told GROUP_ID_NOT_FOUND if `reports_missing`, otherwise ILLEGAL_GENERATION.
+    /// Every topic of the request needs its name *and* its id: the handler resolves one from the other and answers
+    /// unknown topics and partitions itself. A member of a group that does not exist gets GROUP_ID_NOT_FOUND if
+    /// `reports_missing`, otherwise ILLEGAL_GENERATION.
     pub fn on_offset_commit(
         &mut self,
         token: RequestToken,
@@ -64,7 +64,7 @@ impl GroupShard {
     ) -> Result<(), ErrorCode> {
         let has_generation = request.generation_id_or_member_epoch >= 0;
         if self.is_not_run(&request.group_id) {
-            // Its members cannot be known here, so nobody is one.
+            // The members of a group of another type are unknown here, so every member id is.
             return Err(ErrorCode::UnknownMemberId);
         }
         match self.classic_group(&request.group_id) {
@@ -79,7 +79,7 @@ impl GroupShard {
         }
     }
 
-    /// A commit is a sign of life too.
+    /// A commit extends the member's session too.
     fn extend_session(&mut self, request: &OffsetCommitRequest, effects: &mut Effects<Self>) {
         if let Some(mut context) = self.classic_context(&request.group_id, effects)
             && matches!(context.group.state(), State::Stable | State::PreparingRebalance)
@@ -140,8 +140,8 @@ fn commit_record(
 }
 
 impl ClassicGroup {
-    /// Who may commit: while the group is empty everybody who claims no generation, otherwise the
-    /// members of the current generation, except between JoinGroup and SyncGroup.
+    /// Checks who may commit: while the group is empty, any client without a generation; otherwise the members of the
+    /// current generation, except between JoinGroup and SyncGroup.
     fn check_commit(
         &self,
         member_id: &str,
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(harness.commit_offset(&committing(5)), ErrorCode::None);
         assert_eq!(harness.committed_offset(), 5);
         assert_eq!(harness.state_name(), "Empty");
-        // Negative offsets are the client's business, as in Kafka.
+        // Negative offsets are not checked, as in Kafka.
         assert_eq!(harness.commit_offset(&committing(-5)), ErrorCode::None);
         assert_eq!(harness.committed_offset(), -5);
     }

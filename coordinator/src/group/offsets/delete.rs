@@ -16,8 +16,8 @@ use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
 
 impl GroupShard {
-    /// Deletes committed offsets of topics that no member reads, pending transactional ones
-    /// included. Unknown topics and partitions are the handler's to answer.
+    /// Deletes committed offsets of topics that no member subscribes to, pending transactional ones included. The
+    /// handler answers unknown topics and partitions.
     pub fn on_offset_delete(
         &self,
         token: RequestToken,
@@ -48,7 +48,7 @@ impl GroupShard {
             return Err(ErrorCode::InvalidGroupId);
         }
         if self.is_not_run(&request.group_id) {
-            // It may have members, whose subscriptions cannot be known here.
+            // It may have members, whose subscriptions are unknown here.
             return Err(ErrorCode::NonEmptyGroup);
         }
         let group = self.classic_group(&request.group_id).ok_or(ErrorCode::GroupIdNotFound)?;
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    /// The error of the whole, and that of the partition if there is one.
+    /// The error of the response, and that of the partition if there is one.
     fn delete(harness: &mut Harness, request: &OffsetDeleteRequest) -> (i16, Option<i16>) {
         let token = harness.send(|shard, token, effects| {
             shard.on_offset_delete(token, request, effects);
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(delete(&mut harness, &request(GROUP, TOPIC)), (0, Some(0)));
         assert_eq!(harness.committed_offset(), -1);
         assert_eq!(harness.log.last().unwrap().value, None);
-        // Deleting what is not there is no error, and writes nothing.
+        // Deleting a missing offset is no error, and writes no record.
         let written = harness.log.len();
         assert_eq!(delete(&mut harness, &request(GROUP, TOPIC)), (0, Some(0)));
         assert_eq!(harness.log.len(), written);

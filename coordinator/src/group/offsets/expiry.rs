@@ -1,7 +1,7 @@
-//! Offsets that nobody will ask for any more, and groups that have nothing left.
+//! Expires offsets after their retention, and deletes groups without members and offsets.
 //!
-//! Every `offsets.retention.check.interval.ms` all groups are looked at, in slices that make one
-//! bounded batch each. Groups of other types are never touched. (Kafka: `cleanupGroupMetadata`,
+//! Every `offsets.retention.check.interval.ms` all groups are checked, in slices that make one bounded batch each.
+//! Groups of other types are never changed. (Kafka: `cleanupGroupMetadata`,
 //! `OffsetMetadataManager.cleanupExpiredOffsets`, `ClassicGroup.offsetExpirationCondition`)
 
 use std::collections::VecDeque;
@@ -17,17 +17,17 @@ use crate::group::record::GroupRecord;
 use crate::group::shard::{GroupShard, Timer};
 use crate::runtime::Effects;
 
-/// Tombstones of one slice stop here, well below the size of a batch that the log takes.
+/// The maximum size of the tombstones of one slice, well below the maximum batch size of the log.
 const MAX_SLICE_BYTES: usize = 256 * 1024;
-/// Groups that one slice looks at.
+/// The maximum number of groups that one slice checks.
 const MAX_SLICE_GROUPS: usize = 1_000;
-/// What a tombstone takes in a batch beside its group and topic.
+/// The size of a tombstone in a batch without its group and topic.
 const TOMBSTONE_OVERHEAD_BYTES: usize = 32;
 
-/// The pause before the next slice, so that a long check never holds up other events.
+/// The pause before the next slice, so that a long check never delays other events.
 const SLICE_PAUSE_MS: i64 = 1;
 
-/// What is still to be deleted, and when to look again.
+/// The groups and topics that are still to be checked, and the time of the next check.
 #[derive(Debug, Default)]
 pub(crate) struct Cleanup {
     next_check_ms: i64,
@@ -81,7 +81,7 @@ impl GroupShard {
         effects.timers.schedule(Timer::Cleanup, due_ms);
     }
 
-    /// Makes the next slice of what is due to be deleted.
+    /// Writes the tombstones of the next slice.
     pub(crate) fn clean_up(&mut self, effects: &mut Effects<Self>) {
         if effects.now.steady_ms >= self.cleanup.next_check_ms {
             self.schedule_next_check(effects);
@@ -98,7 +98,7 @@ impl GroupShard {
         self.schedule_cleanup(effects);
     }
 
-    /// The log does not take tombstones now: the rest is left to the next check.
+    /// The log refuses tombstones now: the rest waits for the next check.
     pub(crate) fn abandon_cleanup(&mut self, effects: &mut Effects<Self>) {
         self.cleanup.expiring.clear();
         self.cleanup.topic_deletions.clear();
@@ -119,7 +119,7 @@ impl GroupShard {
         }
     }
 
-    /// `false` if the slice was full before the group's offsets were through.
+    /// Adds a group's expired offsets to the slice; `false` if the slice was full before the last of them.
     fn expire_group(&self, group: &ClassicGroup, slice: &mut Slice, now_ms: i64) -> bool {
         let Some(age) = group.expiry() else { return true };
         let group_id = &group.group_id;
@@ -148,10 +148,10 @@ impl GroupShard {
     }
 }
 
-/// What the retention of a group's offsets is counted from.
+/// The start of the retention of a group's offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expiry {
-    /// The moment at which the group became empty.
+    /// The time at which the group became empty.
     Since(i64),
     /// Each offset's own commit.
     SinceCommit,
@@ -171,7 +171,7 @@ impl Expiry {
 }
 
 impl ClassicGroup {
-    /// `None` while the group's offsets are kept whatever their age.
+    /// `None` while the group's offsets do not expire.
     fn expiry(&self) -> Option<Expiry> {
         if self.protocol_type.is_none() {
             return Some(Expiry::SinceCommit);
@@ -238,7 +238,7 @@ mod tests {
         harness.advance(5_000);
         (harness.wall_ahead_ms, harness.believed_ms) = (0, 0);
         harness.commit_offset(&committing(5));
-        // A new process takes the wall clock for the steady one.
+        // In a new process the steady clock starts at the wall clock.
         let mut harness = harness.restart();
         harness.advance(RETENTION_MS - 1_000);
         assert_eq!(harness.committed_offset(), 5);

@@ -14,18 +14,17 @@ use crate::group::response::Response;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
 
-/// What a partition without a committed offset has.
+/// The offset of a partition without a committed offset.
 const INVALID_OFFSET: i64 = -1;
 const NO_LEADER_EPOCH: i32 = -1;
 
 impl GroupShard {
-    /// Looks up the committed offsets of the asked partitions, or of all (`topics` null).
+    /// Looks up the committed offsets of the requested partitions, or of all (`topics` null).
     ///
-    /// With topic ids (version 10) the handler has put in the names, answers unknown ids itself
-    /// and, when all topics were asked for, puts in the ids. With `require_stable` a partition with
-    /// an open transaction is UNSTABLE_OFFSET_COMMIT. The answer waits until all that it shows is
-    /// committed. A group-level error has no topics; for version 1 the handler repeats it in each
-    /// partition.
+    /// With topic ids (version 10) the handler has set the names, answers unknown ids itself and, for a request of all
+    /// topics, sets the ids. With `require_stable` a partition with an open transaction gets UNSTABLE_OFFSET_COMMIT.
+    /// The answer waits until all that it shows is committed. A group-level error has no topics; for version 1 the
+    /// handler repeats it in each partition.
     pub fn on_offset_fetch(
         &self,
         token: RequestToken,
@@ -86,8 +85,7 @@ impl GroupShard {
     }
 }
 
-/// An offset of a deleted topic is not one of the topic that has its name now. Old records have no
-/// id.
+/// Whether a committed offset is of the requested topic, not of a deleted one of the same name. Old records have no id.
 fn is_same_topic(committed: Uuid, asked: Uuid) -> bool {
     committed.is_zero() || asked.is_zero() || committed == asked
 }
@@ -227,7 +225,8 @@ mod tests {
         assert_eq!(partition.error_code, ErrorCode::UnstableOffsetCommit.code());
         assert_eq!(partition.committed_offset, -1);
         assert_eq!(harness.committed_offset(), -1);
-        // Asked for all, a partition that has never been committed is not there to be unstable.
+        // In a request for all topics, a partition without a committed offset is not listed, so it is not unstable
+        // either.
         let absent = harness.fetch(&all(), true);
         assert!(answer(&harness, absent).topics.is_empty());
         harness.commit_offset(&committing(5));

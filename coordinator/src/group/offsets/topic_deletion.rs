@@ -8,7 +8,7 @@ use crate::group::detach::detach;
 use crate::group::shard::GroupShard;
 use crate::runtime::Effects;
 
-/// A topic that is no more.
+/// A deleted topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeletedTopic {
     pub topic_id: Uuid,
@@ -16,10 +16,10 @@ pub struct DeletedTopic {
 }
 
 impl GroupShard {
-    /// Deletes the offsets of these topics in every group, of whatever type. Those of a topic that
-    /// had the name before or has it now are told apart by their topic id, where they have one.
+    /// Deletes the offsets of these topics in groups of every type. Offsets with the id of another topic of the same
+    /// name stay.
     ///
-    /// What does not fit into one batch follows with the next ticks.
+    /// Tombstones that do not fit into one batch follow with the next ticks.
     pub fn on_topics_deleted(&mut self, topics: &[DeletedTopic], effects: &mut Effects<Self>) {
         for topic in topics {
             let topic = DeletedTopic { topic_id: topic.topic_id, name: detach(&topic.name) };
@@ -45,7 +45,7 @@ impl GroupShard {
                 slice.delete_offset(&group, &topic.name, *partition);
             }
             if slice.is_full() {
-                // What is deleted already will not be found again.
+                // Offsets that are deleted already will not be found again.
                 self.cleanup.topic_deletions.push_front((group, topic));
             }
         }

@@ -1,4 +1,4 @@
-//! Loading: what each record that is read from the log means for the groups and offsets of a shard.
+//! Loading: applies each record of the log to the groups and offsets of a shard.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// A loaded shard whose log says that [`GROUP`] is a consumer group with a committed offset.
+    /// A loaded shard in whose log [`GROUP`] is a consumer group with a committed offset.
     fn with_consumer_group() -> Harness {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
@@ -171,7 +171,7 @@ mod tests {
         let mut harness = Harness::new();
         harness.commit_offset(&committing(5));
         harness.stable(2);
-        // Everything in one block, as read from a segment.
+        // All records are in one block, as read from a segment.
         let mut shard = GroupShard::new(GroupConfig::default());
         let mut block = Vec::new();
         for record in &harness.log {

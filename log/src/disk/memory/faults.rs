@@ -1,5 +1,5 @@
-//! Which operations of a [`super::MemoryDisk`] fail, and how: one that was chosen, all from one on for which something
-//! is lacking, or those for which there is too little room.
+//! The failures of a [`super::MemoryDisk`]: of one chosen operation, of all from one on that need a lacking resource,
+//! or of those that exceed the capacity.
 
 use super::Operation;
 use std::io;
@@ -7,9 +7,9 @@ use std::io;
 /// How an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// EIO. A failed sync forgets which pages were dirty, so that a second one would "succeed".
+    /// EIO. A failed sync marks dirty pages as clean, so that a second one would "succeed".
     Io,
-    /// ENOSPC, after half of a write was done.
+    /// ENOSPC, after half of a write.
     NoSpace,
     /// EMFILE.
     OutOfFileDescriptors,
@@ -26,7 +26,7 @@ impl Fault {
         }
     }
 
-    /// Whether an operation needs what is lacking. Some file systems need space to remove and to cut as well.
+    /// Whether an operation needs the lacking resource. Some file systems also need space for removal and truncation.
     fn hits(self, operation: Operation) -> bool {
         match self {
             Self::Io | Self::PowerCut => true,
@@ -47,7 +47,7 @@ impl Fault {
     }
 }
 
-/// What is to fail.
+/// The configured failures.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) mutations: u64,
@@ -56,14 +56,14 @@ pub(super) struct Faults {
     pub(super) lack_from: Option<(u64, Fault)>,
     /// Bytes of all files and names together.
     pub(super) capacity: Option<u64>,
-    /// Handles that may be open at once, and how many are.
+    /// The maximum number of open handles, and the current one.
     pub(super) descriptors: Option<usize>,
     pub(super) open: usize,
     pub(super) power_is_off: bool,
 }
 
 impl Faults {
-    /// Whether an operation fails, and how. `used` are the bytes taken, of which it takes `growth` more.
+    /// Whether an operation fails, and how. `used` bytes are in use, and the operation needs `growth` more.
     pub(super) fn next(
         &mut self,
         operation: Operation,

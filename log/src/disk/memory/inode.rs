@@ -1,5 +1,5 @@
-//! What a [`super::MemoryDisk`] stores: directories and files, each in two versions, the one that
-//! programs see and the one that a power cut cannot take away.
+//! The contents of a [`super::MemoryDisk`]: directories and files, each in two versions, the current one and the one
+//! that survives a power cut.
 
 use super::{DirEntry, Random};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ pub(super) enum Inode {
     Directory(Directory),
 }
 
-/// Every inode ever made; those without a name are never collected, a test is short.
+/// All inodes, also those without a name, which are never collected because tests are short.
 #[derive(Debug)]
 pub(super) struct Tree {
     inodes: BTreeMap<InodeId, Inode>,
@@ -63,7 +63,7 @@ impl Tree {
         }
     }
 
-    /// A directory that was opened before. It may have no name any more.
+    /// An open directory. Its name may have been removed.
     pub(super) fn open_directory(&mut self, id: InodeId) -> &mut Directory {
         match self.inodes.get_mut(&id) {
             Some(Inode::Directory(directory)) => directory,
@@ -150,8 +150,7 @@ impl Directory {
         self.pending.clear();
     }
 
-    /// Half of the time the changes survive up to some point, as with a journal; otherwise any
-    /// of them survive.
+    /// In half of the cases the changes survive up to some point, as with a journal; otherwise any subset survives.
     fn crash(&mut self, random: &mut Random) {
         let pending = std::mem::take(&mut self.pending);
         if random.up_to(1) == 0 {
@@ -227,7 +226,7 @@ impl FileContents {
         self.durable.resize(self.current.len(), 0);
     }
 
-    /// What Linux does after a failed writeback: the pages count as clean and may vanish.
+    /// Does the same as Linux after a failed writeback: the pages count as clean and may be lost.
     pub(super) fn forget_dirty_pages(&mut self) {
         self.dirty.clear();
     }

@@ -1,4 +1,4 @@
-//! What counts as flushed, and what a failed sync does.
+//! Which records count as flushed, and the effect of a failed sync.
 
 use super::*;
 use crate::disk::{Fault, Operation};
@@ -73,7 +73,7 @@ fn a_full_disk_costs_the_append_and_nothing_else() {
     assert_eq!(error.code(), klamm_protocol::ErrorCode::KafkaStorageError);
     assert!(storage.health.check().is_ok(), "the disk is full, not broken");
     assert_eq!(log.log_end(), 3);
-    // Shorter than what was half written.
+    // Shorter than the partial write.
     append(&mut log, batch(1, 1));
     assert_eq!(offsets(&log, 0), [(0, 2), (3, 3)]);
     log.flush().unwrap();

@@ -1,4 +1,4 @@
-//! Space or descriptors are lacking for a while: what an operation could not do is done when there is room.
+//! Space or descriptors are lacking for a while: unfinished operations are completed when there is room.
 
 use super::*;
 use crate::config::CleanupPolicy;
@@ -89,7 +89,7 @@ fn half_an_append_is_cut_before_the_next_even_if_that_takes_a_second_try() {
     let disk = MemoryDisk::default();
     let mut log = filled(&disk);
     disk.fail_next(Operation::Write, Fault::NoSpace);
-    // Where space is lacking to write it may be lacking to cut as well.
+    // If space is lacking for a write, it may be lacking for a truncation too.
     disk.lack_from(disk.mutations() + 1, Fault::NoSpace);
     try_append(&mut log, batch(1, 1)).unwrap_err();
     disk.give_room();
@@ -107,7 +107,7 @@ fn a_truncation_shows_at_once_and_its_files_follow() {
         for offset in [35, 60, 0] {
             let disk = MemoryDisk::default();
             let mut log = filled(&disk);
-            // The handle of the segment that is cut is there already.
+            // The handle of the truncated segment is open already.
             fetch(&log, offset, 1);
             lack(&disk, fault);
             assert!(log.truncate_to(offset, 0).unwrap_err().passes());

@@ -1,4 +1,4 @@
-//! What readers see, and do not see.
+//! Which records readers see.
 
 use super::*;
 use crate::disk::{Fault, Operation};
@@ -51,8 +51,8 @@ fn nothing_at_or_above_the_upper_bound_is_given() {
             }
             assert!(fetched.next_offset_bound >= last);
         }
-        // A bound inside a batch hides the batch unless it begins below; offsets of batches are
-        // what high watermarks and last stable offsets are.
+        // A bound inside a batch hides the batch unless it begins below; real high watermarks and last stable offsets
+        // are at the bounds of batches.
         if upper_bound % 3 == 0 {
             assert_eq!(last, upper_bound - 1);
         }
@@ -119,7 +119,7 @@ fn damaged_index_files_cost_time_and_never_give_a_wrong_answer() {
 #[test]
 fn offsets_are_found_by_timestamp() {
     let mut log = open(&MemoryDisk::default(), small_segments());
-    // Two records a batch; timestamps rise by 10 a batch, except that batch 20 is late.
+    // Two records per batch; timestamps rise by 10 per batch, except that batch 20 has a late one.
     for n in 0..40 {
         append(&mut log, batch(2, if n == 20 { 1_000 } else { n * 10 }));
     }
@@ -216,7 +216,7 @@ fn a_byte_that_the_disk_has_damaged_in_a_sealed_segment_is_never_given() {
     let path = Path::new(DIR).join("00000000000000000000.log");
     let intact = disk.read(&path).unwrap();
     let all = FetchSpec { offset: 0, max_bytes: u64::MAX, min_one_message: true, upper_bound: end };
-    // After a clean shutdown nothing is looked at before it is asked for.
+    // After a clean shutdown records are not checked before they are read.
     let reopened = || {
         let options = LogOptions { clean_shutdown: true, ..options(small_segments()) };
         Log::open(&storage(&disk), Path::new(DIR), options).unwrap()
@@ -242,7 +242,7 @@ fn a_byte_that_the_disk_has_damaged_in_a_sealed_segment_is_never_given() {
             "{position}: {verified:?}"
         );
         let given = log.view().read(all);
-        // A first batch that claims to be far behind the others hides them all.
+        // A first batch with an offset far above the others hides them all.
         let is_empty = given.as_ref().is_ok_and(|given| given.records.is_none());
         let is_refused = matches!(given, Err(ReadError::Corrupt { segment: 0, .. }));
         assert!(is_refused || is_empty, "{position}: {given:?}");
@@ -256,7 +256,7 @@ fn records_from_before_1970_have_no_largest_timestamp_but_are_found_by_their_own
     let mut log = open(&MemoryDisk::default(), small_segments());
     for timestamp in [-5_000, -7_000, -3_000] {
         let mut old = batch(2, timestamp);
-        // What validation makes of such a batch.
+        // The header of such a batch after validation.
         old.header =
             old.header.with_max_timestamp(klamm_protocol::batch::TimestampType::CreateTime, -1);
         append(&mut log, old);

@@ -1,4 +1,4 @@
-//! What is found again after a stop, clean or not.
+//! The state of a log after a clean or unclean stop.
 
 use super::*;
 

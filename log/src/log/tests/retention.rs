@@ -1,4 +1,4 @@
-//! What retention and DeleteRecords take away.
+//! Which records retention and DeleteRecords remove.
 
 use super::*;
 

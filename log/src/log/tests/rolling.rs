@@ -1,4 +1,4 @@
-//! When a new segment begins, and that a log of many segments reads like one.
+//! When a new segment begins, and reads across many segments.
 
 use super::*;
 

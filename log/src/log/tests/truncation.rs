@@ -1,4 +1,4 @@
-//! Cutting off the end, and what readers notice of it.
+//! Truncation of the log's end, and its effect on readers.
 
 use super::*;
 use crate::file_name::FileKind;

@@ -1,4 +1,4 @@
-//! The answers here are those of Apache Kafka 4.3.1 to the same requests.
+//! The expected answers are those of Apache Kafka 4.3.1 to the same requests.
 
 use super::*;
 

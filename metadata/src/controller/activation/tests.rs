@@ -14,7 +14,7 @@ use crate::controller::testing::Testbed;
 use crate::image::ClusterImage;
 use crate::loader::MetadataLoader;
 
-/// The records that Kafka's metadata log began with, from offset 1 on, without NoOpRecords.
+/// The first records of Kafka's metadata log, from offset 1 on, without NoOpRecords.
 const REFERENCE: [(Offset, &str); 13] = [
     (1, "01170001001212426f6f747374726170207265636f726473"),
     (2, "010c00116d657461646174612e76657273696f6e001e00"),
@@ -47,7 +47,7 @@ fn reference(offset: Offset) -> MetadataRecord {
     MetadataRecord::from_frame(bytes(hex)).unwrap()
 }
 
-/// A cluster of Kafka's default features, as in the reference.
+/// A cluster with Kafka's default features, as in the reference.
 fn kafkas_features() -> Testbed {
     let others = [
         ("eligible.leader.replicas.version", 1),

@@ -1,4 +1,4 @@
-//! What leaders may do to their ISR.
+//! Which changes of the ISR leaders may make.
 
 use klamm_protocol::messages::alter_partition_request::TopicData as AskedTopic;
 

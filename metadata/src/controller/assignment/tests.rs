@@ -1,4 +1,4 @@
-//! Where replicas go while brokers are down, on their way down, or cordoned.
+//! The placement of replicas while brokers are fenced, in controlled shutdown, or cordoned.
 
 use klamm_protocol::messages::alter_partition_reassignments_request::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
@@ -26,7 +26,7 @@ fn wants_to_stop(testbed: &mut Testbed, id: BrokerId) -> bool {
     testbed.heartbeat(id, |heartbeat| heartbeat.want_shut_down = true).should_shut_down
 }
 
-/// Asks for a broker's stop, which waits for the others to learn of it.
+/// Begins a controlled shutdown of a broker, which waits until the others have the metadata.
 fn begins_to_stop(testbed: &mut Testbed, id: BrokerId) {
     assert!(!wants_to_stop(testbed, id), "broker {id} has leaderships to hand over");
 }
@@ -80,7 +80,7 @@ fn reassign(testbed: &mut Testbed, replicas: &[BrokerId]) -> ErrorCode {
     ErrorCode::from_code(answer.error_code).unwrap()
 }
 
-/// What the present leader of a partition is told that wants this ISR.
+/// The answer to the current leader of a partition that proposes this ISR.
 fn propose(testbed: &mut Testbed, topic: &str, isr: &[BrokerId]) -> ErrorCode {
     let image = testbed.controller.image();
     let topic = image.topics.by_name(topic).unwrap();
@@ -290,7 +290,7 @@ fn a_broker_with_one_directory_left_uncordoned_is_as_good_as_any() {
     assert_eq!(create(&mut testbed, 1), (ErrorCode::None, None));
     let unassigned = crate::directory_id::UNASSIGNED;
     assert_eq!(testbed.partition("new", 0).directory(1), Some(unassigned), "the broker chooses");
-    // A failed directory is none to place replicas in.
+    // No replica is placed in a failed directory.
     testbed.heartbeat(1, |heartbeat| {
         heartbeat.offline_log_dirs = vec![second];
         heartbeat.cordoned_log_dirs = Some(vec![first]);

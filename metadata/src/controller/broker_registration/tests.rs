@@ -1,4 +1,4 @@
-//! Who may join, and what coming back means for partitions.
+//! Which brokers may register, and the effect of a new registration on partitions.
 
 use klamm_protocol::messages::broker_registration_request::Feature;
 
@@ -126,7 +126,7 @@ fn the_same_process_amends_its_registration_and_keeps_epoch_and_fencing() {
     assert!(testbed.controller.loader().registration_offset(1).unwrap() > epoch);
 }
 
-/// Broker 1 leads "t" alone with 2 eligible nowhere; it comes back naming this epoch.
+/// Broker 1 leads "t" alone, 2 is in no ELR; broker 1 registers again with this previous epoch.
 fn comes_back(previous: impl FnOnce(i64) -> i64) -> Testbed {
     let mut testbed = Testbed::with_brokers([1, 2]);
     testbed.create("t", &[&[1, 2]], &[("min.insync.replicas", "2")]);
@@ -153,7 +153,7 @@ fn after_an_unclean_stop_a_broker_is_not_eligible() {
     assert_eq!((partition.leader, &*partition.isr, &*partition.elr), (2, &[2][..], &[][..]));
 }
 
-/// Broker 1 has another directory beside the usual one.
+/// Broker 1 has a second directory.
 fn with_both(request: &mut BrokerRegistrationRequest) {
     request.log_dirs = vec![directory(1), uuid(50)];
 }
@@ -172,7 +172,7 @@ fn in_the_second_directory() -> Testbed {
     testbed
 }
 
-/// The next life of broker 1, unfenced.
+/// Registers a new incarnation of broker 1 and unfences it.
 fn next_life(testbed: &mut Testbed, incarnation: u8, log_dirs: Vec<Uuid>) {
     testbed.now_ms += 9_000;
     let epoch = testbed.controller.image().brokers.get(1).unwrap().epoch;
@@ -197,7 +197,7 @@ fn a_replica_whose_directory_is_not_registered_does_not_lead_and_stays_the_last_
     next_life(&mut testbed, 99, vec![directory(1)]);
     assert!(!testbed.controller.image().brokers.get(1).unwrap().fenced);
     let lone = testbed.partition("lone", 0);
-    // The last one in sync is remembered: by the ISR, or as the last known leader.
+    // The last in-sync replica stays recorded: in the ISR, the ELR, or as the last known leader.
     let remembered = [&lone.isr, &lone.elr, &lone.last_known_elr];
     assert_eq!(lone.leader, -1);
     assert!(remembered.iter().any(|replicas| replicas.contains(&1)), "{lone:?}");
@@ -254,7 +254,7 @@ fn the_same_life_without_a_directory_that_it_had_leads_nothing_in_it() {
 #[test]
 fn only_an_unclean_election_of_another_replica_goes_past_a_directory_that_is_missed() {
     let mut testbed = in_the_second_directory();
-    // Broker 2 leaves, then the directory of broker 1, which is the last one in sync.
+    // Broker 2 is fenced, then the directory of broker 1 fails, which has the last in-sync replica.
     testbed.fence(2);
     next_life(&mut testbed, 99, vec![directory(1)]);
     testbed.heartbeat(2, |_| {});

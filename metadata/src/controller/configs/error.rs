@@ -1,4 +1,4 @@
-//! Why a configuration may not change.
+//! The errors of configuration changes.
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
@@ -10,10 +10,10 @@ use crate::config_def::group_config::GroupConfigError;
 use crate::config_def::topic_config::TopicConfigError;
 use crate::topic_name::InvalidTopicName;
 
-/// Why a resource's configuration stays as it is. The texts are Kafka's.
+/// Why a resource's configuration is not changed. The texts are Kafka's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigChangeError {
-    /// The operation does not suit the key.
+    /// The operation is invalid for the key.
     #[error(transparent)]
     Operation(#[from] AlterError),
     /// The topic would have an invalid configuration.
@@ -25,7 +25,7 @@ pub enum ConfigChangeError {
     /// The client metrics subscription would have an invalid configuration.
     #[error(transparent)]
     ClientMetrics(#[from] ClientMetricsError),
-    /// The resource's name cannot be a topic's.
+    /// The resource's name is not a valid topic name.
     #[error(transparent)]
     TopicName(#[from] InvalidTopicName),
     /// Topics have no default resource.
@@ -34,10 +34,10 @@ pub enum ConfigChangeError {
     /// The topic does not exist.
     #[error("The topic '{name}' does not exist.")]
     UnknownTopic {
-        /// The name asked for.
+        /// The requested name.
         name: ByteString,
     },
-    /// A broker's name is its id.
+    /// The name of a broker resource must be its id.
     #[error("Unable to parse broker name as a base 10 number.")]
     BrokerName,
     /// Broker ids are not negative.
@@ -46,26 +46,26 @@ pub enum ConfigChangeError {
     /// No node has this id.
     #[error("No node with id {node} found.")]
     UnknownNode {
-        /// The id asked for.
+        /// The requested id.
         node: BrokerId,
     },
-    /// Records hold no longer values.
+    /// A record cannot hold a longer value.
     #[error(
         "The configuration value cannot be added because it exceeds the maximum value size of 32767 bytes."
     )]
     ValueTooLong,
-    /// With eligible leader replicas all brokers must see the same value.
+    /// With eligible leader replicas all brokers must have the same value.
     #[error("Broker-level min.insync.replicas cannot be altered while ELR is enabled.")]
     BrokerMinInsyncReplicas,
     /// With eligible leader replicas the cluster's value must stay in the log.
     #[error("Cluster-level min.insync.replicas cannot be removed while ELR is enabled.")]
     ClusterMinInsyncReplicasRemoved,
-    /// Cordoned log directories came with metadata.version 30.
+    /// Cordoned log directories need metadata.version 30.
     #[error(
         "The cordoned.log.dirs configuration value cannot be set because it requires metadata.version >= 4.3-IV0"
     )]
     CordonedLogDirsDisabled,
-    /// A controller cannot tell which directories a broker has.
+    /// A controller cannot check which directories a broker has.
     #[error(
         "When updating cordoned.log.dirs via controllers,  the new value must be a subset of the current configuration value."
     )]
@@ -85,7 +85,7 @@ pub enum ConfigChangeError {
 }
 
 impl ConfigChangeError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Operation(error) => error.code(),
@@ -115,7 +115,7 @@ impl ConfigChangeError {
 pub(super) fn answer(result: &Result<(), ConfigChangeError>) -> (i16, Option<ByteString>) {
     match result {
         Ok(()) => (ErrorCode::None.code(), None),
-        // Kafka stumbles over it without a word.
+        // Kafka throws, and answers without a message.
         Err(error @ ConfigChangeError::UnknownOperation(_)) => (error.code().code(), None),
         Err(error) => (error.code().code(), Some(error.to_string().into())),
     }

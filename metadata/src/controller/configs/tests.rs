@@ -1,4 +1,4 @@
-//! What configurations become, and which changes are refused.
+//! The results of configuration changes, and which are refused.
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::alter_configs_request as legacy;

@@ -1,4 +1,4 @@
-//! When a topic gets more partitions.
+//! When partitions are added to a topic.
 
 use klamm_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
 

@@ -1,4 +1,4 @@
-//! Why a topic cannot be created.
+//! The errors of CreateTopics.
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
@@ -14,19 +14,19 @@ pub enum CreateTopicError {
     /// The request names the topic twice.
     #[error("Duplicate topic name.")]
     DuplicateInRequest,
-    /// The metadata log is no topic.
+    /// The metadata log cannot be created as a topic.
     #[error("Creation of internal topic __cluster_metadata is prohibited.")]
     ClusterMetadata,
-    /// The client may not.
+    /// The client is not authorized.
     #[error("Authorization failed.")]
     NotAuthorized,
-    /// The name is not a topic's.
+    /// The name is not a valid topic name.
     #[error(transparent)]
     InvalidName(#[from] InvalidTopicName),
-    /// Metrics could not tell the topic from an existing one.
+    /// The topic would have the same metric names as an existing one.
     #[error("Topic '{name}' collides with existing topic: {existing}")]
     Collides {
-        /// The name asked for.
+        /// The requested name.
         name: ByteString,
         /// The topic that exists.
         existing: ByteString,
@@ -34,7 +34,7 @@ pub enum CreateTopicError {
     /// The topic exists.
     #[error("Topic '{name}' already exists.")]
     Exists {
-        /// The name asked for.
+        /// The requested name.
         name: ByteString,
     },
     /// Configurations without a value.
@@ -43,15 +43,15 @@ pub enum CreateTopicError {
         /// Their keys.
         names: Vec<String>,
     },
-    /// A configuration that the topic cannot have.
+    /// An invalid configuration.
     #[error(transparent)]
     Config(#[from] ConfigChangeError),
-    /// Replicas chosen by hand and a replication factor.
+    /// A manual assignment and a replication factor.
     #[error(
         "A manual partition assignment was specified, but replication factor was not set to -1."
     )]
     AssignmentAndReplicationFactor,
-    /// Replicas chosen by hand and a number of partitions.
+    /// A manual assignment and a number of partitions.
     #[error("A manual partition assignment was specified, but numPartitions was not set to -1.")]
     AssignmentAndPartitions,
     /// A partition assigned twice.
@@ -63,7 +63,7 @@ pub enum CreateTopicError {
     /// Assigned partitions must be 0, 1, 2 and so on.
     #[error("partitions should be a consecutive 0-based integer sequence")]
     GapInPartitions,
-    /// Replicas chosen by hand that cannot be.
+    /// An invalid manual assignment.
     #[error(transparent)]
     Assignment(#[from] AssignmentError),
     /// Zero, or below -1.
@@ -72,20 +72,20 @@ pub enum CreateTopicError {
     /// Zero, or below -1.
     #[error("Number of partitions was set to an invalid non-positive value.")]
     InvalidPartitions,
-    /// No place for the replicas.
+    /// The replicas cannot be placed.
     #[error("Unable to replicate the partition {replication_factor} time(s): {error}")]
     Placement {
-        /// How many replicas were to be placed.
+        /// The number of replicas to place.
         replication_factor: i16,
-        /// What was in the way.
+        /// The reason.
         error: PlacementError,
     },
-    /// Nobody could lead.
+    /// No replica could lead.
     #[error(
         "Unable to replicate the partition {replication_factor} time(s): All brokers are currently fenced or in controlled shutdown."
     )]
     NoActiveReplica {
-        /// How many replicas were to be placed.
+        /// The number of replicas to place.
         replication_factor: i16,
     },
     /// More than [`super::MAX_PARTITIONS_PER_REQUEST`].
@@ -97,7 +97,7 @@ pub enum CreateTopicError {
 }
 
 impl CreateTopicError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::InvalidName(_) | Self::Collides { .. } => ErrorCode::InvalidTopicException,

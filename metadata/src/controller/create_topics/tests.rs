@@ -1,4 +1,4 @@
-//! Which topics are created, and what is said of those that are not.
+//! Which topics are created, and the answers for the others.
 
 use klamm_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopicConfig,

@@ -1,4 +1,4 @@
-//! Which topics are deleted, and what is said of the others.
+//! Which topics are deleted, and the answers for the others.
 
 use klamm_protocol::messages::delete_topics_request::DeleteTopicState;
 

@@ -1,4 +1,4 @@
-//! Which directories replicas are in.
+//! The recorded directories of replicas.
 
 use super::*;
 use crate::controller::testing::{Testbed, directory, registration, uuid};
@@ -39,7 +39,7 @@ fn a_replica_in_a_failed_directory_stops_to_lead() {
     assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
 }
 
-/// The first heartbeat of a broker both unfences it and tells of the directory.
+/// The heartbeat that unfences the broker also reports the failed directory.
 #[test]
 fn a_broker_that_is_unfenced_leads_nothing_in_a_directory_that_has_failed() {
     let (mut testbed, topic) = two_directories();
@@ -63,7 +63,7 @@ fn a_replica_that_cannot_be_opened_leaves_and_comes_back_with_its_directory() {
     assert_eq!(testbed.partition("t", 0).directories, [uuid(50), directory(2)]);
 }
 
-/// The first time, the election goes by the directory that the controller knew before, as in Apache Kafka.
+/// After the first report, the election uses the previous directory, as in Apache Kafka.
 #[test]
 fn a_partition_that_all_replicas_had_left_is_led_once_its_directory_is_told_twice() {
     let (mut testbed, topic) = two_directories();

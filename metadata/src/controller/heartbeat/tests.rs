@@ -1,4 +1,4 @@
-//! How brokers become unfenced, fenced, and stop.
+//! Unfencing, fencing and controlled shutdown of brokers.
 
 use super::*;
 use crate::controller::testing::{Testbed, directory, registration, uuid};

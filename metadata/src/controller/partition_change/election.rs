@@ -1,4 +1,4 @@
-//! Which replica leads.
+//! The election of a partition's leader.
 
 use klamm_protocol::ids::BrokerId;
 use klamm_protocol::messages::partition_change_record::PartitionChangeRecord;
@@ -6,14 +6,14 @@ use klamm_protocol::messages::partition_change_record::PartitionChangeRecord;
 use super::{Election, PartitionChange};
 use crate::image::partition::{LeaderRecoveryState, NO_LEADER};
 
-/// A leader that was chosen; `unclean` if it may lack committed records.
+/// An elected leader; `unclean` if it may lack committed records.
 struct Elected {
     leader: BrokerId,
     unclean: bool,
 }
 
 impl PartitionChange<'_> {
-    /// Elects, and writes a change of leader down.
+    /// Elects a leader and adds a change of leader to the record.
     pub(super) fn elect(&mut self, record: &mut PartitionChangeRecord) {
         let elected = self.choose();
         if elected.leader == self.partition.leader {
@@ -60,13 +60,13 @@ impl PartitionChange<'_> {
         clean(NO_LEADER)
     }
 
-    /// Whether the replica holds every committed record and lives.
+    /// Whether the replica has every committed record and is alive.
     fn can_lead(&self, id: BrokerId) -> bool {
         let complete = self.isr.contains(&id) || (self.isr.is_empty() && self.elr.contains(&id));
         complete && (self.context.is_acceptable_leader)(id)
     }
 
-    /// With nobody eligible left, the last leader is the likeliest to hold everything.
+    /// Without ISR and ELR, the last leader is the most likely to have all records.
     fn last_known_leader(&self) -> Option<BrokerId> {
         if !self.context.elr_enabled || !self.elr.is_empty() || !self.isr.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! What a wished change turns into: ISR, ELR, leader, epochs.
+//! The results of partition changes: ISR, ELR, leader, epochs.
 
 use super::*;
 use crate::directory_id;

@@ -1,4 +1,4 @@
-//! Moves of partitions.
+//! Reassignments of partitions.
 
 use klamm_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
 use klamm_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
@@ -73,13 +73,13 @@ fn a_cancelled_move_goes_back_to_the_old_replicas() {
 
 #[test]
 fn another_move_takes_the_place_of_an_unfinished_one() {
-    // Found by the cluster simulation: broker 3 would join and leave at the same time, for ever.
+    // Found by the cluster simulation: broker 3 would be added and removed at the same time, for ever.
     let mut testbed = three_brokers();
     alter(&mut testbed, "t", 0, Some(&[3, 2]), false);
     assert_eq!(alter(&mut testbed, "t", 0, Some(&[1, 2]), false), (ErrorCode::None, None));
     let moved = testbed.partition("t", 0);
     assert_eq!((&*moved.replicas, moved.is_reassigning()), (&[1, 2][..], false));
-    // And broker 1, which is wanted after all, would be taken away.
+    // And broker 1, which the request has again, would be removed.
     alter(&mut testbed, "t", 0, Some(&[3, 2]), false);
     alter(&mut testbed, "t", 0, Some(&[1, 2, 3]), true);
     let growing = testbed.partition("t", 0);
@@ -148,7 +148,7 @@ fn refusals_have_kafkas_codes_and_texts() {
 fn going_back_without_an_old_replica_in_sync_needs_permission() {
     let mut testbed = three_brokers();
     alter(&mut testbed, "t", 0, Some(&[3]), true);
-    // Only the new replica is left in sync; the old ones are dead.
+    // Only the new replica is in sync; the brokers of the old ones are fenced.
     let topic = testbed.controller.image().topics.by_name("t").unwrap();
     let partition = topic.partition(0).unwrap();
     let record = klamm_protocol::messages::partition_change_record::PartitionChangeRecord {

@@ -1,10 +1,10 @@
-//! What happens in time.
+//! The periodic tasks.
 
 use super::*;
 use crate::controller::testing::Testbed;
 use crate::image::partition::NO_LEADER;
 
-/// Does all that is due; returns the types of the records.
+/// Runs all due tasks; returns the types of the records.
 fn tick(testbed: &mut Testbed) -> Vec<i16> {
     let before = testbed.log.len();
     while let Some(outcome) = testbed.controller.on_tick(testbed.now_ms) {
@@ -43,7 +43,8 @@ fn a_broker_that_says_nothing_is_fenced_after_its_session() {
     assert_eq!(tick(&mut testbed), [], "once");
 }
 
-/// Apache Kafka's broker asks every 10 ms while it starts, at once when it is ready, and every two seconds from then on.
+/// An Apache Kafka broker sends heartbeats every 10 ms while it starts, at once when it is ready, and every two seconds
+/// from then on.
 #[test]
 fn a_broker_that_was_quick_while_it_started_is_not_fenced_before_its_next_heartbeat() {
     let mut testbed = Testbed::with_brokers([1, 2]);
@@ -70,7 +71,7 @@ fn the_broker_on_the_node_that_led_before_is_fenced_unless_it_is_heard_from_soon
         let mut testbed = Testbed::with_brokers([1, 2]);
         testbed.create("t", &[&[1, 2]], &[]);
         testbed.controller.on_node_lost(1, testbed.now_ms);
-        // A node that is no broker is none of the controller's business.
+        // A lost node that is not a broker is ignored.
         testbed.controller.on_node_lost(77, testbed.now_ms);
         testbed.now_ms += 99;
         tick(&mut testbed);

@@ -1,4 +1,4 @@
-//! What a leader makes of appends, flushes, fetches, proposals and metadata.
+//! The leader's results for appends, flushes, fetches, proposals and metadata.
 
 use super::*;
 
@@ -273,7 +273,7 @@ fn after_a_missed_epoch_a_follower_counts_only_from_its_next_fetch_on() {
     leader.on_appended(12, 0);
     leader.on_flushed(12, 0);
     assert_eq!(high_watermark(&mut leader, fetch(2, 10)), Some(10));
-    // Of epoch 6 this broker never heard; in it the follower may have cut its log back to 8.
+    // This broker never got epoch 6, in which the follower may have truncated its log to 8.
     let newer =
         Registration { leader_epoch: 7, partition_epoch: 9, ..registration(&[1, 2], &[1, 2]) };
     leader.on_registration(&newer, &statuses(), 0);

@@ -1,4 +1,4 @@
-//! DeleteRecords: the leader's log begins further on at once, the answer waits until every replica's does.
+//! DeleteRecords: the leader moves its log start at once, and answers when every live replica has moved its own.
 
 use super::Replica;
 use crate::partition::delayed::FetchWaiter;
@@ -6,7 +6,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::Offset;
 
 impl<P, F: FetchWaiter> Replica<P, F> {
-    /// Where the log of that live replica begins that begins first. `log_start_offset` is this one's.
+    /// The smallest log start offset of the live replicas. `log_start_offset` is that of this replica.
     pub fn low_watermark(&self, log_start_offset: Offset) -> Result<Offset, ErrorCode> {
         let leader = self.leader().ok_or(ErrorCode::NotLeaderOrFollower)?;
         Ok(leader.low_watermark(log_start_offset))

@@ -1,25 +1,25 @@
-//! What the shell is to carry out after events, one by one.
+//! The effects that the shell carries out after events, one by one.
 
-use super::{Replica, Told};
+use super::{Announced, Replica};
 use crate::partition::delayed::FetchWaiter;
 use klamm_protocol::ids::Offset;
 
-/// Something that the shell does for the replica.
+/// An action of the shell for the replica.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the replica relies on its effects being carried out"]
 pub enum Effect<P, F> {
-    /// The high watermark is here now. The log is told, whoever watches it, and the fetches of followers that wait
-    /// ([`Replica::waiting_followers`]): there is nothing to read for them, but to hear of.
+    /// The high watermark has moved here. The shell passes it to the log, to its watchers, and to waiting fetches of
+    /// followers ([`Replica::waiting_followers`]), which have no new records but may carry it.
     SetHighWatermark(Offset),
-    /// Who waited for an offset looks whether it has been reached.
+    /// A waiter for an offset is released and checks whether the offset was reached.
     Finish(P),
-    /// A fetch reads again, or DeleteRecords looks again.
+    /// A fetch reads again, or DeleteRecords checks again.
     Wake(F),
 }
 
 impl<P, F: FetchWaiter> Replica<P, F> {
-    /// The next effect. The shell asks until there is none, before it lets anybody else see the replica; several events
-    /// may come before.
+    /// The next effect. The shell polls until there is none before it releases the replica's lock; several events may
+    /// come before.
     #[must_use = "the replica relies on its effects being carried out"]
     pub fn poll_effect(&mut self) -> Option<Effect<P, F>> {
         if let Some(high_watermark) = self.moved_high_watermark() {
@@ -40,16 +40,17 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         None
     }
 
-    /// The followers' fetches that wait.
+    /// The waiting fetches of followers.
     pub fn waiting_followers(&self) -> impl Iterator<Item = &F> {
         self.followers.iter()
     }
 
-    /// The high watermark if the shell does not know it yet. It is what produces and consumers wait for.
+    /// The high watermark, if the shell does not have it yet. Produces and consumers wait for it.
     fn moved_high_watermark(&mut self) -> Option<Offset> {
         let high_watermark = self.role.high_watermark();
         let led_epoch = self.leader().map(|leader| leader.leader_epoch());
-        let before = std::mem::replace(&mut self.told, Told { high_watermark, led_epoch });
+        let before =
+            std::mem::replace(&mut self.announced, Announced { high_watermark, led_epoch });
         if high_watermark == before.high_watermark {
             return None;
         }

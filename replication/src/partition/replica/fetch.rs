@@ -1,7 +1,7 @@
-//! Who may read how far, and what the fetch of a follower proves.
+//! The end of the records that each reader may see, and the progress that a follower's fetch proves.
 //!
-//! Only the leader answers followers. Each reading for a follower's fetch tells where the follower is: a fetch that
-//! waits here is as good a proof as one that comes.
+//! Only the leader answers followers. Each read for a follower's fetch records the follower's position: a waiting fetch
+//! proves it as well as a new one.
 
 use super::Replica;
 use crate::OffsetAndEpoch;
@@ -16,19 +16,19 @@ use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 /// A fetch that may read up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
 const DEBUGGING_CONSUMER: BrokerId = -2;
 
-/// Who reads, and how far that one may see.
+/// The reader of a partition, which determines the end of the records that it may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// Up to the high watermark, or the last stable offset; some may read `from_followers` (KIP-392).
     Consumer { read_committed: bool, from_followers: bool },
     /// Up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
     Debugger,
-    /// Another broker's replica: up to the log's end, and what is before the offset it holds.
+    /// A follower: up to the log's end. It has the records before its fetch offset.
     Follower { id: BrokerId, broker_epoch: i64 },
 }
 
 impl Reader {
-    /// As a fetch request names its sender.
+    /// The reader of a fetch request.
     pub fn of(
         (replica_id, broker_epoch): (BrokerId, i64),
         read_committed: bool,
@@ -45,7 +45,7 @@ impl Reader {
         matches!(self, Self::Follower { .. })
     }
 
-    /// The end of what the reader may see.
+    /// The end of the records that the reader may see.
     pub fn upper_bound(self, ends: VisibleEnds) -> Offset {
         match self {
             Self::Consumer { read_committed: true, .. } => ends.last_stable_offset,
@@ -55,7 +55,7 @@ impl Reader {
     }
 }
 
-/// How far a listing of offsets may see.
+/// The end of the records that ListOffsets may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListIsolation {
     /// Up to the log's end: replicas and debuggers.
@@ -64,7 +64,7 @@ pub enum ListIsolation {
     ReadCommitted,
 }
 
-/// Where a log ends, depending on who looks.
+/// The ends of a log for the different readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VisibleEnds {
     pub high_watermark: Offset,
@@ -72,34 +72,34 @@ pub struct VisibleEnds {
     pub log_end_offset: Offset,
 }
 
-/// What a fetch asks of one partition, as far as that does not concern the records.
+/// The fields of a fetch of one partition that the replica needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionFetch {
     pub reader: Reader,
-    /// -1 when not given.
+    /// -1 if the request has none.
     pub current_leader_epoch: LeaderEpoch,
     pub fetch_offset: Offset,
-    /// The epoch of the record before `fetch_offset`; -1 when not given.
+    /// The epoch of the record before `fetch_offset`; -1 if the request has none.
     pub last_fetched_epoch: LeaderEpoch,
-    /// Where a follower's log starts.
+    /// The follower's log start offset.
     pub log_start_offset: Offset,
-    /// Needed of followers only.
+    /// Used for followers only.
     pub now_ms: i64,
 }
 
-/// What the own log says about a fetch.
+/// The data of this replica's log for a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchedLog {
     pub log_start_offset: Offset,
-    /// Where the fetch's last epoch ends here, or the largest one below it.
+    /// The end of the fetch's last epoch in this log, or of the largest one below it.
     pub epoch_end: Option<OffsetAndEpoch>,
 }
 
 impl<P, F: FetchWaiter> Replica<P, F> {
-    /// Checks a fetch, and counts that of a follower. Returns whether its position is part of this log, and a change of
-    /// the ISR to be sent to the controller. With a waiter, the fetch is told when reading again may find more.
+    /// Checks a fetch, and records the progress of a follower. Returns whether its position is part of this log, and a
+    /// change of the ISR to send to the controller. A waiter is woken when another read may find more.
     ///
-    /// What a fetch proves it proves only at a position that has been found valid (KAFKA-13141).
+    /// Only a fetch at a valid position proves progress (KAFKA-13141).
     pub fn on_fetch(
         &mut self,
         fetch: &PartitionFetch,
@@ -149,7 +149,7 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         Ok(progress.proposal)
     }
 
-    /// Whether this broker may answer the reader at all.
+    /// Checks whether this broker may answer the reader.
     fn check_reader(
         &self,
         reader: Reader,
@@ -167,10 +167,10 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         }
     }
 
-    /// Where a listing of offsets ends for this kind of reader, and the leader's epoch with it.
+    /// The latest offset for ListOffsets by this kind of reader, with the leader's epoch.
     ///
-    /// A consumer is not told of an end before this epoch has committed something, or offsets could go backwards after
-    /// an election (KIP-207).
+    /// A consumer gets no latest offset before this epoch has committed a record, or the offset could go backwards
+    /// after an election (KIP-207).
     pub fn latest_offset(
         &self,
         isolation: ListIsolation,

@@ -1,4 +1,4 @@
-//! Following the leader: what to fetch, and what the answer does to the log.
+//! A following replica: the next fetch, and the effect of its answer on the log.
 
 use super::Replica;
 use crate::EpochHistory;
@@ -9,11 +9,10 @@ use crate::partition::role::Role;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
 impl<P, F: FetchWaiter> Replica<P, F> {
-    /// The fetch to send; none while there is nobody to fetch from, or while only the metadata can help. An earlier one
-    /// is abandoned.
+    /// The fetch to send; none without a leader, or before newer metadata comes. The answer to an earlier fetch is
+    /// ignored.
     ///
-    /// The offset that is fetched acknowledges what is before it, so with `flush_before_ack` everything is to be on disk
-    /// first.
+    /// The fetch offset acknowledges the records before it, so with `flush_before_ack` they must be on disk first.
     pub fn next_fetch(
         &mut self,
         ends: LogEnds,
@@ -28,8 +27,8 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         follower.next_fetch(ends.log_end_offset, epochs)
     }
 
-    /// Decides what an answer calls for; nothing if this broker does not follow. `epochs` and `log_end_offset` are of the
-    /// own log; the epochs are needed where the answer diverges.
+    /// Decides the action for an answer; none if this broker does not follow. `epochs` and `log_end_offset` are of this
+    /// replica's log; the epochs are needed for a diverging answer.
     pub fn on_fetched(
         &mut self,
         answer: &FetchedPartition,
@@ -40,8 +39,8 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         Some(follower.on_fetched(answer, epochs, log_end_offset))
     }
 
-    /// The answer's records have been appended; the log now ends at `log_end_offset`. Returns where the log is to start:
-    /// the leader has deleted what is below, but what is not known to be committed stays.
+    /// The answer's records have been appended; the log now ends at `log_end_offset`. Returns the new log start: the
+    /// leader has deleted the records below, but records that are not known to be committed stay.
     #[must_use = "the log start is to be raised"]
     pub fn on_replicated(&mut self, answer: &FetchedPartition, log_end_offset: Offset) -> Offset {
         let Role::Follower(follower) = &mut self.role else {
@@ -51,8 +50,8 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         answer.log_start_offset.min(follower.high_watermark())
     }
 
-    /// The leader of an epoch says where its log starts and ends; nothing if this broker does not follow, and
-    /// [`Follow::Ignore`] if it follows in another epoch.
+    /// The leader of an epoch has returned its log start and end. The result is none if this broker does not follow,
+    /// and [`Follow::Ignore`] if it follows in another epoch.
     pub fn on_leader_range(
         &mut self,
         epoch: LeaderEpoch,
@@ -66,13 +65,13 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         Some(follower.on_leader_range(leader_start, leader_end, log_end_offset))
     }
 
-    /// Whether the log may be cut as the leader of `epoch` has called for: never in another epoch, whose leader may have
-    /// sent what is there.
+    /// Whether the log may be truncated for the leader of `epoch`: not in another epoch, whose leader may have sent the
+    /// records.
     pub fn may_cut(&self, epoch: LeaderEpoch) -> bool {
         self.follower().is_some_and(|follower| follower.leader_epoch == epoch)
     }
 
-    /// The log has been cut, and covers this now. Offsets that were waited for may be gone.
+    /// The log has been truncated to this range. Offsets for which requests wait may be removed.
     ///
     /// # Panics
     /// Unless this broker follows.
@@ -84,7 +83,7 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         self.give_up_waiting();
     }
 
-    /// The log has been repaired, or is another one: an answer that is under way says nothing about it.
+    /// The log has been repaired or replaced: an answer to an earlier fetch does not apply to it.
     pub fn on_repaired(&mut self) -> bool {
         let Role::Follower(follower) = &mut self.role else { return false };
         *follower = FollowerState::new(

@@ -1,4 +1,4 @@
-//! Appending to a leader: whether it may, what waits for it, and when it is acknowledged.
+//! Appends to a leader: the check before, the waiters after, and the acknowledgement.
 
 use super::Replica;
 use crate::partition::delayed::FetchWaiter;
@@ -7,7 +7,7 @@ use crate::partition::role::Role;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
-/// Why nothing may be appended here.
+/// Why records may not be appended here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRefused {
     #[error("this broker does not lead the partition")]
@@ -17,7 +17,7 @@ pub enum AppendRefused {
 }
 
 impl AppendRefused {
-    /// What the producer is told.
+    /// The error code for the producer.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotLeader => ErrorCode::NotLeaderOrFollower,
@@ -26,12 +26,12 @@ impl AppendRefused {
     }
 }
 
-/// Records that have to be replicated before acks=all holds.
+/// Records that must be replicated before an acks=all produce is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Awaited {
     /// The offset that the high watermark has to reach: one after the last record.
     pub required_offset: Offset,
-    /// The epoch of the last record, by which it is told from another that has taken its place.
+    /// The epoch of the last record, to detect that another record has replaced it.
     pub epoch: Option<LeaderEpoch>,
 }
 
@@ -42,7 +42,7 @@ impl Awaited {
 }
 
 impl<P, F: FetchWaiter> Replica<P, F> {
-    /// The epoch to append in, if anything may be appended; with acks=all only while there are replicas enough.
+    /// The epoch for an append, if it is allowed; with acks=all only while the ISR has min.insync.replicas.
     pub fn check_append(&self, acks_all: bool) -> Result<LeaderEpoch, AppendRefused> {
         let leader = self.leader().ok_or(AppendRefused::NotLeader)?;
         if acks_all {
@@ -71,14 +71,14 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         self.flushes.release_to(flushed_offset);
     }
 
-    /// The waiter is released when `required_offset` is committed, or this broker leads no more.
+    /// The waiter is released when `required_offset` is committed, or this broker no longer leads.
     ///
     /// # Panics
     /// Unless this broker leads.
     pub fn await_committed(&mut self, required_offset: Offset, waiter: P) {
         assert!(self.is_leader(), "only a leader acknowledges");
         self.produces.add(required_offset, waiter);
-        self.produces.release_to(self.told.high_watermark);
+        self.produces.release_to(self.announced.high_watermark);
     }
 
     /// The waiter is released when everything below `required_offset` is on disk, or will never be.
@@ -86,15 +86,15 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         self.flushes.add(required_offset, waiter);
     }
 
-    /// Whether the records are acknowledged by every replica that has to. `epoch` is that of the record that is now at
-    /// [`Awaited::last_offset`].
+    /// Whether the records may be acknowledged: they are below the high watermark. `epoch` is that of the record that
+    /// is now at [`Awaited::last_offset`].
     pub fn acknowledged(
         &self,
         awaited: &Awaited,
         epoch: Option<LeaderEpoch>,
     ) -> Result<bool, ErrorCode> {
         let leader = self.leader().ok_or(ErrorCode::NotLeaderOrFollower)?;
-        // The leadership may have been lost and come back, and the records gone with it.
+        // This broker may have lost the leadership and got it back, and the records may have been truncated meanwhile.
         if epoch.is_some() && epoch != awaited.epoch {
             return Err(ErrorCode::NotLeaderOrFollower);
         }

@@ -1,11 +1,11 @@
-//! A replica's role, its high watermark and who waits for it.
+//! A replica's role, its high watermark and the waiters for it.
 
 use super::*;
 use crate::partition::fetch_check::FetchPosition;
 use crate::partition::follower::{FetchedPartition, Follow};
 use crate::{EpochHistory, OffsetAndEpoch};
 
-/// A fetch that waits, by number; the negative ones are over.
+/// A waiting fetch, by number; negative ones have ended.
 #[derive(Debug, PartialEq, Eq)]
 struct Fetch(i32);
 
@@ -51,7 +51,7 @@ fn lead(replica: &mut TestReplica, epoch: LeaderEpoch, end: Offset) -> Option<Of
     replica.lead(config(), &registration(epoch), ends(end), &statuses, 0)
 }
 
-/// A leader of epoch 5 with so many records, none committed, that has nothing to do.
+/// A leader of epoch 5 with so many records, none committed, and no pending effect.
 fn leader(end: Offset) -> TestReplica {
     let mut replica = TestReplica::new(0);
     assert_eq!(lead(&mut replica, 5, end), Some(end));
@@ -139,7 +139,7 @@ fn what_waits_is_released_with_the_role_and_never_acknowledged() {
     assert_eq!(effects(&mut replica), finished.into_iter().chain(woken).collect::<Vec<_>>());
     let refused = Err(ErrorCode::NotLeaderOrFollower);
     assert_eq!(replica.acknowledged(&awaited(3), Some(5)), refused);
-    // It leads again, and another record is where the other one was.
+    // It leads again, and another record has the same offset.
     assert_eq!(lead(&mut replica, 7, 3), Some(3));
     assert_eq!(replica.acknowledged(&awaited(3), Some(6)), refused);
     replica.stop();

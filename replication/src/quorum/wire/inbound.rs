@@ -1,4 +1,4 @@
-//! Requests of others, and the answers to them.
+//! Requests of other nodes, and the answers to them.
 
 use super::super::message::{
     BeginQuorumEpochRequest, EndQuorumEpochRequest, FetchReply, FetchReplyBody, FetchRequest,
@@ -20,7 +20,8 @@ use klamm_protocol::messages::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
-/// The first version of Vote, BeginQuorumEpoch, EndQuorumEpoch and FetchSnapshot whose answer says where the leader is.
+/// The first version of Vote, BeginQuorumEpoch, EndQuorumEpoch and FetchSnapshot whose answer has the leader's
+/// endpoint.
 const FIRST_WITH_ENDPOINTS: i16 = 1;
 /// The same of Fetch, on the metadata log.
 const FIRST_FETCH_WITH_ENDPOINTS: i16 = 17;
@@ -89,11 +90,11 @@ pub fn end_quorum_epoch_request(message: end::EndQuorumEpochRequest) -> Result<I
     Ok(Inbound { cluster_id: message.cluster_id, request })
 }
 
-/// A Fetch of the metadata log. Before version 13 topics go by name, after it by id.
+/// A Fetch of the metadata log. Before version 13 it names the topic, since then the topic id.
 pub fn fetch_request(message: fetch::FetchRequest) -> Result<Inbound, ErrorCode> {
     let topic = single(message.topics).ok_or(ErrorCode::InvalidRequest)?;
     let partition = single(topic.partitions).ok_or(ErrorCode::InvalidRequest)?;
-    // Versions that name the topic instead carry no id, and are refused as Kafka refuses them.
+    // Versions with a topic name have no id, and are refused as in Kafka.
     if topic.topic_id != Uuid::METADATA_TOPIC || partition.partition != METADATA_PARTITION {
         return Err(ErrorCode::InvalidRequest);
     }
@@ -194,7 +195,7 @@ pub fn end_quorum_epoch_response(
     }
 }
 
-/// The answer to a Fetch of the metadata log; `records` is what the shell has read for
+/// The answer to a Fetch of the metadata log; `records` are the batches that the shell has read for
 /// [`FetchReplyBody::Records`].
 pub fn fetch_response(
     reply: &FetchReply,
@@ -244,7 +245,7 @@ pub fn fetch_response(
     }
 }
 
-/// A piece of a snapshot as the shell has read it.
+/// A chunk of a snapshot that the shell has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotPiece {
     /// The size of the whole snapshot in bytes.
@@ -252,7 +253,7 @@ pub struct SnapshotPiece {
     pub bytes: Bytes,
 }
 
-/// The answer to FetchSnapshot. If the reply's error is none the shell has read `piece`, or says
+/// The answer to FetchSnapshot. If the reply has no error, `piece` is the chunk that the shell has read, or the error
 /// why it could not (SNAPSHOT_NOT_FOUND, POSITION_OUT_OF_RANGE).
 pub fn fetch_snapshot_response(
     reply: &FetchSnapshotReply,

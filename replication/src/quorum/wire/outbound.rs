@@ -1,4 +1,4 @@
-//! Requests to others, and their answers.
+//! Requests to other nodes, and their answers.
 
 use super::super::control_batch::fetched_batches;
 use super::super::message::{
@@ -21,9 +21,9 @@ use klamm_protocol::messages::{
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
-/// A request as it is sent. Fetch needs version 15 or later, with directory ids 17. Encoding a
-/// pre-vote before Vote v2, or before AddRaftVoter v1 one that does not wait for the commit, is an
-/// error: answer it with `Response::Failed(UnsupportedVersion)`.
+/// The message of a request. Fetch needs version 15 or later, with directory ids 17. Encoding a pre-vote before Vote
+/// v2, or before AddRaftVoter v1 one that does not wait for the commit, is an error: answer it with
+/// `Response::Failed(UnsupportedVersion)`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RequestMessage {
     Vote(vote::VoteRequest),
@@ -34,7 +34,7 @@ pub enum RequestMessage {
     AddRaftVoter(add_raft_voter_request::AddRaftVoterRequest),
     RemoveRaftVoter(remove_raft_voter_request::RemoveRaftVoterRequest),
     UpdateRaftVoter(update_raft_voter_request::UpdateRaftVoterRequest),
-    /// As every connection begins with it: the shell fills in what software this is.
+    /// The ApiVersions that begins every connection: the shell sets the client software.
     ApiVersions,
 }
 
@@ -132,7 +132,7 @@ fn end_message(
     }
 }
 
-/// As Kafka's raft client fills it in: no session, no minimum, the partition limit left at 0.
+/// With the fields as Kafka's raft client sets them: no session, no minimum, a partition limit of 0.
 fn fetch_message(request: FetchRequest, cluster_id: Option<ByteString>) -> fetch::FetchRequest {
     let partition = fetch::FetchPartition {
         partition: METADATA_PARTITION,
@@ -181,7 +181,7 @@ fn fetch_snapshot_message(
     }
 }
 
-/// An error code of the answer; one that is not known is as good as UNKNOWN_SERVER_ERROR.
+/// An error code of the answer; an unknown one counts as UNKNOWN_SERVER_ERROR.
 pub(super) fn error_code(code: i16) -> ErrorCode {
     ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
 }
@@ -193,14 +193,14 @@ fn top_level(code: i16) -> Result<(), ErrorCode> {
     }
 }
 
-/// An answer that is not about the metadata log.
+/// The error for an answer that is not about the metadata log.
 const OFF_TOPIC: ErrorCode = ErrorCode::UnknownTopicOrPartition;
 
 fn or_failed(response: Result<Response, ErrorCode>) -> Response {
     response.unwrap_or_else(Response::Failed)
 }
 
-/// `listener` is the one that this node talks to the quorum over.
+/// `listener` is the quorum's listener.
 pub fn read_vote_response(message: vote_answer::VoteResponse, listener: &ByteString) -> Response {
     let read = || {
         top_level(message.error_code)?;
@@ -250,7 +250,7 @@ pub fn read_end_quorum_epoch_response(
     or_failed(read())
 }
 
-/// Records whose first batch is broken make the answer a failure.
+/// If the first batch of the records is invalid, the answer counts as failed.
 pub fn read_fetch_response(message: fetched::FetchResponse, listener: &ByteString) -> Response {
     let read = || {
         top_level(message.error_code)?;

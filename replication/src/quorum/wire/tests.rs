@@ -1,4 +1,4 @@
-//! Every message there and back through its bytes, at every version that the quorum speaks.
+//! Every message is encoded and decoded, at every version that the quorum uses.
 
 use super::super::EpochStartBatch;
 use super::super::message::*;

@@ -1,5 +1,5 @@
-//! Changes of the voter set in Kafka's messages, both ways: AddRaftVoter (80), RemoveRaftVoter
-//! (81), UpdateRaftVoter (82), and the ApiVersions that a new voter is asked for.
+//! Converts changes of the voter set to and from Kafka's messages: AddRaftVoter (80), RemoveRaftVoter (81),
+//! UpdateRaftVoter (82), and the ApiVersions response of a new voter.
 
 use super::super::message::{
     AddVoterRequest, ApiVersionsResponse, Inbound, QuorumEpochResponse, RemoveVoterRequest,
@@ -16,7 +16,7 @@ use klamm_protocol::messages::{
     update_raft_voter_response as updated,
 };
 
-/// The feature whose range a new voter is asked for.
+/// The feature whose range is read from a new voter's ApiVersions.
 const KRAFT_VERSION: &str = "kraft.version";
 
 pub fn add_raft_voter_request(message: add::AddRaftVoterRequest) -> Inbound {
@@ -65,7 +65,7 @@ pub fn remove_raft_voter_response(reply: &VoterChangeResponse) -> removed::Remov
     }
 }
 
-/// `listener` is the one that the request came in on.
+/// `listener` is the listener of the request.
 pub fn update_raft_voter_response(
     reply: &QuorumEpochResponse,
     listener: &ByteString,
@@ -152,7 +152,7 @@ pub fn read_remove_raft_voter_response(message: removed::RemoveRaftVoterResponse
     })
 }
 
-/// `listener` is the one that this node talks to the quorum over.
+/// `listener` is the quorum's listener.
 pub fn read_update_raft_voter_response(
     message: updated::UpdateRaftVoterResponse,
     listener: &ByteString,
@@ -166,7 +166,7 @@ pub fn read_update_raft_voter_response(
     })
 }
 
-/// What a new voter supports, out of its answer to ApiVersions.
+/// The supported range of kraft.version in a new voter's ApiVersions response.
 pub fn read_api_versions_response(message: &api_versions::ApiVersionsResponse) -> Response {
     let feature = message.supported_features.iter().find(|feature| feature.name == KRAFT_VERSION);
     Response::ApiVersions(ApiVersionsResponse {

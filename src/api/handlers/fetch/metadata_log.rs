@@ -1,4 +1,4 @@
-//! Fetch (key 1): of the metadata log, the only one that a controller holds.
+//! Fetch (key 1): of the metadata log, the only log of a controller.
 
 use bytes::Bytes;
 use klamm_protocol::messages::fetch_request::FetchRequest;
@@ -9,13 +9,13 @@ use klamm_replication::quorum::wire;
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
 
-use crate::api::quorum::{ask_of_log, listener, refusal};
+use crate::api::quorum::{listener, refusal, send_about_log};
 use crate::controller::handle::QuorumAnswer;
 
 message_replies!(FetchResponse);
 
 pub(crate) async fn handle(context: RequestContext, body: FetchRequest) -> FetchResponse {
-    let answer = ask_of_log(&context, body.cluster_id.clone(), wire::fetch_request(body)).await;
+    let answer = send_about_log(&context, body.cluster_id.clone(), wire::fetch_request(body)).await;
     match answer {
         QuorumAnswer::Fetch(reply, records) => {
             wire::fetch_response(&reply, records, context.version(), &listener(&context))

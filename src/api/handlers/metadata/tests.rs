@@ -1,4 +1,4 @@
-//! What is asked for, what is answered, and how old versions say it.
+//! The topics of a request, the answer, and its form in old versions.
 
 use klamm_protocol::Message;
 

@@ -1,4 +1,4 @@
-//! Partition directories that are taken out of a log directory that stays: nothing empty stands in for them.
+//! Partition directories that are removed from a log directory that stays: no empty log replaces them.
 
 use klamm_log::checkpoint;
 use klamm_log::disk::DirEntry;
@@ -8,7 +8,7 @@ use super::*;
 
 const KEY: TopicPartition = TopicPartition { topic: ByteString::from_static("t"), partition: 1 };
 
-/// The log of partition 1, wherever it lies.
+/// The log of partition 1, in whichever directory it is.
 fn log_dir(node: &Node) -> (Uuid, PathBuf) {
     let directory = KnownReplica::find(&node.image, 1, "t", 1).unwrap().directory;
     let is_there = |dir: &&'static str| node.disk.exists(&Path::new(dir).join("t-1")).unwrap();
@@ -27,7 +27,7 @@ fn all_but_one() -> Ends {
     (0..PARTITIONS).filter(|index| *index != 1).map(|index| (index, 1)).collect()
 }
 
-/// A store that has compared what lies in it with the metadata.
+/// A log manager that has compared its logs with the metadata.
 fn settled(node: &Node, image: &ClusterImage) -> Life {
     let store = node.start("/a,/b,/c", None).unwrap();
     let mut seen = TopicsSeen::default();
@@ -119,7 +119,7 @@ fn a_deleted_topic_leaves_no_evidence() {
     let store = settled(&node, &node.image);
     assert_eq!(store.vanished_from(&KEY, &replica(&node)), None);
     drop(store);
-    // And so does one that was deleted while the node was down.
+    // The same holds for a partition that was deleted while the node was down.
     let (node, _) = without_log();
     let store = settled(&node, &ClusterImage::default());
     store.write_checkpoints(&[]);
@@ -149,7 +149,7 @@ fn a_replica_that_was_never_opened_begins() {
     assert_eq!(started(&node, "/a,/b,/c", None).unwrap().1, all);
 }
 
-/// Takes everything out of the log directory of partition 1 but `meta.properties`.
+/// Removes all files of partition 1's log directory except `meta.properties`.
 fn emptied(node: &Node) -> PathBuf {
     let (_, dir) = log_dir(node);
     let home = dir.parent().unwrap();
@@ -188,7 +188,7 @@ fn a_directory_that_is_new_has_lost_nothing_and_is_marked_as_used_by_its_first_s
     let node = Node::new();
     let dir = emptied(&node);
     let checkpoints = dir.with_file_name(checkpoint::RECOVERY_POINT);
-    // Nothing was recorded in it when the process before began.
+    // The metadata had no replica in it when the previous process started.
     let store = settled(&node, &ClusterImage::default());
     assert!(node.disk.exists(&checkpoints).unwrap());
     drop(store);
