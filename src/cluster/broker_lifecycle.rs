@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -89,6 +90,10 @@ pub(crate) struct BrokerLifecycle {
     channel: ControllerChannel,
     /// The advertised listeners of this broker.
     listeners: Vec<AdvertisedListener>,
+    /// Held for one heartbeat, until its answer: they reach the controller in the order in which they were sent.
+    heartbeat_in_flight: tokio::sync::Mutex<()>,
+    /// Every heartbeat from now on asks for the controlled shutdown.
+    wants_shut_down: AtomicBool,
 }
 
 impl BrokerLifecycle {
@@ -107,6 +112,8 @@ impl BrokerLifecycle {
             replicas,
             controller,
             listeners,
+            heartbeat_in_flight: tokio::sync::Mutex::default(),
+            wants_shut_down: AtomicBool::new(false),
         }
     }
 
@@ -128,7 +135,7 @@ impl BrokerLifecycle {
     /// Sends heartbeats until the controller answers that the broker has caught up and is unfenced.
     async fn catch_up(&self) {
         loop {
-            match self.heartbeat(false).await {
+            match self.heartbeat().await {
                 Ok(contact) if contact.is_caught_up_and_unfenced() => break,
                 Ok(_) => {}
                 Err(error) => warn!("the heartbeat to the controller failed: {error}"),
@@ -225,9 +232,10 @@ impl BrokerLifecycle {
     /// Controlled shutdown (KIP-631): the controller moves the leaderships of this broker. Waits until it has, for
     /// `CONTROLLED_SHUTDOWN_TIMEOUT` at most.
     pub(crate) async fn controlled_shutdown(&self) {
+        self.wants_shut_down.store(true, Ordering::Release);
         let completed = async {
             loop {
-                match self.heartbeat(true).await {
+                match self.heartbeat().await {
                     Ok(HeartbeatAnswer(response)) if response.should_shut_down => return,
                     Ok(_) => tokio::time::sleep(CONTROLLED_SHUTDOWN_RETRY).await,
                     Err(error) => {
@@ -246,14 +254,17 @@ impl BrokerLifecycle {
         }
     }
 
-    async fn heartbeat(&self, want_shut_down: bool) -> Result<HeartbeatAnswer, JoinError> {
+    /// Sends one heartbeat. One that did not ask for the shutdown must not reach the controller after one that did: the controller
+    /// would unfence a broker that is about to end.
+    async fn heartbeat(&self) -> Result<HeartbeatAnswer, JoinError> {
+        let _in_flight = self.heartbeat_in_flight.lock().await;
         let image = self.metadata_cache.image();
         let request = BrokerHeartbeatRequest {
             broker_id: self.config.node_id,
             broker_epoch: self.session.broker_epoch(),
             current_metadata_offset: image.end_offset - 1,
             want_fence: false,
-            want_shut_down,
+            want_shut_down: self.wants_shut_down.load(Ordering::Acquire),
             offline_log_dirs: self.replicas.log_manager.failed_directory_ids(),
             cordoned_log_dirs: self.cordoned_directory_ids(&image),
         };
@@ -288,7 +299,7 @@ impl BrokerLifecycle {
                 () = tokio::time::sleep(INTRODUCTION_INTERVAL), if introduction.is_under_way() => {}
             }
             let controller_epoch = self.controller.leader().borrow().epoch;
-            match self.heartbeat(false).await {
+            match self.heartbeat().await {
                 Ok(_) => introduction.on_heartbeat(controller_epoch),
                 Err(error) => warn!("the heartbeat to the controller failed: {error}"),
             }

@@ -76,12 +76,13 @@ pub(crate) async fn run(
     }
 }
 
-/// The other brokers that are not fenced.
+/// The brokers that are not fenced and run in other processes. A node that was a broker and is only a controller now is one of
+/// them.
 fn brokers(image: &PublishedImage, config: &BrokerConfig) -> Vec<Registered> {
     let listener = &config.listeners.inter_broker_listener_name;
     let others = image.brokers.iter().filter(|broker| !broker.fenced);
     others
-        .filter(|broker| broker.id != config.node_id)
+        .filter(|broker| broker.id != config.node_id || !config.roles.broker)
         .filter_map(|broker| {
             let endpoints = &broker.listeners;
             let endpoint =

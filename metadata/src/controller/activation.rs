@@ -44,12 +44,14 @@ impl FeatureLevels {
 }
 
 impl Controller {
-    /// Starts to lead. Every unfenced broker gets a new session, except this node's own broker: it sends a heartbeat
-    /// soon, and after a crash the session of its previous process would block its registration until it expires.
+    /// Starts to lead. Every unfenced broker gets a new session. That of this node's own broker does not block the registration of
+    /// its next process: after a crash it would do so until it expires.
     pub fn on_elected(&mut self, now_ms: i64) -> Outcome<()> {
         let mut heartbeats = BrokerHeartbeats::new(self.settings.session_timeouts);
         for broker in self.image().brokers.iter().filter(|broker| !broker.fenced) {
-            if broker.id != self.settings.node_id {
+            if broker.id == self.settings.node_id {
+                heartbeats.assume(broker.id, broker.epoch, now_ms);
+            } else {
                 heartbeats.on_contact(broker.id, broker.epoch, now_ms);
             }
         }

@@ -105,6 +105,8 @@ impl Controller {
             let caught_up = request.current_metadata_offset >= registered_at;
             let next = match (request.want_shut_down, request.want_fence) {
                 (true, _) => ShutdownNow,
+                // Late, of a process that is ending: it would lead again, and be missed for a whole session.
+                (false, false) if self.heartbeats().may_have_ended(broker) => Fenced,
                 (false, false) if caught_up => Unfenced,
                 (false, _) => Fenced,
             };
@@ -178,8 +180,10 @@ impl Controller {
         let heartbeats = self.heartbeats_mut();
         heartbeats.on_metadata_offset(broker, request.current_metadata_offset);
         match next {
-            BrokerControlState::Fenced | BrokerControlState::ShutdownNow => {
+            BrokerControlState::Fenced => heartbeats.on_fenced(broker),
+            BrokerControlState::ShutdownNow => {
                 heartbeats.on_fenced(broker);
+                heartbeats.on_shut_down(broker);
             }
             BrokerControlState::ControlledShutdown => {
                 heartbeats.on_controlled_shutdown(broker, last_offset);

@@ -65,17 +65,15 @@ struct Session {
     last_false_alarm_ms: i64,
     metadata_offset: Offset,
     controlled_shutdown_offset: Option<Offset>,
+    /// An election has started the session for this node's own broker, and no heartbeat has come yet.
+    is_assumed: bool,
+    /// The controller has answered that the broker's process may end.
+    may_end: bool,
 }
 
-impl BrokerHeartbeats {
-    /// Starts without sessions.
-    pub fn new(timeouts: SessionTimeouts) -> Self {
-        Self { timeouts, sessions: BTreeMap::new() }
-    }
-
-    /// A heartbeat has come. Another epoch starts a new session.
-    pub fn on_contact(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) {
-        let fresh = Session {
+impl Session {
+    fn new(epoch: i64, now_ms: i64) -> Self {
+        Self {
             epoch,
             last_contact_ms: now_ms,
             quick_gaps: 0,
@@ -86,11 +84,44 @@ impl BrokerHeartbeats {
             last_false_alarm_ms: now_ms,
             metadata_offset: -1,
             controlled_shutdown_offset: None,
-        };
-        let session = self.sessions.entry(broker).or_insert_with(|| fresh.clone());
-        if session.epoch != epoch {
-            *session = fresh;
+            is_assumed: false,
+            may_end: false,
         }
+    }
+}
+
+impl BrokerHeartbeats {
+    /// Starts without sessions.
+    pub fn new(timeouts: SessionTimeouts) -> Self {
+        Self { timeouts, sessions: BTreeMap::new() }
+    }
+
+    /// Starts the session of this node's own broker at an election. It may be of an earlier process, so it does not keep the next
+    /// one from registering; if no process of the broker sends heartbeats, it expires as any other.
+    pub fn assume(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) {
+        let session = Session { is_assumed: true, ..Session::new(epoch, now_ms) };
+        self.sessions.insert(broker, session);
+    }
+
+    /// The controller answers that the broker's process may end.
+    pub fn on_shut_down(&mut self, broker: BrokerId) {
+        if let Some(session) = self.sessions.get_mut(&broker) {
+            session.may_end = true;
+        }
+    }
+
+    /// Whether the broker's process may have ended with the controller's leave.
+    pub fn may_have_ended(&self, broker: BrokerId) -> bool {
+        self.sessions.get(&broker).is_some_and(|session| session.may_end)
+    }
+
+    /// A heartbeat has come. Another epoch starts a new session.
+    pub fn on_contact(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) {
+        let session = self.sessions.entry(broker).or_insert_with(|| Session::new(epoch, now_ms));
+        if session.epoch != epoch {
+            *session = Session::new(epoch, now_ms);
+        }
+        session.is_assumed = false;
         let gap_ms = now_ms.saturating_sub(session.last_contact_ms);
         if session.is_quick && gap_ms >= self.timeouts.timeout_ms(session) {
             session.false_alarms = (session.false_alarms + 1).min(MAX_FALSE_ALARMS);
@@ -169,7 +200,8 @@ impl BrokerHeartbeats {
     pub fn has_valid_session(&self, broker: BrokerId, epoch: i64, now_ms: i64) -> bool {
         self.sessions
             .get(&broker)
-            .is_some_and(|session| session.epoch == epoch && now_ms < self.expiry_ms(session))
+            .filter(|session| session.epoch == epoch && !session.is_assumed && !session.may_end)
+            .is_some_and(|session| now_ms < self.expiry_ms(session))
     }
 
     /// Of the brokers that `counts` accepts, the one whose session expired first, if any.

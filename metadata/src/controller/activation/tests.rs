@@ -229,6 +229,24 @@ fn live_brokers_have_a_session_after_a_failover() {
 }
 
 #[test]
+fn a_controllers_own_broker_that_is_never_heard_from_is_fenced_and_never_in_the_way_of_the_next() {
+    let mut testbed = Testbed::with_brokers([1]);
+    let own = testbed.controller.settings.node_id;
+    testbed.add_broker(own);
+    testbed.controller.on_resigned();
+    let outcome = testbed.controller.on_elected(50_000);
+    testbed.apply(outcome);
+    let epoch = testbed.controller.image().brokers.get(own).unwrap().epoch;
+    let heartbeats = testbed.controller.heartbeats();
+    assert!(
+        !heartbeats.has_valid_session(own, epoch, 50_000),
+        "its next process registers at once"
+    );
+    assert_eq!(heartbeats.first_expired(58_999, |_| true), None);
+    assert!(heartbeats.next_expiry_ms(|id| id == own) == Some(59_000));
+}
+
+#[test]
 fn uncommitted_records_are_forgotten_with_the_leadership() {
     let mut testbed = Testbed::with_brokers([1]);
     let committed = testbed.controller.loader().clone();

@@ -60,6 +60,19 @@ fn a_broker_without_leaderships_stops_at_once() {
 }
 
 #[test]
+fn a_late_heartbeat_does_not_unfence_a_broker_that_may_have_ended() {
+    let mut testbed = Testbed::with_brokers([1]);
+    testbed.heartbeat(1, |heartbeat| heartbeat.want_shut_down = true);
+    let late = testbed.heartbeat(1, |_| {});
+    assert!(late.is_fenced && !late.should_shut_down);
+    assert!(!testbed.controller.image().brokers.is_alive(1));
+    let mut next = registration(1);
+    next.incarnation_id = uuid(77);
+    testbed.register(next);
+    assert!(!testbed.heartbeat(1, |_| {}).is_fenced, "the next process is another");
+}
+
+#[test]
 fn a_leader_hands_over_and_stops_when_the_others_have_seen_it() {
     let mut testbed = Testbed::with_brokers([1, 2]);
     testbed.create("t", &[&[1, 2]], &[]);
