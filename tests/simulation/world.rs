@@ -327,7 +327,7 @@ impl World {
         let id = self.any_node();
         if let Some(process) = &self.nodes[&id].process {
             let leaders: &mut Leaders = &mut self.clients[index].leaders;
-            leaders.learn(process.metadata.loader.stable());
+            leaders.learn(process.metadata.controller.committed().stable());
         }
     }
 
