@@ -47,8 +47,7 @@ impl Driver<Waiting> for Io<'_, '_> {
     }
 
     fn lost_leader(&self) -> Option<BrokerId> {
-        // The simulation has not known it so far: with the same seeds, runs are the same.
-        None
+        self.quorum.lost_leader()
     }
 
     fn append(
