@@ -27,6 +27,7 @@ use crate::clock;
 use crate::metadata_cache::PublishedImage;
 use crate::net::peer::PeerAddress;
 
+/// See the module. It belongs to the metadata thread.
 pub(super) struct Io {
     pub(super) quorum: Quorum,
     /// What the quorum wants done, in order.
@@ -87,7 +88,7 @@ impl quorum_controller::Driver<Completion> for Io {
                 Ok(true)
             }
             Err(lost) => {
-                info!("what was decided is not written: {lost}");
+                info!("the controller refuses a decision that it could not append: {lost}");
                 Ok(false)
             }
         }
