@@ -274,11 +274,6 @@ impl Quorum {
         matches!(self.role, Role::Leader(_))
     }
 
-    /// The current epoch, if this node leads it.
-    pub fn led_epoch(&self) -> Option<LeaderEpoch> {
-        self.is_leader().then(|| self.epoch())
-    }
-
     /// The role, for metrics and logs (`raft-metrics: current-state`).
     pub fn role(&self) -> RoleName {
         self.role.name(self.is_voter())

@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use self::contact::Contact;
-use self::io::{Io, Waiting};
+use self::io::{Io, Waiting, led_epoch};
 
 /// What a snapshot is long on the wire: its content is shared.
 const SNAPSHOT_BYTES: i64 = 10;
@@ -175,7 +175,7 @@ impl MetadataDriver {
         if step.is_dead() {
             return;
         }
-        let Some(controller) = self.controller.active(self.quorum.led_epoch()) else { return };
+        let Some(controller) = self.controller.active(led_epoch(&self.quorum)) else { return };
         let registered = controller.image().brokers.get(id).map(|broker| broker.epoch);
         if let Some(epoch) = registered {
             let outcome = controller.on_process_gone(id, epoch, step.now_ms).map(|()| None);
@@ -206,7 +206,7 @@ impl MetadataDriver {
         if self.waits_for_room() {
             return;
         }
-        let Some(controller) = self.controller.active(self.quorum.led_epoch()) else {
+        let Some(controller) = self.controller.active(led_epoch(&self.quorum)) else {
             let answer = Err(ErrorCode::NotController);
             return step.answer(from, Message::ControllerAnswer { call, answer });
         };

@@ -49,7 +49,7 @@ impl quorum_controller::Driver<Completion> for Io {
     type Error = MetadataLogError;
 
     fn led_epoch(&self) -> Option<LeaderEpoch> {
-        self.quorum.led_epoch()
+        self.quorum.is_leader().then(|| self.quorum.epoch())
     }
 
     fn end_offset(&self) -> Offset {

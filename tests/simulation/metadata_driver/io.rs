@@ -27,11 +27,16 @@ pub(super) struct Io<'a, 'w> {
     pub(super) step: &'a mut NodeStep<'w>,
 }
 
+/// The current epoch of the quorum, if this node leads it.
+pub(super) fn led_epoch(quorum: &Quorum) -> Option<LeaderEpoch> {
+    quorum.is_leader().then(|| quorum.epoch())
+}
+
 impl Driver<Waiting> for Io<'_, '_> {
     type Error = ReplayError;
 
     fn led_epoch(&self) -> Option<LeaderEpoch> {
-        self.quorum.led_epoch()
+        led_epoch(self.quorum)
     }
 
     fn end_offset(&self) -> Offset {
