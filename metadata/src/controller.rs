@@ -4,8 +4,9 @@
 //! only [`Controller::replay`] does, for the records it decided as for those of others. What a
 //! controller knows besides (who was heard from when) is lost with its leadership, as in Kafka.
 //!
-//! The driver's part: ask only while leading; append an outcome's records, replay them at once
-//! under their offsets, and hold the response until they are committed.
+//! [`crate::quorum_controller::QuorumController`] does the rest: it calls the controller only while this node leads,
+//! has an outcome's records appended, replays them at once under their offsets, and holds the response until they are
+//! committed.
 
 pub mod activation;
 pub mod alter_partition;

@@ -10,6 +10,7 @@ pub mod image;
 pub mod known_replica;
 pub mod loader;
 pub mod metadata_version;
+pub mod quorum_controller;
 pub mod random;
 pub mod snapshot;
 pub mod topic_name;

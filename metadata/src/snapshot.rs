@@ -3,6 +3,8 @@
 //!
 //! metadata.version comes first because decoding the rest depends on it.
 
+pub mod schedule;
+
 use klamm_protocol::messages::client_quota_record::{ClientQuotaRecord, EntityData};
 use klamm_protocol::messages::config_record::ConfigRecord;
 use klamm_protocol::messages::feature_level_record::FeatureLevelRecord;

@@ -7,9 +7,9 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use bytes::Bytes;
 use klamm_metadata::controller::Controller;
 use klamm_metadata::controller::outcome::Outcome;
+pub(crate) use klamm_metadata::quorum_controller::HeldUntil;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
-use klamm_protocol::metadata_record::MetadataRecord;
+use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_replication::quorum::message::{
     FetchReply, FetchSnapshotReply, Inbound, Reply, Response,
 };
@@ -50,37 +50,20 @@ impl ControllerError {
 pub(crate) struct DecisionTurn {
     /// Where the decision's first record will stand.
     pub(crate) next_offset: Offset,
-    pub(crate) epoch: LeaderEpoch,
     /// By the steady clock, for sessions and timeouts.
     pub(crate) now_ms: i64,
-    /// By the wall clock, for the timestamps of records.
-    pub(crate) wall_ms: i64,
 }
 
 /// Called once the records of a decision are committed (and published, if that was asked for), or never
 /// will be.
 pub(crate) type Completion = Box<dyn FnOnce(Result<(), ControllerError>) + Send>;
 
-/// A decision that has been made.
-pub(crate) struct Decided {
-    pub(crate) records: Vec<MetadataRecord>,
-    pub(crate) atomic: bool,
-    pub(crate) held_until: HeldUntil,
-    pub(crate) completion: Completion,
-}
-
-/// When a decision is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeldUntil {
-    /// As soon as its records are committed.
-    Committed,
-    /// When this node has applied them as well: a client finds here what it asked for.
-    Published,
-}
-
-/// Decides with the controller, or learns that it cannot.
-type Decision = Box<
-    dyn FnOnce(Result<(&mut Controller, &DecisionTurn), ControllerError>) -> Option<Decided> + Send,
+/// Decides with the controller, or learns that it cannot: then there is no outcome.
+pub(super) type Decision = Box<
+    dyn FnOnce(
+            Result<(&mut Controller, &DecisionTurn), ControllerError>,
+        ) -> Option<Outcome<Completion>>
+        + Send,
 >;
 
 /// What a replica of the metadata log is answered, with what was read for it.
@@ -93,7 +76,7 @@ pub(crate) enum QuorumAnswer {
 
 /// What the controller's thread is asked for.
 pub(crate) enum Command {
-    Decide(Decision),
+    Decide(HeldUntil, Decision),
     /// Another replica of the metadata log asks.
     Quorum(Inbound, oneshot::Sender<QuorumAnswer>),
     /// Another replica has answered, or could not be reached.
@@ -166,8 +149,8 @@ impl ControllerHandle {
         decision: impl FnOnce(&mut Controller, &DecisionContext) -> Outcome<R> + Send + 'static,
     ) -> Result<R, ControllerError> {
         let (answer, answered) = oneshot::channel::<Result<R, ControllerError>>();
-        let command = Command::Decide(Box::new(move |controller| {
-            // Whoever asked may have gone away when the answer comes: then nobody needs it.
+        let decision: Decision = Box::new(move |controller| {
+            // The client may have gone away when the answer comes: then it needs none.
             let (controller, turn) = match controller {
                 Ok(controller) => controller,
                 Err(error) => {
@@ -176,20 +159,17 @@ impl ControllerHandle {
                 }
             };
             let context = DecisionContext::new(turn, origin);
-            let Outcome { records, atomic, response } = decision(controller, &context);
-            if !records.is_empty() {
-                tracing::debug!(
-                    "{} records decided for {}",
-                    records.len(),
-                    context.origin.requester
-                );
+            let outcome = decision(controller, &context);
+            if !outcome.records.is_empty() {
+                let (count, requester) = (outcome.records.len(), &context.origin.requester);
+                tracing::debug!("{count} records decided for {requester}");
             }
-            let completion: Completion = Box::new(move |held| {
-                drop(answer.send(held.map(|()| response)));
-            });
-            Some(Decided { records, atomic, held_until, completion })
-        }));
-        self.send(command)?;
+            let completion = |response| -> Completion {
+                Box::new(move |held| drop(answer.send(held.map(|()| response))))
+            };
+            Some(outcome.map(completion))
+        });
+        self.send(Command::Decide(held_until, decision))?;
         answered.await.unwrap_or(Err(ControllerError::Stopping))
     }
 

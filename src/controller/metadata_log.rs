@@ -142,6 +142,8 @@ pub(crate) struct MetadataLog {
     configured: Membership,
     /// Below it everything is committed, as is written down beside the log.
     noted: Offset,
+    /// When that is to be written down next, in ms of the steady clock.
+    next_note_ms: i64,
 }
 
 /// What is found on disk when the node starts.
@@ -195,7 +197,7 @@ impl MetadataLog {
         }
         let snapshots = snapshots.into_iter().filter(|id| id.offset > 0).collect();
         let noted = descent::noted(disk.as_ref(), &dir)?;
-        let this = Self { disk, dir, log, snapshots, configured, noted };
+        let this = Self { disk, dir, log, snapshots, configured, noted, next_note_ms: i64::MIN };
         this.for_each_batch(this.log.log_start(), this.log.log_end(), |batch| {
             Ok(membership.apply_batch(batch)?)
         })?;
@@ -284,8 +286,10 @@ impl MetadataLog {
         Ok(self.log.flush()?)
     }
 
-    /// Leaves the log in order: the next start has nothing to verify.
-    pub(super) fn close(self) -> Result<(), MetadataLogError> {
+    /// Leaves the log in order, with a note that everything below `committed` is committed: the next start has nothing to
+    /// verify.
+    pub(super) fn close(mut self, committed: Offset) -> Result<(), MetadataLogError> {
+        self.checkpoint_committed(committed, i64::MAX)?;
         Ok(self.log.close()?)
     }
 

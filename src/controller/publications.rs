@@ -21,21 +21,15 @@ struct Next {
 }
 
 impl Publications {
-    /// Has an image applied and then those answered who wait for it.
-    pub(super) fn publish(
-        &self,
-        published: PublishedImage,
-        completions: impl IntoIterator<Item = Completion>,
-    ) {
-        let mut next = self.lock();
-        next.published = Some(published);
-        next.completions.extend(completions);
+    /// Has an image applied.
+    pub(super) fn publish(&self, published: PublishedImage) {
+        self.lock().published = Some(published);
         self.news.notify_one();
     }
 
-    /// Answers those who wait for nothing but what has been published before.
-    pub(super) fn complete(&self, completions: impl IntoIterator<Item = Completion>) {
-        self.lock().completions.extend(completions);
+    /// Answers a decision once everything that has been published before is applied.
+    pub(super) fn complete(&self, completion: Completion) {
+        self.lock().completions.push(completion);
         self.news.notify_one();
     }
 

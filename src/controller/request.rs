@@ -71,7 +71,7 @@ pub(crate) struct DecisionContext {
 
 impl DecisionContext {
     pub(super) fn new(turn: &DecisionTurn, origin: RequestOrigin) -> Self {
-        let DecisionTurn { next_offset, now_ms, .. } = *turn;
+        let DecisionTurn { next_offset, now_ms } = *turn;
         Self { next_offset, now_ms, origin }
     }
 }
@@ -92,8 +92,7 @@ impl ControllerHandle {
             if deadline_ms.is_some_and(|deadline_ms| context.now_ms >= deadline_ms) {
                 return Outcome::answer(None);
             }
-            let Outcome { records, atomic, response } = request.decide(controller, context);
-            Outcome { records, atomic, response: Some(response) }
+            request.decide(controller, context).map(Some)
         });
         decided.await?.ok_or(DecisionError::TimedOut)
     }

@@ -1,4 +1,4 @@
-//! Snapshots of the metadata log: how their files look, and when one is due.
+//! Snapshots of the metadata log: how their files look.
 //!
 //! A snapshot is record batches like a log's, numbered from 0: a control batch with the header and what
 //! holds of the quorum, the metadata records, a control batch with the footer (KIP-630).
@@ -81,58 +81,12 @@ pub(crate) fn bootstrap_checkpoint(
         .encode(|_| BOOTSTRAP_RECORD_VERSION)
 }
 
-/// When the next snapshot is due.
-#[derive(Debug)]
-pub(crate) struct SnapshotSchedule {
-    /// `metadata.log.max.record.bytes.between.snapshots`
-    max_bytes: u64,
-    /// `metadata.log.max.snapshot.interval.ms`; 0 for no limit
-    max_interval_ms: i64,
-    bytes_at_last: u64,
-    taken_at_ms: i64,
-}
-
-impl SnapshotSchedule {
-    pub(crate) fn new(max_bytes: i64, max_interval_ms: i64, log_bytes: u64, now_ms: i64) -> Self {
-        Self {
-            max_bytes: u64::try_from(max_bytes).unwrap_or(u64::MAX),
-            max_interval_ms,
-            bytes_at_last: log_bytes,
-            taken_at_ms: now_ms,
-        }
-    }
-
-    /// Whether a snapshot is due when the log has grown to `log_bytes`. Without anything new there
-    /// is nothing to take.
-    pub(crate) fn is_due(&self, log_bytes: u64, now_ms: i64) -> bool {
-        let new = log_bytes.saturating_sub(self.bytes_at_last);
-        let late = self.max_interval_ms > 0 && now_ms - self.taken_at_ms >= self.max_interval_ms;
-        new >= self.max_bytes || (new > 0 && late)
-    }
-
-    pub(crate) fn on_taken(&mut self, log_bytes: u64, now_ms: i64) {
-        self.bytes_at_last = log_bytes;
-        self.taken_at_ms = now_ms;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use klamm_protocol::batch::Batches;
     use klamm_protocol::messages::topic_record::TopicRecord;
 
     use super::*;
-
-    #[test]
-    fn a_snapshot_is_due_by_size_or_by_time_but_never_without_anything_new() {
-        let mut schedule = SnapshotSchedule::new(1000, 60_000, 500, 0);
-        assert!(!schedule.is_due(500, 100_000));
-        assert!(schedule.is_due(501, 60_000));
-        assert!(!schedule.is_due(1499, 1));
-        assert!(schedule.is_due(1500, 1));
-        schedule.on_taken(1500, 1);
-        assert!(!schedule.is_due(1501, 2));
-    }
 
     #[test]
     fn batches_follow_one_another_between_header_and_footer() {

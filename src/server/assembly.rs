@@ -28,7 +28,7 @@ use crate::cluster::producer_ids::ProducerIds;
 use crate::config::BrokerConfig;
 use crate::config::dynamic::DynamicBrokerConfig;
 use crate::controller::channel::ControllerChannel;
-use crate::controller::driver::{self, Driver};
+use crate::controller::driver::{self, Driver, DriverParts};
 use crate::controller::handle::ControllerHandle;
 use crate::controller::metadata_log::{self, MetadataLog, MetadataLogError};
 use crate::controller::publications::Publications;
@@ -110,15 +110,16 @@ pub(crate) fn open(
     let lifecycle =
         BrokerLifecycle::new(Arc::clone(&services.replicas), controller.clone(), listeners);
     let publications = Arc::new(Publications::default());
-    let driver = Driver::new(
+    let parts = DriverParts {
         quorum,
         log,
-        Controller::new(settings, newest),
-        opened.loader,
-        Arc::clone(&publications),
-        (ends, quorum_peers(&services, runtime, &identity.listener)),
-        &config.quorum,
-    );
+        controller: Controller::new(settings, newest),
+        committed: opened.loader,
+        publications: Arc::clone(&publications),
+        peers: quorum_peers(&services, runtime, &identity.listener),
+        ends,
+    };
+    let driver = Driver::new(parts, &config.quorum);
     let publisher = Publisher::new(&services).start(Arc::clone(&publications));
     let publisher = publisher.map_err(StartError::Thread)?;
     let failed = services.session.failed.clone();

@@ -33,46 +33,38 @@ pub(crate) fn decide(
     match request {
         ControllerRequest::Register(request) => {
             let outcome = controller.on_broker_registration(&request, true, next_offset, now_ms);
-            answered(outcome, |response| {
+            outcome.map(|response| {
                 let epoch = response.map(|response| response.broker_epoch);
                 ControllerAnswer::Registered(epoch.map_err(|error| error.code()))
             })
         }
         ControllerRequest::Heartbeat(request) => {
             let outcome = controller.on_broker_heartbeat(&request, now_ms);
-            answered(outcome, ControllerAnswer::Heartbeat)
+            outcome.map(ControllerAnswer::Heartbeat)
         }
         ControllerRequest::AlterPartition(request) => {
             let outcome = match step.plant {
                 Plant::FencedReplicaJoinsIsr => as_if_none_were_fenced(controller, &request),
                 _ => controller.on_alter_partition(&request),
             };
-            answered(outcome, ControllerAnswer::AlterPartition)
+            outcome.map(ControllerAnswer::AlterPartition)
         }
         ControllerRequest::AssignDirectories(request) => {
             let outcome = controller.on_assign_replicas_to_dirs(&request);
-            answered(outcome, |_| ControllerAnswer::Done(Ok(())))
+            outcome.map(|_| ControllerAnswer::Done(Ok(())))
         }
         ControllerRequest::CreateTopics { replicas } => create_topics(controller, &replicas, step),
         ControllerRequest::Reassign { partition, replicas } => {
             let request = reassignment(partition, replicas);
             let outcome = controller.on_alter_partition_reassignments(&request);
-            answered(outcome, |_| ControllerAnswer::Done(Ok(())))
+            outcome.map(|_| ControllerAnswer::Done(Ok(())))
         }
         ControllerRequest::ElectPreferred => {
             let request = ElectLeadersRequest { election_type: 0, ..Default::default() };
             let outcome = controller.on_elect_leaders(&request);
-            answered(outcome, |_| ControllerAnswer::Done(Ok(())))
+            outcome.map(|_| ControllerAnswer::Done(Ok(())))
         }
     }
-}
-
-fn answered<R>(
-    outcome: Outcome<R>,
-    answer: impl FnOnce(R) -> ControllerAnswer,
-) -> Outcome<ControllerAnswer> {
-    let Outcome { records, atomic, response } = outcome;
-    Outcome { records, atomic, response: answer(response) }
 }
 
 /// A controller with a mistake: it decides by metadata in which every broker is unfenced.
@@ -123,7 +115,7 @@ fn create_topics(
     seed[..8].copy_from_slice(&step.random.next().to_be_bytes());
     let mut random = Random::from_seed(seed);
     let outcome = controller.on_create_topics(&request, CreateTopicsAccess::ALL, &mut random);
-    answered(outcome, |response| {
+    outcome.map(|response| {
         let there = [ErrorCode::None.code(), ErrorCode::TopicAlreadyExists.code()];
         let failed = response.topics.iter().find(|topic| !there.contains(&topic.error_code));
         let code = failed.and_then(|topic| ErrorCode::from_code(topic.error_code));

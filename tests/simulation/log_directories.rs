@@ -271,7 +271,8 @@ impl LogDirectories {
         directory.logs.values_mut().for_each(|log| log.is_full = is_full);
     }
 
-    fn at(&self, id: Uuid) -> usize {
+    /// Which of the node's directories this is.
+    pub(crate) fn at(&self, id: Uuid) -> usize {
         let found = self.directories.iter().position(|directory| directory.id == id);
         found.expect("a directory of this node")
     }

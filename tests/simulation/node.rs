@@ -181,7 +181,7 @@ impl Node {
 impl Process {
     /// Tells the broker of metadata that it has not seen.
     fn publish(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        let loader = &self.metadata.loader;
+        let loader = self.metadata.controller.committed();
         if loader.end_offset() != self.published && !step.is_dead() {
             self.published = loader.end_offset();
             self.broker.on_metadata(loader.stable(), disk, step);

@@ -51,17 +51,18 @@ impl Goal {
 fn controller_is_followed(world: &World) -> Result<(), String> {
     let active = world.nodes.values().find_map(|node| {
         let metadata = &node.process.as_ref()?.metadata;
-        metadata.controller.is_active().then_some((node.id, metadata))
+        metadata.controller.controller().is_active().then_some((node.id, metadata))
     });
     let Some((controller, metadata)) = active else {
         return Err("there is no active controller".to_owned());
     };
-    let end = metadata.loader.end_offset();
+    let end = metadata.controller.committed().end_offset();
     for node in world.nodes.values() {
         let Some(process) = &node.process else {
             return Err(format!("node {} is down", node.id));
         };
-        let (own, leader) = (&process.metadata.loader, process.metadata.quorum.leader_id());
+        let (own, leader) =
+            (process.metadata.controller.committed(), process.metadata.quorum.leader_id());
         if leader != Some(controller) || own.end_offset() + 20 < end {
             return Err(format!(
                 "node {} follows {leader:?} up to {} of {end}",
@@ -69,7 +70,7 @@ fn controller_is_followed(world: &World) -> Result<(), String> {
                 own.end_offset()
             ));
         }
-        if !metadata.loader.stable().brokers.is_active(node.id) {
+        if !metadata.controller.committed().stable().brokers.is_active(node.id) {
             return Err(format!("broker {} is not active", node.id));
         }
     }

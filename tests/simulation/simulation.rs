@@ -132,6 +132,7 @@ fn everything_that_can_go_wrong_does() {
         "cuts of the network",
         "disks replaced",
         "directories away",
+        "directories away before they are recorded",
         "directories back in a running node",
         "directories failed",
         "directories replaced",

@@ -46,6 +46,7 @@ enum Event {
     Mend,
     ReplaceDisk,
     BreakDirectory,
+    HideDirectory,
     DirectoryReturns { id: BrokerId, at: usize },
     FillDisk,
     Room(BrokerId),
@@ -142,6 +143,10 @@ impl World {
             let break_ms = self.random.between(900, 2_500);
             self.schedule(break_ms, Event::BreakDirectory);
         }
+        if self.scenario.directories_away > 0 {
+            let hide_ms = self.random.between(300, 1_500);
+            self.schedule(hide_ms, Event::HideDirectory);
+        }
         if self.scenario.disks_fill {
             let fill_ms = self.random.between(100, 2_500);
             self.schedule(fill_ms, Event::FillDisk);
@@ -196,6 +201,7 @@ impl World {
             Event::Mend => self.network.mend(),
             Event::ReplaceDisk => self.replace_a_disk(),
             Event::BreakDirectory => self.break_a_directory(),
+            Event::HideDirectory => self.hide_an_unrecorded_directory(),
             Event::DirectoryReturns { id, at } => self.return_directory(id, at),
             Event::FillDisk => self.fill_a_disk(),
             Event::Room(id) => self.make_room(id),
@@ -327,7 +333,7 @@ impl World {
         let id = self.any_node();
         if let Some(process) = &self.nodes[&id].process {
             let leaders: &mut Leaders = &mut self.clients[index].leaders;
-            leaders.learn(process.metadata.loader.stable());
+            leaders.learn(process.metadata.controller.committed().stable());
         }
     }
 

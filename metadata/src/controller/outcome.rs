@@ -32,6 +32,12 @@ impl<R> Outcome<R> {
         Self::spread(Vec::new(), response)
     }
 
+    /// The same records with another response, made of this one.
+    pub fn map<T>(self, response: impl FnOnce(R) -> T) -> Outcome<T> {
+        let Self { records, atomic, response: before } = self;
+        Outcome { records, atomic, response: response(before) }
+    }
+
     /// The same response without records, for requests that only validate.
     pub fn without_records(self) -> Self {
         Self { records: Vec::new(), ..self }

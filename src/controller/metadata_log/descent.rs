@@ -18,6 +18,8 @@ use super::{MetadataLog, MetadataLogError};
 
 /// The name of the metadata log in the note, which is one of Kafka's offset checkpoints.
 const TOPIC: &str = "__cluster_metadata";
+/// How far what is noted of the high watermark may be behind (Kafka: `replica.high.watermark.checkpoint.interval.ms`).
+const NOTE_INTERVAL_MS: i64 = 5_000;
 
 /// The offset below which everything is committed, as an earlier life has noted it; 0 without a note.
 pub(super) fn noted(disk: &dyn Disk, dir: &Path) -> Result<Offset, MetadataLogError> {
@@ -26,12 +28,25 @@ pub(super) fn noted(disk: &dyn Disk, dir: &Path) -> Result<Offset, MetadataLogEr
 }
 
 impl MetadataLog {
-    /// Notes that everything below is committed: a leader that does not have it is not followed, also after a restart. The
-    /// note may be behind.
-    pub(in crate::controller) fn note_committed(
+    /// Notes what is committed if the last attempt was long enough ago. The note may be behind: without room for it the
+    /// next attempt writes it.
+    pub(in crate::controller) fn checkpoint_committed(
         &mut self,
         end_offset: Offset,
+        now_ms: i64,
     ) -> Result<(), MetadataLogError> {
+        if now_ms < self.next_note_ms {
+            return Ok(());
+        }
+        self.next_note_ms = now_ms.saturating_add(NOTE_INTERVAL_MS);
+        match self.note_committed(end_offset) {
+            Err(lacking) if lacking.passes() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Notes that everything below is committed: a leader that does not have it is not followed, also after a restart.
+    fn note_committed(&mut self, end_offset: Offset) -> Result<(), MetadataLogError> {
         if end_offset > self.noted {
             let offsets = PartitionOffsets::from([((TOPIC.to_owned(), 0), end_offset)]);
             let path = self.dir.join(checkpoint::HIGH_WATERMARK);

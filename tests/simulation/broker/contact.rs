@@ -32,7 +32,7 @@ impl Broker {
             return;
         }
         let Some(controller) = metadata.quorum.leader_id() else { return };
-        if metadata.loader.stable().features.metadata_version().is_none() {
+        if metadata.controller.committed().stable().features.metadata_version().is_none() {
             return;
         }
         let call = self.next_call();
@@ -48,7 +48,7 @@ impl Broker {
             Some(epoch) => ControllerRequest::Heartbeat(BrokerHeartbeatRequest {
                 broker_id: self.life.0,
                 broker_epoch: epoch,
-                current_metadata_offset: metadata.loader.end_offset() - 1,
+                current_metadata_offset: metadata.controller.committed().end_offset() - 1,
                 want_fence: false,
                 want_shut_down: self.stopping,
                 offline_log_dirs: failed,
@@ -73,7 +73,7 @@ impl Broker {
         let Some(broker_epoch) = self.epoch.filter(|_| !self.misplaced.is_empty()) else { return };
         let directories = self.misplaced.iter().filter_map(|(id, directory)| {
             let (topic, partition_index) = PARTITIONS[*id];
-            let topic_id = metadata.loader.stable().topics.by_name(topic)?.id;
+            let topic_id = metadata.controller.committed().stable().topics.by_name(topic)?.id;
             let partitions = vec![PartitionData { partition_index }];
             let topics = vec![TopicData { topic_id, partitions }];
             Some(DirectoryData { id: *directory, topics })

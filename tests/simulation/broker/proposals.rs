@@ -88,7 +88,7 @@ impl Broker {
         };
         step.after(CALL_TIMEOUT_MS, NodeTimer::ProposalTimeout { partition: id, call });
         let (topic, partition_index) = PARTITIONS[id];
-        let topic = metadata.loader.stable().topics.by_name(topic);
+        let topic = metadata.controller.committed().stable().topics.by_name(topic);
         let (Some(controller), Some(topic)) = (metadata.quorum.leader_id(), topic) else { return };
         let states = proposal.new_isr.iter();
         let nameless = step.plant == Plant::ProposalWithoutBrokerEpochs;

@@ -19,19 +19,19 @@ impl Invariant for EqualState {
         let process = cluster.nodes[&life.0].process.as_ref();
         let Some(metadata) = process.map(|process| &process.metadata) else { return Ok(()) };
         let reference = &committed.loader;
-        let own = &metadata.loader;
+        let own = metadata.controller.committed();
         let at_end = own.end_offset() == reference.end_offset();
         if at_end && (own.newest() != reference.newest() || own.stable() != reference.stable()) {
             return Err(format!("the state of {life:?} at {end_offset} is another one"));
         }
-        let deciding = metadata.controller.loader();
+        let deciding = metadata.controller.controller().loader();
         // One that has been replaced and does not know it decides by what nobody else will ever commit.
         let log = &cluster.nodes[&life.0].disk.metadata;
         let last = committed.batches.values().next_back();
         let is_committed = last
             .is_some_and(|last| log.find(last.base_offset).is_some_and(|it| Rc::ptr_eq(it, last)));
         let decided = is_committed
-            && metadata.controller.is_active()
+            && metadata.controller.controller().is_active()
             && deciding.end_offset() == reference.end_offset()
             && deciding.newest() != reference.newest();
         if decided {

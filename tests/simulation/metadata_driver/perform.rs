@@ -7,7 +7,6 @@ use crate::node::NodeTimer;
 use crate::observation::Observation;
 use crate::plant::Plant;
 use bytes::Bytes;
-use klamm_metadata::controller::outcome::Outcome;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::OffsetAndEpoch;
@@ -38,7 +37,7 @@ impl MetadataDriver {
         self.settle(disk, step);
     }
 
-    pub(super) fn perform(&mut self, effect: Effect, disk: &mut Disk, step: &mut NodeStep<'_>) {
+    fn perform(&mut self, effect: Effect, disk: &mut Disk, step: &mut NodeStep<'_>) {
         match effect {
             Effect::PersistElection(election) => disk.persist_election(election),
             Effect::Append { base_offset, epoch, batch } => {
@@ -46,7 +45,7 @@ impl MetadataDriver {
             }
             Effect::Truncate { end_offset } => {
                 disk.metadata.truncate(end_offset);
-                let (life, applied) = (self.life, self.loader.end_offset());
+                let (life, applied) = (self.life, self.controller.committed().end_offset());
                 step.observe(Observation::MetadataCut { life, end_offset, applied });
             }
             Effect::Flush(ticket) => self.flush(ticket, disk, step),
@@ -55,12 +54,24 @@ impl MetadataDriver {
                 step.ask(to, Message::Quorum { id, request });
             }
             Effect::Reply { request_id, reply } => self.reply(request_id, reply, disk, step),
-            Effect::CommitTo { high_watermark } => self.commit_to(high_watermark, disk, step),
-            // Of an epoch that has ended meanwhile, the queue holds the end as well.
-            Effect::BecameLeader { epoch }
-                if self.quorum.epoch() != epoch || !self.quorum.is_leader() => {}
-            Effect::BecameLeader { epoch } => self.became_leader(epoch, step),
-            Effect::Resigned { .. } => self.resigned(step),
+            Effect::CommitTo { high_watermark } => {
+                self.with_controller(disk, step, |controller, io| {
+                    controller.on_high_watermark(high_watermark, io)
+                })
+            }
+            Effect::BecameLeader { epoch } => {
+                let now_ms = step.now_ms;
+                let is_active = self.with_controller(disk, step, |controller, io| {
+                    controller.on_became_leader(epoch, now_ms, io)
+                });
+                if is_active {
+                    step.observe(Observation::ControllerActive { life: self.life, epoch });
+                }
+            }
+            Effect::Resigned { .. } => self.with_controller(disk, step, |controller, io| {
+                controller.on_resigned(io);
+                Ok(())
+            }),
             Effect::LoadSnapshot { snapshot_id } => self.load_snapshot(snapshot_id, disk, step),
             Effect::WriteSnapshotChunk { .. } | Effect::LeaderChanged { .. } => {}
             Effect::Anomaly(anomaly) => {
@@ -69,7 +80,7 @@ impl MetadataDriver {
         }
     }
 
-    pub(super) fn flush(&mut self, ticket: FlushTicket, disk: &Disk, step: &mut NodeStep<'_>) {
+    fn flush(&mut self, ticket: FlushTicket, disk: &Disk, step: &mut NodeStep<'_>) {
         if step.plant == Plant::MetadataCountedBeforeSync {
             self.effects.extend(self.quorum.on_flushed(step.now_ms, ticket));
             return;
@@ -79,7 +90,7 @@ impl MetadataDriver {
         step.after(delay_ms, NodeTimer::MetadataSynced { ticket, mark });
     }
 
-    pub(super) fn append_to_disk(
+    fn append_to_disk(
         &mut self,
         base: Offset,
         epoch: LeaderEpoch,
@@ -119,82 +130,21 @@ impl MetadataDriver {
         }
     }
 
-    pub(super) fn became_leader(&mut self, epoch: LeaderEpoch, step: &mut NodeStep<'_>) {
-        self.active_epoch = Some(epoch);
-        self.controller.reset(self.loader.clone());
-        step.observe(Observation::ControllerActive { life: self.life, epoch });
-        let Outcome { records, atomic, response: () } = self.controller.on_elected(step.now_ms);
-        self.decided(records, atomic, None, step);
-    }
-
-    pub(super) fn resigned(&mut self, step: &mut NodeStep<'_>) {
-        self.active_epoch = None;
-        self.controller.on_resigned();
-        self.controller.reset(self.loader.clone());
-        for held in std::mem::take(&mut self.held) {
-            if let Some((to, call, _)) = held.to {
-                let answer = Err(ErrorCode::NotController);
-                step.answer(to, Message::ControllerAnswer { call, answer });
-            }
-        }
-    }
-
-    pub(super) fn commit_to(
-        &mut self,
-        high_watermark: Offset,
-        disk: &Disk,
-        step: &mut NodeStep<'_>,
-    ) {
-        let end_offset = match step.plant {
-            Plant::MetadataAppliedBeforeCommit => disk.metadata.end(),
-            _ => high_watermark,
-        };
-        let from = self.loader.end_offset();
-        for batch in disk.metadata.read(from, end_offset, usize::MAX) {
-            match &batch.records {
-                None => self.loader.skip_to(batch.next_offset),
-                Some(records) => {
-                    for (record, offset) in records.iter().zip(batch.base_offset..) {
-                        let replayed = self.loader.replay(record, offset);
-                        replayed.expect("what is committed can be replayed");
-                    }
-                }
-            }
-            step.observe(Observation::MetadataCommitted { life: self.life, batch });
-        }
-        let (life, end_offset) = (self.life, self.loader.end_offset());
-        step.observe(Observation::MetadataApplied { life, end_offset });
-        self.release(step);
-    }
-
-    pub(super) fn load_snapshot(
-        &mut self,
-        id: OffsetAndEpoch,
-        disk: &mut Disk,
-        step: &mut NodeStep<'_>,
-    ) {
+    fn load_snapshot(&mut self, id: OffsetAndEpoch, disk: &mut Disk, step: &mut NodeStep<'_>) {
         step.observe(Observation::SnapshotLoaded);
         let file = step.store.snapshot(id);
-        self.loader = loaded(&file);
-        let membership = file.membership.clone();
+        let (loader, membership) = (loaded(&file), file.membership.clone());
         disk.start_at_snapshot(file);
-        self.controller.reset(self.loader.clone());
-        let effects = self.quorum.on_snapshot_loaded(step.now_ms, id, membership);
-        // These are told before what was still to be done when the snapshot arrived.
-        for effect in effects.into_iter().rev() {
-            self.effects.push_front(effect);
-        }
-        let (life, end_offset) = (self.life, self.loader.end_offset());
+        self.effects.extend(self.quorum.on_snapshot_loaded(step.now_ms, id, membership));
+        let (life, end_offset, now_ms) = (self.life, loader.end_offset(), step.now_ms);
+        self.with_controller(disk, step, |controller, io| {
+            controller.on_snapshot_loaded(loader, 0, now_ms, io);
+            Ok(())
+        });
         step.observe(Observation::MetadataApplied { life, end_offset });
     }
 
-    pub(super) fn reply(
-        &mut self,
-        request_id: RequestId,
-        reply: Reply,
-        disk: &Disk,
-        step: &mut NodeStep<'_>,
-    ) {
+    fn reply(&mut self, request_id: RequestId, reply: Reply, disk: &Disk, step: &mut NodeStep<'_>) {
         let Some((to, id)) = self.requests.remove(&request_id) else {
             assert!(step.plant == Plant::NoCheckQuorum, "a request is answered once");
             return;

@@ -3,11 +3,14 @@
 use super::{Event, World};
 use crate::batch::PARTITIONS;
 use crate::log_directories::Availability;
+use crate::node::Node;
 use klamm_metadata::directory_id;
 use klamm_protocol::ids::BrokerId;
 
 /// Of so many looks at the directories, one finds that one has failed.
 const FAILURE_ODDS: u64 = 30;
+/// Of so many looks that find a replica whose directory is not recorded, one has the power fail.
+const UNRECORDED_ODDS: u64 = 4;
 
 impl World {
     /// A node that is down may find one of its directories missing when it starts.
@@ -16,12 +19,45 @@ impl World {
         let Some(at) = self.any_other_directory(id).filter(|_| is_unlucky && self.faults) else {
             return;
         };
+        self.hide_directory(id, at);
+    }
+
+    fn hide_directory(&mut self, id: BrokerId, at: usize) {
         let logs = &mut self.nodes.get_mut(&id).expect("a node").disk.logs;
         if logs.set_away(at, true).is_some() {
             self.count("directories away");
             let delay_ms = self.random.between(20, 3_000);
             self.schedule(delay_ms, Event::DirectoryReturns { id, at });
         }
+    }
+
+    /// The power fails while the metadata do not record yet where a replica lies, and that directory is away when the
+    /// node starts: the replica is begun in another one, and there are two logs of it when the first is back. By itself
+    /// that happens in one run of a few thousand.
+    pub(super) fn hide_an_unrecorded_directory(&mut self) {
+        let delay_ms = self.random.between(5, 60);
+        self.schedule(delay_ms, Event::HideDirectory);
+        let nodes = self.nodes.values();
+        let found =
+            nodes.filter_map(|node| Some((node.id, self.unrecorded_directory(node)?))).next();
+        let Some((id, at)) = found.filter(|_| self.may_crash()) else { return };
+        if self.random.below(UNRECORDED_ODDS) == 0 {
+            self.count("directories away before they are recorded");
+            self.crash(id);
+            self.hide_directory(id, at);
+        }
+    }
+
+    /// A directory, other than the one with the metadata log, with a replica that nobody counts on and that the metadata
+    /// do not record in it.
+    fn unrecorded_directory(&self, node: &Node) -> Option<usize> {
+        let mut open = node.disk.logs.in_use().filter(|_| node.is_up());
+        open.find_map(|(partition, directory, _)| {
+            let known = self.invariants.committed().partition(partition)?;
+            let is_recorded = known.directory(node.id)? == directory;
+            let at = node.disk.logs.at(directory);
+            (at > 0 && !is_recorded && !known.isr.contains(&node.id)).then_some(at)
+        })
     }
 
     /// A directory is where it should be: its node notices while it runs, or when it starts.

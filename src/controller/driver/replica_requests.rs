@@ -1,0 +1,55 @@
+//! Requests of other replicas of the metadata log: the quorum answers them, and what a fetch may read is read here.
+
+use bytes::Bytes;
+use klamm_replication::quorum::RequestId;
+use klamm_replication::quorum::message::{FetchReplyBody, Inbound, Reply};
+use tokio::sync::oneshot;
+
+use super::super::handle::QuorumAnswer;
+use super::super::metadata_log::MetadataLogError;
+use super::io::Io;
+use crate::clock;
+
+impl Io {
+    pub(super) fn on_request(&mut self, inbound: Inbound, answer: oneshot::Sender<QuorumAnswer>) {
+        let request_id = RequestId(self.next_request_id);
+        self.next_request_id += 1;
+        // Requests of peers that have gone away need no answer.
+        self.requests.retain(|_, waiting| !waiting.is_closed());
+        self.requests.insert(request_id, answer);
+        self.effects.extend(self.quorum.on_request(clock::now_ms(), request_id, inbound));
+    }
+
+    /// Answers a replica. Records are read now, from a log that only this thread changes.
+    pub(super) fn reply(
+        &mut self,
+        request_id: RequestId,
+        reply: Reply,
+    ) -> Result<(), MetadataLogError> {
+        let Some(waiting) = self.requests.remove(&request_id) else { return Ok(()) };
+        let answer = match reply {
+            Reply::Fetch(fetch) => {
+                let records = match fetch.body {
+                    FetchReplyBody::Records { offset, max_bytes } => {
+                        self.with_room(|log| log.read(offset, max_bytes))?
+                    }
+                    FetchReplyBody::Empty
+                    | FetchReplyBody::Diverging(_)
+                    | FetchReplyBody::Snapshot(_) => Bytes::new(),
+                };
+                QuorumAnswer::Fetch(fetch, records)
+            }
+            Reply::FetchSnapshot(fetch) => {
+                let (id, position, max_bytes) =
+                    (fetch.snapshot_id, fetch.position, fetch.max_bytes);
+                let piece =
+                    self.with_room(|log| log.read_snapshot_piece(id, position, max_bytes))?;
+                QuorumAnswer::FetchSnapshot(fetch, piece)
+            }
+            plain => QuorumAnswer::Plain(plain),
+        };
+        // A peer that has gone away needs no answer.
+        drop(waiting.send(answer));
+        Ok(())
+    }
+}
