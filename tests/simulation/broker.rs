@@ -22,6 +22,7 @@ use crate::replica::Replica;
 use crate::scenario::{HEARTBEAT_MS, LAG_MS};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::partition::Partition;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
@@ -158,12 +159,8 @@ impl Broker {
                 self.drop_replica(id, disk, step);
                 continue;
             }
-            // Told of a directory once more, the controller elects by it.
-            let could_lead = [&found.isr, &found.elr, &found.last_known_elr];
-            let waits_for_election =
-                found.leader < 0 && could_lead.iter().any(|ids| ids.contains(&self.life.0));
             let is_known = found.directory(self.life.0) == self.misplaced.get(&id).copied();
-            if is_known && !waits_for_election {
+            if is_known && !self.waits_for_election(found) {
                 self.misplaced.remove(&id);
             }
             if !self.is_open(id, found, disk, step) {
@@ -186,6 +183,12 @@ impl Broker {
             };
             self.on_registration(id, found.leader, &registration, image, disk, step);
         }
+    }
+
+    /// The controller elects by a directory when it is reported once more.
+    fn waits_for_election(&self, partition: &Partition) -> bool {
+        let could_lead = [&partition.isr, &partition.elr, &partition.last_known_elr];
+        partition.leader < 0 && could_lead.iter().any(|ids| ids.contains(&self.life.0))
     }
 
     fn close_replica(&mut self, id: PartitionId, step: &mut NodeStep<'_>) {

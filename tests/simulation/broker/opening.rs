@@ -43,9 +43,12 @@ impl Broker {
         let directory = disk.logs.directory_of(id).expect("it is open");
         self.opened_in.insert(id, directory);
         self.misplaced.remove(&id);
-        match partition.directory(self.life.0) == Some(directory) {
-            true => disk.logs.delete_others(id),
-            false => drop(self.misplaced.insert(id, directory)),
+        let is_recorded = partition.directory(self.life.0) == Some(directory);
+        if is_recorded {
+            disk.logs.delete_others(id);
+        }
+        if !is_recorded || self.waits_for_election(partition) {
+            self.misplaced.insert(id, directory);
         }
         true
     }
