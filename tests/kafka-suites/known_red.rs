@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The reason of methods that pass or fail by chance, whoever's brokers they run against. They are never run.
+const RACE: &str = "a race in the test itself";
+
 /// `known-red.tsv`.
 #[derive(Debug)]
 pub(crate) struct KnownRed<'a> {
@@ -18,6 +21,11 @@ impl<'a> KnownRed<'a> {
 
     pub(crate) fn contains(&self, method: &str) -> bool {
         self.reasons.contains_key(method)
+    }
+
+    /// Whether it fails by chance only.
+    pub(crate) fn is_race(&self, method: &str) -> bool {
+        self.reasons.get(method) == Some(&RACE)
     }
 
     pub(crate) fn methods(&self) -> BTreeSet<String> {

@@ -66,6 +66,12 @@ impl Report {
         self.found.iter().filter(|method| known.contains(method)).cloned().collect()
     }
 
+    /// Those of them of which each run can tell whether they still fail.
+    pub(crate) fn known_to_fail(&self, known: &KnownRed<'_>) -> BTreeSet<String> {
+        let listed = self.known_to_exist(known);
+        listed.into_iter().filter(|method| !known.is_race(method)).collect()
+    }
+
     fn failed(&self) -> impl Iterator<Item = (&String, &String)> {
         self.outcomes.iter().filter_map(|(method, outcome)| match outcome {
             Outcome::Failed(told) => Some((method, told)),
