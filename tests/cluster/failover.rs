@@ -1,6 +1,8 @@
 //! One node of three fails: nothing acknowledged is lost, repeated or reordered, and writes go on soon.
 
-use klamm_testbed::Cluster;
+use std::time::Duration;
+
+use klamm_testbed::{Cluster, ClusterSetup, Flavour, Roles, until_true};
 
 use crate::limits::{FROZEN, KILLED_BROKER, KILLED_CONTROLLER, Limit, TERMINATED, catch_up};
 use crate::stage::{alone, three_nodes, victim};
@@ -68,4 +70,24 @@ fn a_rolling_restart_loses_nothing() {
         scene.cluster().until_whole();
     }
     scene.finish_without_anomaly();
+}
+
+#[test]
+fn a_node_that_comes_back_as_a_controller_only_is_missed_as_a_broker() {
+    let _machine = alone();
+    let setup = ClusterSetup::empty().node(1, Flavour::Klamm, Roles::Combined).node(
+        2,
+        Flavour::Klamm,
+        Roles::Broker,
+    );
+    let mut cluster = setup.start();
+    let topic = cluster.create_topic("left", &[vec![1, 2]], &[]);
+    cluster.kill(1);
+    cluster.start_as_controller(1);
+    // Apache Kafka: the session of 9 s, from the election on.
+    until_true("node 2 to lead alone", Duration::from_secs(20), || {
+        let alive = cluster.unfenced().is_ok_and(|alive| alive == [2].into());
+        let led = cluster.partitions_of(&topic);
+        alive && led.is_ok_and(|led| led.iter().all(|partition| partition.leader == 2))
+    });
 }

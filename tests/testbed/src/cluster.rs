@@ -197,6 +197,28 @@ impl Cluster {
         }
     }
 
+    /// Starts an ended node with both roles again, as a controller only, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it is not in time.
+    pub fn start_as_controller(&mut self, id: i32) {
+        let node = self.node_mut(id);
+        assert_eq!(node.roles, Roles::Combined, "node {id} has both roles");
+        node.roles = Roles::Controller;
+        node.client = None;
+        let properties = node.broker.properties();
+        let text = std::fs::read_to_string(&properties).expect("the node has been started");
+        let controller = node.controller.as_ref().expect("it is a controller");
+        let lines = text.lines().filter(|line| !line.starts_with("advertised.listeners="));
+        let lines = lines.map(|line| match line.split_once('=') {
+            Some(("process.roles", _)) => "process.roles=controller\n".to_owned(),
+            Some(("listeners", _)) => format!("listeners=CONTROLLER://{controller}\n"),
+            _ => format!("{line}\n"),
+        });
+        std::fs::write(&properties, lines.collect::<String>()).expect("the directory is ours");
+        self.start_again(id);
+    }
+
     /// Adds a node that joins the running cluster, and waits until it is unfenced if it is a broker.
     ///
     /// # Panics
