@@ -13,7 +13,7 @@ use crate::{clock, random};
 /// The session of this broker with its cluster. Handlers, replicas and heartbeats share it.
 #[derive(Debug)]
 pub(crate) struct BrokerSession {
-    /// Of this process: every start has a new one.
+    /// Identifies this process: every start has a new one.
     pub(crate) incarnation_id: Uuid,
     /// `broker.session.timeout.ms`
     session_timeout_ms: i64,
@@ -24,7 +24,7 @@ pub(crate) struct BrokerSession {
     broker_epoch: AtomicI64,
     /// The end of the lease, by the steady clock.
     lease_until_ms: AtomicI64,
-    /// Triggers a heartbeat, which has something new to report.
+    /// Triggers a heartbeat, because the broker has a change to report.
     pub(crate) heartbeat_due: Notify,
     /// Cancelled when the node must stop.
     pub(crate) failed: CancellationToken,
@@ -49,10 +49,10 @@ impl BrokerSession {
         self.broker_epoch.load(Ordering::Acquire)
     }
 
-    /// The metadata hold this process's registration, perhaps before the controller's answer to it has come: fetches without the
-    /// epoch would be taken for those of any process of this broker (KIP-903).
+    /// The metadata has this process's registration, perhaps before the controller's response arrives. The epoch is set
+    /// at once: a leader could not tell fetches without it from those of an earlier process of this broker (KIP-903).
     pub(crate) fn on_own_registration(&self, epoch: i64) {
-        // The answer counts, if it has come first.
+        // If the response has arrived first, its epoch stays.
         self.broker_epoch.compare_exchange(-1, epoch, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
@@ -60,7 +60,8 @@ impl BrokerSession {
         self.broker_epoch.store(epoch, Ordering::Release);
     }
 
-    /// The controller has answered a heartbeat that was sent at `sent_ms`: renews the lease.
+    /// The controller has answered a heartbeat that was sent at `sent_ms` and the broker is not fenced: renews the
+    /// lease.
     pub(crate) fn renew_lease(&self, sent_ms: i64) {
         if self.has_lease {
             let until_ms = sent_ms.saturating_add(self.session_timeout_ms);
@@ -69,13 +70,13 @@ impl BrokerSession {
     }
 
     /// Whether the controller has answered a heartbeat within `broker.session.timeout.ms`. Without an answer another
-    /// broker may lead by now, and records that only this one has would be lost.
+    /// broker may lead by now, and records that only this broker has would be lost.
     pub(crate) fn has_valid_lease(&self) -> bool {
         let until_ms = self.lease_until_ms.load(Ordering::Acquire);
         until_ms == i64::MAX || clock::now_ms() < until_ms
     }
 
-    /// The start of a session that would end now, in ms of the steady clock: a broker with a fetch since then is alive.
+    /// Now minus `broker.session.timeout.ms`, in ms of the steady clock: a broker that has fetched since then is alive.
     pub(crate) fn session_start_ms(&self) -> i64 {
         clock::now_ms().saturating_sub(self.session_timeout_ms)
     }

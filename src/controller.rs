@@ -1,4 +1,4 @@
-//! The metadata quorum and the controller of this node: one thread that owns both.
+//! This node's replica of the metadata quorum, and its controller. One thread owns both.
 
 pub(crate) mod channel;
 mod contradictions;

@@ -1,11 +1,11 @@
-//! The active controller: turns requests and the passing of time into metadata records.
+//! The active controller: decides requests and timeouts, and returns metadata records.
 //!
-//! A decision reads the newest image, uncommitted records included, and changes nothing in it:
-//! only [`Controller::replay`] does, for the records it decided as for those of others. What a
-//! controller knows besides (who was heard from when) is lost with its leadership, as in Kafka.
+//! A decision reads the newest image, uncommitted records included, and does not change it. Only [`Controller::replay`]
+//! changes it, for this controller's own records and for those of other controllers. The controller's other state (such
+//! as the time of each broker's last heartbeat) is lost when it resigns, as in Kafka.
 //!
 //! [`crate::quorum_controller::QuorumController`] does the rest: it calls the controller only while this node leads,
-//! has an outcome's records appended, replays them at once under their offsets, and holds the response until they are
+//! appends an outcome's records, replays them at once with their offsets, and holds the response until they are
 //! committed.
 
 pub mod activation;
@@ -50,15 +50,15 @@ use crate::image::configs::{ConfigResource, ConfigResourceType};
 use crate::image::replay_error::ReplayError;
 use crate::loader::MetadataLoader;
 
-/// The most records of one user's request (QuorumController.MAX_RECORDS_PER_USER_OP).
+/// The most records of one user's request (`QuorumController.MAX_RECORDS_PER_USER_OP`).
 pub const MAX_RECORDS_PER_USER_OP: usize = 10_000;
 
-/// What a controller is told about itself by its configuration.
+/// The controller's settings from the node's configuration.
 #[derive(Debug, Clone)]
 pub struct ControllerSettings {
     /// This node.
     pub node_id: BrokerId,
-    /// The cluster that registrations must name.
+    /// The cluster id that a registration must have.
     pub cluster_id: ByteString,
     /// The nodes of the metadata quorum.
     pub quorum_voters: Vec<BrokerId>,
@@ -66,11 +66,11 @@ pub struct ControllerSettings {
     pub kraft_version: i16,
     /// Feature levels that this node supports.
     pub supported_features: BTreeMap<ByteString, VersionRange>,
-    /// What a new cluster's log begins with: the records of `bootstrap.checkpoint`.
+    /// The first records of a new cluster, from `bootstrap.checkpoint`.
     pub bootstrap_records: Vec<MetadataRecord>,
     /// This node's static configuration.
     pub static_configs: BrokerConfigs,
-    /// When a broker that is not heard from is fenced.
+    /// When a broker that sends no heartbeats is fenced.
     pub session_timeouts: SessionTimeouts,
     /// `metadata.max.idle.interval.ms`: how often a NoOpRecord is written; 0 for never.
     pub max_idle_interval_ms: i64,
@@ -82,7 +82,7 @@ pub struct ControllerSettings {
 }
 
 impl ControllerSettings {
-    /// A quorum of one node at kraft.version 0, with the periods of the configuration.
+    /// The settings of a quorum of one node at kraft.version 0, with the intervals of `configs`.
     pub fn single_node(
         node_id: BrokerId,
         cluster_id: ByteString,
@@ -116,17 +116,17 @@ impl ControllerSettings {
     }
 }
 
-/// The controller's state: the newest image, and soft state while it leads.
+/// The controller's state: the newest image, and volatile state while it leads.
 #[derive(Debug)]
 pub struct Controller {
     settings: ControllerSettings,
     loader: MetadataLoader,
-    /// This node's configuration in force: a topic without a value of its own has these.
+    /// This node's configuration in force, dynamic values included: the defaults of topics.
     broker_configs: BrokerConfigs,
     active: Option<Active>,
 }
 
-/// What only the leader of the metadata quorum knows.
+/// The state of an active controller only.
 #[derive(Debug)]
 struct Active {
     heartbeats: BrokerHeartbeats,
@@ -134,7 +134,7 @@ struct Active {
 }
 
 impl Controller {
-    /// A controller that does not lead, with what was replayed so far.
+    /// A controller that does not lead, with the state that was replayed so far.
     pub fn new(settings: ControllerSettings, loader: MetadataLoader) -> Self {
         let broker_configs = settings.static_configs.clone();
         let mut controller = Self { settings, loader, broker_configs, active: None };
@@ -151,19 +151,19 @@ impl Controller {
         Ok(())
     }
 
-    /// Replaces the state by that of a snapshot or of committed records, after uncommitted ones
-    /// were cut off with the leadership.
+    /// Replaces the state by that of a snapshot or of the committed records, after the uncommitted records of a lost
+    /// leadership were truncated.
     pub fn reset(&mut self, loader: MetadataLoader) {
         self.loader = loader;
         self.refresh_broker_configs();
     }
 
-    /// Gives up leading. The caller resets the state if uncommitted records are cut off.
+    /// The node no longer leads. The caller resets the state if uncommitted records are truncated.
     pub fn on_resigned(&mut self) {
         self.active = None;
     }
 
-    /// The quorum itself has changed: its voters, or kraft.version.
+    /// The voters or kraft.version of the quorum have changed.
     pub fn on_quorum(&mut self, kraft_version: i16, voters: impl Iterator<Item = BrokerId>) {
         self.settings.kraft_version = kraft_version;
         self.settings.quorum_voters.clear();
@@ -175,7 +175,7 @@ impl Controller {
         self.active.is_some()
     }
 
-    /// The state with its place in the log.
+    /// The state, with its end offset in the log.
     pub fn loader(&self) -> &MetadataLoader {
         &self.loader
     }
@@ -194,22 +194,21 @@ impl Controller {
         let configs = &self.loader.newest().configs;
         let all = configs.of(&ConfigResource::all_brokers()).clone();
         let own = configs.of(&ConfigResource::broker(self.settings.node_id)).clone();
-        // Values that this node cannot use are left out, as they are on the brokers.
+        // Values that this node cannot use are ignored, as the brokers ignore them.
         drop(self.broker_configs.set_dynamic_default(all));
         drop(self.broker_configs.set_dynamic_broker(own));
     }
 
     fn heartbeats(&self) -> &BrokerHeartbeats {
-        &self.active.as_ref().expect("only an active controller is asked").heartbeats
+        &self.active.as_ref().expect("only an active controller makes decisions").heartbeats
     }
 
     fn heartbeats_mut(&mut self) -> &mut BrokerHeartbeats {
-        &mut self.active.as_mut().expect("only an active controller is asked").heartbeats
+        &mut self.active.as_mut().expect("only an active controller makes decisions").heartbeats
     }
 }
 
-/// Whether a record may change the dynamic configuration of brokers. An aborted transaction takes
-/// changes back.
+/// Whether a record may change the dynamic configuration of brokers. An aborted transaction reverts such changes.
 fn changes_broker_configs(record: &MetadataRecord) -> bool {
     match record {
         MetadataRecord::Config(record) => record.resource_type == ConfigResourceType::Broker.id(),

@@ -61,8 +61,9 @@ pub enum JoinError {
     #[error("the controller cannot be reached: {0}")]
     Unreachable(String),
     #[error(
-        "no controller has registered the broker within {} ms (initial.broker.registration.timeout.ms); is a majority of the \
-         controllers up, and do the addresses in controller.quorum.voters or controller.quorum.bootstrap.servers hold?",
+        "no controller has registered the broker within {} ms (initial.broker.registration.timeout.ms); is a majority \
+         of the controllers up, and do the addresses in controller.quorum.voters or \
+         controller.quorum.bootstrap.servers hold?",
         .0.as_millis()
     )]
     NotRegistered(Duration),
@@ -254,8 +255,8 @@ impl BrokerLifecycle {
         }
     }
 
-    /// Sends one heartbeat. One that did not ask for the shutdown must not reach the controller after one that did: the controller
-    /// would unfence a broker that is about to end.
+    /// Sends one heartbeat. A heartbeat without `want_shut_down` must not reach the controller after one with it: the
+    /// controller would unfence a broker that is about to stop.
     async fn heartbeat(&self) -> Result<HeartbeatAnswer, JoinError> {
         let _in_flight = self.heartbeat_in_flight.lock().await;
         let image = self.metadata_cache.image();

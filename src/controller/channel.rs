@@ -1,10 +1,10 @@
-//! The way of a broker to the active controller, wherever that is (Kafka's
+//! How a broker sends requests to the active controller, on this node or another one (Kafka's
 //! `NodeToControllerChannelManager`).
 //!
-//! If this node is the active controller the request is decided in this process, otherwise it goes over a connection of
-//! the channel's own. One channel carries one request at a time: what must not wait for each other, as heartbeats
-//! and topic creations, has channels of its own. A request is given up as soon as another controller
-//! is elected: whoever asked decides again what to ask for.
+//! If this node is the active controller, it decides the request in this process. Otherwise the request goes over the
+//! channel's own connection. A channel carries one request at a time, so requests that must not wait for each other, as
+//! heartbeats and topic creations, use different channels. When another controller is elected, the channel fails a
+//! request in flight with `Superseded`; the methods with a time limit then send it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,9 @@ use super::request::{ControllerRequest, DecisionError, RequestOrigin};
 use crate::config::BrokerConfig;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 
-/// How long a connection to a controller may take to come about.
+/// How long connecting to a controller may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause before a controller that has failed to answer is asked again, if no other is elected.
+/// The pause before a failed request is sent again. It ends early when another controller is elected.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Who leads the metadata quorum, as far as this node knows.
@@ -32,13 +32,13 @@ pub(crate) struct QuorumLeader {
     pub(crate) epoch: LeaderEpoch,
     /// `None` while an election is open.
     pub(crate) id: Option<BrokerId>,
-    /// Where it is reached over the controller listener; `None` until known.
+    /// Its endpoint on the controller listener; `None` until known.
     pub(crate) address: Option<PeerAddress>,
-    /// It is this node, and it decides: everything before its epoch is committed.
+    /// This node is the active controller: it leads, and all records of earlier epochs are committed.
     pub(crate) is_active_here: bool,
 }
 
-/// What became of a request that is for the active controller.
+/// The result of sending a request to the active controller.
 #[derive(Debug)]
 pub(crate) enum Passed<R> {
     Answered(R),
@@ -46,7 +46,7 @@ pub(crate) enum Passed<R> {
     Here,
 }
 
-/// Why there is no answer of a controller. Whether the request was carried out is not known.
+/// Why there is no response from a controller. The controller may have carried out the request all the same.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChannelError {
     #[error("there is no active controller at the moment")]
@@ -59,16 +59,16 @@ pub(crate) enum ChannelError {
     Remote { id: BrokerId, address: PeerAddress, source: PeerError },
     #[error("no controller answered within {} ms", .0.as_millis())]
     Timeout(Duration),
-    #[error("a request that cannot be written: {0}")]
+    #[error("the request cannot be encoded: {0}")]
     Encode(#[from] EncodeError),
-    #[error("the controller does not take what a broker passes on: {0}")]
+    #[error("the controller rejects the Envelope request: {0}")]
     Envelope(ErrorCode),
-    #[error("the controller's answer cannot be read: {0}")]
+    #[error("the controller's response cannot be decoded: {0}")]
     Answer(#[from] DecodeError),
 }
 
 impl ChannelError {
-    /// What a client whose request needed the controller is told.
+    /// The error code for a client whose request needed the controller.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Local(error) => error.code(),
@@ -78,7 +78,7 @@ impl ChannelError {
         }
     }
 
-    /// Whether asking again cannot help.
+    /// Whether another attempt would fail too.
     fn is_final(&self) -> bool {
         match self {
             Self::Local(
@@ -102,15 +102,14 @@ pub(crate) struct ControllerChannel {
     node_id: BrokerId,
     client_id: ByteString,
     controller: ControllerHandle,
-    /// How long an answer may take: `controller.socket.timeout.ms`.
+    /// How long a response may take: `controller.socket.timeout.ms`.
     request_timeout: Duration,
-    /// The connection in use and whom it leads to.
+    /// The open connection and its address.
     connection: Mutex<Option<(PeerAddress, Peer)>>,
 }
 
 impl ControllerChannel {
-    /// A channel of this node, of its own for each purpose: one must not wait for the other. The purpose is part of the client id,
-    /// which the controller's log shows.
+    /// A channel for one purpose, which is part of the client id and so shows in the controller's log.
     pub(crate) fn new(config: &BrokerConfig, controller: &ControllerHandle, purpose: &str) -> Self {
         Self {
             node_id: config.node_id,
@@ -121,7 +120,7 @@ impl ControllerChannel {
         }
     }
 
-    /// Asks until a controller answers, for `limit` at most.
+    /// Sends the request until a controller answers, for `limit` at most.
     pub(crate) async fn ask_within<Q: ControllerRequest>(
         &self,
         request: &Q,
@@ -129,15 +128,15 @@ impl ControllerChannel {
     ) -> Result<Q::Response, ChannelError> {
         let mut attempts = Attempts::new(&self.controller, limit);
         loop {
-            let asked = timeout_at(attempts.deadline, self.ask(request)).await;
-            match asked.unwrap_or(Err(ChannelError::Timeout(limit))) {
+            let answered = timeout_at(attempts.deadline, self.ask(request)).await;
+            match answered.unwrap_or(Err(ChannelError::Timeout(limit))) {
                 Ok(response) => return Ok(response),
                 Err(error) => attempts.after(error).await?,
             }
         }
     }
 
-    /// Asks the controller of this moment, once.
+    /// Sends the request once, to the controller that is active now.
     pub(crate) async fn ask<Q: ControllerRequest>(
         &self,
         request: &Q,
@@ -152,8 +151,8 @@ impl ControllerChannel {
         }
     }
 
-    /// Sends a request to the active controller, wherever that is, for `limit` at most; `refuses` says of an answer
-    /// that it comes from a node that is not the controller (any more).
+    /// Sends the request to the active controller, for `limit` at most. `refuses` returns whether a response comes from
+    /// a node that is not, or no longer, the active controller.
     pub(crate) async fn pass_on<Q: ApiMessage + Sync, R: Message>(
         &self,
         request: &Q,
@@ -194,7 +193,7 @@ impl ControllerChannel {
         Ok(Passed::Answered(response))
     }
 
-    /// A request that is dropped half way takes its connection along.
+    /// If the caller drops this future before the response, the connection closes: the response might still arrive.
     async fn send<Q: ApiMessage, R: Message>(
         &self,
         address: &PeerAddress,
@@ -211,7 +210,7 @@ impl ControllerChannel {
     }
 }
 
-/// Asking until somebody answers or time is up.
+/// The retries of one request, until a controller answers or the limit has passed.
 struct Attempts {
     leader: watch::Receiver<QuorumLeader>,
     limit: Duration,
@@ -225,24 +224,24 @@ impl Attempts {
         Self { leader, limit, deadline: Instant::now() + limit }
     }
 
-    /// Pauses after a failure that another attempt may mend. A change of leader ends the pause.
+    /// Pauses after a failure, unless it is final. A change of leader ends the pause.
     async fn after(&mut self, error: ChannelError) -> Result<(), ChannelError> {
         if error.is_final() {
             return Err(error);
         }
-        tracing::debug!("another attempt to reach the controller follows: {error}");
+        tracing::debug!("the request to the controller failed and is sent again: {error}");
         if Instant::now() >= self.deadline {
             return Err(ChannelError::Timeout(self.limit));
         }
-        // That there will be no leader any more does not matter here.
+        // If the watch has ended, the node is stopping: there is nothing to handle here.
         drop(tokio::time::timeout(RETRY_BACKOFF, self.leader.changed()).await);
         Ok(())
     }
 }
 
-/// Waits until another leader is known, or none.
+/// Waits until the quorum has another leader, or none.
 async fn superseded(watched: &mut watch::Receiver<QuorumLeader>, leader: &QuorumLeader) {
-    // The watch ends with the controller's thread: then the node stops, and nobody is elected.
+    // The watch ends with the controller's thread: the node stops and learns of no other leader.
     if watched.wait_for(|now| now != leader).await.is_err() {
         std::future::pending::<()>().await;
     }

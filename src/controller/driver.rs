@@ -1,9 +1,9 @@
-//! The thread of the metadata log: receives commands and time, passes them on to the quorum and the controller, and
+//! The thread of the metadata log: receives commands, measures time, calls the quorum and the controller with both, and
 //! performs their effects in order.
 //!
-//! It decides nothing: that is the quorum's (`klamm_replication::quorum`) and the controller's
-//! (`klamm_metadata::quorum_controller`). Commands that are waiting share one sync of the log. A failure to write the
-//! metadata log or to replay it stops the node: it would no longer agree with the others.
+//! It decides nothing: the quorum (`klamm_replication::quorum`) and the controller
+//! (`klamm_metadata::quorum_controller`) do. Commands that are queued together share one sync of the log. If the
+//! metadata log cannot be written or replayed, the node stops, because it would no longer agree with the others.
 
 mod io;
 mod parts;
@@ -32,9 +32,9 @@ use crate::clock;
 use crate::config::QuorumConfig;
 use crate::owner::OwnerGuard;
 
-/// Commands that are taken together before the log is synced.
+/// The most commands that share one sync of the log.
 const MAX_COMMANDS_PER_SYNC: usize = 256;
-/// Records in one batch of a decision that may be spread: a batch must stay below 8 MiB.
+/// The most records in one batch of a decision that is not atomic: a batch must stay below 8 MiB.
 const MAX_RECORDS_PER_BATCH: usize = 1000;
 
 /// The driver's state, on its own thread.
@@ -78,8 +78,7 @@ impl Driver {
         }
     }
 
-    /// Runs until a command ends it. `node_failed` is cancelled when the metadata log can no longer be
-    /// trusted.
+    /// Runs until [`Command::Stop`]. Cancels `node_failed` when the metadata log can no longer be trusted.
     pub(crate) fn start(
         mut self,
         node_failed: CancellationToken,
@@ -104,7 +103,7 @@ impl Driver {
     fn run(&mut self) -> Result<(), MetadataLogError> {
         loop {
             self.settle()?;
-            let command = self.commands.recv_timeout(self.patience());
+            let command = self.commands.recv_timeout(self.timeout());
             let now = clock::now();
             self.io.quorum.set_wall_ahead(now.wall_ms - now.steady_ms);
             let stop = match command {
@@ -125,8 +124,8 @@ impl Driver {
         self.io.log.close(self.controller.committed().end_offset())
     }
 
-    /// How long nothing is due if no command comes.
-    fn patience(&self) -> Duration {
+    /// How long to wait for a command: until the quorum or the controller has something to do.
+    fn timeout(&self) -> Duration {
         let now_ms = clock::now_ms();
         let tick_ms = self.controller.next_tick_ms().unwrap_or(i64::MAX);
         let deadline = self.io.quorum.next_deadline_ms().min(tick_ms);
@@ -134,7 +133,7 @@ impl Driver {
         Duration::from_millis(wait_ms.unsigned_abs())
     }
 
-    /// Takes the commands that are there. Returns true if one of them ends the thread.
+    /// Handles the queued commands. Returns true if one of them is [`Command::Stop`].
     fn on_commands(&mut self, first: Command) -> Result<bool, MetadataLogError> {
         let mut next = Some(first);
         for _ in 0..MAX_COMMANDS_PER_SYNC {
@@ -147,14 +146,14 @@ impl Driver {
                 Some(Command::Responded(id, response)) => {
                     let effects = self.io.quorum.on_response(clock::now_ms(), id, response);
                     self.io.effects.extend(effects);
-                    // What the answer brought must be in the log before anything else is said.
+                    // The records of this response must be in the log before the next command is handled.
                     self.settle()?;
                 }
                 Some(Command::Quorum(inbound, answer)) => self.io.on_request(inbound, answer),
                 Some(Command::ProcessGone(id)) => {
                     self.io.effects.extend(self.io.quorum.on_process_gone(clock::now_ms(), id));
                 }
-                // The sender of a command may have gone away: then it needs no answer.
+                // The requester may have given up. Then no task receives the answer.
                 Some(Command::DescribeQuorum(answer)) => {
                     drop(answer.send(self.io.quorum.describe(clock::now_ms())));
                 }
@@ -182,7 +181,7 @@ impl Driver {
         }
     }
 
-    /// Performs all effects that there are, in order.
+    /// Performs all pending effects, in order.
     fn settle(&mut self) -> Result<(), MetadataLogError> {
         while let Some(effect) = self.io.effects.pop_front() {
             self.perform(effect)?;

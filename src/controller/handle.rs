@@ -1,5 +1,5 @@
-//! Asking the controller: a decision goes to its thread, the answer comes back once it is committed
-//! and published.
+//! How the rest of the node calls the controller's thread. A decision is queued; its answer comes back once its records
+//! are committed and, if the caller wants that, published.
 
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -21,15 +21,15 @@ use super::channel::QuorumLeader;
 use super::request::{DecisionContext, RequestOrigin};
 use super::room::Room;
 
-/// Decisions that may be queued: more are refused, so that a slow disk cannot fill the memory.
+/// The most commands that may be queued. Others are rejected, so that a slow disk cannot fill the memory.
 pub(crate) const MAX_QUEUED_DECISIONS: usize = 1024;
 
-/// Why a decision has no answer.
+/// Why there is no answer to a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ControllerError {
     #[error("this node is not the active controller")]
     NotController,
-    #[error("the controller has {MAX_QUEUED_DECISIONS} decisions queued")]
+    #[error("the controller has {MAX_QUEUED_DECISIONS} commands queued")]
     Busy,
     #[error("the node is stopping")]
     Stopping,
@@ -45,20 +45,21 @@ impl ControllerError {
     }
 }
 
-/// When and where in the log the controller's thread decides.
+/// The time and the log end offset at which the controller's thread makes a decision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DecisionTurn {
-    /// Where the decision's first record will stand.
+    /// The offset of the decision's first record.
     pub(crate) next_offset: Offset,
     /// By the steady clock, for sessions and timeouts.
     pub(crate) now_ms: i64,
 }
 
-/// Called once the records of a decision are committed (and published, if that was asked for), or never
-/// will be.
+/// Called with `Ok` once the records of a decision are committed (and published, with [`HeldUntil::Published`]), or
+/// with an error if this node cannot tell any more whether they will be.
 pub(crate) type Completion = Box<dyn FnOnce(Result<(), ControllerError>) + Send>;
 
-/// Decides with the controller, or learns that it cannot: then there is no outcome.
+/// Makes a decision with the controller. Gets an error instead, and returns no outcome, if this node is not the active
+/// controller.
 pub(super) type Decision = Box<
     dyn FnOnce(
             Result<(&mut Controller, &DecisionTurn), ControllerError>,
@@ -66,7 +67,7 @@ pub(super) type Decision = Box<
         + Send,
 >;
 
-/// What a replica of the metadata log is answered, with what was read for it.
+/// The answer to a replica of the metadata log, with the records or the snapshot chunk that it fetches.
 #[derive(Debug)]
 pub(crate) enum QuorumAnswer {
     Plain(Reply),
@@ -74,26 +75,26 @@ pub(crate) enum QuorumAnswer {
     FetchSnapshot(FetchSnapshotReply, Result<SnapshotPiece, ErrorCode>),
 }
 
-/// What the controller's thread is asked for.
+/// A command for the controller's thread.
 pub(crate) enum Command {
     Decide(HeldUntil, Decision),
-    /// Another replica of the metadata log asks.
+    /// A request of another replica of the metadata log.
     Quorum(Inbound, oneshot::Sender<QuorumAnswer>),
-    /// Another replica has answered, or could not be reached.
+    /// The response of another replica, or why there is none.
     Responded(CorrelationId, Response),
-    /// Raises kraft.version, or says whether it could be raised.
+    /// Raises kraft.version, or only checks whether it could be raised.
     UpgradeKRaftVersion {
         to: i16,
         validate_only: bool,
         answer: oneshot::Sender<Result<(), KRaftUpgradeError>>,
     },
-    /// Nobody listens where another replica is reached.
+    /// No process listens at the address of this replica.
     ProcessGone(BrokerId),
     DescribeQuorum(oneshot::Sender<Result<QuorumDescription, ErrorCode>>),
     Stop,
 }
 
-/// The way to the controller's thread.
+/// The sending end of the queue to the controller's thread.
 #[derive(Debug, Clone)]
 pub(crate) struct ControllerHandle {
     commands: SyncSender<Command>,
@@ -110,7 +111,7 @@ impl ControllerHandle {
         Self { commands, leader, room }
     }
 
-    /// Who leads the metadata quorum, to be watched.
+    /// The leader of the metadata quorum, as a watch.
     pub(crate) fn leader(&self) -> watch::Receiver<QuorumLeader> {
         self.leader.clone()
     }
@@ -120,28 +121,31 @@ impl ControllerHandle {
         self.leader.borrow().is_active_here
     }
 
-    /// Tells the quorum that nobody listens where a replica is reached.
+    /// Notifies the quorum that no process listens at the address of a replica.
     pub(super) fn process_gone(&self, id: BrokerId) {
         if let Err(error) = self.send(Command::ProcessGone(id)) {
-            tracing::debug!("that node {id} is gone is not told: {error}");
+            tracing::debug!(
+                "the quorum is not notified that node {id} has no listening process: {error}"
+            );
         }
     }
 
-    /// Has the quorum answer another replica. A fetch may wait for records.
+    /// Lets the quorum answer a request of another replica. A fetch may wait for records.
     pub(crate) async fn quorum(&self, inbound: Inbound) -> Result<QuorumAnswer, ControllerError> {
         let (answer, answered) = oneshot::channel();
         self.send(Command::Quorum(inbound, answer))?;
         answered.await.map_err(|_| ControllerError::Stopping)
     }
 
-    /// Brings another replica's answer. If the queue is full it is lost, as it may be on its way here.
+    /// Passes on another replica's response. If the queue is full, the response is dropped: the quorum tolerates that,
+    /// because the network may lose one too.
     pub(super) fn responded(&self, id: CorrelationId, response: Response) {
         if let Err(error) = self.send(Command::Responded(id, response)) {
-            tracing::debug!("an answer of the metadata quorum is lost: {error}");
+            tracing::debug!("a response of the metadata quorum is dropped: {error}");
         }
     }
 
-    /// Has the controller decide for whom `origin` names, and waits as long as `held_until` says.
+    /// Queues a decision for the requester in `origin`, and waits as long as `held_until` says.
     pub(crate) async fn decide<R: Send + 'static>(
         &self,
         held_until: HeldUntil,
@@ -150,7 +154,7 @@ impl ControllerHandle {
     ) -> Result<R, ControllerError> {
         let (answer, answered) = oneshot::channel::<Result<R, ControllerError>>();
         let decision: Decision = Box::new(move |controller| {
-            // The client may have gone away when the answer comes: then it needs none.
+            // The client may have given up. Then no task receives the answer.
             let (controller, turn) = match controller {
                 Ok(controller) => controller,
                 Err(error) => {
@@ -173,7 +177,7 @@ impl ControllerHandle {
         answered.await.unwrap_or(Err(ControllerError::Stopping))
     }
 
-    /// Raises kraft.version, or with `validate_only` says whether it could be raised.
+    /// Raises kraft.version; with `validate_only`, only checks whether it could be raised.
     pub(crate) async fn upgrade_kraft_version(
         &self,
         to: i16,
@@ -191,10 +195,11 @@ impl ControllerHandle {
         answered.await.unwrap_or(Err(ErrorCode::BrokerNotAvailable))
     }
 
-    /// Ends the controller's thread once everything queued before has been answered.
+    /// Ends the controller's thread after the commands that are queued before. Decisions that are not committed by then
+    /// get [`ControllerError::Stopping`].
     pub(crate) fn stop(&self) {
         self.room.stop();
-        // If the thread has ended already there is nothing to stop.
+        // An error means that the thread has already ended.
         drop(self.commands.send(Command::Stop));
     }
 

@@ -1,6 +1,6 @@
-//! The files of the metadata quorum: `__cluster_metadata-0` with its snapshots, `quorum-state`.
+//! The files of the metadata quorum: `__cluster_metadata-0` with its snapshots, and `quorum-state`.
 //!
-//! The log is an ordinary log. What is read from it and not understood stops the node.
+//! The log is an ordinary log. If a record cannot be decoded or applied, the node stops.
 
 mod descent;
 
@@ -38,16 +38,16 @@ use super::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 /// The directory of the metadata log.
 pub(crate) const METADATA_LOG_DIR: &str = "__cluster_metadata-0";
 pub(crate) const QUORUM_STATE: &str = "quorum-state";
-/// The first metadata records of a cluster, which formatting leaves in every log directory.
+/// The first metadata records of a cluster. Formatting writes this file to every log directory.
 pub(crate) const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
-/// The snapshot that comes before everything, at end offset 0 of epoch 0: formatting leaves the first voters in it.
+/// The first snapshot, with end offset 0 and epoch 0. Formatting writes the first voters to it.
 pub(crate) const VOTERS_CHECKPOINT: &str = "00000000000000000000-0000000000.checkpoint";
 const SNAPSHOT_SUFFIX: &str = ".checkpoint";
 /// No batch of the metadata log decompresses to more (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// The most of a snapshot that is read at once.
+/// The most bytes of a snapshot in one read.
 const MAX_SNAPSHOT_PIECE_BYTES: u64 = 8 * 1024 * 1024;
-/// How much of the log is read at once while it is replayed.
+/// The most bytes of the log in one read.
 const READ_BYTES: u64 = 1024 * 1024;
 
 /// Why the metadata log cannot be used (any longer).
@@ -63,7 +63,7 @@ pub(crate) enum MetadataLogError {
     Disk(#[from] DiskError),
     #[error("the metadata log cannot be replayed: {0}")]
     Replay(#[from] ReplayError),
-    #[error("a record of the metadata log is not understood: {0}")]
+    #[error("a record of the metadata log cannot be decoded: {0}")]
     Decode(#[from] DecodeError),
     #[error("a metadata record cannot be written: {0}")]
     Encode(#[from] EncodeError),
@@ -80,11 +80,12 @@ pub(crate) enum MetadataLogError {
     #[error("a metadata snapshot cannot be written: {0}")]
     Snapshot(#[from] SnapshotError),
     #[error(
-        "the leader of the metadata quorum, node {leader} in epoch {epoch}, does not have what the quorum had committed: its log \
-         leaves the one in {} at offset {end_offset}, and everything below offset {high_watermark} is committed. A majority of \
-         the controllers has begun an empty metadata log, or one from a backup. Nothing was changed here: this log may be the \
-         only one that knows the topics. To keep it, stop those controllers, put a copy of {} (without quorum-state) in the place \
-         of theirs, and start them (docs/operating.md). To go by theirs, move the directory away",
+        "the leader of the metadata quorum, node {leader} in epoch {epoch}, does not have what the quorum had \
+         committed: its log leaves the one in {} at offset {end_offset}, and everything below offset {high_watermark} \
+         is committed. A majority of the controllers has begun an empty metadata log, or one from a backup. Nothing \
+         was changed here: this log may be the only one that knows the topics. To keep it, stop those controllers, \
+         put a copy of {} (without quorum-state) in the place of theirs, and start them (docs/operating.md). To go by \
+         theirs, move the directory away",
         .dir.display(), .dir.display()
     )]
     LeaderLacksCommitted {
@@ -95,10 +96,10 @@ pub(crate) enum MetadataLogError {
         high_watermark: Offset,
     },
     #[error(
-        "the metadata snapshot at offset {offset} that the leader sends has none of the {topics} topics that the metadata log in {} \
-         has: it belongs to another metadata log, or all of them were deleted while this node was away. Nothing was changed here. If \
-         the controllers have begun an empty metadata log, see docs/operating.md; if they are right, move the directory away: the \
-         node then takes their log",
+        "the metadata snapshot at offset {offset} that the leader sends has none of the {topics} topics that the \
+         metadata log in {} has: it belongs to another metadata log, or all of them were deleted while this node was \
+         away. Nothing was changed here. If the controllers have begun an empty metadata log, see docs/operating.md; \
+         if they are right, move the directory away: the node then takes their log",
         .dir.display()
     )]
     SnapshotOfAnotherLog { dir: PathBuf, offset: Offset, topics: usize },
@@ -107,7 +108,7 @@ pub(crate) enum MetadataLogError {
 }
 
 impl MetadataLogError {
-    /// Something is lacking that may be there later. No wildcard arm: a new failure must choose.
+    /// Whether only a resource is lacking, so that a retry may succeed. No wildcard arm: a new failure must choose.
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Log(error) => error.passes(),
@@ -136,27 +137,26 @@ pub(crate) struct MetadataLog {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     log: Log,
-    /// Oldest first, without the one of formatting.
+    /// Oldest first, without the snapshot of formatting (0-0).
     snapshots: Vec<OffsetAndEpoch>,
-    /// What holds of the quorum before the first record.
+    /// The membership of the quorum before the first record.
     configured: Membership,
-    /// Below it everything is committed, as is written down beside the log.
-    noted: Offset,
-    /// When that is to be written down next, in ms of the steady clock.
-    next_note_ms: i64,
+    /// The committed offset in the checkpoint file beside the log: every record below it is committed.
+    checkpointed: Offset,
+    /// When to write that file next, in ms of the steady clock.
+    next_checkpoint_ms: i64,
 }
 
-/// What is found on disk when the node starts.
+/// What the node finds on disk when it starts.
 pub(crate) struct Opened {
     pub(crate) log: MetadataLog,
     pub(crate) boot: Boot,
-    /// The newest snapshot, or nothing.
+    /// The state of the newest snapshot; empty without one.
     pub(crate) loader: MetadataLoader,
 }
 
 impl MetadataLog {
-    /// Opens the metadata log below `metadata.log.dir`. `configured` are the voters of
-    /// `controller.quorum.voters`.
+    /// Opens the metadata log below `metadata.log.dir`. `configured` are the voters of `controller.quorum.voters`.
     pub(crate) fn open(
         storage: &LogStorage,
         metadata_dir: &Path,
@@ -196,8 +196,16 @@ impl MetadataLog {
             }
         }
         let snapshots = snapshots.into_iter().filter(|id| id.offset > 0).collect();
-        let noted = descent::noted(disk.as_ref(), &dir)?;
-        let this = Self { disk, dir, log, snapshots, configured, noted, next_note_ms: i64::MIN };
+        let checkpointed = descent::read_checkpoint(disk.as_ref(), &dir)?;
+        let this = Self {
+            disk,
+            dir,
+            log,
+            snapshots,
+            configured,
+            checkpointed,
+            next_checkpoint_ms: i64::MIN,
+        };
         this.for_each_batch(this.log.log_start(), this.log.log_end(), |batch| {
             Ok(membership.apply_batch(batch)?)
         })?;
@@ -213,7 +221,7 @@ impl MetadataLog {
             start_offset: self.log.log_start(),
             end_offset: self.log.log_end(),
             flushed_offset: self.log.flushed_offset(),
-            committed_offset: self.noted,
+            committed_offset: self.checkpointed,
             epochs: EpochHistory::from_entries(epochs),
             earliest_snapshot: self.snapshots.first().copied(),
             latest_snapshot: self.snapshots.last().copied(),
@@ -231,7 +239,7 @@ impl MetadataLog {
             .map_err(|source| MetadataLogError::QuorumState { path, source })
     }
 
-    /// Durable when this returns: a vote must not be given twice.
+    /// The election is on disk when this returns: the node must not vote twice in an epoch.
     pub(super) fn persist_election(
         &self,
         election: &StoredElection,
@@ -240,7 +248,7 @@ impl MetadataLog {
         Ok(self.disk.write_atomically(&path, election.encode().as_bytes())?)
     }
 
-    /// To be called again with the same after an error that passes.
+    /// After an error that passes, the caller calls this again with the same batch.
     pub(super) fn append(
         &mut self,
         base_offset: Offset,
@@ -255,7 +263,7 @@ impl MetadataLog {
             AppendBatch::Fetched(batches) => {
                 for batch in batches {
                     let first = BatchHeader::parse(batch)?.base_offset;
-                    // What an earlier attempt has appended is there.
+                    // An earlier attempt may have appended some of the batches.
                     if first >= self.log.log_end() {
                         self.log.append_as_follower(batch.clone(), epoch, now_ms)?;
                     }
@@ -286,14 +294,14 @@ impl MetadataLog {
         Ok(self.log.flush()?)
     }
 
-    /// Leaves the log in order, with a note that everything below `committed` is committed: the next start has nothing to
-    /// verify.
+    /// Closes the log and writes the committed offset, so that the next start has nothing to recover.
     pub(super) fn close(mut self, committed: Offset) -> Result<(), MetadataLogError> {
         self.checkpoint_committed(committed, i64::MAX)?;
         Ok(self.log.close()?)
     }
 
-    /// Whole batches from `offset` on, committed or not: at least one, and as many as fit into `max_bytes`.
+    /// Whole batches from `offset` on, committed or not: as many as fit into `max_bytes` and `READ_BYTES`, but at least
+    /// one.
     pub(super) fn read(&self, offset: Offset, max_bytes: i32) -> Result<Bytes, MetadataLogError> {
         let spec = FetchSpec {
             offset,
@@ -308,7 +316,7 @@ impl MetadataLog {
         Ok(bytes.slice(..len))
     }
 
-    /// A piece of a snapshot for another replica, or why there is none.
+    /// A chunk of a snapshot for another replica, or the error code for it.
     pub(super) fn read_snapshot_piece(
         &self,
         id: OffsetAndEpoch,
@@ -333,7 +341,7 @@ impl MetadataLog {
         Ok(Ok(SnapshotPiece { size, bytes: piece.into() }))
     }
 
-    /// Notes a piece of a snapshot that a leader sends, beside the log until it is whole.
+    /// Writes a chunk of a snapshot that the leader sends. The incomplete snapshot has the suffix `.part`.
     pub(super) fn write_snapshot_chunk(
         &self,
         id: OffsetAndEpoch,
@@ -348,8 +356,9 @@ impl MetadataLog {
         Ok(())
     }
 
-    /// Takes a received snapshot into place, unless it is of another log than what is here (`committed` with what follows it),
-    /// and starts the log anew at its end. To be called again after an error that passes.
+    /// Renames a received snapshot to its final name and starts the log anew at its end offset. Refuses it, and changes
+    /// nothing, if it shares no topic with this node's log (`committed` and the records after it). After an error that
+    /// passes, the caller calls this again.
     pub(super) fn load_snapshot(
         &mut self,
         id: OffsetAndEpoch,
@@ -374,11 +383,11 @@ impl MetadataLog {
             self.disk.remove_file_if_exists(&self.dir.join(snapshot_name(*older)))?;
         }
         self.snapshots = vec![id];
-        info!("metadata snapshot at offset {} of the leader is loaded", id.offset);
+        info!("loaded the metadata snapshot at offset {} from the leader", id.offset);
         Ok((loader, membership))
     }
 
-    /// Where the log and its snapshots lie.
+    /// The directory of the log and its snapshots.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -388,15 +397,15 @@ impl MetadataLog {
         self.log.size()
     }
 
-    /// The id of a snapshot of everything below `end_offset`; `None` if nothing is there, or there
-    /// is one already.
+    /// The id of a snapshot of everything below `end_offset`; `None` if the log has no record, or a snapshot already
+    /// contains all of them.
     pub(super) fn next_snapshot(&self, end_offset: Offset) -> Option<OffsetAndEpoch> {
         let epoch = self.log.leader_epochs().epoch_of(end_offset - 1)?;
         let known = self.snapshots.last().is_some_and(|last| last.offset >= end_offset);
         (!known).then_some(OffsetAndEpoch { offset: end_offset, epoch })
     }
 
-    /// Puts a snapshot into place. A crash leaves all of it or nothing.
+    /// Writes a snapshot. A crash leaves the whole file or none.
     pub(super) fn write_snapshot(
         &mut self,
         id: OffsetAndEpoch,
@@ -408,8 +417,9 @@ impl MetadataLog {
         Ok(())
     }
 
-    /// Deletes the oldest snapshots until what is left is within `max_bytes`, never the newest, and
-    /// the log below the oldest that is kept. Says what is left when anything went.
+    /// Deletes the oldest snapshots until the rest and the log are within `max_bytes`, but never the newest one, and
+    /// deletes the log below the oldest snapshot that remains. Returns the new log start and that snapshot if it
+    /// deleted anything.
     pub(super) fn clean(
         &mut self,
         max_bytes: u64,
@@ -437,7 +447,7 @@ impl MetadataLog {
         Ok(cleaned)
     }
 
-    /// Replays the records below `end_offset` that the loader has not seen.
+    /// Replays the records below `end_offset` that the loader does not have.
     pub(super) fn replay(
         &mut self,
         loader: &mut MetadataLoader,
@@ -448,15 +458,15 @@ impl MetadataLog {
         self.for_each_batch(start, end_offset, |batch| replay_batch(batch, loader, &mut |_| {}))
     }
 
-    /// Replays everything that is here, committed or not, as it is at the start, and lets `see` look at every record.
+    /// Replays the whole log, committed or not, and calls `on_record` with every record.
     pub(crate) fn replay_all(
         &mut self,
         loader: &mut MetadataLoader,
-        see: &mut dyn FnMut(&MetadataRecord),
+        on_record: &mut dyn FnMut(&MetadataRecord),
     ) -> Result<(), MetadataLogError> {
         let (start, end) = (loader.end_offset(), self.log.log_end());
         self.log.set_high_watermark(end);
-        self.for_each_batch(start, end, |batch| replay_batch(batch, loader, see))
+        self.for_each_batch(start, end, |batch| replay_batch(batch, loader, on_record))
     }
 
     fn for_each_batch(
@@ -477,7 +487,7 @@ impl MetadataLog {
             let Some(slice) = view.read(spec)?.records else { break };
             let before = offset;
             for batch in Batches::new(slice.read()?) {
-                // A read ends where it has to, also inside a batch: the rest comes with the next.
+                // A read may end inside a batch. The next read begins with that batch.
                 let Ok(batch) = batch else { break };
                 if batch.header.base_offset >= end_offset {
                     return Ok(());
@@ -492,11 +502,11 @@ impl MetadataLog {
     }
 }
 
-/// Applies a batch of the log or of a snapshot.
+/// Applies a batch of the log.
 fn replay_batch(
     batch: &RecordBatch,
     loader: &mut MetadataLoader,
-    see: &mut dyn FnMut(&MetadataRecord),
+    on_record: &mut dyn FnMut(&MetadataRecord),
 ) -> Result<(), MetadataLogError> {
     if batch.header.is_control() {
         loader.skip_to(batch.header.next_offset());
@@ -505,7 +515,7 @@ fn replay_batch(
     for record in batch.records(MAX_BATCH_BYTES)? {
         let record = record?;
         let metadata = metadata_record(record.value)?;
-        see(&metadata);
+        on_record(&metadata);
         loader.replay(&metadata, record.offset)?;
     }
     Ok(())
@@ -515,7 +525,7 @@ fn metadata_record(value: Option<Bytes>) -> Result<MetadataRecord, MetadataLogEr
     Ok(MetadataRecord::from_frame(value.unwrap_or_default())?)
 }
 
-/// The snapshots in a directory, oldest first. `0-0` comes from formatting and holds the voters.
+/// The snapshots in a directory, oldest first. `0-0` is of formatting and contains the voters.
 fn snapshots(disk: &dyn Disk, dir: &Path) -> Result<Vec<OffsetAndEpoch>, MetadataLogError> {
     let names = disk.list(dir)?;
     let mut ids: Vec<_> = names.iter().filter_map(|entry| snapshot_id(&entry.name)).collect();
@@ -523,13 +533,13 @@ fn snapshots(disk: &dyn Disk, dir: &Path) -> Result<Vec<OffsetAndEpoch>, Metadat
     Ok(ids)
 }
 
-/// `00000000000000000123-0000000004.checkpoint`: end offset and epoch (`Snapshots`).
+/// Parses `00000000000000000123-0000000004.checkpoint`: end offset and epoch (Kafka's `Snapshots`).
 fn snapshot_id(name: &str) -> Option<OffsetAndEpoch> {
     let (offset, epoch) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
     Some(OffsetAndEpoch { offset: offset.parse().ok()?, epoch: epoch.parse().ok()? })
 }
 
-/// The name of a snapshot that is not complete.
+/// The file name of a snapshot that is still being received.
 fn part_name(id: OffsetAndEpoch) -> String {
     format!("{}.part", snapshot_name(id))
 }
@@ -538,7 +548,7 @@ fn snapshot_name(id: OffsetAndEpoch) -> String {
     format!("{:020}-{:010}{SNAPSHOT_SUFFIX}", id.offset, id.epoch)
 }
 
-/// The metadata records of a snapshot; its control records go to `membership`.
+/// Reads the metadata records of a snapshot, and applies its control records to `membership`.
 fn read_snapshot(
     disk: &dyn Disk,
     path: &Path,
@@ -560,8 +570,8 @@ fn read_snapshot(
     Ok(records)
 }
 
-/// The records of `bootstrap.checkpoint`, which formatting leaves for the first controller; `None`
-/// if there is no such file.
+/// The records of `bootstrap.checkpoint`, which formatting writes for the first controller; `None` if there is no such
+/// file.
 pub(crate) fn read_bootstrap(
     disk: &dyn Disk,
     metadata_dir: &Path,
@@ -583,7 +593,7 @@ pub(crate) fn read_bootstrap(
     Ok(Some(records))
 }
 
-/// Leaves `bootstrap.checkpoint` in the directories of a new cluster, as formatting does.
+/// Writes `bootstrap.checkpoint` to the log directories of a new cluster, as formatting does.
 pub(crate) fn write_bootstrap(
     disk: &dyn Disk,
     log_dirs: &[PathBuf],
@@ -597,7 +607,7 @@ pub(crate) fn write_bootstrap(
     Ok(())
 }
 
-/// Nothing of the metadata log is deleted by time or size, only below a snapshot.
+/// The metadata log has no retention by time or size: only records below a snapshot are deleted.
 fn config() -> LogConfig {
     LogConfig {
         cleanup_policy: CleanupPolicy { delete: false, compact: false },
@@ -608,8 +618,8 @@ fn config() -> LogConfig {
     }
 }
 
-/// Whether a snapshot is ahead of the log: the log ends before it, or is the tail of an older epoch that a power failure
-/// has brought back after it was cut (Kafka: `truncateToLatestSnapshot`).
+/// Whether a snapshot is ahead of the log. Then the log ends before the snapshot, or its last epoch is older: truncated
+/// records that a power failure has brought back (Kafka: `truncateToLatestSnapshot`).
 fn is_ahead(snapshot: OffsetAndEpoch, last_epoch: Option<LeaderEpoch>, log_end: Offset) -> bool {
     log_end < snapshot.offset || last_epoch.is_some_and(|epoch| epoch < snapshot.epoch)
 }
@@ -625,7 +635,7 @@ mod tests {
         assert!(is_ahead(snapshot, Some(1), 58));
         assert!(!is_ahead(snapshot, Some(2), 56));
         assert!(!is_ahead(snapshot, Some(3), 60));
-        // A log that began at the snapshot and holds nothing yet.
+        // A log that starts at the snapshot and is still empty.
         assert!(!is_ahead(snapshot, None, 56));
     }
 

@@ -1,9 +1,10 @@
-//! The active controller's lifelines: an idle connection to each broker, which breaks when the broker's process ends.
+//! Detects that a broker's process has ended. The active controller keeps an idle connection to each broker; it breaks
+//! when the process ends.
 //!
-//! A connection that breaks and an address that refuses the next one are evidence that nothing else gives so soon; the
-//! controller weighs it (see `BrokerHeartbeats::on_process_gone`). A connection that cannot be made for another reason
-//! proves nothing, and neither does the refusal of a port that was never seen open: Apache Kafka opens it only after the
-//! broker has been unfenced.
+//! A broken connection and then a refused one are the earliest evidence of that; the controller decides what follows
+//! from it (see `BrokerHeartbeats::on_process_gone`). A connection that fails for another reason proves nothing.
+//! Neither does the refusal of a port that was never open: Apache Kafka opens the port only after the broker is
+//! unfenced.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -24,14 +25,14 @@ use crate::metadata_cache::{MetadataCache, PublishedImage};
 use crate::net::peer::PeerAddress;
 use crate::security::principal::Requester;
 
-/// How long a connection may take to come about.
+/// How long connecting to a broker may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before a connection is made again, whatever became of the one before.
+/// The pause after a refused connection that was reported to the controller.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// The pause where the network is at fault.
+/// The pause after any other failure, as of the network.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(500);
 
-/// A registration of a broker, and where it is reached.
+/// A broker's registration, and the address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Registered {
     id: BrokerId,
@@ -39,7 +40,7 @@ struct Registered {
     address: PeerAddress,
 }
 
-/// Keeps the lifelines while this node is the active controller, until `stop`.
+/// Keeps the connections while this node is the active controller, until `stop`.
 pub(crate) async fn run(
     config: Arc<DynamicBrokerConfig>,
     controller: ControllerHandle,
@@ -48,20 +49,21 @@ pub(crate) async fn run(
 ) {
     let mut leader = controller.leader();
     let mut images = metadata_cache.watch();
-    let mut lines: HashMap<Registered, DropGuard> = HashMap::new();
+    let mut connections: HashMap<Registered, DropGuard> = HashMap::new();
     let mut was_active = false;
     loop {
         let image = Arc::clone(&images.borrow_and_update());
         let is_active = leader.borrow_and_update().is_active_here;
         let wanted = if is_active { brokers(&image, &config) } else { Vec::new() };
-        // Who was unfenced before this controller began has long been open.
+        // The brokers that were unfenced before this node became the active controller have opened their ports.
         let is_seen_open = !std::mem::replace(&mut was_active, is_active);
-        lines.retain(|line, _| wanted.contains(line));
+        connections.retain(|broker, _| wanted.contains(broker));
         for broker in wanted {
-            lines.entry(broker).or_insert_with_key(|broker| {
+            connections.entry(broker).or_insert_with_key(|broker| {
                 let ended = CancellationToken::new();
-                let line = hold(controller.clone(), broker.clone(), is_seen_open, ended.clone());
-                tokio::spawn(line);
+                let connection =
+                    hold(controller.clone(), broker.clone(), is_seen_open, ended.clone());
+                tokio::spawn(connection);
                 ended.drop_guard()
             });
         }
@@ -76,8 +78,8 @@ pub(crate) async fn run(
     }
 }
 
-/// The brokers that are not fenced and run in other processes. A node that was a broker and is only a controller now is one of
-/// them.
+/// The unfenced brokers in other processes. If this node is only a controller now, the registration of its former
+/// broker is one of them.
 fn brokers(image: &PublishedImage, config: &BrokerConfig) -> Vec<Registered> {
     let listener = &config.listeners.inter_broker_listener_name;
     let others = image.brokers.iter().filter(|broker| !broker.fenced);
@@ -99,7 +101,7 @@ async fn hold(
     is_seen_open: bool,
     ended: CancellationToken,
 ) {
-    // When the lifeline is no longer wanted, neither is what it would find.
+    // Once the connection is no longer needed, a result of it must not reach the controller.
     tokio::select! {
         () = ended.cancelled() => {}
         () = hold_for_ever(&controller, &broker, is_seen_open) => {}
@@ -107,29 +109,29 @@ async fn hold(
 }
 
 async fn hold_for_ever(controller: &ControllerHandle, broker: &Registered, mut is_seen_open: bool) {
-    let mut was_told = false;
+    let mut was_logged = false;
     loop {
         let address = (&*broker.address.host, broker.address.port);
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(mut stream)) => {
-                (is_seen_open, was_told) = (true, false);
+                (is_seen_open, was_logged) = (true, false);
                 let mut nothing = [0; 1];
-                // A broker says nothing unasked: whatever comes, the connection is over.
+                // A broker sends nothing without a request, so any result ends the connection.
                 let end = stream.read(&mut nothing).await;
-                debug!("the lifeline to broker {} has ended: {end:?}", broker.id);
+                debug!("the idle connection to broker {} has ended: {end:?}", broker.id);
                 if end.is_ok_and(|read| read > 0) {
                     tokio::time::sleep(UNREACHABLE_PAUSE).await;
                 }
             }
             Ok(Err(error)) if is_seen_open && error.kind() == ErrorKind::ConnectionRefused => {
-                if !std::mem::replace(&mut was_told, true) {
+                if !std::mem::replace(&mut was_logged, true) {
                     let (id, address) = (broker.id, &broker.address);
                     info!(
                         broker = id,
                         "broker {id} does not listen at {address}: its process is likely gone"
                     );
                 }
-                tell(controller, broker).await;
+                notify_process_gone(controller, broker).await;
                 tokio::time::sleep(RECONNECT_PAUSE).await;
             }
             Ok(Err(_)) | Err(_) => tokio::time::sleep(UNREACHABLE_PAUSE).await,
@@ -137,14 +139,14 @@ async fn hold_for_ever(controller: &ControllerHandle, broker: &Registered, mut i
     }
 }
 
-async fn tell(controller: &ControllerHandle, broker: &Registered) {
+async fn notify_process_gone(controller: &ControllerHandle, broker: &Registered) {
     let (id, epoch) = (broker.id, broker.epoch);
     let requester = Requester::this_node();
     let origin = RequestOrigin { requester, version: 0, is_forwarded: false };
-    let told = controller.decide(HeldUntil::Committed, origin, move |controller, context| {
+    let notified = controller.decide(HeldUntil::Committed, origin, move |controller, context| {
         controller.on_process_gone(id, epoch, context.now_ms)
     });
-    if let Err(error) = told.await {
-        debug!("the controller does not hear about broker {id}: {error}");
+    if let Err(error) = notified.await {
+        debug!("the controller is not notified that broker {id} has no listening process: {error}");
     }
 }

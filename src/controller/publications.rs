@@ -1,12 +1,12 @@
-//! The queue from the thread of the metadata log to the one that applies images to this node.
+//! The queue of committed images from the thread of the metadata log to the thread that applies them to this node.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::handle::Completion;
 use crate::metadata_cache::PublishedImage;
 
-/// What is committed and not yet applied, with those who wait for it. Images that come while one is being applied
-/// replace each other: only the newest counts.
+/// The newest committed image that is not applied yet, and the decisions whose answers wait for it. An image replaces
+/// an earlier one that is still queued.
 #[derive(Default)]
 pub(crate) struct Publications {
     next: Mutex<Next>,
@@ -21,19 +21,19 @@ struct Next {
 }
 
 impl Publications {
-    /// Has an image applied.
+    /// Queues an image to be applied.
     pub(super) fn publish(&self, published: PublishedImage) {
         self.lock().published = Some(published);
         self.news.notify_one();
     }
 
-    /// Answers a decision once everything that has been published before is applied.
+    /// Queues the answer to a decision: it is sent once the images that were published before are applied.
     pub(super) fn complete(&self, completion: Completion) {
         self.lock().completions.push(completion);
         self.news.notify_one();
     }
 
-    /// Ends the thread once everything has been applied and answered.
+    /// Ends the applying thread once it has applied and answered everything.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
         self.news.notify_one();
@@ -43,7 +43,7 @@ impl Publications {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What there is to do; `None` at the end.
+    /// Waits for the next image and answers; `None` after [`Self::stop`].
     pub(crate) fn take(&self) -> Option<(Option<PublishedImage>, Vec<Completion>)> {
         let mut next = self.lock();
         loop {

@@ -1,5 +1,5 @@
-//! Requests of the metadata quorum on their way to other nodes: one task and connection for each
-//! of them, one request at a time (the quorum itself asks a node only one thing at once).
+//! Sends the requests of the metadata quorum to other nodes: one task and one connection for each node, one request at
+//! a time (the quorum waits for one response of a node before it sends the next request).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,48 +17,48 @@ use tracing::debug;
 use super::handle::ControllerHandle;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 
-/// Requests to one node that may wait: a request that the quorum has given up may still be under way.
+/// The most requests that wait for one node: the task may still wait for a response that the quorum no longer expects.
 const MAX_QUEUED_REQUESTS: usize = 4;
-/// What a fetch may take longer than other requests: it waits for records.
+/// How much longer a fetch may take than other requests: the leader holds it until it has records.
 const FETCH_GRACE: Duration = Duration::from_secs(1);
 
 type Queued = (CorrelationId, Request);
 
-/// The ways to the other nodes of the quorum.
+/// The queues to the other nodes of the quorum.
 pub(crate) struct QuorumPeers {
     runtime: Handle,
     client: QuorumClient,
     queues: HashMap<BrokerId, (Address, mpsc::Sender<Queued>)>,
 }
 
-/// What every task needs.
+/// What every task needs to send requests.
 #[derive(Clone)]
 pub(crate) struct QuorumClient {
     pub(crate) controller: ControllerHandle,
     pub(crate) client_id: ByteString,
     pub(crate) cluster_id: ByteString,
-    /// The listener over which controllers talk.
+    /// The controller listener.
     pub(crate) listener: ByteString,
     /// `controller.quorum.request.timeout.ms`
     pub(crate) request_timeout: Duration,
 }
 
 impl QuorumPeers {
-    /// Tasks run on `runtime`.
+    /// The tasks will run on `runtime`.
     pub(crate) fn new(runtime: Handle, client: QuorumClient) -> Self {
         Self { runtime, client, queues: HashMap::new() }
     }
 
-    /// The listener over which controllers talk.
+    /// The controller listener.
     pub(crate) fn listener(&self) -> &ByteString {
         &self.client.listener
     }
 
-    /// Sends a request; its answer, or failure, comes back as a command.
+    /// Queues a request. Its response, or failure, comes back as a command.
     pub(crate) fn send(&mut self, id: CorrelationId, to: Destination, request: Request) {
         let is_known = self.queues.get(&to.id).is_some_and(|(address, _)| *address == to.address);
         if !is_known {
-            // The task to an earlier address ends with its queue.
+            // The task for an earlier address ends when its queue is dropped.
             let (queue, requests) = mpsc::channel(MAX_QUEUED_REQUESTS);
             let address = PeerAddress { host: to.address.host.clone(), port: to.address.port };
             self.runtime.spawn(run(self.client.clone(), (to.id, address), requests));
@@ -98,7 +98,7 @@ async fn run(
     }
 }
 
-/// Asks over the connection, which stays only if that went well.
+/// Sends a request and waits for the response. The connection is kept only if that succeeds.
 async fn exchange(
     client: &QuorumClient,
     address: &PeerAddress,

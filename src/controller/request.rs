@@ -1,5 +1,4 @@
-//! Requests that the active controller decides: what each of them has to say for that, and what a decision knows of its
-//! request.
+//! Requests that the active controller decides: the trait for each of them, and the context of a decision.
 
 use std::sync::Arc;
 
@@ -13,31 +12,30 @@ use super::handle::{ControllerError, ControllerHandle, DecisionTurn, HeldUntil};
 use crate::clock;
 use crate::security::principal::Requester;
 
-/// A request that the active controller decides. Each is decided here, whether it comes from a client, another broker or this node.
+/// A request that the active controller decides, from a client, another broker or this node.
 pub(crate) trait ControllerRequest: ApiMessage + Clone + Send + Sync + 'static {
     type Response: Message + Send + 'static;
 
-    /// When it is answered. Other nodes must not wait for what this one does with a decision; a client that asked this
-    /// node finds here what it asked for.
+    /// When the response is sent. Other nodes must not wait until this node has applied the decision; a client of this
+    /// node must find its change here.
     const HELD_UNTIL: HeldUntil = HeldUntil::Committed;
 
-    /// How long the decision may be waited for, if the request says so, in ms. A timeout of 0 or below has always passed, as in
-    /// Kafka.
+    /// The request's own timeout in ms, if it has one. A timeout of 0 or below has always passed, as in Kafka.
     fn timeout_ms(&self) -> Option<i32> {
         None
     }
 
-    /// Decides it.
+    /// Makes the decision.
     fn decide(
         &self,
         controller: &mut Controller,
         context: &DecisionContext,
     ) -> Outcome<Self::Response>;
 
-    /// The answer where nothing was decided.
+    /// The response without a decision.
     fn refused(&self, error: ErrorCode) -> Self::Response;
 
-    /// The error of the answer as a whole.
+    /// The top-level error of a response.
     fn error_of(response: &Self::Response) -> ErrorCode;
 }
 
@@ -47,22 +45,22 @@ pub(crate) struct RequestOrigin {
     pub(crate) requester: Requester,
     /// The version in which the request came.
     pub(crate) version: i16,
-    /// A broker has checked the request and passes it on for its client.
+    /// Another broker has checked the request and forwards it for its client (KIP-590).
     pub(crate) is_forwarded: bool,
 }
 
 impl RequestOrigin {
-    /// Of a request that this node makes itself.
+    /// The origin of a request of this node itself.
     pub(crate) fn this_node<Q: Message>() -> Self {
         let requester = Requester::this_node();
         Self { requester, version: *Q::VERSIONS.end(), is_forwarded: false }
     }
 }
 
-/// What a decision may use besides the controller's state and the request.
+/// What a decision may use apart from the controller's state and the request.
 #[derive(Debug)]
 pub(crate) struct DecisionContext {
-    /// Where the decision's first record will stand.
+    /// The offset of the decision's first record.
     pub(crate) next_offset: Offset,
     /// By the steady clock, for sessions and timeouts.
     pub(crate) now_ms: i64,
@@ -77,7 +75,7 @@ impl DecisionContext {
 }
 
 impl ControllerHandle {
-    /// Has the controller decide on a request, and waits as long as its kind says.
+    /// Has the controller decide the request, and waits as long as [`ControllerRequest::HELD_UNTIL`] says.
     ///
     /// # Errors
     /// Why there is no decision. REQUEST_TIMED_OUT once the request's own timeout has passed.
@@ -98,12 +96,12 @@ impl ControllerHandle {
     }
 }
 
-/// Why a request has no decision.
+/// Why there is no decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecisionError {
     #[error(transparent)]
     Controller(#[from] ControllerError),
-    #[error("the time that the request allows has passed")]
+    #[error("the timeout of the request has passed")]
     TimedOut,
 }
 
@@ -116,12 +114,13 @@ impl DecisionError {
     }
 }
 
-/// The error text beside the code of a refusal without a decision: NOT_CONTROLLER has one, a timeout has none, as in Kafka.
+/// The error message beside the error code of a request without a decision: NOT_CONTROLLER has one, a timeout has none,
+/// as in Kafka.
 pub(crate) fn refusal_text(code: ErrorCode) -> Option<ByteString> {
     (code == ErrorCode::NotController).then(|| code.message().into())
 }
 
-/// The error of a response by its code.
+/// The error of a response, from its code.
 pub(crate) fn error_of_code(code: i16) -> ErrorCode {
     ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
 }

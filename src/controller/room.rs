@@ -1,7 +1,8 @@
-//! How the metadata thread meets a lack of space, descriptors or memory: it waits and tries the same again.
+//! What the metadata thread does when space, descriptors or memory are lacking: it waits and tries the same operation
+//! again.
 //!
-//! That is safe, because nothing has been said to anybody yet: a vote, an acknowledgement or a commit goes out only after
-//! what it rests on is written. To the others the node looks frozen meanwhile; where there are others they elect.
+//! That is safe: a vote, an acknowledgement or a commit leaves this node only after the write that it depends on.
+//! Meanwhile this node looks frozen to the others. If it leads, they elect another leader.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,10 +11,10 @@ use tracing::{error, info};
 
 use super::metadata_log::MetadataLogError;
 
-/// The pause before the same is tried again.
+/// The pause before the next attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Shared with whoever ends the thread.
+/// Shared by the metadata thread and the handle that stops it.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     stopping: Mutex<bool>,
@@ -21,18 +22,18 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Ends all waiting: what is lacking counts as a failure from now on.
+    /// Ends all waiting: from now on a lack of resources is a failure.
     pub(super) fn stop(&self) {
         *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.news.notify_all();
     }
 
-    /// Whether the thread is to end.
+    /// Whether the thread must end.
     pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tries until it succeeds or fails for another reason than a lack that passes.
+    /// Runs `attempt` until it succeeds or fails for another reason than a lack of resources.
     pub(super) fn wait_for<T>(
         &self,
         mut attempt: impl FnMut() -> Result<T, MetadataLogError>,
@@ -58,7 +59,7 @@ impl Room {
         }
     }
 
-    /// Waits a little; true when the thread is to end.
+    /// Pauses before the next attempt. Returns true when the thread must end.
     fn pause(&self) -> bool {
         let stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
         if *stopping {

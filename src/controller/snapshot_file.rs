@@ -1,7 +1,7 @@
-//! Snapshots of the metadata log: how their files look.
+//! The file format of metadata snapshots.
 //!
-//! A snapshot is record batches like a log's, numbered from 0: a control batch with the header and what
-//! holds of the quorum, the metadata records, a control batch with the footer (KIP-630).
+//! A snapshot consists of record batches as in a log, with offsets from 0: a control batch with the header and the
+//! membership of the quorum, the metadata records, and a control batch with the footer (KIP-630).
 
 use bytes::BytesMut;
 use klamm_protocol::EncodeError;
@@ -12,12 +12,12 @@ use klamm_protocol::messages::snapshot_footer_record::SnapshotFooterRecord;
 use klamm_protocol::messages::snapshot_header_record::SnapshotHeaderRecord;
 use klamm_protocol::metadata_record::MetadataRecord;
 
-/// The version of the schema in which bootstrap records are written.
+/// The schema version of bootstrap records.
 const BOOTSTRAP_RECORD_VERSION: i16 = 0;
-/// Records in one batch.
+/// The most records in one batch.
 const RECORDS_PER_BATCH: usize = 1000;
 
-/// Why a snapshot could not be written down.
+/// Why a snapshot could not be encoded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SnapshotError {
     #[error(transparent)]
@@ -28,21 +28,22 @@ pub enum SnapshotError {
     Batch(#[from] BuildError),
 }
 
-/// What goes into a snapshot.
+/// The contents of a snapshot.
 #[derive(Debug)]
 pub(crate) struct Snapshot<'a> {
-    /// The epoch of the last record that the snapshot stands for.
+    /// The epoch of the last record that the snapshot contains.
     pub(crate) epoch: LeaderEpoch,
-    /// When that record was written, in ms; 0 if there is none.
+    /// `LastContainedLogTimestamp` of the header. Kafka writes the append time of the last record there. Klamm's
+    /// snapshots have the time at which they are written, `bootstrap.checkpoint` has 0.
     pub(crate) last_contained_log_timestamp: i64,
-    /// What holds of the quorum; nothing at kraft.version 0.
+    /// The membership of the quorum; empty at kraft.version 0.
     pub(crate) membership: Vec<ControlRecord>,
     pub(crate) records: &'a [MetadataRecord],
     pub(crate) wall_ms: i64,
 }
 
 impl Snapshot<'_> {
-    /// The file. `version_of` picks the version that each record is written in.
+    /// Encodes the file. `version_of` returns the schema version for each record.
     pub(crate) fn encode(
         &self,
         version_of: impl Fn(&MetadataRecord) -> i16,
@@ -72,7 +73,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// The contents of `bootstrap.checkpoint`. It stands for no log, so its last timestamp is 0.
+/// The contents of `bootstrap.checkpoint`. It contains no records of a log, so its last timestamp is 0.
 pub(crate) fn bootstrap_checkpoint(
     records: &[MetadataRecord],
     wall_ms: i64,

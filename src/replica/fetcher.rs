@@ -1,9 +1,9 @@
-//! One fetcher: keeps the replicas of this broker that have the same leader broker up with it (Kafka's
+//! One fetcher: fetches for the replicas of this broker whose leaders are on the same broker (Kafka's
 //! `AbstractFetcherThread`, `ReplicaFetcherThread`).
 //!
-//! Fetch, append, sync, fetch on: the next fetch acknowledges what is before its offset. A partition that
-//! cannot go on is left out, the others go on. What is to be fetched comes as an [`Assignment`]; a
-//! change of it does not wait for the leader's answer for long.
+//! The cycle is fetch, append, sync: the next fetch acknowledges the records below its offset. If a partition fails, it
+//! is left out and the others continue. An [`Assignment`] lists what to fetch; when it changes, the fetcher soon gives
+//! up waiting for the leader's response.
 
 mod session;
 
@@ -36,33 +36,33 @@ use crate::clock;
 use crate::config::ReplicationConfig;
 use crate::net::peer::{Peer, PeerAddress, PeerError};
 
-/// The first version that names topics by id (KIP-516): what every broker of a KRaft cluster speaks.
+/// The first version that names topics by id (KIP-516). Every broker of a KRaft cluster supports it.
 const FIRST_WITH_TOPIC_IDS: i16 = 13;
-/// The first version whose sender says which life of its broker it is (KIP-903).
+/// The first version that has the broker epoch of its sender (KIP-903).
 const FIRST_WITH_REPLICA_STATE: i16 = 15;
-/// How long a fetch that the leader holds back may go on when there is something else to fetch.
+/// How long the fetcher still waits for a response when the assignment changes.
 const CHANGE_GRACE: Duration = Duration::from_millis(20);
-/// How often a throttled replica is looked at again.
+/// How long a throttled replica is not fetched for.
 const THROTTLE_PAUSE_MS: i64 = 100;
-/// The first pause after a failure; it doubles up to `replica.fetch.backoff.ms`. Right after an election
-/// leader and follower know of it at different times, and a second would be a second of waiting producers.
+/// The first pause after a failure; it doubles up to `replica.fetch.backoff.ms`. Leader and follower learn of an
+/// election at different times; a pause of a second would make producers wait for a second.
 const FIRST_BACKOFF_MS: i64 = 20;
-/// How long a connection to the leader may take to come about.
+/// How long connecting to the leader may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `ListOffsetsRequest.LATEST_TIMESTAMP` and `EARLIEST_TIMESTAMP`.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
-/// What a fetcher fetches.
+/// The replicas that a fetcher fetches for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Assignment {
-    /// Where the leader is; `None` while it is not known.
+    /// The address of the leaders' broker; `None` while it is not known.
     pub(super) address: Option<PeerAddress>,
-    /// The replicas, each with the leader epoch that it follows.
+    /// The replicas, each with the leader epoch in which it follows.
     pub(super) partitions: BTreeMap<TopicIdPartition, (Arc<Partition>, LeaderEpoch)>,
 }
 
-/// What a fetcher is started with.
+/// The fixed settings of a fetcher.
 pub(super) struct FetcherOptions {
     pub(super) leader_id: BrokerId,
     pub(super) client_id: ByteString,
@@ -71,13 +71,13 @@ pub(super) struct FetcherOptions {
     pub(super) request_timeout: Duration,
 }
 
-/// One replica in a fetch under way.
+/// One replica in the current fetch.
 struct Due {
     partition: Arc<Partition>,
     fetch: NextFetch,
 }
 
-/// See the module.
+/// A fetcher, see the module.
 pub(super) struct Fetcher {
     replicas: Arc<ReplicaManager>,
     options: FetcherOptions,
@@ -86,7 +86,7 @@ pub(super) struct Fetcher {
     connection: Option<Peer>,
     session: Session,
     schedule: FetchSchedule<TopicIdPartition>,
-    /// When what is due was last looked for.
+    /// When [`Self::due`] last ran.
     looked_ms: i64,
 }
 
@@ -110,7 +110,7 @@ impl Fetcher {
         }
     }
 
-    /// Fetches until nothing is assigned any more and the other end of the assignments is gone.
+    /// Fetches until no replica is assigned and the sender of the assignments is dropped.
     pub(super) async fn run(mut self) {
         loop {
             self.take_assignment();
@@ -127,7 +127,7 @@ impl Fetcher {
                     self.schedule.on_reached();
                     self.on_response(due, response).await;
                 }
-                // Something else is to be fetched now.
+                // The assignment has changed.
                 Ok(None) => {}
                 Err(failure) => {
                     if !self.on_unreachable(&failure).await {
@@ -148,7 +148,7 @@ impl Fetcher {
         self.assigned = assigned;
     }
 
-    /// Waits until everything that has been appended is on disk, where the topic wants that.
+    /// Waits until all appended records are on disk, for the topics that want a sync before the acknowledgement.
     async fn sync(&self) {
         let countdown = Countdown::new();
         for (partition, _) in self.assigned.partitions.values() {
@@ -158,7 +158,7 @@ impl Fetcher {
         countdown.over().await;
     }
 
-    /// The replicas that can be fetched for now.
+    /// The replicas to fetch for now.
     fn due(&mut self) -> BTreeMap<TopicIdPartition, (Due, Wanted)> {
         self.hold_back_throttled();
         let now_ms = clock::now_ms();
@@ -180,7 +180,7 @@ impl Fetcher {
         due.collect()
     }
 
-    /// Replicas that are behind and have had more than they may for now (KIP-73).
+    /// Leaves out throttled replicas that are not in the ISR, while the quota is exceeded (KIP-73).
     fn hold_back_throttled(&mut self) {
         let now_ms = clock::now_ms();
         let throttled = self.assigned.partitions.iter().filter(|(key, (partition, _))| {
@@ -207,10 +207,10 @@ impl Fetcher {
         }
     }
 
-    /// Waits for another assignment, or for the end of a pause, or until `limit`. False at the end of the
-    /// fetcher.
+    /// Waits for another assignment, or until `limit_ms`, or without a limit until the next pause ends. Returns false
+    /// when the fetcher must end.
     async fn idle(&mut self, limit_ms: Option<i64>) -> bool {
-        // The fetcher has seen the ends of the pauses that were over when it looked.
+        // [`Self::due`] has already considered the pauses that were over at that time.
         let until_ms = limit_ms.or_else(|| self.schedule.next_ms(self.looked_ms));
         tokio::select! {
             changed = self.assignments.changed() => changed.is_ok(),
@@ -229,14 +229,14 @@ impl Fetcher {
         let leader = self.options.leader_id;
         let (until_ms, was_reached) = self.schedule.on_unreachable(clock::now_ms());
         if was_reached {
-            info!("the leaders on broker {leader} cannot be reached: {failure}");
+            info!("broker {leader} cannot be reached to fetch from its leaders: {failure}");
         } else {
-            debug!("the leaders on broker {leader} cannot be reached: {failure}");
+            debug!("broker {leader} cannot be reached to fetch from its leaders: {failure}");
         }
         self.idle(Some(until_ms)).await
     }
 
-    /// Asks the leader; `None` when the assignment has changed before it answered.
+    /// Sends the fetch request and returns the response; `None` when the assignment has changed first.
     async fn fetch(
         &mut self,
         due: &BTreeMap<TopicIdPartition, (Due, Wanted)>,
@@ -261,7 +261,7 @@ impl Fetcher {
         };
         match &answered {
             Some(_) => self.connection = Some(peer),
-            // The answer may still come, so the connection is of no use.
+            // The response may still arrive on this connection, so the connection cannot be used again.
             None => self.session.reset(),
         }
         Ok(answered)
@@ -272,7 +272,7 @@ impl Fetcher {
             return Ok(peer);
         }
         let address = self.assigned.address.clone();
-        let address = address.expect("only an assignment with an address is fetched for");
+        let address = address.expect("run fetches only if the assignment has an address");
         let limit = CONNECT_TIMEOUT.min(self.options.request_timeout);
         Peer::connect(&address, self.options.client_id.clone(), limit).await
     }
@@ -377,13 +377,13 @@ impl Fetcher {
             let done = replicas.log_manager.cut(&replicas.partitions.all(), &partition, epoch, cut);
             let Err(failure) = done else { return Progress::Again };
             let (topic, index) = (partition.topic(), partition.index());
-            error!(%topic, partition = index, "{topic}-{index} cannot be cut: {failure}");
+            error!(%topic, partition = index, "{topic}-{index} cannot be truncated: {failure}");
             match failure.severity() {
                 Severity::Directory => {
                     partition.fail();
                     Progress::Stuck
                 }
-                // What has been begun is finished by whatever comes next, a flush at the latest.
+                // The next operation on the log completes the truncation, at the latest this flush.
                 Severity::Passes => {
                     partition.request_flush();
                     Progress::BackOff
@@ -397,7 +397,7 @@ impl Fetcher {
         }
     }
 
-    /// Where the leader's log starts and ends.
+    /// The log start and log end offset of the leader.
     async fn leader_range(
         &mut self,
         partition: &Partition,
@@ -407,7 +407,7 @@ impl Fetcher {
         for (found, timestamp) in found.iter_mut().zip([EARLIEST, LATEST]) {
             *found = self.list_offset(partition, fetch, timestamp).await.map_err(|failure| {
                 let (topic, index) = (partition.topic(), partition.index());
-                debug!("where the leader's log of {topic}-{index} lies is not known: {failure}");
+                debug!("the leader's log start and end offset of {topic}-{index} are not known: {failure}");
             })?;
         }
         let [start, end] = found;
@@ -446,12 +446,12 @@ impl Fetcher {
     }
 }
 
-/// Why an offset of the leader is not known.
+/// Why the leader's log start or end offset is not known.
 #[derive(Debug, thiserror::Error)]
 enum ListOffsetError {
     #[error(transparent)]
     Peer(#[from] PeerError),
-    #[error("the leader says {0}")]
+    #[error("the leader answers {0}")]
     Refused(ErrorCode),
     #[error("the leader's answer is empty")]
     Empty,

@@ -1,7 +1,8 @@
-//! One partition as its users see it: append, read, wait, follow.
+//! One replica on this broker, for its users: append, read, wait for an offset, follow.
 //!
-//! The log and this broker's role have one owner, the holder of the lock of [`Partition`]. The lock is never held across
-//! an await, and across a sync only by a holder who announces it ([`lock`]). Everything read-only goes through a [`LogView`].
+//! The holder of the lock of [`Partition`] owns the log and this broker's role. No holder keeps the lock across an
+//! await. Only a holder that has announced it keeps the lock across a sync ([`lock`]). Everything read-only goes
+//! through a [`LogView`].
 
 mod append;
 mod damage;
@@ -42,7 +43,7 @@ use super::flusher::Flusher;
 use super::throttle::ThrottledReplicas;
 use crate::clock;
 
-/// What the topic's configuration asks of this partition.
+/// The topic's configuration, as far as it concerns this partition.
 #[derive(Debug, Clone)]
 pub(crate) struct PartitionConfig {
     pub(crate) log: LogConfig,
@@ -61,8 +62,7 @@ pub(crate) struct PartitionConfig {
 }
 
 impl PartitionConfig {
-    /// Whether an append has to be synced before it counts: asked for by name, or by Kafka's own
-    /// `flush.messages=1`.
+    /// Whether an append counts only after a sync: with Klamm's `flush.before.ack`, or with Kafka's `flush.messages=1`.
     fn flushes_before_ack(&self) -> bool {
         self.log.flush_before_ack || self.log.flush_messages <= 1
     }
@@ -77,7 +77,7 @@ impl PartitionConfig {
     }
 }
 
-/// What the lock of a partition guards. Whoever unlocks it carries out what the replica asks for: see [`lock`].
+/// What the lock of a partition guards. The release of the lock performs the effects of the replica: see [`lock`].
 #[derive(Debug)]
 struct State {
     /// `None` once the log has been closed or deleted.
@@ -86,7 +86,7 @@ struct State {
 }
 
 impl State {
-    /// The log of a leader.
+    /// The log, if this broker leads.
     fn led_log(&self) -> Result<&Log, ErrorCode> {
         match &self.log {
             Some(log) if self.replica.is_leader() => Ok(log),
@@ -108,25 +108,26 @@ pub(crate) struct Partition {
     broker_id: BrokerId,
     config: RwLock<Arc<PartitionConfig>>,
     state: Mutex<State>,
-    /// Who holds `state`, or waits for it, to keep it for as long as the disk takes.
+    /// How many threads hold `state`, or wait for it, to keep it while the disk works.
     disk_holders: AtomicUsize,
-    /// The copy in another log directory that is to take the log's place. Locked before `state`, never after.
+    /// The future log in another log directory, which will replace the log (KIP-113). Locked before `state`, never
+    /// after it.
     future: Mutex<Option<FutureReplica>>,
-    /// That of the log's directory.
+    /// The flusher of the log's directory.
     flusher: RwLock<Arc<Flusher>>,
     flush_queued: AtomicBool,
     /// When the log was last synced, or opened.
     last_flush_ms: AtomicI64,
-    /// Whether the replica leads, for those who do not lock it.
+    /// Whether this broker leads, for readers that do not take the lock.
     leads: AtomicBool,
     offline: AtomicBool,
     lacking: Lacking,
-    /// The flusher waits for room to flush the log.
+    /// The flusher waits for room on the disk to flush the log.
     flush_waits: AtomicBool,
-    /// Where the lowest damaged segment begins.
+    /// The base offset of the lowest damaged segment.
     damaged: AtomicI64,
     high_watermark: watch::Sender<Offset>,
-    /// Cancelled when the node cannot go on.
+    /// Cancelled when the node must stop.
     node_failed: CancellationToken,
 }
 
@@ -178,7 +179,7 @@ impl Partition {
         self.leads.load(Ordering::Acquire)
     }
 
-    /// Whether an acknowledgement takes more than this broker.
+    /// Whether this broker leads and the partition has other replicas.
     pub(crate) fn has_followers(&self) -> bool {
         self.lock().replica.leader().is_some_and(|leader| leader.followers().next().is_some())
     }
@@ -191,22 +192,22 @@ impl Partition {
         })
     }
 
-    /// Whether what this broker sends of it to replicas that are behind is throttled.
+    /// Whether the leader throttles fetches of this partition by followers that are not in the ISR (KIP-73).
     pub(crate) fn is_leader_throttled(&self) -> bool {
         self.config().leader_throttled.contains(self.index, self.broker_id)
     }
 
-    /// Whether what this broker fetches of it while it is behind is throttled.
+    /// Whether this follower throttles its fetches of this partition while it is not in the ISR (KIP-73).
     pub(crate) fn is_follower_throttled(&self) -> bool {
         self.config().follower_throttled.contains(self.index, self.broker_id)
     }
 
-    /// Whether a replica is in sync, as the leader here knows.
+    /// Whether a replica is in the ISR that this leader knows.
     pub(crate) fn is_in_sync(&self, replica: BrokerId) -> bool {
         self.lock().replica.leader().is_some_and(|leader| leader.isr().isr().contains(&replica))
     }
 
-    /// Its log directory has failed, or this replica waits to be fetched again.
+    /// Whether the replica's log directory has failed, or its damaged records are being repaired.
     pub(crate) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
     }
@@ -215,7 +216,7 @@ impl Partition {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes effect with the next append, read or check.
+    /// Changes the configuration. It takes effect with the next append, read or check.
     pub(crate) fn set_config(self: &Arc<Self>, config: PartitionConfig) {
         let leader_config = config.leader_config(self.broker_id);
         let log_config = config.log.clone();
@@ -233,18 +234,19 @@ impl Partition {
         self.lock().log.as_ref().map(Log::view)
     }
 
-    /// Bytes of records; `None` when the log has been closed.
+    /// The size of the log in bytes; `None` when it has been closed.
     pub(crate) fn size(&self) -> Option<u64> {
         self.lock().log.as_ref().map(Log::size)
     }
 
-    /// The high watermark, as long as this broker leads.
+    /// The high watermark, if this broker leads.
     pub(crate) fn committed_as_leader(&self) -> Option<Offset> {
         self.lock().replica.leader().map(LeaderState::high_watermark)
     }
 
-    /// The leader's epoch, after comparing it with the one that a request names (-1 for none). The comparison comes
-    /// first: a follower can tell as well that the request is older or newer than what it knows.
+    /// Compares the leader epoch of a request (-1 for none) with the current one, and returns the current one. The
+    /// comparison comes before the check of the role: a follower too detects that the request has an older or newer
+    /// epoch.
     pub(crate) fn check_epoch(
         &self,
         requested: LeaderEpoch,
@@ -253,7 +255,7 @@ impl Partition {
         self.lock().replica.check_epoch(requested, leader_only)
     }
 
-    /// Does something with the log under the partition's lock; what moves in it wakes who waits.
+    /// Runs `change` on the log under the partition's lock, and wakes the waiting fetches.
     pub(crate) fn with_log<R>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Log) -> R,
@@ -261,7 +263,7 @@ impl Partition {
         Self::change_log(self.lock(), change)
     }
 
-    /// As [`Self::with_log`], for changes that wait for the disk: on a thread that may block.
+    /// As [`Self::with_log`], for a change that waits for the disk: call it on a thread that may block.
     pub(crate) fn with_log_on_disk<R>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Log) -> R,
@@ -279,7 +281,8 @@ impl Partition {
         Ok(result)
     }
 
-    /// Waits until every live replica's log begins at `offset` or later; returns where the one does that begins first.
+    /// DeleteRecords: waits until the log start of every live replica is at `offset` or above. Returns the low
+    /// watermark, which is the smallest log start.
     pub(crate) async fn deleted_everywhere(&self, offset: Offset) -> Result<Offset, ErrorCode> {
         let waiter = FetchWaiter::new();
         loop {
@@ -299,11 +302,10 @@ impl Partition {
         }
     }
 
-    /// Waits until what has been appended so far is committed, where that takes no more than a sync: where there is no
-    /// other replica.
+    /// If this leader has no followers, waits until the records appended so far are synced and so committed.
     ///
-    /// With `flush.before.ack`, acks=1 is answered before the sync. Consumers would then be told of an end before what
-    /// was just acknowledged, which happens in Kafka only with followers.
+    /// With `flush.before.ack`, the response to acks=1 is sent before the sync. Without this wait, a consumer could
+    /// then see an end offset below a record that was just acknowledged; in Kafka that happens only with followers.
     pub(crate) async fn synced(&self) {
         let end = {
             let state = self.lock();
@@ -315,21 +317,21 @@ impl Partition {
             }
         };
         let mut high_watermark = self.watch_high_watermark();
-        // Ends early only with the partition.
+        // Fails only when the partition is dropped.
         drop(high_watermark.wait_for(|committed| *committed >= end).await);
     }
 
-    /// The high watermark, to be watched.
+    /// The high watermark, as a watch.
     pub(crate) fn watch_high_watermark(&self) -> watch::Receiver<Offset> {
         let watched = self.high_watermark.subscribe();
         self.announce(self.view().map(|view| view.high_watermark()));
         watched
     }
 
-    /// Tells the watchers. Two announcements may overtake each other: the higher one stands.
+    /// Sends the high watermark to the watchers. Two threads may do that at once, so it never goes down.
     fn announce(&self, moved: Option<Offset>) {
         let Some(high_watermark) = moved else { return };
-        // Most partitions have no watcher: nothing is locked for them.
+        // Most partitions have no watcher: skip the lock of the watch.
         if self.high_watermark.receiver_count() > 0 {
             self.high_watermark.send_if_modified(|known| {
                 let is_news = *known < high_watermark;
@@ -339,7 +341,7 @@ impl Partition {
         }
     }
 
-    /// Has the log synced soon. Asking while a request is queued costs nothing.
+    /// Queues a sync of the log, unless one is queued already.
     pub(crate) fn request_flush(self: &Arc<Self>) {
         if !self.flush_queued.swap(true, Ordering::AcqRel) {
             let flusher = Arc::clone(&self.flusher.read().unwrap_or_else(PoisonError::into_inner));
@@ -347,7 +349,7 @@ impl Partition {
         }
     }
 
-    /// Has the log synced when something waits for that for longer than `flush.ms`
+    /// Queues a sync if the log has unsynced records and its last sync is longer ago than `flush.ms`
     /// (`LogManager.flushDirtyLogs`).
     pub(crate) fn flush_if_overdue(self: &Arc<Self>, now_ms: i64) {
         let waited_ms = now_ms.saturating_sub(self.last_flush_ms.load(Ordering::Relaxed));
@@ -361,10 +363,10 @@ impl Partition {
         }
     }
 
-    /// Syncs the log; on the flusher's thread. After an error that passes it is to be tried again, though what was
-    /// appended may be durable: then it is what is derived from that which has to wait.
+    /// Syncs the log, on the flusher's thread. After an error that passes, the caller tries again. The records may
+    /// already be durable then, and only the files derived from them are missing ([`Derived`]).
     pub(crate) fn flush(&self) -> Result<(), LogError> {
-        // From here on an append asks for another flush.
+        // An append after this point queues another flush.
         self.flush_queued.store(false, Ordering::Release);
         let ticket = match &mut self.lock().log {
             Some(log) => log.flush_ticket()?,
@@ -373,7 +375,7 @@ impl Partition {
         let Some(ticket) = ticket else { return Ok(()) };
         let done = ticket.run();
         if done.is_err() && !self.lock().log.as_ref().is_some_and(|log| log.has_given(&ticket)) {
-            // The log has moved to another directory meanwhile, or is closed.
+            // The log has been replaced by its future log, or closed.
             return Ok(());
         }
         let derived = done?;
@@ -390,13 +392,13 @@ impl Partition {
         }
     }
 
-    /// The log directory has failed: nobody is kept waiting for it.
+    /// The log directory has failed: marks the replica offline and releases all waiting requests.
     pub(crate) fn fail(&self) {
         self.offline.store(true, Ordering::Release);
         self.lock().replica.give_up_waiting();
     }
 
-    /// Gives the partition up: its log is returned to be closed or deleted.
+    /// Ends the replica and returns its log, which the caller closes or deletes.
     ///
     /// # Panics
     /// After a panic under the lock.

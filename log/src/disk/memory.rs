@@ -1,10 +1,10 @@
-//! A disk in memory with the worst behaviour of a real one: [`MemoryDisk::crash`] keeps the synced data and a random
+//! A disk in memory that behaves like a real one at its worst: [`MemoryDisk::crash`] keeps the synced data and a random
 //! part of the rest, and operations fail on demand.
 //!
-//! Model: a file is a sequence of pages; after a crash every page written since the last `sync_data` is, at random,
-//! old, new or torn, and the length is anything in between. A directory is a list of name changes since its last
-//! `sync_dir`; after a crash any subset of them has happened. The same seed gives the same crash. Used by tests of this
-//! and other crates.
+//! Model: a file is a sequence of pages. After a crash every page written since the last `sync_data` is, at random,
+//! old, new or torn, and the length is any value between the old and the new one. A directory is a list of name changes
+//! since its last `sync_dir`; after a crash any subset of them has happened. The same seed gives the same crash. The
+//! tests of this and other crates use it.
 
 mod faults;
 mod gate;

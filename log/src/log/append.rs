@@ -1,4 +1,4 @@
-//! How records get into the log, and when a new segment begins.
+//! Appends records to the log, and decides when a new segment begins.
 
 use super::Log;
 use crate::error::AppendError;
@@ -17,25 +17,25 @@ use klamm_protocol::produce_validation::Validated;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-/// Circumstances of a leader's append.
+/// The context of a leader's append.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaderAppend {
     pub leader_epoch: LeaderEpoch,
     pub origin: AppendOrigin,
     /// From [`crate::producer_state::ProducerState::start_verification`].
     pub guard: Option<VerificationGuard>,
-    /// Of the transaction markers among the records (WriteTxnMarkers v2); 0 when not known.
+    /// For transaction markers among the records (WriteTxnMarkers v2); 0 when not known.
     pub transaction_version: i16,
 }
 
-/// What became of an append.
+/// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppendInfo {
     pub first_offset: Offset,
-    /// First offset less one when nothing was appended.
+    /// `first_offset - 1` when nothing was appended.
     pub last_offset: Offset,
-    /// The timestamp for the answer: that of a LogAppendTime topic, or of the batch that this one
-    /// repeats; -1 otherwise.
+    /// The timestamp for the response: the append time of a LogAppendTime topic, or the timestamp of the original of a
+    /// duplicate batch; -1 otherwise.
     pub log_append_time_ms: i64,
     pub log_start: Offset,
     /// The batch had been appended before, at these offsets; nothing was written.
@@ -53,7 +53,7 @@ struct Prepared {
 impl Log {
     /// Appends records as the partition's leader: assigns their offsets and `leader_epoch`.
     ///
-    /// All or nothing. A repeated batch of an idempotent producer is answered with its first offsets.
+    /// All or nothing. For a duplicate batch of an idempotent producer, returns the offsets of the original batch.
     pub fn append_as_leader(
         &mut self,
         batches: &[Validated],
@@ -74,11 +74,11 @@ impl Log {
         Ok(AppendInfo { log_append_time_ms: log_append_time_ms.unwrap_or(-1), ..info })
     }
 
-    /// Appends what the leader sent: batches with their offsets and epochs, byte for byte.
+    /// Appends the batches that the leader sent, byte for byte, with their offsets and epochs.
     ///
-    /// A batch cut short at the end is left out, and so is everything from a batch of a later epoch
-    /// than `leader_epoch` on (it comes from a leader that this replica does not know yet). Not all or
-    /// nothing: after an error the log may end behind any of the batches.
+    /// An incomplete batch at the end is ignored. So are the first batch with a later epoch than `leader_epoch` and all
+    /// after it: they come from a leader that this replica does not know yet. Not all or nothing: after an error, some
+    /// of the batches may have been appended.
     pub fn append_as_follower(
         &mut self,
         records: Bytes,
@@ -163,8 +163,8 @@ impl Log {
         Ok(prepared)
     }
 
-    /// An empty log may have to begin inside a batch: the leader's log start moves to any offset, but
-    /// it can send whole batches only. Then the log begins with that batch.
+    /// The first batch for an empty log may contain the log end offset inside it: the leader's log start can be any
+    /// offset, but the leader sends only whole batches. Then the log starts at the base offset of that batch.
     fn begin_inside_first_batch(
         &mut self,
         batches: &[RecordBatch],
@@ -178,7 +178,8 @@ impl Log {
         Ok(())
     }
 
-    /// Writes prepared batches with one system call and updates everything that follows from them.
+    /// Writes prepared batches with one system call, and updates the epochs, the producer state and the aborted
+    /// transactions.
     fn write(&mut self, prepared: &Prepared, now_ms: i64) -> Result<AppendInfo, AppendError> {
         let Some((first, last)) = prepared.headers.first().zip(prepared.headers.last()) else {
             return Ok(self.appended(self.log_end));
@@ -217,7 +218,7 @@ impl Log {
         self.producers.set_end_offset(self.log_end);
     }
 
-    /// Nearly every batch has the epoch of the one before: the entries are not copied for it.
+    /// Nearly every batch has the latest epoch already: then the shared entries are not copied.
     fn note_epoch(&mut self, header: &BatchHeader) {
         let epoch = header.partition_leader_epoch;
         if epoch >= 0
@@ -238,7 +239,7 @@ impl Log {
         }
     }
 
-    /// The segment that takes the batches: the active one, or a new one that begins with them.
+    /// The segment for the batches: the active one, or a new one that begins with them.
     fn segment_for(
         &mut self,
         prepared: &Prepared,
@@ -256,15 +257,15 @@ impl Log {
             max_timestamp,
             now_ms,
         };
-        // A new segment at the same offset would be no different.
+        // If the active segment is empty, a new one would be the same.
         if active.base_offset() == first.base_offset || !active.must_roll(&roll) {
             return Ok(active);
         }
         self.roll_at(first.base_offset, now_ms)
     }
 
-    /// Whether an append of `bytes`, up to `max_timestamp`, may wait for a sync: a compacted log syncs a segment before it begins
-    /// the next one. True for some appends that do not.
+    /// Whether an append of `bytes`, with timestamps up to `max_timestamp`, may wait for a sync: a compacted log syncs
+    /// the active segment before it begins the next one. May be true for an append that does not sync.
     pub fn may_sync_to_roll(&self, bytes: usize, max_timestamp: i64, now_ms: i64) -> bool {
         if !self.config.cleanup_policy.compact {
             return false;
@@ -274,7 +275,7 @@ impl Log {
             config: &self.config,
             segment_ms: self.config.segment_ms_of(self.jitter_seed, active.base_offset()),
             bytes: as_u64(bytes),
-            // More than the batches of one append span.
+            // More offsets than the batches of one append can have.
             last_offset: self.log_end + Offset::from(i32::MAX / 2),
             max_timestamp,
             now_ms,
@@ -291,8 +292,8 @@ impl Log {
         Ok(())
     }
 
-    /// The old segment gets its index files, and the state at the new one's begin its snapshot, with
-    /// the next flush.
+    /// Begins a new segment. The next flush writes the index files of the old one, and the producer snapshot at
+    /// `base_offset`.
     pub(super) fn roll_at(
         &mut self,
         base_offset: Offset,
@@ -303,7 +304,8 @@ impl Log {
         }
         self.active().settle_excess()?;
         if self.config.cleanup_policy.compact {
-            // Offsets have gaps here, so recovery could not tell a lost end of the old segment.
+            // A compacted log has gaps in its offsets, so recovery could not detect that the end of the old segment is
+            // lost.
             self.active().file()?.sync_data()?;
             self.home.sync()?;
         }
@@ -317,8 +319,8 @@ impl Log {
         Ok(segment)
     }
 
-    /// The segment was opened with complete index files. They are incomplete after this append,
-    /// and `.index`, which vouches for the others, must be gone for good before it counts as flushed.
+    /// The active segment was opened with complete index files. This append makes them incomplete. `.index` says
+    /// whether all of them are valid, so its removal must be durable before the append counts as flushed.
     fn remove_stale_index_files(&mut self) -> Result<(), AppendError> {
         if self.stale_index_files {
             let name = FileKind::OffsetIndex.name(self.active().base_offset());
@@ -348,7 +350,7 @@ impl Prepared {
     }
 }
 
-/// How many batches one segment can hold: in a compacted log their offsets may be far apart.
+/// How many of the batches fit into one segment. In a compacted log their offsets may be too far apart for its index.
 fn count_for_one_segment(batches: &[RecordBatch]) -> usize {
     let base_offset = batches.first().map_or(0, |first| first.header.base_offset);
     let fits = |batch: &RecordBatch| OffsetIndex::can_hold(base_offset, batch.header.last_offset());
@@ -376,7 +378,7 @@ fn checked_batches(
     Ok(batches)
 }
 
-/// Offsets that neither run backwards nor overflow.
+/// Whether the offsets neither run backwards nor overflow.
 pub(crate) fn has_sane_offsets(header: &BatchHeader) -> bool {
     header.base_offset >= 0
         && header.last_offset_delta >= 0

@@ -1,8 +1,8 @@
-//! The decisions whose records are not committed yet, in the order in which they were made (Kafka: `DeferredEventQueue`,
-//! the controller's purgatory).
+//! The decisions whose records are not committed yet, in the order of the decisions (Kafka: `DeferredEventQueue`, the
+//! controller's purgatory).
 //!
-//! Bound: the decisions of the time in which the high watermark stands still, which check-quorum ends: a leader without a
-//! majority resigns.
+//! Bound: the decisions that are made while the high watermark does not move. Check-quorum ends that time: a leader
+//! without a majority resigns.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use super::HeldUntil;
 /// A decision that waits for its commit.
 #[derive(Debug)]
 pub(super) struct DeferredEvent<C> {
-    /// It is committed when the high watermark has reached this offset.
+    /// The decision is committed when the high watermark has reached this offset.
     offset: Offset,
     pub(super) held_until: HeldUntil,
     pub(super) completion: C,

@@ -1,4 +1,5 @@
-//! What the controller needs of the metadata log, its quorum and the world: the seam between the decisions and the IO.
+//! What the controller needs from the metadata log, the quorum and the rest of the node: the interface between
+//! decisions and IO.
 
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_protocol::metadata_record::MetadataRecord;
@@ -7,20 +8,20 @@ use crate::image::replay_error::ReplayError;
 use crate::loader::MetadataLoader;
 use crate::metadata_version::MetadataVersion;
 
-/// When a decision is answered.
+/// When the answer to a decision is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldUntil {
     /// As soon as its records are committed.
     Committed,
-    /// When this node has applied them as well: a client finds here what it asked for.
+    /// When this node has applied them as well, so that a client finds its change on this node.
     Published,
 }
 
-/// What a [`super::QuorumController`] has done by its driver (Kafka: `RaftClient`, `MetadataPublisher`, and the futures
-/// of the events). `C` is what a decision is answered by.
+/// The side effects of a [`super::QuorumController`] (Kafka: `RaftClient`, `MetadataPublisher`, and the futures of the
+/// events). `C` is the completion that answers a decision.
 pub trait Driver<C> {
-    /// Why records could not be written, read or replayed. This node then no longer agrees with the others: it must
-    /// stop.
+    /// Why records could not be written, read or replayed. The node must stop then, because it no longer agrees with
+    /// the others.
     type Error: From<ReplayError>;
 
     /// The current epoch of the quorum, if this node leads it (Kafka: `RaftClient.leaderAndEpoch`).
@@ -35,7 +36,7 @@ pub trait Driver<C> {
     /// The voters in force, by id.
     fn voters(&self) -> impl Iterator<Item = BrokerId>;
 
-    /// The leader that this node followed before it was elected, if that one fell silent rather than resigned.
+    /// The leader that this node followed before its election, if that leader fell silent and did not resign.
     fn lost_leader(&self) -> Option<BrokerId>;
 
     /// Appends records as one batch at the end of the log, each in the version that `version` asks for. Returns false,
@@ -60,11 +61,11 @@ pub trait Driver<C> {
         high_watermark: Offset,
     ) -> Result<(), Self::Error>;
 
-    /// Has this node apply the stable image of `committed`.
+    /// Makes this node apply the stable image of `committed`.
     fn publish(&mut self, committed: &MetadataLoader);
 
-    /// Answers a decision whose records are committed. With [`HeldUntil::Published`] the answer has to wait until this
-    /// node has applied the image that was published last.
+    /// Answers a decision whose records are committed. With [`HeldUntil::Published`], the answer waits until this node
+    /// has applied the image that was published last.
     fn complete(&mut self, completion: C, held_until: HeldUntil);
 
     /// Answers NOT_CONTROLLER: the decision may or may not be committed by the next controller.

@@ -1,4 +1,4 @@
-//! A controller on a log in memory: what is appended, completed and refused, and in which order.
+//! A controller with a log in memory: the order of its appends, completions and refusals.
 
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
@@ -14,11 +14,11 @@ use crate::controller::testing::{CLUSTER_ID, supported_features};
 use crate::image::replay_error::ReplayError;
 use crate::metadata_version::MetadataVersion;
 
-/// Records in one batch of these tests.
+/// The most records in one batch in these tests.
 const MAX_RECORDS_PER_BATCH: usize = 2;
 const SESSION_MS: i64 = 9_000;
 
-/// What the controller has done by its driver.
+/// A call of the driver by the controller.
 #[derive(Debug, PartialEq)]
 enum Event {
     Published(Offset),
@@ -26,12 +26,12 @@ enum Event {
     Refused(&'static str),
 }
 
-/// A quorum that leads `led_epoch`, with its log.
+/// A quorum whose leader epoch is `led_epoch`, with its log.
 #[derive(Debug)]
 struct Log {
     led_epoch: Option<LeaderEpoch>,
     batches: Vec<Vec<MetadataRecord>>,
-    /// After so many more batches the leadership ends.
+    /// The leadership ends after this many more batches.
     batches_left: usize,
     voters: Vec<BrokerId>,
     lost_leader: Option<BrokerId>,
@@ -148,7 +148,7 @@ fn active() -> (QuorumController<&'static str>, Log) {
     (controller, log)
 }
 
-/// As [`active`], but the former leader has left the brokers 2 and 3, unfenced.
+/// As [`active`], but with the brokers 2 and 3 registered by an earlier controller, and unfenced.
 fn active_with_brokers(lost_leader: Option<BrokerId>) -> (QuorumController<&'static str>, Log) {
     let (mut controller, mut log) = active();
     let outcome = Outcome::spread(vec![broker(2), broker(3)], "brokers");
@@ -170,7 +170,7 @@ fn decide(
     controller.on_decided(outcome, held_until, log).unwrap();
 }
 
-/// Everything in the log is committed.
+/// Commits everything in the log.
 fn commit(controller: &mut QuorumController<&'static str>, log: &mut Log) {
     controller.on_high_watermark(log.end_offset(), log).unwrap();
 }

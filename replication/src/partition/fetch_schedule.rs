@@ -1,21 +1,21 @@
 //! When a fetcher fetches for each of its replicas (Kafka: `PartitionFetchState.delay` and `failedPartitions` of
 //! `AbstractFetcherThread`).
 //!
-//! A replica that cannot go on is left out and the others go on: for a pause that doubles with every failure in a row, or
-//! until the metadata have another leader epoch. Times are milliseconds of the steady clock.
+//! A replica whose fetch fails is left out, and the others continue: for a pause that doubles with every failure in a
+//! row, or until its leader epoch changes in the metadata. Times are milliseconds of the steady clock.
 
 use std::collections::BTreeMap;
 
 use klamm_protocol::ids::LeaderEpoch;
 
-/// What a fetch has come to for one replica.
+/// The result of a fetch for one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchOutcome {
-    /// It can be fetched again at once.
+    /// Fetch again at once.
     Progressed,
     /// Fetch again after a pause.
     BackOff,
-    /// Fetch again when the metadata have another leader epoch.
+    /// Fetch again when the leader epoch in the metadata has changed.
     AwaitMetadata,
 }
 
@@ -26,34 +26,35 @@ struct Backoff {
     length_ms: i64,
 }
 
-/// Why a replica is left out.
+/// Why the fetcher does not fetch for a replica.
 #[derive(Debug, Clone, Copy)]
 enum LeftOut {
     BackingOff(Backoff),
-    /// Until the metadata have another leader epoch than this.
+    /// Until the leader epoch in the metadata differs from this one.
     Failed(LeaderEpoch),
 }
 
-/// See the module. `K` names a replica.
+/// See the module. `K` identifies a replica.
 #[derive(Debug)]
 pub struct FetchSchedule<K> {
     first_backoff_ms: i64,
     longest_backoff_ms: i64,
     left_out: BTreeMap<K, LeftOut>,
-    /// Since the leader's broker could not be reached.
+    /// The current pause, while the leader's broker cannot be reached.
     unreachable: Option<Backoff>,
 }
 
 impl<K: Copy + Ord> FetchSchedule<K> {
-    /// Pauses last from `first_backoff_ms` to `longest_backoff_ms` (`replica.fetch.backoff.ms`), which is raised to the first.
+    /// Pauses last from `first_backoff_ms` to `longest_backoff_ms` (`replica.fetch.backoff.ms`), or always the first if
+    /// that is longer.
     pub fn new(first_backoff_ms: i64, longest_backoff_ms: i64) -> Self {
         let longest_backoff_ms = longest_backoff_ms.max(first_backoff_ms);
         let (left_out, unreachable) = (BTreeMap::new(), None);
         Self { first_backoff_ms, longest_backoff_ms, left_out, unreachable }
     }
 
-    /// The metadata have changed what is fetched. `epoch_of` returns the leader epoch in which a replica follows, `None` for
-    /// one that is no longer fetched for.
+    /// The metadata has changed the replicas to fetch for. `epoch_of` returns the leader epoch in which a replica
+    /// follows, `None` for one that the fetcher no longer fetches for.
     pub fn on_assignment(&mut self, epoch_of: impl Fn(&K) -> Option<LeaderEpoch>) {
         self.left_out.retain(|replica, left_out| {
             let epoch = epoch_of(replica);
@@ -64,7 +65,7 @@ impl<K: Copy + Ord> FetchSchedule<K> {
         });
     }
 
-    /// A fetch for a replica, which followed in this epoch, has been answered.
+    /// A fetch for a replica has been answered. The replica followed in this epoch.
     pub fn on_outcome(
         &mut self,
         replica: K,
@@ -84,7 +85,7 @@ impl<K: Copy + Ord> FetchSchedule<K> {
         self.left_out.insert(replica, left_out);
     }
 
-    /// Leaves a replica out until then, whatever comes of its next fetch (KIP-73). One that has failed stays so.
+    /// Leaves a replica out until `until_ms` (KIP-73). A replica that waits for the metadata keeps waiting for it.
     pub fn throttle(&mut self, replica: K, until_ms: i64) {
         let pause = LeftOut::BackingOff(Backoff { until_ms, length_ms: 0 });
         let left_out = self.left_out.entry(replica).or_insert(pause);
@@ -93,12 +94,12 @@ impl<K: Copy + Ord> FetchSchedule<K> {
         }
     }
 
-    /// Whether the replica is not left out now.
+    /// Whether to fetch for the replica now.
     pub fn is_due(&self, replica: &K, now_ms: i64) -> bool {
         self.due_ms(replica).is_some_and(|due_ms| due_ms <= now_ms)
     }
 
-    /// From when on the replica is not left out; `None` while it waits for the metadata.
+    /// When to fetch for the replica; `None` while it waits for the metadata.
     pub fn due_ms(&self, replica: &K) -> Option<i64> {
         match self.left_out.get(replica) {
             None => Some(i64::MIN),
@@ -107,7 +108,7 @@ impl<K: Copy + Ord> FetchSchedule<K> {
         }
     }
 
-    /// When the next pause is over that ends after `after_ms`.
+    /// The earliest end of a pause after `after_ms`.
     pub fn next_ms(&self, after_ms: i64) -> Option<i64> {
         let ends = self.left_out.values().filter_map(|left_out| match left_out {
             LeftOut::BackingOff(backoff) => Some(backoff.until_ms).filter(|end| *end > after_ms),
@@ -116,7 +117,8 @@ impl<K: Copy + Ord> FetchSchedule<K> {
         ends.min()
     }
 
-    /// The leader's broker cannot be reached. Returns when to try again, and whether it could be reached before.
+    /// The leader's broker cannot be reached. Returns when to try again, and whether this is the first failure in a
+    /// row.
     pub fn on_unreachable(&mut self, now_ms: i64) -> (i64, bool) {
         let was_reached = self.unreachable.is_none();
         let backoff = self.backoff_after(self.unreachable, now_ms);
@@ -129,7 +131,7 @@ impl<K: Copy + Ord> FetchSchedule<K> {
         self.unreachable = None;
     }
 
-    /// When to fetch again after the leader's broker has refused a fetch whole.
+    /// When to fetch again after the leader's broker has answered a fetch with a top-level error.
     pub fn retry_ms(&self, now_ms: i64) -> i64 {
         self.backoff_after(None, now_ms).until_ms
     }
@@ -161,7 +163,11 @@ mod tests {
             assert!(!schedule.is_due(&REPLICA, now_ms + length - 1));
             now_ms += length;
             assert!(schedule.is_due(&REPLICA, now_ms));
-            assert_eq!(schedule.next_ms(now_ms), None, "a pause that is over wakes no one again");
+            assert_eq!(
+                schedule.next_ms(now_ms),
+                None,
+                "a pause that is over does not wake the fetcher again"
+            );
         }
         schedule.on_outcome(REPLICA, 1, FetchOutcome::Progressed, now_ms);
         schedule.on_outcome(REPLICA, 1, FetchOutcome::BackOff, now_ms);

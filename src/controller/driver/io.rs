@@ -1,5 +1,5 @@
-//! The quorum with its log and the ways out of the metadata thread: what the controller has done by its driver, and what
-//! the effects of the quorum come to.
+//! The quorum, its log, and the channels out of the metadata thread: how the controller's driver calls and the quorum's
+//! effects are carried out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::net::peer::PeerAddress;
 /// See the module. It belongs to the metadata thread.
 pub(super) struct Io {
     pub(super) quorum: Quorum,
-    /// What the quorum wants done, in order.
+    /// The effects of the quorum that are not performed yet, in order.
     pub(super) effects: VecDeque<Effect>,
     pub(super) log: MetadataLog,
     pub(super) room: Arc<Room>,
@@ -123,7 +123,7 @@ impl quorum_controller::Driver<Completion> for Io {
 }
 
 impl Io {
-    /// Does something with the log, as soon as there is room for it.
+    /// Runs `attempt` on the log. Repeats it while space, descriptors or memory are lacking.
     pub(super) fn with_room<T>(
         &mut self,
         mut attempt: impl FnMut(&mut MetadataLog) -> Result<T, MetadataLogError>,
@@ -132,7 +132,7 @@ impl Io {
         room.wait_for(|| attempt(log))
     }
 
-    /// When and where in the log a decision is made now.
+    /// The offset and the time of a decision that is made now.
     pub(super) fn turn(&self) -> DecisionTurn {
         DecisionTurn { next_offset: self.quorum.log().end_offset, now_ms: clock::now_ms() }
     }
@@ -154,19 +154,19 @@ impl Io {
         Ok(())
     }
 
-    /// The rest of the node learns that the controller is active here.
+    /// Publishes to the rest of the node that this node is the active controller.
     pub(super) fn show_active(&self, epoch: LeaderEpoch) {
         info!(epoch, "this node is the active controller in epoch {epoch}");
         self.leader.send_modify(|leader| leader.is_active_here = true);
     }
 
-    /// The rest of the node learns that the controller is not active here any longer.
+    /// Publishes to the rest of the node that this node is no longer the active controller.
     pub(super) fn show_resigned(&self, epoch: LeaderEpoch) {
         info!(epoch, "this node is no longer the controller of epoch {epoch}");
         self.leader.send_modify(|leader| leader.is_active_here = false);
     }
 
-    /// The rest of the node learns who leads the quorum, and where that node is reached.
+    /// Publishes the leader of the quorum and its address to the rest of the node.
     pub(super) fn show_leader(&self, epoch: LeaderEpoch, id: Option<BrokerId>) {
         let address = self.quorum.leader_endpoints().address(self.peers.listener());
         let address = address.map(|at| PeerAddress { host: at.host.clone(), port: at.port });
@@ -179,7 +179,8 @@ impl Io {
         self.leader.send_replace(QuorumLeader { epoch, id, address, is_active_here: false });
     }
 
-    /// What a peer says is not taken in. A leader without what is committed here cannot be followed at all.
+    /// The quorum has ignored a peer's contradictory message. If the leader lacks records that are committed here, this
+    /// node cannot follow it and stops.
     pub(super) fn on_anomaly(&mut self, anomaly: &Anomaly) -> Result<(), MetadataLogError> {
         let peer = peer(anomaly, self.quorum.leader_id());
         if let Anomaly::TruncationBelowHighWatermark { end_offset, high_watermark } = *anomaly {
@@ -197,9 +198,9 @@ impl Io {
             Some(0) => {
                 warn!("{name} contradicts what is known of the metadata quorum: {anomaly:?}")
             }
-            Some(untold) => warn!(
-                "{name} contradicts what is known of the metadata quorum, as {untold} times since this was last said: \
-                 {anomaly:?}"
+            Some(suppressed) => warn!(
+                "{name} contradicts what is known of the metadata quorum \
+                 ({suppressed} more times since the last warning): {anomaly:?}"
             ),
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A driver that does not run yet: what it drives, and the queues to and from it.
+//! What a driver is made of before it runs: the quorum, the log, the controller, and the queues to and from its thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,9 +15,9 @@ use super::super::publications::Publications;
 use super::super::quorum_peers::QuorumPeers;
 use super::super::room::Room;
 
-/// What a driver drives, and where it takes commands from and passes images and requests on to.
+/// The parts of a driver, and where it receives commands and sends images and requests.
 pub(crate) struct DriverParts {
-    /// The quorum with the effects of its start.
+    /// The quorum and the effects of its start.
     pub(crate) quorum: (Quorum, Vec<Effect>),
     pub(crate) log: MetadataLog,
     pub(crate) controller: Controller,
@@ -35,7 +35,7 @@ pub(crate) struct DriverEnds {
     pub(super) leader: watch::Sender<QuorumLeader>,
 }
 
-/// Queues to and from a driver that does not run yet.
+/// Creates the queues to and from a driver that does not run yet.
 pub(crate) fn channel() -> (ControllerHandle, DriverEnds) {
     let (sender, commands): (SyncSender<Command>, _) = sync_channel(MAX_QUEUED_DECISIONS);
     let (leader, room) = (watch::Sender::default(), Arc::<Room>::default());

@@ -1,4 +1,5 @@
-//! Requests of other replicas of the metadata log: the quorum answers them, and what a fetch may read is read here.
+//! Requests of other replicas of the metadata log. The quorum answers them; the records and snapshot chunks of a
+//! response are read here.
 
 use bytes::Bytes;
 use klamm_replication::quorum::RequestId;
@@ -14,7 +15,7 @@ impl Io {
     pub(super) fn on_request(&mut self, inbound: Inbound, answer: oneshot::Sender<QuorumAnswer>) {
         let request_id = RequestId(self.next_request_id);
         self.next_request_id += 1;
-        // Requests of peers that have gone away need no answer.
+        // The requesters of these have given up.
         self.requests.retain(|_, waiting| !waiting.is_closed());
         self.requests.insert(request_id, answer);
         self.effects.extend(self.quorum.on_request(clock::now_ms(), request_id, inbound));
@@ -48,7 +49,7 @@ impl Io {
             }
             plain => QuorumAnswer::Plain(plain),
         };
-        // A peer that has gone away needs no answer.
+        // The requester may have given up. Then no task receives the answer.
         drop(waiting.send(answer));
         Ok(())
     }

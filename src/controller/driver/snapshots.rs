@@ -39,7 +39,8 @@ impl Driver {
 }
 
 impl Io {
-    /// Begins the log anew with a snapshot that a leader has sent, and returns its state. `committed` is the state so far.
+    /// Replaces the log with a snapshot that the leader has sent, and returns the snapshot's state. `committed` is the
+    /// state so far.
     fn load_snapshot(
         &mut self,
         id: OffsetAndEpoch,
@@ -51,8 +52,8 @@ impl Io {
         Ok(loaded)
     }
 
-    /// Writes a snapshot of what is committed, and deletes what it makes superfluous. Returns false if there is nothing
-    /// to write: no record, or a snapshot has them all.
+    /// Writes a snapshot of the committed state, and deletes the snapshots and the log that it makes superfluous.
+    /// Returns false if there is nothing to write: the log has no record, or a snapshot already contains all of them.
     fn write_snapshot(
         &mut self,
         committed: &MetadataLoader,

@@ -1,8 +1,9 @@
-//! Whether what a leader sends descends from what this node's metadata log holds: the note of what is committed, which
-//! outlives the process, and the look at a snapshot before it takes the log's place.
+//! Protects this node's metadata log from a leader whose log does not contain it. Two checks: the committed offset is
+//! checkpointed on disk, so that it survives a restart; and a received snapshot must share a topic with the log that it
+//! replaces.
 //!
-//! Controllers that have begun an empty metadata log lead a cluster without topics. Whoever followed them would take every
-//! partition for deleted.
+//! If a majority of the controllers has begun an empty metadata log, they lead a cluster without topics. A broker that
+//! followed them would delete every partition.
 
 use std::path::Path;
 
@@ -16,47 +17,48 @@ use klamm_replication::OffsetAndEpoch;
 
 use super::{MetadataLog, MetadataLogError};
 
-/// The name of the metadata log in the note, which is one of Kafka's offset checkpoints.
+/// The topic of the metadata log in the checkpoint file, which has the format of Kafka's offset checkpoints.
 const TOPIC: &str = "__cluster_metadata";
-/// How far what is noted of the high watermark may be behind (Kafka: `replica.high.watermark.checkpoint.interval.ms`).
-const NOTE_INTERVAL_MS: i64 = 5_000;
+/// How far the checkpoint may be behind the high watermark (Kafka: `replica.high.watermark.checkpoint.interval.ms`).
+const CHECKPOINT_INTERVAL_MS: i64 = 5_000;
 
-/// The offset below which everything is committed, as an earlier life has noted it; 0 without a note.
-pub(super) fn noted(disk: &dyn Disk, dir: &Path) -> Result<Offset, MetadataLogError> {
+/// Reads the committed offset that an earlier process has checkpointed; 0 without a checkpoint.
+pub(super) fn read_checkpoint(disk: &dyn Disk, dir: &Path) -> Result<Offset, MetadataLogError> {
     let offsets = checkpoint::read_offsets(disk, &dir.join(checkpoint::HIGH_WATERMARK))?;
     Ok(offsets.get(&(TOPIC.to_owned(), 0)).copied().unwrap_or(0))
 }
 
 impl MetadataLog {
-    /// Notes what is committed if the last attempt was long enough ago. The note may be behind: without room for it the
-    /// next attempt writes it.
+    /// Checkpoints the committed offset if the last attempt was long enough ago. If the disk has no room, it leaves
+    /// that to the next attempt: the checkpoint may be behind.
     pub(in crate::controller) fn checkpoint_committed(
         &mut self,
         end_offset: Offset,
         now_ms: i64,
     ) -> Result<(), MetadataLogError> {
-        if now_ms < self.next_note_ms {
+        if now_ms < self.next_checkpoint_ms {
             return Ok(());
         }
-        self.next_note_ms = now_ms.saturating_add(NOTE_INTERVAL_MS);
-        match self.note_committed(end_offset) {
+        self.next_checkpoint_ms = now_ms.saturating_add(CHECKPOINT_INTERVAL_MS);
+        match self.write_checkpoint(end_offset) {
             Err(lacking) if lacking.passes() => Ok(()),
             outcome => outcome,
         }
     }
 
-    /// Notes that everything below is committed: a leader that does not have it is not followed, also after a restart.
-    fn note_committed(&mut self, end_offset: Offset) -> Result<(), MetadataLogError> {
-        if end_offset > self.noted {
+    /// Checkpoints that every record below `end_offset` is committed. This node never follows a leader that lacks them,
+    /// also after a restart.
+    fn write_checkpoint(&mut self, end_offset: Offset) -> Result<(), MetadataLogError> {
+        if end_offset > self.checkpointed {
             let offsets = PartitionOffsets::from([((TOPIC.to_owned(), 0), end_offset)]);
             let path = self.dir.join(checkpoint::HIGH_WATERMARK);
             checkpoint::write_offsets(self.disk.as_ref(), &path, &offsets)?;
-            self.noted = end_offset;
+            self.checkpointed = end_offset;
         }
         Ok(())
     }
 
-    /// Refuses a snapshot that has none of the topics that the log in whose place it is to come has.
+    /// Refuses a snapshot that has none of the topics of the log that it would replace.
     pub(super) fn check_descent(
         &mut self,
         id: OffsetAndEpoch,
@@ -120,7 +122,7 @@ mod tests {
         MetadataLog::open(&storage, Path::new(HOME), VoterSet::default(), true, 0).unwrap().log
     }
 
-    /// Has a log given a snapshot of these topics.
+    /// Sends a log a snapshot with these topics.
     fn receive(
         log: &mut MetadataLog,
         offset: Offset,
@@ -159,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_committed_is_known_to_the_next_life_and_the_note_never_goes_back() {
+    fn the_committed_offset_survives_a_restart_and_never_goes_back() {
         let disk = MemoryDisk::default();
         let mut log = open(&disk);
         assert_eq!(log.position().committed_offset, 0);
-        log.note_committed(7).unwrap();
-        log.note_committed(5).unwrap();
+        log.write_checkpoint(7).unwrap();
+        log.write_checkpoint(5).unwrap();
         drop(log);
         for dir in ["/", HOME] {
             disk.open_dir(Path::new(dir)).unwrap().sync().unwrap();

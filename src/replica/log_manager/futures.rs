@@ -1,10 +1,10 @@
-//! ReplicaManager on their way from one log directory to another: their copies (`<topic>-<partition>.<id>-future`), and where
-//! replicas are to lie that are not here yet.
+//! Future logs (`<topic>-<partition>.<id>-future`): copies of replicas in another log directory (KIP-113). Also the log
+//! directories that were chosen for replicas which do not exist yet.
 //!
-//! The exchange is two renames, each synced: the old log's directory becomes one to be deleted, then the copy's gets
-//! the plain name. A crash between the two leaves a copy and no log: the copy, which was whole, is taken. (Apache Kafka
-//! renames in the other order and has to be helped by hand when it finds two logs; when it finds the copy alone it
-//! does the same as here.)
+//! To replace a log by its future log takes two renames, each synced: first the old log's directory gets a name to be
+//! deleted, then the future log's directory gets the plain name. After a crash between the two, only the future log is
+//! left; it was complete, so the next start uses it as the log. (Apache Kafka renames in the other order, and an
+//! operator has to help when it finds two logs. When it finds only the future log, it does the same as Klamm.)
 
 use klamm_protocol::ids::TopicPartition;
 use std::path::Path;
@@ -24,16 +24,16 @@ use super::{LogManager, lock};
 use crate::clock;
 use crate::replica::partition::{FutureReplica, MoveError, Partition};
 
-/// The most replicas whose directory is chosen before they are here.
+/// The most replicas for which a log directory is remembered before they exist.
 pub(super) const MAX_PREFERENCES: usize = 10_000;
 
 impl LogManager {
-    /// Which directory this is, as a place in `log.dirs`.
+    /// The index of this directory in `log.dirs`.
     pub(crate) fn place_at(&self, path: &Path) -> Option<usize> {
         self.settled().find(|(_, directory)| directory.dir.path() == path).map(|(place, _)| place)
     }
 
-    /// Where a partition lies.
+    /// The index of the directory that has the partition's log.
     pub(crate) fn place_of(&self, topic: &ByteString, index: PartitionIndex) -> Option<usize> {
         lock(&self.places).get(&TopicPartition::new(topic.clone(), index)).copied()
     }
@@ -46,19 +46,22 @@ impl LogManager {
         self.at(place).is_online()
     }
 
-    /// Remembers where a replica is to lie that is not here yet.
+    /// Remembers the log directory for a replica that does not exist yet.
     pub(crate) fn prefer(&self, topic: &ByteString, index: PartitionIndex, place: usize) {
         let mut preferred = lock(&self.preferred);
-        // The topic outlives the frame of the request.
+        // A copy: the key lives longer than the request's buffer.
         let key = TopicPartition::new(ByteString::from(&**topic), index);
         if preferred.len() >= MAX_PREFERENCES && !preferred.contains_key(&key) {
-            warn!("the directory for {topic}-{index} is forgotten: too many are waited for");
+            warn!(
+                "the log directory chosen for {topic}-{index} is ignored: {MAX_PREFERENCES} others are \
+                 remembered already"
+            );
             return;
         }
         preferred.insert(key, place);
     }
 
-    /// As [`Self::prefer`], for the directory that the cluster has for it, unless another is preferred.
+    /// As [`Self::prefer`], for the directory in the cluster metadata, unless another one was chosen.
     pub(crate) fn prefer_recorded(
         &self,
         topic: &ByteString,
@@ -74,8 +77,8 @@ impl LogManager {
         }
     }
 
-    /// Copies whose replica is gone are deleted, and those that have no log to take the place of take it. What the
-    /// metadata have never known is left alone, as logs are.
+    /// At the start: deletes the future logs of replicas that are gone, and lets those whose log is gone replace it. A
+    /// future log whose topic the metadata has never known is kept, as logs are.
     pub(super) fn settle_futures(&self, known: Known<'_>) {
         let futures = std::mem::take(&mut *lock(&self.futures));
         for (key, copies) in futures {
@@ -85,24 +88,26 @@ impl LogManager {
                 replica.is_some_and(|replica| topic_id.is_none_or(|id| id == replica.topic_id))
             };
             let (mine, others): (Vec<_>, Vec<_>) = copies.into_iter().partition(belongs);
-            others.into_iter().for_each(|(place, name)| self.judge_future(place, name));
+            others
+                .into_iter()
+                .for_each(|(place, name)| self.delete_if_topic_was_known(place, name));
             if let Some(replica) = replica.filter(|_| !mine.is_empty()) {
                 self.settle_copies(key, &replica, mine);
             }
         }
     }
 
-    fn judge_future(&self, place: usize, name: String) {
+    fn delete_if_topic_was_known(&self, place: usize, name: String) {
         match self.topic_id_at(place, &name) {
             Some(id) if self.has_seen(id) => lock(&self.deleted).push((0, place, name)),
             _ => {
                 let path = self.path_at(place).join(name);
-                warn!("{} is of an unknown topic and left alone", path.display());
+                warn!("{} is the future log of an unknown topic, it is kept", path.display());
             }
         }
     }
 
-    /// Only one copy of a replica can go on, in another directory than the log.
+    /// Keeps at most one future log of a replica, in another directory than its log, and deletes the others.
     fn settle_copies(
         &self,
         key: TopicPartition,
@@ -112,26 +117,26 @@ impl LogManager {
         let current = self.place_of(&key.topic, key.partition);
         let has_vanished = || self.vanished_from(&key, replica).is_some();
         if current.is_none() && (self.is_missed(replica) || has_vanished()) {
-            // The log may come back; a copy that is not whole is none.
+            // The log may come back, and an incomplete future log must not replace it.
             lock(&self.futures).insert(key, copies);
             return;
         }
         copies.sort_by_key(|(place, _)| self.at(*place).id != replica.directory);
         let usable = copies.iter().position(|(place, _)| current != Some(*place));
         let chosen = usable.map(|at| copies.remove(at));
-        let given_up = copies.into_iter().map(|(place, name)| (0, place, name));
-        lock(&self.deleted).extend(given_up);
+        let superfluous = copies.into_iter().map(|(place, name)| (0, place, name));
+        lock(&self.deleted).extend(superfluous);
         let Some((place, name)) = chosen else { return };
         if current.is_some() {
             lock(&self.futures).insert(key, vec![(place, name)]);
         } else if let Err(failure) = self.promote(&key, place, &name) {
-            error!("{name} cannot take the place of the replica that is gone: {failure}");
-            // It is tried again before the replica is opened: it must not begin anew beside its copy.
+            error!("the future log {name} cannot replace the log that is gone: {failure}");
+            // Opening the replica tries again: it must not create an empty log beside its future log.
             lock(&self.futures).insert(key, vec![(place, name)]);
         }
     }
 
-    /// Takes the copy of a replica whose log is gone, if the start could not.
+    /// Lets a future log replace the log that is gone, if that failed at the start.
     pub(super) fn promote_found(
         &self,
         topic: &ByteString,
@@ -156,31 +161,38 @@ impl LogManager {
         let parent = disk.open_dir(directory.path())?;
         disk.rename(&directory.path().join(name), &to)?;
         parent.sync()?;
-        info!(%topic, partition = index, "{topic}-{index} is the copy {name} now: the replica that it was to replace is gone");
+        info!(
+            %topic, partition = index,
+            "the future log {name} is the log of {topic}-{index} now: the log that it was to replace is gone"
+        );
         lock(&self.places).insert(key.clone(), place);
         Ok(())
     }
 
-    /// The copy of a partition that was found at the start, to go on with it.
+    /// Opens the future log of a partition that was found at the start, so that the move continues.
     pub(crate) fn found_future(&self, partition: &Partition) -> Option<FutureReplica> {
         let key = TopicPartition::new(partition.topic().clone(), partition.index());
         let (place, name) = lock(&self.futures).remove(&key)?.into_iter().next()?;
         match self.open_future(partition, place, &name) {
             Ok(future) => Some(future),
-            // With the next start, or with the next request to move it.
+            // The next start, or the next request to move the replica, tries again.
             Err(failure) if failure.passes() => {
-                warn!("the move to {name} does not continue for now: {failure}");
+                warn!(
+                    "the future log {name} cannot be opened for now, the move does not continue: {failure}"
+                );
                 None
             }
             Err(failure) => {
-                error!("the move to {name} is given up, its copy cannot be read: {failure}");
+                error!(
+                    "the future log {name} cannot be opened and is deleted, the move is cancelled: {failure}"
+                );
                 self.delete_later(partition.config().log.file_delete_delay_ms, place, name);
                 None
             }
         }
     }
 
-    /// An empty copy.
+    /// Creates an empty future log.
     pub(crate) fn create_future(
         &self,
         partition: &Partition,
@@ -220,7 +232,7 @@ impl LogManager {
         Ok(FutureReplica { log, place, directory_id, flusher, unsynced_bytes: 0 })
     }
 
-    /// Gives a copy up; its files go after `file.delete.delay.ms`.
+    /// Cancels a move: the files of the future log are deleted after `file.delete.delay.ms`.
     pub(crate) fn discard_future(&self, partition: &Partition, mut future: FutureReplica) {
         let (topic, index) = (partition.topic(), partition.index());
         let marked = PartitionDirName::marked(topic, index, DirKind::Delete, crate::random::uuid());
@@ -228,14 +240,14 @@ impl LogManager {
         match future.log.rename_dir(&self.path_at(future.place).join(&marked)) {
             Ok(()) => self.delete_later(delay_ms, future.place, marked),
             Err(failure) => {
-                warn!("the copy of {topic}-{index} cannot be deleted for now: {failure}");
+                warn!("the future log of {topic}-{index} cannot be deleted for now: {failure}");
                 let (log, place) = (future.log, future.place);
                 self.delete_when_there_is_room(topic, index, (log, place, delay_ms));
             }
         }
     }
 
-    /// Puts a copy that is level in the place of the log. False when it is not level yet, or gone.
+    /// Replaces the log by its future log. Returns false if the future log has not caught up yet, or is gone.
     pub(crate) fn replace_with_future(
         &self,
         partitions: &[Arc<Partition>],
@@ -262,7 +274,7 @@ impl LogManager {
         for place in [from, to] {
             if let Err(failure) = self.write_checkpoints_of(place, partitions, None) {
                 let path = self.path_at(place).display();
-                error!("the checkpoints of {path} are not written: {failure}");
+                error!("the checkpoints of {path} could not be written: {failure}");
             }
         }
         Ok(true)
@@ -277,7 +289,7 @@ impl LogManager {
         let name = PartitionDirName::current(&key.topic, key.partition);
         log.rename_dir(&self.path_at(from).join(marked))?;
         if let Err(failure) = copy.rename_dir(&self.path_at(to).join(&name)) {
-            // Under its present name it would be deleted with the next start.
+            // Under its present name the next start would delete the log.
             log.rename_back(&self.path_at(from).join(&name))?;
             return Err(failure);
         }
@@ -318,7 +330,7 @@ mod tests {
         }
     }
 
-    /// Without it the node would not start again.
+    /// The metadata log. Without it the node would not start again.
     fn put_metadata_log(disk: &dyn Disk) {
         let dir = Path::new("/one/__cluster_metadata-0");
         disk.create_dir_all(dir).unwrap();
@@ -326,7 +338,7 @@ mod tests {
         disk.sync_dir(Path::new("/one")).unwrap();
     }
 
-    /// Opens what is on the disk; the cluster has `recorded` as the partition's directory.
+    /// Opens what is on the disk; in the cluster metadata, `recorded` is the partition's directory.
     fn open(disk: &MemoryDisk, recorded: Option<usize>) -> Place {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
@@ -450,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_gone_on_with_after_a_restart_and_given_up_with_its_files() {
+    fn a_move_continues_after_a_restart_and_a_cancelled_one_leaves_no_files() {
         let disk = MemoryDisk::default();
         let broker = open(&disk, None);
         broker.lead(5);
@@ -462,7 +474,8 @@ mod tests {
         disk.crash(1);
         let broker = open(&disk, Some(ONE));
         assert_eq!(broker.place(), Some(ONE));
-        let future = broker.store.found_future(&broker.partition).expect("it was there");
+        let future =
+            broker.store.found_future(&broker.partition).expect("the restart finds the future log");
         assert_eq!((future.place, future.log.log_end()), (TWO, 1));
         broker.store.discard_future(&broker.partition, future);
         broker.store.remove_deleted(i64::MAX);
@@ -541,7 +554,7 @@ mod tests {
             let is_over = moved && disk.mutations() <= fault_at;
             drop(broker);
             disk.crash(cut_at);
-            // The cluster knows of the new directory before the copy takes the place of the log.
+            // The cluster metadata has the new directory before the future log replaces the log.
             let again = open(&disk, Some(TWO));
             assert_eq!(again.bytes(), bytes, "power cut at {cut_at}");
             assert!(again.place() == Some(TWO) || !moved, "power cut at {cut_at}");

@@ -1,4 +1,4 @@
-//! A disk that takes its time under the lock of a partition: the requests that need the partition wait, the others do not.
+//! A slow disk while a thread holds a partition's lock: the requests that need the partition wait, the others do not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::replica::settings::partition_config;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A runtime with one worker: what blocks it blocks everything.
+/// A runtime with one worker: a task that blocks it holds up all others.
 fn one_worker() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).build().unwrap()
 }
@@ -30,7 +30,7 @@ fn registration(leader_epoch: i32) -> Registration {
     Registration { leader_epoch, partition_epoch: leader_epoch, isr: vec![1], replicas }
 }
 
-/// The leader of a compacted log with small segments, everything synced.
+/// A leader with a compacted log of small segments, all synced.
 fn lead(store: &LogManager) -> Arc<Partition> {
     let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
     let mut config = partition_config(&configs, "t", &BTreeMap::new());
@@ -49,7 +49,7 @@ fn is_synced(partition: &Arc<Partition>) -> bool {
 }
 
 /// Runs a task that needs the partition and one that does not, while `disk` holds a sync under the partition's lock.
-/// Asserts that the second ends, and that the first does once the sync is over.
+/// Asserts that the second ends during the sync, and the first after it.
 pub(super) fn assert_others_are_served(
     runtime: &Runtime,
     disk: &MemoryDisk,
@@ -69,7 +69,7 @@ pub(super) fn assert_others_are_served(
         end.recv_timeout(LIMIT)
     });
     let is_kept_waiting = sees.try_recv().is_err();
-    // Before anything is asserted: what waits would keep a test that fails from ending.
+    // Before any assertion: a blocked thread would keep a failing test from ending.
     disk.release_syncs();
     both.expect("the worker is not blocked");
     assert!(is_kept_waiting, "the lock is held");

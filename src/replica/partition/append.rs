@@ -1,7 +1,7 @@
-//! Appending to a partition that this broker leads.
+//! Appends to a partition that this broker leads.
 //!
-//! The records are validated before the lock is taken; the lock is held for one append. An append that may have to sync a
-//! compacted log's segment first is made where blocking is allowed.
+//! The records are validated before the lock is taken; the lock is held for one append. If the append may have to sync
+//! a segment of a compacted log, it runs on a thread that may block.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -23,62 +23,62 @@ use super::{Partition, PartitionConfig, State};
 use crate::clock;
 use crate::replica::delayed::Countdown;
 
-/// The most bytes a compressed batch of this topic may decompress to where it has to be decompressed,
-/// as a multiple of `max.message.bytes`.
+/// The most bytes to which a compressed batch may decompress, as a multiple of `max.message.bytes`, if it has to be
+/// decompressed.
 const MAX_DECOMPRESSION_RATIO: usize = 100;
 
 thread_local! {
-    /// What decompressing needs, a few hundred KiB: for each thread, so that idle connections have none of it.
+    /// The buffers for decompression, a few hundred KiB. One for each thread, so that idle connections need none.
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// Who appends, and who waits for it.
+/// The origin of an append, and the request that waits for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AppendOptions<'a> {
     origin: AppendOrigin,
-    /// acks=all: refused while there are too few replicas.
+    /// acks=all: the append fails while the ISR is smaller than `min.insync.replicas`.
     acks_all: bool,
-    /// Finished when the high watermark has passed the records.
+    /// Counts down when the records are committed.
     countdown: Option<&'a Arc<Countdown>>,
 }
 
 impl<'a> AppendOptions<'a> {
-    /// A Produce request of this version.
+    /// For a Produce request of this version.
     pub(crate) fn client(acks: i16, version: i16, countdown: Option<&'a Arc<Countdown>>) -> Self {
         Self { origin: AppendOrigin::Client { version }, acks_all: acks == -1, countdown }
     }
 }
 
 impl AppendOptions<'static> {
-    /// A coordinator of this broker, which watches the high watermark by itself.
+    /// For a coordinator of this broker, which watches the high watermark itself.
     pub(crate) fn coordinator() -> Self {
         Self { origin: AppendOrigin::Coordinator, acks_all: true, countdown: None }
     }
 }
 
-/// Where records went.
+/// The offsets of appended records, and what to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) base_offset: Offset,
-    /// -1 unless the topic has LogAppendTime, or the batch is a repetition.
+    /// -1 unless the topic has LogAppendTime or the batch is a duplicate.
     pub(crate) log_append_time_ms: i64,
     pub(crate) log_start_offset: Offset,
-    /// The records that the countdown waits for; `None` if every replica that must have them has them already.
+    /// The records that the countdown waits for; `None` without a countdown, or if they are committed already.
     pub(crate) awaited: Option<Awaited>,
 }
 
-/// A record that was refused, by its place in the batch.
+/// A rejected record, by its index in the batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RecordFailure {
     pub(crate) batch_index: i32,
     pub(crate) message: Option<String>,
 }
 
-/// Why nothing was appended, as the response to the producer.
+/// Why nothing was appended, as in the Produce response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AppendFailure {
     pub(crate) code: ErrorCode,
-    /// -1 when the records were refused before the log was looked at.
+    /// -1 if the records were rejected before the log was read.
     pub(crate) log_start_offset: Offset,
     pub(crate) message: Option<String>,
     pub(crate) record_errors: Vec<RecordFailure>,
@@ -110,7 +110,7 @@ impl AppendFailure {
         Self::new(refused.code(), log_start_offset)
     }
 
-    /// Kafka leaves the log start offset out where the log itself failed, or the batch did not fit
+    /// Kafka omits the log start offset if the log itself failed or the batch was too large for a segment
     /// (`ReplicaManager.appendRecordsToLeader`).
     fn refused(error: &AppendError, log_start: Offset) -> Self {
         let log_start_offset = match error {
@@ -131,7 +131,7 @@ impl AppendFailure {
 }
 
 impl Partition {
-    /// Appends one partition's records of a request, or a coordinator's, received at `wall_ms`.
+    /// Appends one partition's records of a request or of a coordinator. They arrived at `wall_ms`.
     pub(crate) fn append(
         self: &Arc<Self>,
         records: Bytes,
@@ -229,7 +229,7 @@ impl Partition {
         let waits = replica.high_watermark() < required_offset;
         let awaited = options.countdown.filter(|_| waits).map(|countdown| {
             replica.await_committed(required_offset, countdown.ticket());
-            // Of a repetition, that of the records that were there before.
+            // For a duplicate batch, the epoch is that of the original records.
             Awaited { required_offset, epoch: log.leader_epochs().epoch_of(info.last_offset) }
         });
         drop(state);
@@ -251,7 +251,7 @@ impl Partition {
         AppendFailure::refused(error, log_start)
     }
 
-    /// Whether the records are acknowledged by every replica that has to.
+    /// Whether all replicas that must have the records have them (they are committed).
     pub(crate) fn acknowledged(&self, awaited: &Awaited) -> Result<bool, ErrorCode> {
         if self.is_offline() {
             return Err(ErrorCode::KafkaStorageError);

@@ -1,4 +1,4 @@
-//! Records that the disk has damaged: noticed by whoever reads them, mended by [`crate::replica::repair`].
+//! Records that the disk has damaged. A read detects the damage, [`crate::replica::repair`] repairs it.
 
 use std::sync::atomic::Ordering;
 
@@ -8,12 +8,13 @@ use tracing::error;
 
 use super::Partition;
 
-/// Nothing is damaged.
+/// No segment is damaged.
 pub(super) const INTACT: Offset = -1;
 
 impl Partition {
-    /// The records of this segment are not what was written. Returns what a client is told: to look for another
-    /// leader, if there can be one.
+    /// A read has found that a segment's records are not those that were written. Returns the error code for the
+    /// client: KAFKA_STORAGE_ERROR, so that it looks for another leader, or CORRUPT_MESSAGE if this leader is alone in
+    /// the ISR.
     pub(crate) fn on_corrupt(&self, segment: Offset) -> ErrorCode {
         let lowest = |known: Offset| match known {
             INTACT => Some(segment),
@@ -21,24 +22,28 @@ impl Partition {
         };
         let noted = self.damaged.fetch_update(Ordering::AcqRel, Ordering::Acquire, lowest);
         if noted.is_ok() {
-            error!(topic = %self.topic, partition = self.index, "{}-{}: the segment at {segment} is damaged", self.topic, self.index);
+            let (topic, index) = (&self.topic, self.index);
+            error!(
+                %topic, partition = index,
+                "{topic}-{index}: the segment with base offset {segment} is damaged"
+            );
         }
         let is_only_one =
             self.lock().replica.leader().is_some_and(|leader| leader.isr().isr().len() == 1);
         if is_only_one { ErrorCode::CorruptMessage } else { ErrorCode::KafkaStorageError }
     }
 
-    /// The first offset of the lowest damaged segment.
+    /// The base offset of the lowest damaged segment.
     pub(crate) fn damaged_segment(&self) -> Option<Offset> {
         Some(self.damaged.load(Ordering::Acquire)).filter(|segment| *segment != INTACT)
     }
 
-    /// The epoch in which this broker follows, if it does.
+    /// The leader epoch in which this broker follows, if it does.
     pub(crate) fn following_epoch(&self) -> Option<LeaderEpoch> {
         self.lock().replica.follower().map(|follower| follower.leader_epoch)
     }
 
-    /// The damaged records are gone: the replica fetches again from where they began.
+    /// The log has been truncated before the damage. The replica fetches again from there.
     pub(crate) fn on_repaired(&self) {
         let mut state = self.lock();
         if state.log.is_none() || !state.replica.on_repaired() {

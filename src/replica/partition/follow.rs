@@ -1,7 +1,7 @@
-//! Following the leader of a partition: what to fetch, and what the answer does to the log.
+//! How a replica follows the leader of its partition: what it fetches, and how a fetch response changes its log.
 //!
-//! The bytes of the leader are appended as they came. What the role decides is carried out under the same
-//! lock, but for truncations: they sync, so the fetcher makes them where blocking is allowed.
+//! The leader's batches are appended byte for byte. What the role decides is done under the same lock, except
+//! truncation: it syncs, so the fetcher runs it on a thread that may block.
 
 use std::sync::Arc;
 
@@ -19,40 +19,40 @@ use super::{Partition, State, log_ends};
 use crate::clock;
 use crate::replica::delayed::Countdown;
 
-/// How a follower's log is cut.
+/// How a follower's log is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// Everything at or above the offset goes.
+    /// Removes everything at or above the offset.
     To(Offset),
-    /// Everything goes, the next record gets the offset.
+    /// Removes everything; the next record gets the offset.
     FullyAndStartAt(Offset),
 }
 
 impl Cut {
-    /// Where the log ends afterwards, at most.
+    /// The largest possible log end offset after the truncation.
     pub(crate) fn end(self) -> Offset {
         let (Self::To(offset) | Self::FullyAndStartAt(offset)) = self;
         offset
     }
 }
 
-/// What is to be done after an answer of the leader.
+/// What the fetcher does after a fetch response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Fetch on.
+    /// Fetches again.
     Again,
-    /// Cut the log, then fetch on.
+    /// Truncates the log, then fetches again.
     Cut(Cut),
-    /// Ask the leader where its log starts and ends.
+    /// Asks the leader for its log start and log end offset (ListOffsets).
     FindLeaderRange,
-    /// Fetch again after a pause.
+    /// Fetches again after a pause.
     BackOff,
-    /// The replica needs a change of the metadata, or an operator.
+    /// Stops fetching until the metadata changes or an operator acts.
     Stuck,
 }
 
 impl Partition {
-    /// What to fetch next and where the own log starts; `None` while there is nothing to fetch.
+    /// The next fetch and this replica's log start offset; `None` while there is nothing to fetch.
     pub(crate) fn next_fetch(&self) -> Option<(NextFetch, Offset)> {
         if self.is_offline() {
             return None;
@@ -60,7 +60,7 @@ impl Partition {
         let flushes = self.config().flushes_before_ack();
         let mut state = self.lock();
         let State { log: Some(log), replica } = &mut *state else { return None };
-        // Others notice the failure of a directory later than the log itself.
+        // The log is the first to notice that its directory has failed; `offline` is set later.
         if log.is_offline() {
             return None;
         }
@@ -71,7 +71,7 @@ impl Partition {
         Some((next, log.log_start()))
     }
 
-    /// Has what was appended here synced if the next fetch needs that, and adds it to the countdown.
+    /// If the next fetch must follow a sync, queues the sync and adds it to the countdown.
     pub(crate) fn sync_before_fetch(self: &Arc<Self>, countdown: &Arc<Countdown>) {
         if self.is_offline() || !self.config().flushes_before_ack() {
             return;
@@ -86,17 +86,17 @@ impl Partition {
         }
     }
 
-    /// Does what an answer of the leader calls for.
+    /// Applies a fetch response of the leader to the log.
     pub(crate) fn on_fetched(
         self: &Arc<Self>,
         answer: &FetchedPartition,
         records: Bytes,
     ) -> Progress {
         let (bytes, now_ms) = (records.len(), clock::now_ms());
-        // Only the log reads the batches' timestamps: none is expected to be later than the clock.
+        // Only the log parses the batches. So this assumes timestamps up to now.
         let newest = clock::wall_ms();
         self.lock_to_append(
-            // An empty log may begin anew, inside the leader's first batch.
+            // An empty log may start anew at the base offset of the leader's first batch.
             |log| log.log_start() == log.log_end() || log.may_sync_to_roll(bytes, newest, now_ms),
             |state| self.apply_fetched(state, answer, records),
         )
@@ -120,7 +120,7 @@ impl Partition {
         }
     }
 
-    /// Appends what the leader has sent, as it came.
+    /// Appends the leader's batches byte for byte.
     fn replicate(
         self: &Arc<Self>,
         mut state: Locked<'_, State>,
@@ -150,19 +150,27 @@ impl Partition {
         Progress::Again
     }
 
-    /// The leader has deleted what is below, by retention or because it was asked to.
+    /// The leader's log start has moved up, by retention or DeleteRecords: deletes the same records here.
     fn raise_log_start(&self, log: &mut Log, start: Offset) {
         if start > log.log_start()
             && let Err(failure) = log.delete_records(start)
         {
-            error!(topic = %self.topic, partition = self.index, "{}-{}: the log start stays: {failure}", self.topic, self.index);
+            let (topic, index) = (&self.topic, self.index);
+            error!(
+                %topic, partition = index,
+                "{topic}-{index}: cannot raise the log start offset to {start}: {failure}"
+            );
         }
     }
 
     fn append_failed(&self, failure: &AppendError) -> Progress {
         let AppendError::Storage(storage) = failure else {
-            error!(topic = %self.topic, partition = self.index, "{}-{} cannot follow its leader: {failure}", self.topic, self.index);
-            // Damaged on the way: it may pass.
+            let (topic, index) = (&self.topic, self.index);
+            error!(
+                %topic, partition = index,
+                "{topic}-{index} cannot append what the leader sent: {failure}"
+            );
+            // The batch may have been damaged on the way: fetch it again.
             let may_pass = matches!(failure, AppendError::CorruptBatch { .. });
             return if may_pass { Progress::BackOff } else { Progress::Stuck };
         };
@@ -176,7 +184,7 @@ impl Partition {
         }
     }
 
-    /// The leader has said where its log starts and ends.
+    /// The leader has answered with its log start and log end offset.
     pub(crate) fn on_leader_range(
         &self,
         epoch: LeaderEpoch,
@@ -190,10 +198,9 @@ impl Partition {
         }
     }
 
-    /// Cuts the log, if this broker still follows in that epoch. Blocks for the disk.
+    /// Truncates the log, if this broker still follows in that epoch. Blocks for the disk.
     ///
-    /// The recovery point on disk must not be above the cut: see
-    /// [`crate::replica::log_manager::LogManager::cut`].
+    /// The recovery point on disk must not be above the new end: see [`crate::replica::log_manager::LogManager::cut`].
     pub(crate) fn cut(&self, epoch: LeaderEpoch, cut: Cut) -> Result<(), LogError> {
         let now_ms = clock::now_ms();
         let mut state = self.lock_for_disk();
@@ -203,25 +210,24 @@ impl Partition {
         }
         let (end, flushed) = (log.log_end(), log.flushed_offset());
         if cut.end() < end {
+            let (topic, index, to) = (&self.topic, self.index, cut.end());
             warn!(
-                topic = %self.topic, partition = self.index, "{}-{} follows epoch {epoch}: its log is cut from offset {end} ({flushed} synced) \
-                 to {}",
-                self.topic,
-                self.index,
-                cut.end()
+                %topic, partition = index,
+                "{topic}-{index} follows in leader epoch {epoch}: truncating its log from offset {end} \
+                 ({flushed} synced) to {to}"
             );
         }
         let done = match cut {
             Cut::To(offset) => log.truncate_to(offset, now_ms).map(drop),
             Cut::FullyAndStartAt(offset) => log.truncate_fully_and_start_at(offset, now_ms),
         };
-        // The log is cut also where the files have yet to follow.
+        // After an error too: the log in memory is truncated, only its files are not yet.
         replica.on_cut(log.log_start(), log.log_end());
         done
     }
 }
 
-/// What a decision asks the fetcher for. Appending is done before it hears of it.
+/// What the fetcher does after a decision of the role. `Append` has been carried out before.
 fn progress(follow: Follow) -> Progress {
     match follow {
         Follow::Append { .. } | Follow::Ignore => Progress::Again,
@@ -282,7 +288,7 @@ mod tests {
         bytes
     }
 
-    /// One broker's replica of the partition.
+    /// One broker's replica of the partition, with its log manager.
     struct Replica {
         id: i32,
         store: LogManager,
@@ -355,7 +361,7 @@ mod tests {
             }
         }
 
-        /// Waits until everything is on disk.
+        /// Waits until all appended records are on disk.
         async fn sync(&self) {
             let countdown = Countdown::new();
             self.partition.sync_before_fetch(&countdown);
@@ -363,7 +369,7 @@ mod tests {
             countdown.over().await;
         }
 
-        /// One fetch from the leader; `None` when there is nothing to fetch.
+        /// Sends one fetch to the leader; `None` when there is nothing to fetch.
         async fn fetch_from(&self, leader: &Self) -> Option<Progress> {
             self.sync().await;
             let (fetch, log_start_offset) = self.partition.next_fetch()?;
@@ -401,7 +407,7 @@ mod tests {
             self.store.cut(&all, &self.partition, epoch, cut).unwrap();
         }
 
-        /// Fetches until both logs end at the same offset and the leader has heard of it.
+        /// Fetches until both logs end at the same offset and the leader has committed everything.
         async fn catch_up_with(&self, leader: &Self, epoch: LeaderEpoch) {
             for _ in 0..20 {
                 match self.fetch_from(leader).await.unwrap() {
@@ -466,7 +472,10 @@ mod tests {
         let deleted = leader.partition.deleted_everywhere(1);
         tokio::pin!(deleted);
         follower.fetch_from(&leader).await;
-        assert!(at_once(deleted.as_mut()).await.is_none(), "the follower has only been told");
+        assert!(
+            at_once(deleted.as_mut()).await.is_none(),
+            "the follower has only received the new log start"
+        );
         follower.fetch_from(&leader).await;
         assert_eq!(deleted.await, Ok(1));
 
@@ -477,7 +486,7 @@ mod tests {
         assert_eq!(deleted.await, Err(ErrorCode::NotLeaderOrFollower));
     }
 
-    /// What a future comes to without waiting.
+    /// The output of a future that is ready at once.
     async fn at_once<F: Future + Unpin>(future: F) -> Option<F::Output> {
         tokio::time::timeout(std::time::Duration::ZERO, future).await.ok()
     }
@@ -494,7 +503,7 @@ mod tests {
         new.append(b"chosen");
         old.follow(&new, 6);
         countdown.seal();
-        assert!(countdown.is_over(), "nobody goes on waiting");
+        assert!(countdown.is_over(), "no request waits any longer");
         let awaited = lost.awaited.unwrap();
         assert_eq!(old.partition.acknowledged(&awaited), Err(ErrorCode::NotLeaderOrFollower));
         old.catch_up_with(&new, 6).await;
@@ -519,7 +528,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn damaged_bytes_are_not_appended_and_asked_for_again() {
+    async fn damaged_bytes_are_not_appended_and_are_fetched_again() {
         let (leader, follower) = (replica(1), replica(2));
         leader.lead(5);
         follower.follow(&leader, 5);
@@ -540,7 +549,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_leader_that_has_deleted_what_the_follower_lacks_is_begun_anew_with() {
+    async fn a_follower_starts_anew_where_the_leader_starts_if_that_has_deleted_what_it_lacks() {
         let (leader, follower) = (replica(1), replica(2));
         leader.lead(5);
         follower.follow(&leader, 5);
@@ -564,7 +573,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_divergence_is_answered_by_nobody_once_the_role_has_changed() {
+    async fn a_late_diverging_epoch_is_ignored_once_the_role_has_changed() {
         let (leader, follower) = (replica(1), replica(2));
         leader.lead(5);
         follower.follow(&leader, 5);

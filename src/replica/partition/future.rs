@@ -1,8 +1,8 @@
-//! The copy of a replica in another log directory of this broker, on its way to take the replica's place (KIP-113;
-//! Kafka's future replica).
+//! The future log of a replica: a copy in another log directory of this broker, which will replace the replica's log
+//! (KIP-113).
 //!
-//! A copy of what the replica holds, committed or not, made in the background. It counts for nothing until it is
-//! level with the replica, synced, and put in its place, all under the partition's lock. Blocks for the disk.
+//! A background task copies all records, committed or not. The future log has no effect until it has caught up, is
+//! synced, and replaces the log, all under the partition's lock. The functions here block for the disk.
 
 use std::sync::{Arc, PoisonError};
 
@@ -16,26 +16,27 @@ use super::Partition;
 use crate::clock;
 use crate::replica::flusher::Flusher;
 
-/// What is read at once.
+/// The most bytes of one read.
 const COPY_BYTES: u64 = 1024 * 1024;
-/// What is copied before it is synced: a sync of much more would take the disk from others for long.
+/// The most bytes copied between two syncs: a longer sync would hold up other users of the disk.
 const UNSYNCED_BYTES: u64 = 16 * 1024 * 1024;
-/// Reads under the partition's lock, for what has come since the copy was level. More than that is for another time.
+/// How many reads the replacement makes under the partition's lock, for records appended since the last copy. If they
+/// do not suffice, the replacement is tried again later.
 const FINAL_READS: usize = 2;
 
-/// See the module.
+/// A future log, and its directory.
 #[derive(Debug)]
 pub(crate) struct FutureReplica {
     pub(crate) log: Log,
-    /// Which log directory it is in, as the store counts them.
+    /// The index of its log directory in the log manager.
     pub(crate) place: usize,
     pub(crate) directory_id: Uuid,
     pub(crate) flusher: Arc<Flusher>,
-    /// Copied since the last sync.
+    /// Bytes copied since the last sync.
     pub(crate) unsynced_bytes: u64,
 }
 
-/// Why a copy does not go on.
+/// Why copying failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MoveError {
     #[error("the replica cannot be read: {0}")]
@@ -46,32 +47,32 @@ pub(crate) enum MoveError {
     Log(#[from] LogError),
 }
 
-/// What copying has come to.
+/// The result of one copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Copied {
     pub(crate) bytes: u64,
-    /// The copy ends where the replica ended just now, and is synced.
+    /// The future log is synced and ends where the replica ended at the time of the read.
     pub(crate) is_level: bool,
 }
 
 impl Partition {
-    /// Does something with the copy, if there is one.
+    /// Runs `act` on the future log, if there is one.
     pub(crate) fn with_future<R>(&self, act: impl FnOnce(&mut FutureReplica) -> R) -> Option<R> {
         self.lock_future().as_mut().map(act)
     }
 
-    /// In which directory of the store the copy is.
+    /// The index of the future log's directory.
     pub(crate) fn future_place(&self) -> Option<usize> {
         self.with_future(|future| future.place)
     }
 
-    /// How many offsets the copy lacks.
+    /// How many offsets the future log is behind the replica.
     pub(crate) fn future_lag(&self) -> Option<Offset> {
         let end = self.with_future(|future| future.log.log_end())?;
         Some(self.view()?.log_end() - end)
     }
 
-    /// Begins to move to another directory. Gives the copy back when there is one already or the log is closed.
+    /// Begins a move to another directory. Returns the future log if the replica has one already, or its log is closed.
     pub(crate) fn begin_move(&self, future: FutureReplica) -> Result<(), Box<FutureReplica>> {
         let mut guard = self.lock_future();
         if guard.is_some() || self.view().is_none() {
@@ -81,12 +82,12 @@ impl Partition {
         Ok(())
     }
 
-    /// Gives the copy up.
+    /// Removes the future log: the move is cancelled.
     pub(crate) fn take_future(&self) -> Option<FutureReplica> {
         self.lock_future().take()
     }
 
-    /// Copies the next records; `None` when there is nothing to move.
+    /// Copies the next records; `None` when there is no future log or the log is closed.
     pub(crate) fn copy_to_future(&self) -> Result<Option<Copied>, MoveError> {
         let mut guard = self.lock_future();
         let (Some(future), Some(view)) = (&mut *guard, self.view()) else { return Ok(None) };
@@ -101,8 +102,8 @@ impl Partition {
         Ok(Some(Copied { bytes, is_level }))
     }
 
-    /// Puts the copy in the log's place once it is level; returns the old log then. `exchange` renames the
-    /// directories of the log and of the copy.
+    /// Replaces the log by the future log once that has caught up, and then returns the old log. `exchange` renames the
+    /// directories of both.
     pub(crate) fn replace_with_future(
         &self,
         exchange: impl FnOnce(&mut Log, &mut FutureReplica) -> Result<(), LogError>,
@@ -121,10 +122,10 @@ impl Partition {
         if let Some(epoch) =
             log.latest_epoch().filter(|epoch| future.log.latest_epoch() != Some(*epoch))
         {
-            // A leader has noted it and not appended since.
+            // The leader of this epoch has not appended yet, so no record carries the epoch to the future log.
             future.log.assign_epoch(epoch);
         }
-        // What the log has synced is counted on.
+        // The replica has reported offsets as synced: the future log must be synced as far.
         future.log.flush()?;
         exchange(log, future)?;
         let future = guard.take().expect("it was just looked at");
@@ -132,14 +133,14 @@ impl Partition {
         let replaced = std::mem::replace(log, future.log);
         *self.flusher.write().unwrap_or_else(PoisonError::into_inner) = future.flusher;
         state.replica.on_flushed(flushed, clock::now_ms());
-        // They have views of the old log.
+        // The waiting fetches have views of the old log.
         state.replica.wake_fetches();
         Ok(Some(replaced))
     }
 }
 
-/// Cuts from the copy what the replica does not have, or no longer: it may have been cut since, and before a
-/// restart by other processes.
+/// Truncates the future log where it diverges from the replica: the replica may have been truncated since the last
+/// copy, also by an earlier process.
 fn align(copy: &mut Log, replica: &LogView) -> Result<(), LogError> {
     let now_ms = clock::now_ms();
     while let Some(latest) = copy.leader_epochs().latest() {
@@ -160,7 +161,7 @@ fn align(copy: &mut Log, replica: &LogView) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Copies at most one read, and what the replica says of its begin and of what is committed. Returns the bytes.
+/// Copies at most one read, the high watermark and the log start offset. Returns the bytes of records.
 fn copy(copy: &mut Log, replica: &LogView) -> Result<u64, MoveError> {
     let spec = FetchSpec {
         offset: copy.log_end(),

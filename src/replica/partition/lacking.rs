@@ -1,6 +1,6 @@
-//! A lack of space or descriptors that this partition meets: said once, and once that it is over.
+//! Lack of space or file descriptors for this partition. It is logged once when it begins and once when it is over.
 //!
-//! While it lasts, nobody else is judged by what this replica cannot do: followers that cannot be served do not lag.
+//! While reads fail for that reason, no follower is removed from the ISR: it cannot fetch because of this leader.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::Partition;
 
-/// What was tried with the log.
+/// An operation on the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
     Write,
@@ -26,7 +26,7 @@ impl Attempt {
     }
 }
 
-/// What has failed for lack of something when it was tried last.
+/// The operations whose last attempt failed because a resource was lacking.
 #[derive(Debug, Default)]
 pub(super) struct Lacking {
     write: AtomicBool,
@@ -43,7 +43,8 @@ impl Lacking {
 }
 
 impl Partition {
-    /// The storage has failed here. Says how far that reaches, and acts on it.
+    /// Logs a failure of the storage, and takes the partition offline if its log directory has failed. Returns how far
+    /// the failure reaches.
     pub(super) fn on_storage_error(&self, attempt: Attempt, failure: &LogError) -> Severity {
         let (topic, index, done) = (&self.topic, self.index, attempt.name());
         let severity = failure.severity();
@@ -55,7 +56,8 @@ impl Partition {
             }
             Severity::Directory => {
                 error!(%topic, partition = index, "{topic}-{index} cannot be {done}: {failure}");
-                // It may be a log that was read that is offline, and this one in another directory by now.
+                // A read may have used an old log, in a directory that has failed; the current log may be in another
+                // directory.
                 if self.lock().log.as_ref().is_some_and(Log::is_offline) {
                     self.offline.store(true, Ordering::Release);
                 }
@@ -67,25 +69,26 @@ impl Partition {
         severity
     }
 
-    /// Nothing was lacking this time.
+    /// The operation succeeded, so it no longer lacks a resource.
     pub(super) fn on_room(&self, attempt: Attempt) {
         let lacking = self.lacking.of(attempt);
         if lacking.load(Ordering::Relaxed) && lacking.swap(false, Ordering::AcqRel) {
-            info!(topic = %self.topic, partition = self.index, "{}-{} is {} again: there is room", self.topic, self.index, attempt.name());
+            let (topic, index, done) = (&self.topic, self.index, attempt.name());
+            info!(%topic, partition = index, "{topic}-{index} is {done} again: there is room");
         }
     }
 
-    /// Whether followers that do not come forward have only themselves to blame.
+    /// Whether this leader can read for its followers, so that a follower that falls behind is itself the cause.
     pub(super) fn can_serve_followers(&self) -> bool {
         !self.is_offline() && !self.lacking.of(Attempt::Read).load(Ordering::Acquire)
     }
 
-    /// Notes that a flush waits for room; false if that was known.
+    /// Notes that a flush waits for room. Returns false if that was noted before.
     pub(crate) fn begin_waiting(&self) -> bool {
         !self.flush_waits.swap(true, Ordering::AcqRel)
     }
 
-    /// The flush is tried again.
+    /// The waiting flush is tried again.
     pub(crate) fn end_waiting(&self) {
         self.flush_waits.store(false, Ordering::Release);
     }

@@ -1,13 +1,13 @@
-//! The locks of a partition. Who holds one owns what it guards: a panic meanwhile stops the node (`crate::owner`), and
-//! nobody sees what it has left half-changed.
+//! The locks of a partition. The holder of a lock owns what it guards. A panic of the holder stops the node
+//! (`crate::owner`), and no other thread sees a half-changed state.
 //!
-//! Whoever unlocks the replica carries out its effects: this is the only place that sets the log's high watermark, wakes
-//! who waits and tells the watchers, so nobody can forget to.
+//! The release of the replica's lock performs the replica's effects. This is the only place that sets the log's high
+//! watermark, wakes waiting requests and notifies the watchers, so no caller can forget it.
 //!
-//! Most holders keep the lock for microseconds. Some keep it for as long as the disk takes, because nothing may be appended
-//! meanwhile: truncation, the exchange of directories, retention, and the roll of a compacted log. They take it with
-//! [`Partition::lock_for_disk`], on a thread that may block, and who meets the lock then waits as [`blocking::in_place`] does:
-//! a disk that syncs for seconds costs the requests that need the partition, and no other.
+//! Most holders keep the lock for microseconds. Some keep it while the disk works, because no record may be appended
+//! meanwhile: truncation, the replacement by a future log, retention, and the roll of a compacted log. They take it
+//! with [`Partition::lock_for_disk`], on a thread that may block. A thread that then finds the lock taken waits as
+//! [`blocking::in_place`] does. So a sync of seconds delays only the requests that need this partition.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,9 +20,9 @@ use klamm_replication::partition::Effect;
 use super::{FutureReplica, Partition, State};
 use crate::{blocking, owner};
 
-/// What a lock of a partition guards.
+/// State behind a lock of a partition.
 pub(super) trait Guarded {
-    /// Leaves nothing undone. Returns the high watermark if it has moved.
+    /// Performs all pending effects. Returns the high watermark if it has moved.
     fn settle(&mut self, partition: &Partition) -> Option<Offset>;
 }
 
@@ -34,7 +34,7 @@ impl Guarded for State {
             match effect {
                 Effect::SetHighWatermark(high_watermark) => {
                     if let Some(log) = log {
-                        // The log raises it to its start.
+                        // If the log starts above it, the log uses its start offset instead.
                         let set = log.set_high_watermark(high_watermark);
                         assert!(
                             set >= high_watermark,
@@ -71,12 +71,12 @@ impl Drop for Holder<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Partition { topic, index, node_failed, .. } = self.0;
-            owner::stop_node(&format!("whoever held {topic}-{index}"), node_failed);
+            owner::stop_node(&format!("the holder of the lock of {topic}-{index}"), node_failed);
         }
     }
 }
 
-/// Counts a holder of the lock who waits for the disk, from before the lock is taken until after it is released.
+/// Counts a thread that takes the lock to wait for the disk, from before it takes the lock until after the release.
 struct DiskHolder<'a>(&'a AtomicUsize);
 
 impl<'a> DiskHolder<'a> {
@@ -92,14 +92,14 @@ impl Drop for DiskHolder<'_> {
     }
 }
 
-/// Something of a partition, locked.
+/// A lock of a partition, held.
 pub(super) struct Locked<'a, T: Guarded> {
-    /// There until the drop.
+    /// `Some` until the drop.
     guarded: Option<MutexGuard<'a, T>>,
     holder: Holder<'a>,
-    /// The last high watermark that the watchers do not know yet.
+    /// The last high watermark that the watchers have not received yet.
     moved: Option<Offset>,
-    /// Dropped last.
+    /// Dropped last: after the lock is released.
     disk: Option<DiskHolder<'a>>,
 }
 
@@ -108,7 +108,7 @@ impl<'a, T: Guarded> Locked<'a, T> {
         Self { guarded: Some(guarded), holder: Holder(partition), moved: None, disk: None }
     }
 
-    /// Carries out now what is done at the latest when this is dropped, for whoever wants to see the outcome.
+    /// Performs the pending effects now, for a holder that needs their outcome. Otherwise the drop performs them.
     pub(super) fn settle(&mut self) {
         let partition = self.holder.0;
         self.moved = (**self).settle(partition).or(self.moved);
@@ -119,19 +119,19 @@ impl<T: Guarded> Deref for Locked<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.guarded.as_ref().expect("it is unlocked by the drop alone")
+        self.guarded.as_ref().expect("only the drop unlocks it")
     }
 }
 
 impl<T: Guarded> DerefMut for Locked<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.guarded.as_mut().expect("it is unlocked by the drop alone")
+        self.guarded.as_mut().expect("only the drop unlocks it")
     }
 }
 
 impl<T: Guarded> Drop for Locked<'_, T> {
     fn drop(&mut self) {
-        // After a panic the state may be half-changed: no effect is carried out, and the mutex is poisoned.
+        // After a panic the state may be half-changed: the effects are not performed, and the mutex is poisoned.
         if !std::thread::panicking() {
             self.settle();
             drop(self.guarded.take());
@@ -160,7 +160,8 @@ impl Partition {
         locked
     }
 
-    /// For an append: as [`Self::lock_for_disk`], and where blocking is allowed, if the log says that it may sync.
+    /// Takes the lock for an append. If `may_sync` says that the append may sync, takes it as [`Self::lock_for_disk`]
+    /// does and lets the append block.
     ///
     /// # Panics
     /// After a panic under the lock.
@@ -178,7 +179,7 @@ impl Partition {
         }
     }
 
-    /// The copy's lock, which [`super::future`] holds while it copies.
+    /// The lock of the future log. [`super::future`] holds it while it copies.
     ///
     /// # Panics
     /// After a panic under the lock.
@@ -187,8 +188,8 @@ impl Partition {
         Locked::new(guarded, self)
     }
 
-    /// Who finds the lock free pays for one attempt. One sync may still be waited for on a worker: that of a holder who announces
-    /// itself between the look at the count and the wait, and takes the lock first.
+    /// Tries the lock once, so that a free lock costs little. A runtime worker may still wait for one sync: if a holder
+    /// announces itself after this has read the count, and takes the lock first.
     fn acquire<'a>(&self, mutex: &'a Mutex<State>) -> MutexGuard<'a, State> {
         let acquired = match mutex.try_lock() {
             Ok(guarded) => return guarded,
@@ -201,7 +202,7 @@ impl Partition {
         acquired.expect("no panic has left the partition half-changed")
     }
 
-    /// Whether a panic has left it half-changed. Its logs are not to be closed, but recovered by the next start.
+    /// Whether a panic has left the state half-changed. Then its logs must not be closed: the next start recovers them.
     pub(crate) fn is_broken(&self) -> bool {
         self.state.is_poisoned() || self.future.is_poisoned()
     }

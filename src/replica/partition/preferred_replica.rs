@@ -1,11 +1,11 @@
-//! Which replica a consumer had better read from (KIP-392; Kafka's `RackAwareReplicaSelector`).
+//! The preferred read replica of a consumer (KIP-392; Kafka's `RackAwareReplicaSelector`).
 
 use klamm_protocol::ids::{BrokerId, Offset};
 
 use super::Partition;
 
 impl Partition {
-    /// The in-sync follower in the consumer's rack that has come furthest, unless the leader is in that rack itself.
+    /// The most caught-up in-sync follower in the consumer's rack; `None` if the leader itself is in that rack.
     pub(crate) fn preferred_read_replica<'a>(
         &self,
         rack: &str,

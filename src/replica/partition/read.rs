@@ -1,6 +1,7 @@
-//! Reading a partition: for fetches of consumers and of followers, and where listings of offsets end.
+//! Reads a partition for the fetches of consumers and followers, and finds the latest offset for ListOffsets.
 //!
-//! The replica decides whom this broker answers and how far they see; the log is read without the lock.
+//! The replica decides whether this broker may answer and which offsets the reader may see. The log is read without the
+//! lock.
 
 use std::sync::Arc;
 
@@ -21,29 +22,29 @@ use crate::clock;
 use crate::net::response::Part;
 use crate::replica::delayed::{FetchWaiter, WaitingFetch};
 
-/// What a fetch asks of one partition.
+/// A fetch of one partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadOptions {
     pub(crate) fetch_offset: Offset,
     pub(crate) max_bytes: usize,
     pub(crate) min_one_batch: bool,
     pub(crate) reader: Reader,
-    /// Where a follower's log starts.
+    /// The log start offset of a follower.
     pub(crate) log_start_offset: Offset,
     pub(crate) current_leader_epoch: LeaderEpoch,
     pub(crate) last_fetched_epoch: LeaderEpoch,
 }
 
-/// What a fetch finds.
+/// The result of a fetch of one partition.
 #[derive(Debug)]
 pub(crate) struct ReadOutcome {
     pub(crate) high_watermark: Offset,
     pub(crate) last_stable_offset: Offset,
     pub(crate) log_start_offset: Offset,
-    /// For readers of committed transactions only.
+    /// Only for read_committed consumers.
     pub(crate) aborted_transactions: Option<Vec<AbortedTxn>>,
     pub(crate) diverging_epoch: Option<OffsetAndEpoch>,
-    /// A change of the ISR, to be sent to the controller.
+    /// A change of the ISR, for the controller (AlterPartition).
     pub(crate) proposal: Option<IsrProposal>,
     pub(crate) parts: Vec<Part>,
 }
@@ -56,13 +57,13 @@ impl ReadOutcome {
 }
 
 impl Partition {
-    /// Reads for a fetch; with a waiter, the fetch is told when reading again may find more.
+    /// Reads for a fetch. Registers `waiter`, if there is one, to be woken when another read may return more.
     pub(crate) fn read(
         &self,
         options: &ReadOptions,
         waiter: Option<&Arc<FetchWaiter>>,
     ) -> Result<ReadOutcome, ErrorCode> {
-        let (view, diverging_epoch, proposal) = self.look(options, waiter)?;
+        let (view, diverging_epoch, proposal) = self.check_fetch(options, waiter)?;
         let mut outcome = ReadOutcome {
             high_watermark: view.high_watermark(),
             last_stable_offset: view.last_stable_offset(),
@@ -78,8 +79,8 @@ impl Partition {
         Ok(outcome)
     }
 
-    /// The checks of a fetch and what it proves, under the partition's lock.
-    fn look(
+    /// Checks the fetch and applies it to the replica's state, under the partition's lock.
+    fn check_fetch(
         &self,
         options: &ReadOptions,
         waiter: Option<&Arc<FetchWaiter>>,
@@ -96,7 +97,7 @@ impl Partition {
         if let FetchPosition::Diverging(end) = position {
             return Ok((view, Some(end), None));
         }
-        // The follower learns of the high watermark that it has just moved.
+        // If this fetch has moved the high watermark, its response has the new one.
         state.settle();
         let moved = state.log.as_ref().filter(|log| log.high_watermark() != view.high_watermark());
         let view = moved.map(Log::view).unwrap_or(view);
@@ -125,7 +126,7 @@ impl Partition {
         if let Some(slice) = fetched.records
             && !fetched.first_batch_incomplete
         {
-            let len = usize::try_from(slice.length).expect("a range is no longer than was asked");
+            let len = usize::try_from(slice.length).expect("a usize holds the size of a segment");
             let part = Part::File { file: slice.file, position: slice.position, len };
             outcome.parts.push(part);
         }
@@ -142,7 +143,7 @@ impl Partition {
         error.code()
     }
 
-    /// Where a listing of offsets ends for this kind of reader, and the leader's epoch with it.
+    /// The latest offset for ListOffsets at this isolation level, with its leader epoch.
     pub(crate) fn latest_offset(
         &self,
         isolation: ListIsolation,
@@ -165,7 +166,7 @@ fn partition_fetch(options: &ReadOptions) -> PartitionFetch {
         fetch_offset: options.fetch_offset,
         last_fetched_epoch: options.last_fetched_epoch,
         log_start_offset: options.log_start_offset,
-        // The clock costs a lock: consumers' fetches go without.
+        // Reading the clock takes a lock, so fetches of consumers skip it.
         now_ms: if options.reader.is_follower() { clock::now_ms() } else { 0 },
     }
 }

@@ -1,6 +1,6 @@
 //! The role of this broker for a partition: leader, follower, or none yet.
 //!
-//! The cluster metadata alone changes roles. A role is dropped with everything that waited for it.
+//! Only the cluster metadata changes roles. A change of role releases the requests that wait for the old role.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use klamm_replication::partition::{
 use super::{Partition, State, log_ends};
 use crate::clock;
 
-/// Brokers as the cluster metadata has them.
+/// The brokers' states in the cluster metadata.
 pub(crate) type BrokerStatuses = BTreeMap<BrokerId, BrokerStatus>;
 
 impl Partition {
-    /// The cluster metadata says that this broker leads the partition.
+    /// In the cluster metadata, this broker leads the partition.
     pub(crate) fn lead(self: &Arc<Self>, registration: &Registration, statuses: &BrokerStatuses) {
         let now_ms = clock::now_ms();
         let config = self.config().leader_config(self.broker_id);
@@ -28,23 +28,24 @@ impl Partition {
             log.assign_epoch(registration.leader_epoch);
         }
         drop(state);
-        // The start of the epoch has to be on disk before long.
+        // The new leader epoch must reach the disk soon.
         self.request_flush();
     }
 
-    /// The cluster metadata says that `leader_id` leads the partition, or -1 that nobody does. Says whether
-    /// that is news to whoever fetches for this replica.
+    /// In the cluster metadata, `leader_id` leads the partition, or no broker (-1). Returns whether the replica's
+    /// fetcher has to change.
     pub(crate) fn follow(&self, leader_id: BrokerId, registration: &Registration) -> bool {
         let mut state = self.lock();
         state.log.is_some() && state.replica.follow(leader_id, registration)
     }
 
-    /// A broker's registration has changed, or is gone. If it fetches here it may join the ISR now.
+    /// A broker's registration has changed or was removed. The change may let a follower join the ISR.
     pub(crate) fn on_broker_status(&self, id: BrokerId, status: Option<BrokerStatus>) {
         self.lock().replica.on_broker_status(id, status);
     }
 
-    /// Looks for followers that have been behind for too long. A leader that cannot serve them does not know.
+    /// Proposes to remove the followers that have been behind for too long. A leader that cannot serve fetches proposes
+    /// nothing: it cannot judge them.
     pub(crate) fn check_isr(&self, now_ms: i64) -> Option<IsrProposal> {
         if !self.can_serve_followers() {
             return None;
@@ -52,12 +53,12 @@ impl Partition {
         self.lock().replica.on_isr_check(now_ms)
     }
 
-    /// Whether the controller still has to be asked for this.
+    /// Whether the proposal still has to be sent to the controller.
     pub(crate) fn is_proposing(&self, proposal: &IsrProposal) -> bool {
         self.lock().replica.is_proposing(proposal)
     }
 
-    /// The controller has answered a proposal, or has not (`Err`).
+    /// The controller has answered a proposal, or the request failed (`Err`).
     pub(crate) fn on_proposal_answered(
         &self,
         proposal: &IsrProposal,
