@@ -223,7 +223,6 @@ impl LogManager {
         };
         let path = directory.dir.path().join(name);
         let mut log = Log::open(directory.dir.storage(), &path, options)?;
-        lock(&directory.checkpoints).forget(partition.topic(), partition.index());
         if let Some(high_watermark) = checkpointed.high_watermark {
             log.set_high_watermark(high_watermark);
         }

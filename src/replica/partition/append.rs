@@ -183,7 +183,7 @@ impl Partition {
             (HEADER_LEN + validated.body.len(), validated.header.max_timestamp);
         self.lock_to_append(
             |log| log.may_sync_to_roll(bytes, max_timestamp, now_ms),
-            |state| self.append_locked(state, config, validated, options),
+            |state| self.append_locked(state, config, validated, options, now_ms),
         )
     }
 
@@ -193,8 +193,8 @@ impl Partition {
         config: &PartitionConfig,
         validated: Validated,
         options: &AppendOptions<'_>,
+        now_ms: i64,
     ) -> Result<Appended, AppendFailure> {
-        let now_ms = clock::now_ms();
         let State { log, replica } = &mut *state;
         let Some(log) = log else {
             return Err(AppendFailure::not_allowed(&AppendRefused::NotLeader, -1));
