@@ -83,7 +83,7 @@ fn a_node_that_comes_back_as_a_controller_only_is_missed_as_a_broker() {
     let mut cluster = setup.start();
     let topic = cluster.create_topic("left", &[vec![1, 2]], &[]);
     cluster.kill(1);
-    cluster.start_as_controller(1);
+    cluster.spawn_as_controller(1);
     // Apache Kafka: the session of 9 s, from the election on.
     until_true("node 2 to lead alone", Duration::from_secs(20), || {
         let alive = cluster.unfenced().is_ok_and(|alive| alive == [2].into());

@@ -197,11 +197,11 @@ impl Cluster {
         }
     }
 
-    /// Starts an ended node with both roles again, as a controller only, and waits until it answers.
+    /// Starts an ended node with both roles again, as a controller only, without waiting for anything.
     ///
     /// # Panics
-    /// When it is not in time.
-    pub fn start_as_controller(&mut self, id: i32) {
+    /// When it has not had both roles.
+    pub fn spawn_as_controller(&mut self, id: i32) {
         let node = self.node_mut(id);
         assert_eq!(node.roles, Roles::Combined, "node {id} has both roles");
         node.roles = Roles::Controller;
@@ -216,7 +216,7 @@ impl Cluster {
             _ => format!("{line}\n"),
         });
         std::fs::write(&properties, lines.collect::<String>()).expect("the directory is ours");
-        self.start_again(id);
+        self.spawn(id);
     }
 
     /// Adds a node that joins the running cluster, and waits until it is unfenced if it is a broker.
