@@ -92,12 +92,15 @@ impl Partition {
         answer: &FetchedPartition,
         records: Bytes,
     ) -> Progress {
-        let (bytes, now_ms) = (records.len(), clock::now_ms());
-        // Only the log parses the batches. So this assumes timestamps up to now.
-        let newest = clock::wall_ms();
+        let bytes = records.len();
         self.lock_to_append(
-            // An empty log may start anew at the base offset of the leader's first batch.
-            |log| log.log_start() == log.log_end() || log.may_sync_to_roll(bytes, newest, now_ms),
+            // An empty log may start anew at the base offset of the leader's first batch. Only the log parses the
+            // batches, so this assumes timestamps up to now.
+            |log| {
+                bytes > 0
+                    && (log.log_start() == log.log_end()
+                        || log.may_sync_to_roll(bytes, clock::wall_ms(), clock::now_ms()))
+            },
             |state| self.apply_fetched(state, answer, records),
         )
     }
