@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::BrokerConfig;
 use crate::{clock, random};
 
+/// No heartbeat was answered yet.
+const NEVER_MS: i64 = i64::MIN;
+
 /// The session of this broker with its cluster. Handlers, replicas and heartbeats share it.
 #[derive(Debug)]
 pub(crate) struct BrokerSession {
@@ -22,8 +25,11 @@ pub(crate) struct BrokerSession {
     has_lease: bool,
     /// -1 before the registration.
     broker_epoch: AtomicI64,
-    /// The end of the lease, by the steady clock.
-    lease_until_ms: AtomicI64,
+    /// `failover.follower.silence.ms`
+    silence_ms: i64,
+    /// When the last heartbeat was sent that the controller has answered, by the steady clock; [`NEVER_MS`] before the
+    /// first.
+    confirmed_ms: AtomicI64,
     /// Triggers a heartbeat, because the broker has a change to report.
     pub(crate) heartbeat_due: Notify,
     /// Cancelled when the node must stop.
@@ -38,7 +44,8 @@ impl BrokerSession {
             session_timeout_ms: config.lifecycle.session_timeout_ms,
             has_lease: config.lifecycle.leader_lease_enable && !config.is_alone(),
             broker_epoch: AtomicI64::new(-1),
-            lease_until_ms: AtomicI64::new(i64::MAX),
+            silence_ms: config.replication.follower_silence_ms,
+            confirmed_ms: AtomicI64::new(NEVER_MS),
             heartbeat_due: Notify::new(),
             failed,
         }
@@ -63,17 +70,26 @@ impl BrokerSession {
     /// The controller has answered a heartbeat that was sent at `sent_ms` and the broker is not fenced: renews the
     /// lease.
     pub(crate) fn renew_lease(&self, sent_ms: i64) {
-        if self.has_lease {
-            let until_ms = sent_ms.saturating_add(self.session_timeout_ms);
-            self.lease_until_ms.store(until_ms, Ordering::Release);
-        }
+        self.confirmed_ms.store(sent_ms, Ordering::Release);
     }
 
     /// Whether the controller has answered a heartbeat within `broker.session.timeout.ms`. Without an answer another
     /// broker may lead by now, and records that only this broker has would be lost.
     pub(crate) fn has_valid_lease(&self) -> bool {
-        let until_ms = self.lease_until_ms.load(Ordering::Acquire);
-        until_ms == i64::MAX || clock::now_ms() < until_ms
+        self.is_confirmed_within(self.session_timeout_ms)
+    }
+
+    /// Whether the controller has answered a heartbeat within `failover.follower.silence.ms`. If not, what cannot be
+    /// committed here may be accepted by another broker.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.is_confirmed_within(self.silence_ms)
+    }
+
+    fn is_confirmed_within(&self, limit_ms: i64) -> bool {
+        let confirmed_ms = self.confirmed_ms.load(Ordering::Acquire);
+        !self.has_lease
+            || confirmed_ms == NEVER_MS
+            || clock::now_ms().saturating_sub(confirmed_ms) < limit_ms
     }
 
     /// Now minus `broker.session.timeout.ms`, in ms of the steady clock: a broker that has fetched since then is alive.

@@ -7,6 +7,7 @@ pub(crate) mod delayed;
 pub(crate) mod directories;
 pub(crate) mod fetcher;
 pub(crate) mod flusher;
+pub(crate) mod held_back;
 pub(crate) mod log_manager;
 pub(crate) mod partition;
 pub(crate) mod repair;

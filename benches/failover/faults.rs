@@ -8,7 +8,7 @@ use klamm_testbed::{Cluster, ClusterSetup, Flavour};
 use crate::LOAD;
 use crate::report::{Column, seconds, stalls};
 
-const NODES: [i32; 3] = [1, 2, 3];
+pub(crate) const NODES: [i32; 3] = [1, 2, 3];
 
 /// A cluster of three, as the programs come.
 pub(crate) fn scene(flavour: Flavour) -> Scene {

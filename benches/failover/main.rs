@@ -8,6 +8,7 @@
 
 mod chaos;
 mod faults;
+mod links;
 mod options;
 mod power;
 mod random;
@@ -50,6 +51,9 @@ fn measure(flavour: Flavour, options: &Options) -> Column {
     let mut column = Column::of(flavour);
     if options.includes("faults") {
         faults::measure(flavour, options.repetitions, &mut column);
+    }
+    if options.includes("links") {
+        links::measure(flavour, &mut column);
     }
     if options.includes("chaos") {
         chaos::measure(flavour, options.chaos, options.seed, &mut column);

@@ -4,7 +4,7 @@ use klamm_faults::{Scene, lose_power, on_disks};
 use klamm_testbed::{ClusterSetup, Disk, Flavour};
 
 use crate::LOAD;
-use crate::report::Column;
+use crate::report::{Column, seconds};
 
 pub(crate) fn measure(flavour: Flavour, column: &mut Column) {
     let disks: [Disk; 3] = std::array::from_fn(|_| Disk::new());
@@ -15,7 +15,8 @@ pub(crate) fn measure(flavour: Flavour, column: &mut Column) {
         disk.sync();
     }
     scene.until_steady();
-    lose_power(&mut scene, &disks);
+    let whole = lose_power(&mut scene, &disks);
+    column.add("restart of all three until every ISR is full", seconds(&[whole]));
     let (cluster, history) = scene.finish();
     column.judge("power loss of all three nodes", "", &history);
     // Before the disks it lives on.

@@ -18,10 +18,10 @@ mod role;
 pub use delayed::FetchWaiter;
 pub use event::{LeaderConfig, LogEnds, NotEnoughReplicas, Registration};
 pub use fetch_check::{FetchPosition, epoch_end_offset};
-pub use fetch_schedule::{FetchOutcome, FetchSchedule};
+pub use fetch_schedule::{FetchOutcome, FetchSchedule, Patience};
 pub use follower::{FetchedPartition, Follow, FollowerState, NextFetch};
 pub use isr::{CommittedIsr, IsrChange, IsrProposal, IsrState, ProposalOutcome};
-pub use leader::LeaderState;
+pub use leader::{LeaderState, SILENCE_CHECKS};
 pub use remote_replica::{BrokerStatus, RemoteReplica};
 pub use replica::{
     AppendRefused, Awaited, Effect, FetchedLog, ListIsolation, PartitionFetch, Reader, Replica,

@@ -140,6 +140,8 @@ impl TopicsConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicationConfig {
     pub lag_time_max_ms: i64,
+    /// `failover.follower.silence.ms`
+    pub follower_silence_ms: i64,
     pub fetch_wait_max_ms: i32,
     pub fetch_min_bytes: i32,
     pub fetch_max_bytes: i32,
@@ -163,6 +165,7 @@ impl ReplicationConfig {
     pub fn new(configs: &BrokerConfigs) -> Self {
         Self {
             lag_time_max_ms: configs.long("replica.lag.time.max.ms"),
+            follower_silence_ms: i64::from(configs.int("failover.follower.silence.ms")),
             fetch_wait_max_ms: configs.int("replica.fetch.wait.max.ms"),
             fetch_min_bytes: configs.int("replica.fetch.min.bytes"),
             fetch_max_bytes: configs.int("replica.fetch.max.bytes"),

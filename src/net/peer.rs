@@ -72,6 +72,8 @@ pub(crate) struct Peer {
     client_id: ByteString,
     versions: HashMap<i16, RangeInclusive<i16>>,
     next_correlation_id: i32,
+    /// How long the peer may send nothing while an answer is due.
+    silence_limit: Option<Duration>,
 }
 
 impl Peer {
@@ -85,11 +87,17 @@ impl Peer {
             let stream = TcpStream::connect((&*address.host, address.port)).await?;
             stream.set_nodelay(true)?;
             let versions = HashMap::new();
-            let mut peer = Self { stream, client_id, versions, next_correlation_id: 0 };
+            let mut peer =
+                Self { stream, client_id, versions, next_correlation_id: 0, silence_limit: None };
             peer.ask_versions().await?;
             Ok(peer)
         };
         timeout(limit, connecting).await.unwrap_or(Err(PeerError::Timeout(limit)))
+    }
+
+    /// From now on an answer is given up when the peer sends nothing of it for so long.
+    pub(crate) fn limit_silence(&mut self, limit: Duration) {
+        self.silence_limit = Some(limit);
     }
 
     /// Requests the peer's ApiVersions, within `limit`.
@@ -197,7 +205,8 @@ impl Peer {
     }
 
     async fn read_frame(&mut self) -> Result<Bytes, PeerError> {
-        let announced = self.stream.read_i32().await?;
+        let limit = self.silence_limit;
+        let announced = heard(limit, self.stream.read_i32()).await?;
         let len = usize::try_from(announced).ok().filter(|len| *len <= MAX_RESPONSE_BYTES);
         let len = len.ok_or(PeerError::Length(announced))?;
         let mut frame = BytesMut::with_capacity(len.min(READ_BYTES));
@@ -207,11 +216,22 @@ impl Peer {
                 frame.reserve(missing.min(READ_BYTES.max(frame.len())));
             }
             let mut limited = (&mut frame).limit(missing);
-            if self.stream.read_buf(&mut limited).await? == 0 {
+            if heard(limit, self.stream.read_buf(&mut limited)).await? == 0 {
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
             }
         }
         Ok(frame.freeze())
+    }
+}
+
+/// Reads, for no longer than the limit.
+async fn heard<T>(
+    limit: Option<Duration>,
+    read: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, PeerError> {
+    match limit {
+        Some(limit) => Ok(timeout(limit, read).await.map_err(|_| PeerError::Timeout(limit))??),
+        None => Ok(read.await?),
     }
 }
 

@@ -23,7 +23,9 @@ use klamm_protocol::messages::list_offsets_request::{
 };
 use klamm_protocol::messages::list_offsets_response::ListOffsetsResponse;
 use klamm_replication::OffsetAndEpoch;
-use klamm_replication::partition::{FetchOutcome, FetchSchedule, FetchedPartition, NextFetch};
+use klamm_replication::partition::{
+    FetchOutcome, FetchSchedule, FetchedPartition, NextFetch, Patience,
+};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info};
@@ -48,7 +50,10 @@ const THROTTLE_PAUSE_MS: i64 = 100;
 /// election at different times; a pause of a second would make producers wait for a second.
 const FIRST_BACKOFF_MS: i64 = 20;
 /// How long connecting to the leader may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the leader may be silent at first beyond `replica.fetch.wait.max.ms`. Without this limit, a fetch whose
+/// answer was lost would wait for `replica.socket.timeout.ms`.
+const SILENCE_MS: i64 = 1_000;
 /// `ListOffsetsRequest.LATEST_TIMESTAMP` and `EARLIEST_TIMESTAMP`.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -96,6 +101,11 @@ impl Fetcher {
         options: FetcherOptions,
         assignments: watch::Receiver<Arc<Assignment>>,
     ) -> Self {
+        let socket_timeout_ms = options.request_timeout.as_millis();
+        let patience = Patience::new(
+            i64::from(options.config.fetch_wait_max_ms).saturating_add(SILENCE_MS),
+            i64::try_from(socket_timeout_ms).unwrap_or(i64::MAX),
+        );
         let longest_backoff_ms = options.config.fetch_backoff.as_millis();
         let longest_backoff_ms = i64::try_from(longest_backoff_ms).unwrap_or(i64::MAX);
         Self {
@@ -105,7 +115,7 @@ impl Fetcher {
             assigned: Arc::default(),
             connection: None,
             session: Session::default(),
-            schedule: FetchSchedule::new(FIRST_BACKOFF_MS, longest_backoff_ms),
+            schedule: FetchSchedule::new(FIRST_BACKOFF_MS, longest_backoff_ms, patience),
             looked_ms: clock::now_ms(),
         }
     }
@@ -122,9 +132,10 @@ impl Fetcher {
                 }
                 continue;
             }
+            let began_ms = clock::now_ms();
             match self.fetch(&due).await {
                 Ok(Some(response)) => {
-                    self.schedule.on_reached();
+                    self.schedule.on_reached(clock::now_ms() - began_ms);
                     self.on_response(due, response).await;
                 }
                 // The assignment has changed.
@@ -242,6 +253,7 @@ impl Fetcher {
         due: &BTreeMap<TopicIdPartition, (Due, Wanted)>,
     ) -> Result<Option<FetchResponse>, PeerError> {
         let mut peer = self.connected().await?;
+        peer.limit_silence(Duration::from_millis(self.schedule.patience_ms().unsigned_abs()));
         let version = peer.version::<FetchRequest>()?;
         if version < FIRST_WITH_TOPIC_IDS {
             return Err(PeerError::UnsupportedVersion { api: "Fetch" });

@@ -49,6 +49,7 @@ pub(crate) use self::logs::OpenError;
 pub use self::start::LayoutError;
 use self::start::Start;
 use super::flusher::Flusher;
+use super::held_back::HeldBack;
 use super::partition::Partition;
 
 /// The maximum number of segment files held open for reading. Others are opened again when they are read.
@@ -137,6 +138,8 @@ pub(crate) struct LogManager {
     deleted: Mutex<Vec<(i64, usize, String)>>,
     /// Logs of deleted partitions whose directories could not be renamed yet.
     undeleted: Mutex<Vec<Undeleted>>,
+    /// The partitions that it opens report here when a follower holds back their high watermark.
+    pub(crate) held_back: Arc<HeldBack>,
     /// Held while checkpoints are collected and written: an older state must not replace a newer one.
     checkpoints: Mutex<()>,
     recovery_threads: usize,

@@ -32,7 +32,7 @@ use klamm_log::error::LogError;
 use klamm_log::log::{Derived, Log};
 use klamm_log::log_reader::LogView;
 use klamm_protocol::compression::Codec;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition};
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::{LeaderConfig, LeaderState, LogEnds, Replica};
 use tokio::sync::watch;
@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delayed::{CountdownTicket, FetchWaiter, WaitingFetch};
 use super::flusher::Flusher;
+use super::held_back::HeldBack;
 use super::throttle::ThrottledReplicas;
 use crate::clock;
 
@@ -53,6 +54,8 @@ pub(crate) struct PartitionConfig {
     pub(crate) min_insync_replicas: usize,
     /// `replica.lag.time.max.ms` of the broker
     pub(crate) replica_lag_time_max_ms: i64,
+    /// `failover.follower.silence.ms` of the broker
+    pub(crate) follower_silence_ms: i64,
     /// `compressed.record.validation=full`
     pub(crate) validate_compressed: bool,
     /// `leader.replication.throttled.replicas`
@@ -72,9 +75,17 @@ impl PartitionConfig {
             broker_id,
             min_insync_replicas: self.min_insync_replicas,
             replica_lag_time_max_ms: self.replica_lag_time_max_ms,
+            follower_silence_ms: self.follower_silence_ms,
             flush_before_ack: self.flushes_before_ack(),
         }
     }
+}
+
+/// What a partition knows of its broker.
+#[derive(Debug, Clone)]
+pub(crate) struct PartitionHost {
+    pub(crate) broker_id: BrokerId,
+    pub(crate) held_back: Arc<HeldBack>,
 }
 
 /// What the lock of a partition guards. The release of the lock performs the effects of the replica: see [`lock`].
@@ -127,6 +138,9 @@ pub(crate) struct Partition {
     /// The base offset of the lowest damaged segment.
     damaged: AtomicI64,
     high_watermark: watch::Sender<Offset>,
+    held_back: Arc<HeldBack>,
+    /// This partition is in `held_back`.
+    is_held_back: AtomicBool,
     /// Cancelled when the node must stop.
     node_failed: CancellationToken,
 }
@@ -134,7 +148,7 @@ pub(crate) struct Partition {
 impl Partition {
     pub(crate) fn new(
         (topic, topic_id, index): (ByteString, Uuid, PartitionIndex),
-        broker_id: BrokerId,
+        host: PartitionHost,
         config: PartitionConfig,
         log: Log,
         flusher: Arc<Flusher>,
@@ -145,7 +159,7 @@ impl Partition {
             topic,
             topic_id,
             index,
-            broker_id,
+            broker_id: host.broker_id,
             config: RwLock::new(Arc::new(config)),
             state: Mutex::new(state),
             disk_holders: AtomicUsize::new(0),
@@ -160,6 +174,8 @@ impl Partition {
             flush_waits: AtomicBool::new(false),
             damaged: AtomicI64::new(damage::INTACT),
             high_watermark,
+            held_back: host.held_back,
+            is_held_back: AtomicBool::new(false),
         })
     }
 
@@ -173,6 +189,10 @@ impl Partition {
 
     pub(crate) fn index(&self) -> PartitionIndex {
         self.index
+    }
+
+    pub(crate) fn key(&self) -> TopicIdPartition {
+        TopicIdPartition::new(self.topic_id, self.index)
     }
 
     pub(crate) fn is_leader(&self) -> bool {

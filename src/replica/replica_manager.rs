@@ -30,6 +30,7 @@ use super::alter_log_dirs::ReplicaAlterLogDirs;
 use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
 use super::fetcher::{Assignment, Fetcher, FetcherOptions};
+use super::held_back;
 use super::log_manager::{DirectoryStatus, LogManager, end_of};
 use super::partition::{BrokerStatuses, Partition};
 use super::repair;
@@ -143,6 +144,7 @@ impl ReplicaManager {
             alter_log_dirs.run(replicas).await;
         });
         self.own("checking the ISRs", check_isrs(Arc::clone(self)));
+        self.own("looking for silent followers", held_back::run(Arc::clone(self)));
         let failures = directories::watch_failures(Arc::clone(self));
         self.own("watching for log directories that fail", failures);
         self.own("repairing damaged segments", repair::run(Arc::clone(self)));

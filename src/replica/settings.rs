@@ -37,6 +37,7 @@ pub(crate) fn partition_config(
         compression: codec(&config),
         min_insync_replicas: usize::try_from(config.min_insync_replicas).unwrap_or(1),
         replica_lag_time_max_ms: broker.replication.lag_time_max_ms,
+        follower_silence_ms: broker.replication.follower_silence_ms,
         validate_compressed: config.compressed_record_validation
             == CompressedRecordValidation::Full,
     }

@@ -10,7 +10,7 @@ use klamm_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use klamm_protocol::messages::produce_response::ProduceResponse;
-use klamm_testbed::{Cluster, ClusterSetup, Flavour, Network, ask, until, until_true};
+use klamm_testbed::{Cluster, ClusterSetup, Flavour, Network, ask, until, until_true, within};
 
 use crate::logs::assert_equal_replicas;
 use crate::stage::{LOAD, alone, scene, victim};
@@ -23,6 +23,12 @@ const SESSION: Duration = Duration::from_secs(6);
 /// What a leader may take longer than its session: a busy machine's time.
 const SLACK: Duration = Duration::from_secs(4);
 const PRODUCE_VERSION: i16 = 9;
+/// How long a link is cut whose loss no partition may wait for.
+const CUT: Duration = Duration::from_secs(10);
+/// The longest stall then: a second is aimed at, the client looks for leaders once a second, and the machine is busy.
+const STALL_LIMIT: Duration = Duration::from_secs(6);
+/// The leaders of one node move away, and back.
+const MAX_LEADER_CHANGES: i32 = 6;
 /// How long a network stays bad that loses packets all the time.
 const BAD_TIMES: Duration = Duration::from_secs(10);
 
@@ -30,11 +36,14 @@ fn start(network: &Network) -> Scene {
     scene(setup(network).start())
 }
 
-fn setup(network: &Network) -> ClusterSetup {
-    let setup = (1..=3).fold(ClusterSetup::under_test(), |setup, id| {
+fn on(network: &Network) -> ClusterSetup {
+    (1..=3).fold(ClusterSetup::under_test(), |setup, id| {
         setup.on_host(id, &network.address(id), &network.namespace(id))
-    });
-    setup
+    })
+}
+
+fn setup(network: &Network) -> ClusterSetup {
+    on(network)
         .set("replica.lag.time.max.ms", "3000")
         .set("broker.session.timeout.ms", &SESSION.as_millis().to_string())
 }
@@ -103,6 +112,52 @@ fn a_network_that_loses_one_packet_in_twenty_slows_writes_and_moves_no_leader_in
     scene.until_steady();
     scene.cluster().until_whole();
     scene.finish_without_anomaly();
+}
+
+/// Cuts links one after another, each for longer than a client waits, and checks that no partition stands still for
+/// `replica.lag.time.max.ms`, which is Apache Kafka's 30 s here.
+#[track_caller]
+fn wait_for_nobody(links: impl Fn(&Scene) -> Vec<(i32, i32)>) {
+    let _machine = alone();
+    let network = Network::new(3);
+    let mut scene = scene(on(&network).start());
+    for (from, to) in links(&scene) {
+        let before = leader_epochs(&scene);
+        let stalls = scene.measure(from, |_, _| {
+            network.cut(from, to);
+            within(CUT, || false);
+            network.heal();
+        });
+        scene.cluster().until_whole();
+        let longest = stalls.led.max(stalls.others);
+        println!("{from} -> {to}: {stalls:?}");
+        assert!(longest < STALL_LIMIT, "{from} -> {to} stalls writes: {stalls:?}");
+        let changes = leader_epochs(&scene) - before;
+        assert!(changes <= MAX_LEADER_CHANGES, "{changes} leaders changed without {from} -> {to}");
+    }
+    scene.finish_without_anomaly();
+}
+
+/// The sum of all leader epochs: how often leaders were elected so far.
+fn leader_epochs(scene: &Scene) -> i32 {
+    let partitions = scene.cluster().partitions_of(scene.topic()).expect("a broker is awake");
+    partitions.iter().map(|partition| partition.leader_epoch).sum()
+}
+
+#[test]
+fn a_follower_that_its_leader_does_not_hear_or_that_does_not_hear_it_stalls_no_write_for_long() {
+    wait_for_nobody(|scene| {
+        let (_, [one, other]) = roles(scene);
+        vec![(one, other), (other, one)]
+    });
+}
+
+#[test]
+fn a_leader_that_the_controller_does_not_hear_or_that_does_not_hear_it_stalls_no_write_for_long() {
+    wait_for_nobody(|scene| {
+        let (controller, [one, other]) = roles(scene);
+        vec![(controller, one), (other, controller)]
+    });
 }
 
 /// One record for partition 0 of a topic, sent to one node, and what it answers. No answer in time is `None`.

@@ -19,7 +19,7 @@ use crate::node::NodeTimer;
 use crate::observation::Life;
 use crate::plant::Plant;
 use crate::replica::Replica;
-use crate::scenario::{HEARTBEAT_MS, LAG_MS};
+use crate::scenario::{CALL_TIMEOUT_MS, HEARTBEAT_MS};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::partition::Partition;
@@ -27,7 +27,8 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    FetchSchedule, FetchedLog, ListIsolation, PartitionFetch, Reader, Registration, VisibleEnds,
+    FetchSchedule, FetchedLog, LeaderConfig, ListIsolation, PartitionFetch, Patience, Reader,
+    Registration, VisibleEnds,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +43,7 @@ const LONGEST_BACK_OFF_MS: i64 = 120;
 #[derive(Debug)]
 pub(crate) struct Broker {
     life: Life,
-    min_insync_replicas: usize,
+    leader_config: LeaderConfig,
     pub(crate) incarnation_id: Uuid,
     /// Replicas that the metadata look for in another directory than this.
     misplaced: BTreeMap<PartitionId, Uuid>,
@@ -64,6 +65,8 @@ pub(crate) struct Broker {
     own_epoch: Option<i64>,
     /// The registration or heartbeat that waits for its answer.
     contact: Option<CallId>,
+    /// When the controller has last answered a heartbeat.
+    confirmed_ms: i64,
     next_call: CallId,
     stopping: bool,
     /// The controller lets this broker stop.
@@ -77,19 +80,20 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn start(
         life: Life,
-        min_insync_replicas: usize,
+        leader_config: LeaderConfig,
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) -> Self {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&step.random.next().to_be_bytes());
         bytes[8..].copy_from_slice(&step.random.next().to_be_bytes());
-        let (heartbeat_ms, check_ms) = (step.random.between(0, HEARTBEAT_MS), LAG_MS / 2);
+        let heartbeat_ms = step.random.between(0, HEARTBEAT_MS);
         step.after(heartbeat_ms, NodeTimer::Contact);
-        step.after(check_ms, NodeTimer::CheckIsr);
+        step.after(leader_config.replica_lag_time_max_ms / 2, NodeTimer::CheckIsr);
+        let patience = Patience::new(CALL_TIMEOUT_MS, CALL_TIMEOUT_MS);
         Self {
             life,
-            min_insync_replicas,
+            leader_config,
             incarnation_id: Uuid::from_bytes(bytes),
             misplaced: BTreeMap::new(),
             opened_in: BTreeMap::new(),
@@ -102,11 +106,12 @@ impl Broker {
             epoch: None,
             own_epoch: None,
             contact: None,
+            confirmed_ms: i64::MIN,
             next_call: 0,
             stopping: false,
             may_stop: false,
             replicas: BTreeMap::new(),
-            schedule: FetchSchedule::new(BACK_OFF_MS, LONGEST_BACK_OFF_MS),
+            schedule: FetchSchedule::new(BACK_OFF_MS, LONGEST_BACK_OFF_MS, patience),
             sync_in_flight: false,
             groups: GroupDriver::default(),
         }
@@ -219,21 +224,15 @@ impl Broker {
         disk: &mut Disk,
         step: &mut NodeStep<'_>,
     ) {
-        let (life, min_insync_replicas) = (self.life, self.min_insync_replicas);
+        let (life, config) = (self.life, self.leader_config);
         let partition = disk.logs.get_mut(id).expect("it is open");
         let replica = self.replicas.entry(id).or_insert_with(|| Replica::open(life, id, partition));
-        let changed = replica.on_metadata(
-            leader_id,
-            registration,
-            image,
-            min_insync_replicas,
-            partition,
-            step,
-        );
+        let changed = replica.on_metadata(leader_id, registration, image, config, partition, step);
         if !changed {
             return;
         }
         self.assign_fetches();
+        self.watch_followers(id, step);
         if id == OFFSETS_PARTITION {
             self.groups.end(step);
             if self.replicas[&id].core.is_leader() {
@@ -294,6 +293,7 @@ impl Broker {
 
     /// The coordinator hears of the high watermark; what it appends has to be synced.
     fn after_progress(&mut self, id: PartitionId, disk: &mut Disk, step: &mut NodeStep<'_>) {
+        self.watch_followers(id, step);
         if id == OFFSETS_PARTITION {
             self.with_groups(disk, step, GroupDriver::on_progress);
         }

@@ -14,6 +14,7 @@ mod leader_contact;
 mod log_matching;
 mod one_leader;
 mod producer_state;
+mod stalls;
 mod voters;
 
 use crate::batch::{MetadataBatch, PARTITIONS, PartitionBatch, PartitionId};
@@ -146,6 +147,7 @@ pub(crate) struct Invariants {
     group_generations: group_generations::GroupGenerations,
     committed_offsets: committed_offsets::CommittedOffsets,
     dead_leader: dead_leader::DeadLeader,
+    stalls: stalls::Stalls,
 }
 
 impl Invariants {
@@ -186,8 +188,8 @@ impl Invariants {
         rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
     }
 
-    fn rules(&mut self) -> ([&mut dyn Invariant; 13], &Committed) {
-        let rules: [&mut dyn Invariant; 13] = [
+    fn rules(&mut self) -> ([&mut dyn Invariant; 14], &Committed) {
+        let rules: [&mut dyn Invariant; 14] = [
             &mut self.one_leader,
             &mut self.equal_state,
             &mut self.leader_contact,
@@ -201,6 +203,7 @@ impl Invariants {
             &mut self.group_generations,
             &mut self.committed_offsets,
             &mut self.dead_leader,
+            &mut self.stalls,
         ];
         (rules, &self.committed)
     }

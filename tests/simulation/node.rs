@@ -34,6 +34,7 @@ pub(crate) enum NodeTimer {
     Contact,
     ContactTimeout(CallId),
     CheckIsr,
+    CheckSilence(PartitionId),
     Fetch {
         partition: PartitionId,
         number: u64,
@@ -140,7 +141,8 @@ impl Node {
         self.incarnation += 1;
         let life = self.life();
         let metadata = MetadataDriver::start(life, scenario, &mut self.disk, step);
-        let broker = Broker::start(life, scenario.min_insync_replicas, &mut self.disk, step);
+        let config = scenario.leader(life.0, step.plant);
+        let broker = Broker::start(life, config, &mut self.disk, step);
         step.after(CHECKPOINT_MS, NodeTimer::Checkpoint);
         let snapshot_ms = step.random.between(300, SNAPSHOT_MS);
         step.after(snapshot_ms, NodeTimer::TakeSnapshot);
@@ -245,6 +247,7 @@ impl Process {
             NodeTimer::Contact => broker.on_contact_timer(metadata, disk, step),
             NodeTimer::ContactTimeout(call) => broker.on_contact_timeout(call),
             NodeTimer::CheckIsr => broker.on_isr_timer(disk, step),
+            NodeTimer::CheckSilence(partition) => broker.on_silence_timer(partition, disk, step),
             NodeTimer::Fetch { partition, number } => {
                 broker.on_fetch_timer(partition, number, disk, step);
             }

@@ -53,6 +53,17 @@ pub(crate) enum Observation {
     FetchRefused { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A leader has counted a follower's fetch, of this life of its broker.
     FetchCounted { partition: PartitionId, follower: BrokerId, broker_epoch: i64 },
+    /// The high watermark of a leader waits at `committed`, while a sufficient part of the ISR has everything below
+    /// `reached`. The controller has last answered this broker so long ago.
+    Waiting {
+        life: Life,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
+        committed: Offset,
+        reached: Offset,
+        unconfirmed_ms: i64,
+        at_ms: i64,
+    },
     /// A leader wants this follower out of the ISR.
     ShrinkProposed { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A follower has cut its log.
@@ -113,6 +124,7 @@ impl Observation {
             Self::BatchWithoutRoom => "batches without room",
             Self::FetchRefused { .. } => "fetches refused",
             Self::FetchCounted { .. } => "fetches counted",
+            Self::Waiting { .. } => "looks at a high watermark that waits",
             Self::ShrinkProposed { .. } => "shrinks proposed",
             Self::PartitionCut => "partition logs cut",
             Self::BatchRepeated => "repeated batches recognised",

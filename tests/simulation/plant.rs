@@ -27,6 +27,8 @@ pub(crate) enum Plant {
     BeginsEligibleReplicaAnew,
     /// A leader that cannot begin its epoch for want of room leads on, serves nobody, and finds its followers lagging.
     DeadLeaderShrinksIsr,
+    /// A leader waits for silent followers until `replica.lag.time.max.ms` is over.
+    SilentFollowersStay,
     /// A broker whose directory fails does not tell the controller.
     FailedDirectoryNotReported,
     /// A follower's fetch acknowledges what it has not synced.

@@ -11,7 +11,6 @@ use crate::message::{CallId, Message, ProducedBatch, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::observation::{Life, Observation};
 use crate::plant::Plant;
-use crate::scenario::LAG_MS;
 use klamm_log::producer_state::{AppendOrigin, ProducerState};
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
@@ -56,6 +55,8 @@ pub(crate) struct Replica {
     outliving: Vec<Produce>,
     /// The proposal to the controller that is under way.
     pub(crate) proposal: Option<(CallId, IsrProposal)>,
+    /// A look at silent followers is due.
+    pub(crate) is_watched: bool,
     /// The number of the last fetch that was sent.
     pub(crate) latest_fetch: u64,
 }
@@ -76,6 +77,7 @@ impl Replica {
             producers: rebuilt_producers(disk),
             outliving: Vec::new(),
             proposal: None,
+            is_watched: false,
             latest_fetch: 0,
         }
     }
@@ -91,7 +93,7 @@ impl Replica {
         leader_id: BrokerId,
         registration: &Registration,
         image: &ClusterImage,
-        min_insync_replicas: usize,
+        config: LeaderConfig,
         disk: &mut PartitionDisk,
         step: &mut NodeStep<'_>,
     ) -> bool {
@@ -101,7 +103,7 @@ impl Replica {
         }
         let led = self.core.is_leader();
         let changed = if leader_id == self.life.0 {
-            self.lead(registration, &statuses, min_insync_replicas, disk, step);
+            self.lead(registration, &statuses, config, disk, step);
             !led
         } else {
             self.follow(leader_id, registration, disk, step)
@@ -123,17 +125,10 @@ impl Replica {
         &mut self,
         registration: &Registration,
         statuses: &BTreeMap<BrokerId, BrokerStatus>,
-        min_insync_replicas: usize,
+        config: LeaderConfig,
         disk: &mut PartitionDisk,
         step: &mut NodeStep<'_>,
     ) {
-        let ignored = step.plant == Plant::MinIsrIgnored;
-        let config = LeaderConfig {
-            broker_id: self.life.0,
-            min_insync_replicas: if ignored { 1 } else { min_insync_replicas },
-            replica_lag_time_max_ms: LAG_MS,
-            flush_before_ack: true,
-        };
         let led = self.core.is_leader();
         let started = self.core.lead(config, registration, ends(disk), statuses, step.now_ms);
         let Some(start) = started else { return };

@@ -3,6 +3,7 @@
 //! Timeouts are Kafka's in the same proportions but shorter, so that a run of a few seconds of the world's
 //! time holds many of everything.
 
+use crate::plant::Plant;
 use crate::random::Random;
 use bytestring::ByteString;
 use klamm_metadata::config_def::{BrokerConfigs, Configs};
@@ -14,6 +15,7 @@ use klamm_metadata::image::features::ELIGIBLE_LEADER_REPLICAS_VERSION;
 use klamm_metadata::metadata_version::MetadataVersion;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
+use klamm_replication::partition::LeaderConfig;
 use klamm_replication::quorum::{
     Address, ControlChange, Endpoints, KRaftVersionRange, Membership, QuorumConfig, ReplicaKey,
     Voter, VoterSet,
@@ -22,8 +24,12 @@ use std::collections::BTreeMap;
 
 pub(crate) const LISTENER: &str = "CONTROLLER";
 pub(crate) const CLUSTER_ID: &str = "3Db5QLSqSZieL3rJBUUegA";
-/// `replica.lag.time.max.ms`
+/// `replica.lag.time.max.ms`, and the much longer one that leaves the removal of silent followers to
+/// `failover.follower.silence.ms`.
 pub(crate) const LAG_MS: i64 = 300;
+pub(crate) const LONG_LAG_MS: i64 = 20 * LAG_MS;
+/// `failover.follower.silence.ms`
+pub(crate) const FOLLOWER_SILENCE_MS: i64 = 100;
 /// `broker.session.timeout.ms`
 pub(crate) const SESSION_MS: i64 = 450;
 /// `failover.broker.silence.ms`, of brokers with quick heartbeats.
@@ -50,6 +56,8 @@ pub(crate) struct Scenario {
     /// Whether voters come and go (KIP-853).
     pub(crate) changes_voters: bool,
     pub(crate) min_insync_replicas: usize,
+    /// `replica.lag.time.max.ms`
+    pub(crate) lag_ms: i64,
     membership: Membership,
     pub(crate) producers: usize,
     pub(crate) members: usize,
@@ -97,6 +105,7 @@ impl Scenario {
             voters,
             changes_voters,
             min_insync_replicas,
+            lag_ms: if random.chance(50) { LAG_MS } else { LONG_LAG_MS },
             membership,
             producers: 2,
             members: usize::try_from(random.between(1, 3)).expect("a few"),
@@ -141,6 +150,20 @@ impl Scenario {
         match self.changes_voters && !self.voters.contains(&id) {
             true => Membership::new(VoterSet::default()),
             false => self.membership.clone(),
+        }
+    }
+
+    /// What a node leads partitions with.
+    pub(crate) fn leader(&self, id: BrokerId, plant: Plant) -> LeaderConfig {
+        LeaderConfig {
+            broker_id: id,
+            min_insync_replicas: match plant {
+                Plant::MinIsrIgnored => 1,
+                _ => self.min_insync_replicas,
+            },
+            replica_lag_time_max_ms: self.lag_ms,
+            follower_silence_ms: FOLLOWER_SILENCE_MS,
+            flush_before_ack: true,
         }
     }
 

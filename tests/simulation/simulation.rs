@@ -139,6 +139,7 @@ fn everything_that_can_go_wrong_does() {
         "looks at a replica that is offline",
         "disks full",
         "batches without room",
+        "looks at a high watermark that waits",
         "replicas without room",
         "metadata without room",
         "clocks set ahead",
@@ -230,6 +231,11 @@ fn a_failed_directory_that_the_controller_never_hears_of_is_caught() {
 #[test]
 fn a_leader_without_room_that_takes_its_followers_out_of_the_isr_is_caught() {
     assert_caught(Plant::DeadLeaderShrinksIsr);
+}
+
+#[test]
+fn a_leader_that_waits_for_silent_followers_is_caught() {
+    assert_caught(Plant::SilentFollowersStay);
 }
 
 #[test]

@@ -44,16 +44,11 @@ impl FeatureLevels {
 }
 
 impl Controller {
-    /// Starts to lead. Every unfenced broker gets a new session. That of this node's own broker does not block the registration of
-    /// its next process: after a crash it would do so until it expires.
+    /// Starts to lead. Every unfenced broker gets a new session.
     pub fn on_elected(&mut self, now_ms: i64) -> Outcome<()> {
         let mut heartbeats = BrokerHeartbeats::new(self.settings.session_timeouts);
         for broker in self.image().brokers.iter().filter(|broker| !broker.fenced) {
-            if broker.id == self.settings.node_id {
-                heartbeats.assume(broker.id, broker.epoch, now_ms);
-            } else {
-                heartbeats.on_contact(broker.id, broker.epoch, now_ms);
-            }
+            heartbeats.assume(broker.id, broker.epoch, now_ms);
         }
         let timers = Timers::start(&self.settings, now_ms);
         self.active = Some(Active { heartbeats, timers });

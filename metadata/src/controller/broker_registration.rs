@@ -246,6 +246,7 @@ impl Controller {
         let lives_elsewhere = |broker: &Broker| {
             broker.incarnation_id != request.incarnation_id
                 && self.heartbeats().has_valid_session(broker.id, broker.epoch, now_ms)
+                && !self.has_ended(broker, request)
         };
         if existing.is_some_and(lives_elsewhere) {
             return Err(RegistrationError::DuplicateBroker);
@@ -254,6 +255,16 @@ impl Controller {
             return Err(RegistrationError::ZkBroker);
         }
         Ok(())
+    }
+
+    /// Whether the registered process of a broker must have ended, because of what the next one holds: the lock of one of
+    /// its log directories, or this node. That counts only as long as this controller has not heard from the registered
+    /// one: a copy of a directory on another machine has its id too.
+    fn has_ended(&self, registered: &Broker, request: &BrokerRegistrationRequest) -> bool {
+        let holds_its_lock =
+            || request.log_dirs.iter().any(|held| registered.directories.contains(held));
+        self.heartbeats().is_assumed(registered.id)
+            && (registered.id == self.settings.node_id || holds_its_lock())
     }
 
     fn check_directories(

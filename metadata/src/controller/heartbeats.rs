@@ -65,7 +65,7 @@ struct Session {
     last_false_alarm_ms: i64,
     metadata_offset: Offset,
     controlled_shutdown_offset: Option<Offset>,
-    /// An election has started the session for this node's own broker, and no heartbeat has come yet.
+    /// An election has started the session, and no heartbeat has come yet: it may be the session of an earlier process.
     is_assumed: bool,
     /// The controller has answered that the broker's process may end.
     may_end: bool,
@@ -96,8 +96,7 @@ impl BrokerHeartbeats {
         Self { timeouts, sessions: BTreeMap::new() }
     }
 
-    /// Starts the session of this node's own broker at an election. It may be of an earlier process, so it does not keep the next
-    /// one from registering; if no process of the broker sends heartbeats, it expires as any other.
+    /// Starts a session at an election, which expires as any other.
     pub fn assume(&mut self, broker: BrokerId, epoch: i64, now_ms: i64) {
         let session = Session { is_assumed: true, ..Session::new(epoch, now_ms) };
         self.sessions.insert(broker, session);
@@ -200,8 +199,13 @@ impl BrokerHeartbeats {
     pub fn has_valid_session(&self, broker: BrokerId, epoch: i64, now_ms: i64) -> bool {
         self.sessions
             .get(&broker)
-            .filter(|session| session.epoch == epoch && !session.is_assumed && !session.may_end)
+            .filter(|session| session.epoch == epoch && !session.may_end)
             .is_some_and(|session| now_ms < self.expiry_ms(session))
+    }
+
+    /// Whether an election has started the broker's session and no heartbeat has come since.
+    pub fn is_assumed(&self, broker: BrokerId) -> bool {
+        self.sessions.get(&broker).is_some_and(|session| session.is_assumed)
     }
 
     /// Of the brokers that `counts` accepts, the one whose session expired first, if any.

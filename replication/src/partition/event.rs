@@ -13,6 +13,8 @@ pub struct LeaderConfig {
     pub min_insync_replicas: usize,
     /// `replica.lag.time.max.ms`
     pub replica_lag_time_max_ms: i64,
+    /// `failover.follower.silence.ms`
+    pub follower_silence_ms: i64,
     /// `flush.before.ack`: only flushed records count.
     pub flush_before_ack: bool,
 }

@@ -42,15 +42,48 @@ pub struct FetchSchedule<K> {
     left_out: BTreeMap<K, LeftOut>,
     /// The current pause, while the leader's broker cannot be reached.
     unreachable: Option<Backoff>,
+    patience: Patience,
+}
+
+/// How long to wait for the leader's broker to send something of an answer. It doubles each time in vain, up to
+/// `replica.socket.timeout.ms`, and stays so long while the broker needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    first_ms: i64,
+    longest_ms: i64,
+    current_ms: i64,
+}
+
+impl Patience {
+    pub fn new(first_ms: i64, longest_ms: i64) -> Self {
+        let longest_ms = longest_ms.max(1);
+        let first_ms = first_ms.clamp(1, longest_ms);
+        Self { first_ms, longest_ms, current_ms: first_ms }
+    }
+
+    /// The wait for the next answer.
+    pub fn ms(&self) -> i64 {
+        self.current_ms
+    }
+
+    fn on_answered(&mut self, took_ms: i64) {
+        if took_ms <= self.first_ms {
+            self.current_ms = self.first_ms;
+        }
+    }
+
+    fn on_unanswered(&mut self) {
+        self.current_ms = self.current_ms.saturating_mul(2).min(self.longest_ms);
+    }
 }
 
 impl<K: Copy + Ord> FetchSchedule<K> {
     /// Pauses last from `first_backoff_ms` to `longest_backoff_ms` (`replica.fetch.backoff.ms`), or always the first if
     /// that is longer.
-    pub fn new(first_backoff_ms: i64, longest_backoff_ms: i64) -> Self {
+    pub fn new(first_backoff_ms: i64, longest_backoff_ms: i64, patience: Patience) -> Self {
         let longest_backoff_ms = longest_backoff_ms.max(first_backoff_ms);
         let (left_out, unreachable) = (BTreeMap::new(), None);
-        Self { first_backoff_ms, longest_backoff_ms, left_out, unreachable }
+        Self { first_backoff_ms, longest_backoff_ms, left_out, unreachable, patience }
     }
 
     /// The metadata has changed the replicas to fetch for. `epoch_of` returns the leader epoch in which a replica
@@ -123,12 +156,19 @@ impl<K: Copy + Ord> FetchSchedule<K> {
         let was_reached = self.unreachable.is_none();
         let backoff = self.backoff_after(self.unreachable, now_ms);
         self.unreachable = Some(backoff);
+        self.patience.on_unanswered();
         (backoff.until_ms, was_reached)
     }
 
-    /// The leader's broker has answered a fetch.
-    pub fn on_reached(&mut self) {
+    /// The leader's broker has answered a fetch within this time.
+    pub fn on_reached(&mut self, took_ms: i64) {
         self.unreachable = None;
+        self.patience.on_answered(took_ms);
+    }
+
+    /// How long to wait for the leader's broker to send something of the next answer.
+    pub fn patience_ms(&self) -> i64 {
+        self.patience.ms()
     }
 
     /// When to fetch again after the leader's broker has answered a fetch with a top-level error.
@@ -150,7 +190,7 @@ mod tests {
     const REPLICA: u8 = 7;
 
     fn schedule() -> FetchSchedule<u8> {
-        FetchSchedule::new(20, 100)
+        FetchSchedule::new(20, 100, Patience::new(1_500, 30_000))
     }
 
     #[test]
@@ -209,8 +249,22 @@ mod tests {
         let mut schedule = schedule();
         assert_eq!(schedule.on_unreachable(0), (20, true));
         assert_eq!(schedule.on_unreachable(20), (60, false));
-        schedule.on_reached();
+        schedule.on_reached(10);
         assert_eq!(schedule.on_unreachable(60), (80, true));
         assert_eq!(schedule.retry_ms(60), 80);
+    }
+
+    #[test]
+    fn a_leader_that_needs_long_to_answer_gets_the_time_while_it_needs_it() {
+        let mut schedule = schedule();
+        for expected_ms in [1_500, 3_000, 6_000, 12_000, 24_000, 30_000, 30_000] {
+            assert_eq!(schedule.patience_ms(), expected_ms);
+            schedule.on_unreachable(0);
+        }
+        schedule.on_reached(2_000);
+        assert_eq!(schedule.patience_ms(), 30_000);
+        schedule.on_reached(1_500);
+        assert_eq!(schedule.patience_ms(), 1_500);
+        assert_eq!(Patience::new(1_500, 400).ms(), 400, "replica.socket.timeout.ms holds");
     }
 }

@@ -4,6 +4,10 @@
 //! the maximal ISR, its flushed end if the topic has flush.before.ack. It does not move while the ISR is smaller than
 //! min.insync.replicas (KIP-966).
 
+mod silence;
+
+pub use silence::SILENCE_CHECKS;
+
 use super::event::{
     AcksState, FetchProgress, FollowerFetch, LeaderConfig, LogEnds, NotEnoughReplicas, Registration,
 };
@@ -70,14 +74,8 @@ impl LeaderState {
             return None;
         }
         self.partition_epoch = registration.partition_epoch;
-        let before = self.isr.isr().clone();
-        self.isr.commit(registration.isr.iter().copied().collect());
+        self.commit_isr(registration.isr.iter().copied().collect());
         self.set_followers(&registration.replicas, statuses, now_ms);
-        for id in before.difference(self.isr.isr()) {
-            if let Some(follower) = self.followers.get_mut(id) {
-                follower.on_taken_out_of_isr();
-            }
-        }
         let new_epoch = registration.leader_epoch > self.leader_epoch;
         if new_epoch {
             self.start_epoch(registration.leader_epoch, now_ms);
@@ -156,7 +154,7 @@ impl LeaderState {
         }
         let log_start_moved = fetch.log_start_offset > follower.log_start_offset;
         follower.on_fetch(&fetch, log_end_offset);
-        let proposal = self.propose_expansion(fetch.follower);
+        let proposal = self.propose_expansion(fetch.follower, fetch.now_ms);
         let high_watermark = self.advance_high_watermark(fetch.now_ms);
         Ok(FetchProgress { high_watermark, proposal, log_start_moved })
     }
@@ -207,8 +205,17 @@ impl LeaderState {
             return ProposalOutcome::AwaitMetadata;
         }
         self.partition_epoch = committed.partition_epoch;
-        self.isr.commit(committed.isr);
+        self.commit_isr(committed.isr);
         ProposalOutcome::Committed
+    }
+
+    fn commit_isr(&mut self, isr: BTreeSet<BrokerId>) {
+        for removed in self.isr.isr().difference(&isr) {
+            if let Some(follower) = self.followers.get_mut(removed) {
+                follower.on_taken_out_of_isr();
+            }
+        }
+        self.isr.commit(isr);
     }
 
     /// Whether an acks=all produce that ended at `required_offset` (exclusive) may be answered.
@@ -322,12 +329,12 @@ impl LeaderState {
 
     /// Proposes a follower for the ISR when it has all committed records and has reached this epoch: before that its
     /// log may still diverge.
-    fn propose_expansion(&mut self, id: BrokerId) -> Option<IsrProposal> {
+    fn propose_expansion(&mut self, id: BrokerId, now_ms: i64) -> Option<IsrProposal> {
         let follower = self.followers.get(&id)?;
         let in_sync =
             follower.log_end_offset >= Some(self.high_watermark.max(self.epoch_start_offset));
         let possible = self.isr.pending().is_none() && !self.isr.isr().contains(&id);
-        if !possible || !in_sync || !follower.is_isr_eligible() {
+        if !possible || !in_sync || !self.may_join(follower, now_ms) {
             return None;
         }
         let mut isr = self.isr.isr().clone();
@@ -371,13 +378,8 @@ impl LeaderState {
         if reached <= self.high_watermark || self.is_under_min_isr() {
             return None;
         }
-        let lag_ms = self.config.replica_lag_time_max_ms;
-        let log_end_offset = self.ends.log_end_offset;
         for (id, follower) in &self.followers {
-            let counts = self.isr.is_in_maximal_isr(*id)
-                || (follower.is_caught_up(log_end_offset, now_ms, lag_ms)
-                    && follower.is_isr_eligible());
-            if counts {
+            if self.counts(*id, follower, now_ms) {
                 reached = reached.min(follower.log_end_offset.unwrap_or(-1));
             }
         }
@@ -387,6 +389,13 @@ impl LeaderState {
         self.high_watermark = reached;
         self.assert_high_watermark_is_held();
         Some(reached)
+    }
+
+    /// Whether the high watermark waits for the follower.
+    fn counts(&self, id: BrokerId, follower: &RemoteReplica, now_ms: i64) -> bool {
+        let (end, lag_ms) = (self.ends.log_end_offset, self.config.replica_lag_time_max_ms);
+        self.isr.is_in_maximal_isr(id)
+            || (follower.is_caught_up(end, now_ms, lag_ms) && self.may_join(follower, now_ms))
     }
 
     /// Asserts the invariant of a high watermark that has just moved.

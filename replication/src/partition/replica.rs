@@ -189,6 +189,30 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         }
     }
 
+    /// Whether the high watermark waits for a follower: call [`Self::on_silence_check`],
+    /// [`SILENCE_CHECKS`](super::SILENCE_CHECKS) times in `failover.follower.silence.ms`, until it does not.
+    pub fn is_held_back(&self) -> bool {
+        self.leader().is_some_and(LeaderState::is_held_back)
+    }
+
+    /// Looks for followers to remove from the ISR because they are silent. If the controller has not answered this
+    /// broker for that long either (`is_confirmed`), another broker may lead by now: gives up the produces that wait, so
+    /// that their clients look for it.
+    #[must_use = "the controller is to be asked"]
+    pub fn on_silence_check(&mut self, is_confirmed: bool, now_ms: i64) -> Option<IsrProposal> {
+        let Role::Leader(leader) = &mut self.role else { return None };
+        let proposal = leader.on_silence_check(now_ms);
+        if !is_confirmed && leader.is_stalled(now_ms) {
+            self.produces.release_all();
+        }
+        proposal
+    }
+
+    /// Whether nothing can be committed before a silent follower is heard from again, or has left the ISR.
+    pub fn is_stalled(&self, now_ms: i64) -> bool {
+        self.leader().is_some_and(|leader| leader.is_stalled(now_ms))
+    }
+
     /// Whether the proposal is still pending.
     pub fn is_proposing(&self, proposal: &IsrProposal) -> bool {
         self.leader().is_some_and(|leader| leader.isr().pending() == Some(proposal))

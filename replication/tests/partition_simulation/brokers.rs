@@ -10,12 +10,13 @@ use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
     Awaited, BrokerStatus, Effect, FetchPosition, FetchWaiter, FetchedLog, FetchedPartition,
     Follow, IsrProposal, LeaderConfig, LogEnds, PartitionFetch, ProposalOutcome, Reader,
-    Registration, Replica,
+    Registration, Replica, SILENCE_CHECKS,
 };
 use klamm_replication::{EpochHistory, OffsetAndEpoch};
 use std::collections::BTreeMap;
 
 const LAG_MS: i64 = 1_000;
+const SILENCE_MS: i64 = 200;
 
 /// A defect that the invariants must catch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +177,8 @@ impl Brokers {
             65..80 => self.deliver_answer(),
             80..86 => self.deliver_proposal(),
             86..93 => self.publish(id),
-            93..95 => self.check_isr(id),
+            93..94 => self.check_isr(id),
+            94..95 => self.check_silence(id),
             95..97 => self.crash(id),
             97..99 => self.restart(id),
             _ => self.move_leadership(),
@@ -377,6 +379,7 @@ impl Brokers {
             broker_id: id,
             min_insync_replicas: self.min_insync_replicas,
             replica_lag_time_max_ms: LAG_MS,
+            follower_silence_ms: SILENCE_MS,
             flush_before_ack: self.flush_before_ack,
         };
         let broker = self.brokers.get_mut(&id).expect("a broker");
@@ -412,6 +415,16 @@ impl Brokers {
         let Some(replica) = &mut broker.replica else { return };
         let proposal = replica.on_isr_check(now_ms);
         self.proposals.extend(proposal.map(|proposal| Proposed { from: id, proposal }));
+    }
+
+    fn check_silence(&mut self, id: BrokerId) {
+        let now_ms = self.now_ms;
+        let broker = self.brokers.get_mut(&id).expect("a broker");
+        let Some(replica) = &mut broker.replica else { return };
+        let checks = 0..=SILENCE_CHECKS;
+        let proposal = checks.into_iter().find_map(|_| replica.on_silence_check(true, now_ms));
+        self.proposals.extend(proposal.map(|proposal| Proposed { from: id, proposal }));
+        self.settle(id);
     }
 }
 

@@ -18,6 +18,7 @@ use klamm_protocol::{ErrorCode, Uuid};
 use crate::api::authorized_operations::{ALL_OF_CLUSTER, ALL_OF_TOPIC};
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
+use crate::api::services::Services;
 use crate::cluster::internal_topics::is_internal;
 use crate::metadata_cache::PublishedImage;
 
@@ -55,6 +56,9 @@ pub(crate) async fn handle(context: RequestContext, body: MetadataRequest) -> Me
     if body.include_topic_authorized_operations {
         let named = answer.topics.iter_mut().filter(|topic| topic.name.is_some());
         named.for_each(|topic| topic.topic_authorized_operations = ALL_OF_TOPIC);
+    }
+    if !context.services.session.is_confirmed() {
+        hide_stalled(&mut answer, &context.services);
     }
     lower(&mut answer, context.version(), &image, context.listener());
     answer
@@ -176,6 +180,24 @@ fn partition(view: PartitionView<'_>) -> MetadataResponsePartition {
         replica_nodes: view.partition.replicas.clone(),
         isr_nodes: view.partition.isr.clone(),
         offline_replicas: view.offline_replicas,
+    }
+}
+
+/// The controller does not answer this broker, which may have led some partitions until a moment ago. It names no leader
+/// of those that it cannot commit anything to, or their clients would come back to it again and again.
+fn hide_stalled(answer: &mut MetadataResponse, services: &Services) {
+    for topic in &mut answer.topics {
+        for partition in &mut topic.partitions {
+            let is_stalled = || {
+                let here =
+                    services.replicas.partitions.get(topic.topic_id, partition.partition_index);
+                here.is_some_and(|here| here.is_stalled())
+            };
+            if partition.leader_id == services.config.node_id && is_stalled() {
+                partition.leader_id = -1;
+                partition.error_code = ErrorCode::LeaderNotAvailable.code();
+            }
+        }
     }
 }
 

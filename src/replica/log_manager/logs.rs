@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::{DirectoryStatus, LogManager, lock};
 use crate::clock;
-use crate::replica::partition::{Partition, PartitionConfig};
+use crate::replica::partition::{Partition, PartitionConfig, PartitionHost};
 
 /// A partition to open: topic, topic id, index, configuration.
 pub(crate) type WantedPartition = (ByteString, Uuid, PartitionIndex, PartitionConfig);
@@ -131,7 +131,9 @@ impl LogManager {
         drop(checkpoints);
         let identity = (topic, topic_id, index);
         let flusher = Arc::clone(&directory.flusher);
-        Ok(Partition::new(identity, self.owner.broker_id, config, log, flusher))
+        let held_back = Arc::clone(&self.held_back);
+        let host = PartitionHost { broker_id: self.owner.broker_id, held_back };
+        Ok(Partition::new(identity, host, config, log, flusher))
     }
 
     fn open_log(

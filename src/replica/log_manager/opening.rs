@@ -80,6 +80,7 @@ impl LogManager {
             cordoned: Mutex::default(),
             deleted: Mutex::default(),
             undeleted: Mutex::default(),
+            held_back: Arc::default(),
             checkpoints: Mutex::default(),
             recovery_threads: threads.unwrap_or(1).max(1),
             node_failed: CancellationToken::new(),

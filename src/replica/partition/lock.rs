@@ -50,6 +50,9 @@ impl Guarded for State {
                 Effect::Wake(fetch) => fetch.wake(),
             }
         }
+        if replica.is_held_back() {
+            partition.report_held_back();
+        }
         let leads = replica.is_leader();
         if partition.leads.load(Ordering::Relaxed) != leads {
             partition.leads.store(leads, Ordering::Release);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
@@ -51,6 +52,33 @@ impl Partition {
             return None;
         }
         self.lock().replica.on_isr_check(now_ms)
+    }
+
+    /// Reports that a follower holds back the high watermark, unless that is reported already.
+    pub(super) fn report_held_back(&self) {
+        let is_reported = || self.is_held_back.load(Ordering::Relaxed);
+        if !is_reported() && !self.is_held_back.swap(true, Ordering::AcqRel) {
+            self.held_back.add(self.key());
+        }
+    }
+
+    /// Looks for silent followers that hold back the high watermark, and proposes to remove them. Reports the partition
+    /// again if the high watermark still waits. `is_confirmed`: the controller answers this
+    /// broker.
+    pub(crate) fn check_silence(&self, is_confirmed: bool, now_ms: i64) -> Option<IsrProposal> {
+        // Before the lock is taken: its release reports again.
+        self.is_held_back.store(false, Ordering::Release);
+        let mut state = self.lock();
+        if !self.can_serve_followers() {
+            return None;
+        }
+        state.replica.on_silence_check(is_confirmed, now_ms)
+    }
+
+    /// Whether nothing can be committed here for now, because a follower is silent.
+    pub(crate) fn is_stalled(&self) -> bool {
+        // Most partitions are never held back: skip the lock.
+        self.is_held_back.load(Ordering::Relaxed) && self.lock().replica.is_stalled(clock::now_ms())
     }
 
     /// Whether the proposal still has to be sent to the controller.

@@ -132,7 +132,10 @@ impl Broker {
                 Ok(ControllerAnswer::Heartbeat(answer)) if answer.error_code != 0 => {
                     self.epoch = None;
                 }
-                Ok(ControllerAnswer::Heartbeat(answer)) => self.may_stop = answer.should_shut_down,
+                Ok(ControllerAnswer::Heartbeat(answer)) => {
+                    self.may_stop = answer.should_shut_down;
+                    self.confirmed_ms = step.now_ms;
+                }
                 _ => {}
             }
             return;

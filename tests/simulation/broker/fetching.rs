@@ -7,7 +7,6 @@ use crate::message::{Address, Message, ReplicaFetch, Sender};
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
 use crate::observation::Observation;
-use crate::scenario::CALL_TIMEOUT_MS;
 use klamm_protocol::ErrorCode;
 use klamm_replication::partition::{FetchOutcome, FetchedPartition, Follow};
 use std::rc::Rc;
@@ -30,7 +29,7 @@ impl Broker {
             return;
         };
         let again = NodeTimer::Fetch { partition: id, number: fetch.number };
-        step.after(CALL_TIMEOUT_MS, again);
+        step.after(self.schedule.patience_ms(), again);
         step.ask(Address::Node(leader_id), Message::Fetch(fetch));
     }
 

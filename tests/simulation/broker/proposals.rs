@@ -8,22 +8,80 @@ use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
 use crate::observation::Observation;
 use crate::plant::Plant;
-use crate::scenario::{CALL_TIMEOUT_MS, LAG_MS};
+use crate::scenario::{CALL_TIMEOUT_MS, FOLLOWER_SILENCE_MS, LAG_MS};
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{BrokerId, Offset};
 use klamm_protocol::messages::alter_partition_request::{
     AlterPartitionRequest, BrokerState, PartitionData, TopicData,
 };
-use klamm_replication::partition::{CommittedIsr, IsrChange, IsrProposal, ProposalOutcome};
+use klamm_replication::partition::{
+    CommittedIsr, IsrChange, IsrProposal, ProposalOutcome, SILENCE_CHECKS,
+};
 
 impl Broker {
     pub(crate) fn on_isr_timer(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
-        step.after(LAG_MS / 2, NodeTimer::CheckIsr);
+        step.after(self.leader_config.replica_lag_time_max_ms / 2, NodeTimer::CheckIsr);
         for id in 0..PARTITIONS.len() {
             let Some(replica) = self.replicas.get_mut(&id) else { continue };
             if let Some(proposal) = replica.core.on_isr_check(step.now_ms) {
                 self.propose(id, proposal, disk, step);
             }
         }
+    }
+
+    /// Looks at the followers again for as long as they hold back the high watermark.
+    pub(super) fn watch_followers(&mut self, id: PartitionId, step: &mut NodeStep<'_>) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        if replica.core.is_held_back() && !std::mem::replace(&mut replica.is_watched, true) {
+            let interval_ms = FOLLOWER_SILENCE_MS / i64::from(SILENCE_CHECKS);
+            step.after(interval_ms, NodeTimer::CheckSilence(id));
+        }
+    }
+
+    pub(crate) fn on_silence_timer(
+        &mut self,
+        id: PartitionId,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        replica.is_watched = false;
+        // A leader that cannot serve its followers does not judge them.
+        if self.dead.contains(&id) || step.plant == Plant::SilentFollowersStay {
+            self.observe_waiting(id, step);
+            return self.watch_followers(id, step);
+        }
+        let is_confirmed = step.now_ms.saturating_sub(self.confirmed_ms) <= FOLLOWER_SILENCE_MS;
+        if let Some(proposal) = replica.core.on_silence_check(is_confirmed, step.now_ms) {
+            self.propose(id, proposal, disk, step);
+        }
+        self.observe_waiting(id, step);
+        let replica = self.replicas.get_mut(&id).expect("it has just been looked at");
+        replica.settle(disk.logs.get(id).expect("a replica has a log"), step);
+        self.watch_followers(id, step);
+    }
+
+    /// Tells what the leader could acknowledge with a sufficient part of its ISR, and what it has.
+    fn observe_waiting(&self, id: PartitionId, step: &mut NodeStep<'_>) {
+        let Some(leader) = self.replicas[&id].core.leader() else { return };
+        let in_sync = |id: &BrokerId| leader.isr().isr().contains(id);
+        let followers = leader.followers().filter(|(id, _)| in_sync(id));
+        let mut held: Vec<Offset> =
+            followers.filter_map(|(_, follower)| follower.log_end_offset).collect();
+        held.sort_unstable_by_key(|end| std::cmp::Reverse(*end));
+        let replicas = leader.followers().count() + 1;
+        let sufficient = self.leader_config.min_insync_replicas.max(replicas / 2 + 1);
+        // The leader itself is one of them.
+        let Some(reached) = held.get(sufficient.saturating_sub(2)) else { return };
+        step.observe(Observation::Waiting {
+            life: self.life,
+            partition: id,
+            epoch: leader.leader_epoch(),
+            committed: leader.high_watermark(),
+            reached: *reached,
+            unconfirmed_ms: step.now_ms.saturating_sub(self.confirmed_ms),
+            at_ms: step.now_ms,
+        });
     }
 
     pub(super) fn propose(

@@ -102,6 +102,45 @@ fn a_broker_that_cannot_read_the_clusters_metadata_is_refused() {
     );
 }
 
+/// A controller that was elected at this time, with broker 1 unfenced.
+fn elected(now_ms: i64) -> Testbed {
+    let mut testbed = Testbed::with_brokers([1, 2]);
+    testbed.controller.on_resigned();
+    testbed.now_ms = now_ms;
+    let outcome = testbed.controller.on_elected(now_ms);
+    testbed.apply(outcome);
+    testbed
+}
+
+#[test]
+fn after_a_failover_who_holds_the_lock_of_a_directory_is_the_only_process_of_its_broker() {
+    let mut testbed = elected(50_000);
+    let mut request = registration(1);
+    request.incarnation_id = uuid(99);
+    request.log_dirs.push(uuid(98));
+    let next_offset = testbed.next_offset();
+    let outcome = testbed.controller.on_broker_registration(&request, true, next_offset, 50_000);
+    assert_eq!(outcome.response.unwrap().broker_epoch, next_offset);
+}
+
+#[test]
+fn after_a_failover_a_process_with_other_directories_waits_for_the_session() {
+    let mut testbed = elected(50_000);
+    let elsewhere = |request: &mut BrokerRegistrationRequest| {
+        (request.incarnation_id, request.log_dirs) = (uuid(99), vec![uuid(98)]);
+    };
+    assert_eq!(refused(&mut testbed, elsewhere), RegistrationError::DuplicateBroker);
+}
+
+#[test]
+fn a_process_that_has_been_heard_from_since_is_not_replaced_by_a_copy_of_its_directory() {
+    let mut testbed = elected(50_000);
+    let epoch = testbed.controller.image().brokers.get(1).unwrap().epoch;
+    testbed.controller.heartbeats_mut().on_contact(1, epoch, 50_010);
+    let copy = |request: &mut BrokerRegistrationRequest| request.incarnation_id = uuid(99);
+    assert_eq!(refused(&mut testbed, copy), RegistrationError::DuplicateBroker);
+}
+
 #[test]
 fn a_second_process_is_refused_until_the_session_of_the_first_is_over() {
     let mut testbed = Testbed::with_brokers([1]);

@@ -3,12 +3,14 @@
 use super::*;
 
 const LAG_MS: i64 = 30_000;
+const SILENCE_MS: i64 = 1_000;
 
 fn config() -> LeaderConfig {
     LeaderConfig {
         broker_id: 1,
         min_insync_replicas: 1,
         replica_lag_time_max_ms: LAG_MS,
+        follower_silence_ms: SILENCE_MS,
         flush_before_ack: true,
     }
 }
@@ -359,4 +361,134 @@ fn a_fenced_replica_is_not_preferred() {
     let fenced = BrokerStatus { fenced: true, ..statuses()[&2] };
     leader.on_broker_status(2, Some(fenced));
     assert_eq!(leader.preferred_read_replica(5, |_| true), Some(3));
+}
+
+/// A leader of three replicas that all have `end` records, with one more record that nobody has fetched.
+fn leader_with_news(isr: &[BrokerId], end: Offset) -> LeaderState {
+    let mut leader = leader_of(&[1, 2, 3], isr, end);
+    for follower in [2, 3] {
+        leader.on_follower_fetch(fetch(follower, end)).unwrap();
+    }
+    leader.on_appended(end + 1, 1000);
+    leader.on_flushed(end + 1, 1000);
+    leader
+}
+
+/// The first proposal within this many checks, and how many there were before it.
+fn first_proposal(leader: &mut LeaderState, checks: i64) -> Option<(i64, IsrProposal)> {
+    (0..checks).find_map(|check| Some((check, leader.on_silence_check(1000)?)))
+}
+
+#[test]
+fn a_follower_that_is_silent_while_a_record_waits_for_it_leaves_the_isr_within_a_second() {
+    let mut leader = leader_with_news(&[1, 2, 3], 5);
+    assert!(leader.is_held_back());
+    leader.on_follower_fetch(fetch(2, 6)).unwrap();
+    let (checks, proposal) = first_proposal(&mut leader, 100).unwrap();
+    assert_eq!(checks, i64::from(SILENCE_CHECKS));
+    assert_eq!(proposal.change, IsrChange::Shrink([3].into()));
+    assert_eq!(leader.high_watermark(), 5, "what is not decided does not count");
+    let committed = CommittedIsr { leader_epoch: 5, partition_epoch: 8, isr: [1, 2].into() };
+    let answered = leader.on_proposal_answered(&proposal, Ok(committed), 2200);
+    assert_eq!(answered, (ProposalOutcome::Committed, Some(6)));
+    assert!(!leader.is_held_back());
+}
+
+#[test]
+fn a_follower_that_gets_further_is_not_silent_however_far_behind_it_is() {
+    let mut leader = leader_with_news(&[1, 2, 3], 5);
+    leader.on_follower_fetch(fetch(2, 6)).unwrap();
+    for end in 7..100 {
+        leader.on_appended(end + 100, 1000);
+        leader.on_flushed(end + 100, 1000);
+        leader.on_follower_fetch(fetch(2, end)).unwrap();
+        leader.on_follower_fetch(fetch(3, end - 1)).unwrap();
+        assert_eq!(first_proposal(&mut leader, 9), None);
+    }
+}
+
+#[test]
+fn a_follower_that_fetches_the_same_offset_again_and_again_is_silent() {
+    let mut leader = leader_with_news(&[1, 2, 3], 5);
+    leader.on_follower_fetch(fetch(2, 6)).unwrap();
+    let proposed = (0..100).find_map(|_| {
+        leader.on_follower_fetch(fetch(3, 5)).unwrap();
+        leader.on_silence_check(1000)
+    });
+    assert_eq!(proposed.unwrap().change, IsrChange::Shrink([3].into()));
+}
+
+#[test]
+fn a_follower_is_not_blamed_while_nothing_waits_for_it() {
+    let mut leader = leader_of(&[1, 2, 3], &[1, 2, 3], 5);
+    for follower in [2, 3] {
+        leader.on_follower_fetch(fetch(follower, 5)).unwrap();
+    }
+    assert!(!leader.is_held_back());
+    // Nor for what the leader itself has not synced yet.
+    leader.on_appended(6, 1000);
+    assert!(!leader.is_held_back());
+    assert_eq!(first_proposal(&mut leader, 100), None);
+}
+
+#[test]
+fn silence_costs_neither_a_majority_nor_min_insync_replicas() {
+    let mut both_silent = leader_with_news(&[1, 2, 3], 5);
+    assert_eq!(first_proposal(&mut both_silent, 100), None);
+    let mut two_in_sync = leader_with_news(&[1, 2], 5);
+    assert_eq!(first_proposal(&mut two_in_sync, 100), None);
+    let mut all_needed = leader_with_news(&[1, 2, 3], 5);
+    all_needed.on_config(LeaderConfig { min_insync_replicas: 3, ..config() }, 1000);
+    all_needed.on_follower_fetch(fetch(2, 6)).unwrap();
+    assert_eq!(first_proposal(&mut all_needed, 100), None);
+}
+
+#[test]
+fn a_follower_that_was_about_to_join_and_is_silent_holds_back_nothing_for_long() {
+    let mut leader = leader_of(&[1, 2, 3], &[1, 2], 5);
+    leader.on_follower_fetch(fetch(2, 5)).unwrap();
+    let proposal = leader.on_follower_fetch(fetch(3, 5)).unwrap().proposal.unwrap();
+    let refused = Err(ErrorCode::IneligibleReplica);
+    assert_eq!(leader.on_proposal_answered(&proposal, refused, 1000).0, ProposalOutcome::Rejected);
+    leader.on_appended(6, 1000);
+    leader.on_flushed(6, 1000);
+    leader.on_follower_fetch(fetch(2, 6)).unwrap();
+    assert_eq!(leader.high_watermark(), 5);
+    assert_eq!(first_proposal(&mut leader, 12), None);
+    assert_eq!(leader.high_watermark(), 6);
+}
+
+/// Removes follower 3 for its silence at this time, and lets it catch up; returns whether it may join at once.
+fn rejoins_after_silence(leader: &mut LeaderState, partition_epoch: i32, now_ms: i64) -> bool {
+    let end = leader.ends.log_end_offset + 1;
+    leader.on_appended(end, now_ms);
+    leader.on_flushed(end, now_ms);
+    leader.on_follower_fetch(FollowerFetch { now_ms, ..fetch(2, end) }).unwrap();
+    let proposed = (0..100).find_map(|_| leader.on_silence_check(now_ms)).unwrap();
+    let committed = CommittedIsr { leader_epoch: 5, partition_epoch, isr: [1, 2].into() };
+    leader.on_proposal_answered(&proposed, Ok(committed), now_ms);
+    leader.on_follower_fetch(FollowerFetch { now_ms, ..fetch(3, end) }).unwrap().proposal.is_some()
+}
+
+#[test]
+fn a_follower_that_is_silent_again_is_on_probation_unless_the_isr_needs_it() {
+    let mut leader = leader_with_news(&[1, 2, 3], 5);
+    assert!(rejoins_after_silence(&mut leader, 8, 10_000), "the first time is forgiven");
+    let joined = CommittedIsr { leader_epoch: 5, partition_epoch: 9, isr: [1, 2, 3].into() };
+    let proposal = leader.isr.pending().unwrap().clone();
+    leader.on_proposal_answered(&proposal, Ok(joined), 10_000);
+    assert!(!rejoins_after_silence(&mut leader, 10, 20_000));
+    // It does not hold back the high watermark either.
+    let end = leader.ends.log_end_offset + 1;
+    leader.on_appended(end, 20_000);
+    leader.on_flushed(end, 20_000);
+    leader.on_follower_fetch(FollowerFetch { now_ms: 20_000, ..fetch(2, end) }).unwrap();
+    assert_eq!(leader.high_watermark(), end);
+    let mut alone = leader.clone();
+    let shrunk = Registration { partition_epoch: 11, ..registration(&[1, 2, 3], &[1]) };
+    alone.on_registration(&shrunk, &statuses(), 20_000);
+    let needed = alone.on_follower_fetch(FollowerFetch { now_ms: 20_001, ..fetch(3, end) });
+    assert!(needed.unwrap().proposal.is_some(), "a majority is worth more than a probation");
+    let over = leader.on_follower_fetch(FollowerFetch { now_ms: 22_000, ..fetch(3, end) });
+    assert!(over.unwrap().proposal.is_some(), "the probation is over");
 }

@@ -34,6 +34,7 @@ fn config() -> LeaderConfig {
         broker_id: 1,
         min_insync_replicas: 1,
         replica_lag_time_max_ms: 1000,
+        follower_silence_ms: 1000,
         flush_before_ack: true,
     }
 }
@@ -272,4 +273,20 @@ fn an_answer_that_was_under_way_when_the_log_was_repaired_is_ignored() {
     let answer = answer(fetch.number, 8);
     let follow = replica.on_fetched(&answer, &EpochHistory::default(), 10);
     assert_eq!(follow, Some(Follow::Ignore));
+}
+
+#[test]
+fn produces_that_wait_for_a_silent_follower_are_given_up_when_the_controller_is_silent_too() {
+    let mut replica = leader(3);
+    replica.on_appended(4, 0);
+    replica.on_flushed(4, 0);
+    replica.await_committed(4, "produce");
+    for _ in 0..20 {
+        assert_eq!(replica.on_silence_check(true, 0), None, "two replicas have no majority of one");
+        assert_eq!(effects(&mut replica), []);
+    }
+    assert!(replica.is_stalled(0));
+    assert_eq!(replica.on_silence_check(false, 0), None);
+    assert_eq!(effects(&mut replica), [Effect::Finish("produce")]);
+    assert_eq!(replica.acknowledged(&Awaited { required_offset: 4, epoch: None }, None), Ok(false));
 }
