@@ -52,7 +52,7 @@ pub(crate) enum Observation {
     /// A node does not serve a fetch of a follower, because it has no open log of the partition.
     FetchRefused { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A leader has counted a follower's fetch, of this life of its broker.
-    FetchCounted { partition: PartitionId, follower: BrokerId, broker_epoch: i64 },
+    FetchCounted { partition: PartitionId, follower: BrokerId, broker_epoch: Option<i64> },
     /// A leader wants this follower out of the ISR.
     ShrinkProposed { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A follower has cut its log.
