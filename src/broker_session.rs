@@ -12,6 +12,8 @@ use crate::{clock, random};
 
 /// No heartbeat was answered yet.
 const NEVER_MS: i64 = i64::MIN;
+/// No broker epoch yet.
+const UNREGISTERED: i64 = -1;
 
 /// The session of this broker with its cluster. Handlers, replicas and heartbeats share it.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ pub(crate) struct BrokerSession {
     /// Whether a leader stops acknowledging when the controller has not answered a heartbeat for a session timeout
     /// (`failover.leader.lease.enable`; false if this node is the whole cluster).
     has_lease: bool,
-    /// -1 before the registration.
+    /// [`UNREGISTERED`] before the registration.
     broker_epoch: AtomicI64,
     /// `failover.follower.silence.ms`
     silence_ms: i64,
@@ -43,7 +45,7 @@ impl BrokerSession {
             incarnation_id: random::uuid(),
             session_timeout_ms: config.lifecycle.session_timeout_ms,
             has_lease: config.lifecycle.leader_lease_enable && !config.is_alone(),
-            broker_epoch: AtomicI64::new(-1),
+            broker_epoch: AtomicI64::new(UNREGISTERED),
             silence_ms: config.replication.follower_silence_ms,
             confirmed_ms: AtomicI64::new(NEVER_MS),
             heartbeat_due: Notify::new(),
@@ -51,16 +53,17 @@ impl BrokerSession {
         }
     }
 
-    /// The epoch of this broker's registration; -1 before it.
-    pub(crate) fn broker_epoch(&self) -> i64 {
-        self.broker_epoch.load(Ordering::Acquire)
+    /// The epoch of this broker's registration; none before it.
+    pub(crate) fn broker_epoch(&self) -> Option<i64> {
+        Some(self.broker_epoch.load(Ordering::Acquire)).filter(|epoch| *epoch != UNREGISTERED)
     }
 
     /// The metadata has this process's registration, perhaps before the controller's response arrives. The epoch is set
     /// at once: a leader could not tell fetches without it from those of an earlier process of this broker (KIP-903).
     pub(crate) fn on_own_registration(&self, epoch: i64) {
         // If the response has arrived first, its epoch stays.
-        self.broker_epoch.compare_exchange(-1, epoch, Ordering::AcqRel, Ordering::Acquire).ok();
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.broker_epoch.compare_exchange(UNREGISTERED, epoch, success, failure).ok();
     }
 
     pub(crate) fn set_broker_epoch(&self, epoch: i64) {
@@ -106,11 +109,11 @@ mod tests {
     fn the_registration_in_the_metadata_counts_until_the_controllers_answer_comes() {
         let config = BrokerConfig::from_pairs([("node.id", "1")]).unwrap();
         let session = BrokerSession::new(&config, CancellationToken::new());
-        assert_eq!(session.broker_epoch(), -1);
+        assert_eq!(session.broker_epoch(), None);
         session.on_own_registration(7);
-        assert_eq!(session.broker_epoch(), 7);
+        assert_eq!(session.broker_epoch(), Some(7));
         session.set_broker_epoch(9);
         session.on_own_registration(7);
-        assert_eq!(session.broker_epoch(), 9);
+        assert_eq!(session.broker_epoch(), Some(9));
     }
 }

@@ -87,7 +87,7 @@ impl GroupCoordinators {
             if change.is_newly_led_by(self.broker_id) {
                 self.end(change.index);
                 self.begin(change);
-            } else if change.after.leader != self.broker_id {
+            } else if change.after.leader != Some(self.broker_id) {
                 self.end(change.index);
             }
         }

@@ -6,9 +6,6 @@
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 
-/// "No epoch" (`RecordBatch.NO_PARTITION_LEADER_EPOCH`).
-const NO_EPOCH: LeaderEpoch = -1;
-
 /// An epoch and one of its offsets: the start or the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochOffset {
@@ -64,10 +61,10 @@ impl LeaderEpochCache {
     }
 
     /// The end offset of an epoch: the largest known epoch not above `requested`, and the start offset of the next
-    /// epoch, or the log end. `None` if no epoch is known, or `requested` is -1 or newer than all.
+    /// epoch, or the log end. `None` if no epoch is known, or `requested` is newer than all.
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> Option<EpochOffset> {
         let latest = self.latest()?;
-        if requested == NO_EPOCH || requested > latest.epoch {
+        if requested > latest.epoch {
             return None;
         }
         if requested == latest.epoch {
@@ -128,7 +125,6 @@ mod tests {
         assert_eq!(cache.end_offset_for(5, 50), at(4, 35), "an epoch without records");
         assert_eq!(cache.end_offset_for(1, 50), at(1, 10), "older than all");
         assert_eq!(cache.end_offset_for(8, 50), None, "newer than all");
-        assert_eq!(cache.end_offset_for(-1, 50), None);
         assert_eq!(cache.end_offset_for(-2, 50), at(-2, 10), "older than all, as Kafka answers");
         assert_eq!(LeaderEpochCache::default().end_offset_for(0, 50), None);
     }

@@ -9,6 +9,7 @@ use crate::log::LogStorage;
 use crate::meta_properties::{self, MetaProperties};
 use crate::open_files::OpenFiles;
 use crate::partition_dir::PartitionDirName;
+use klamm_protocol::ids::{none_if_minus_one, or_minus_one};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 pub enum LastShutdown {
     Unclean,
     Clean {
-        /// The epoch of the broker that shut down; `None` if Kafka before 3.9 wrote the file.
+        /// The epoch of the broker that shut down; `None` if it had none, or Kafka before 3.9 wrote the file.
         broker_epoch: Option<i64>,
     },
 }
@@ -100,8 +101,9 @@ impl LogDir {
     }
 
     /// Marks the shutdown as clean. Call it after every log was closed and the checkpoints were written.
-    pub fn mark_clean_shutdown(&self, broker_epoch: i64) -> Result<(), LogError> {
+    pub fn mark_clean_shutdown(&self, broker_epoch: Option<i64>) -> Result<(), LogError> {
         self.health().check()?;
+        let broker_epoch = or_minus_one(broker_epoch);
         let contents = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         let path = self.path.join(CLEAN_SHUTDOWN);
         let written = self.disk().write_atomically(&path, contents.as_bytes());
@@ -168,7 +170,7 @@ fn broker_epoch(contents: &[u8]) -> Option<i64> {
     let (_, rest) = text.split_once("\"brokerEpoch\"")?;
     let number = rest.trim_start().strip_prefix(':')?.trim_start();
     let end = number.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(number.len());
-    number[..end].parse().ok()
+    none_if_minus_one(number[..end].parse().ok()?)
 }
 
 #[cfg(test)]
@@ -196,7 +198,7 @@ mod tests {
         let disk = MemoryDisk::default();
         let dir = open(&disk).unwrap();
         assert_eq!(dir.take_last_shutdown().unwrap(), LastShutdown::Unclean);
-        dir.mark_clean_shutdown(28).unwrap();
+        dir.mark_clean_shutdown(Some(28)).unwrap();
         let mark = disk.read(Path::new("/data/.kafka_cleanshutdown")).unwrap();
         assert_eq!(mark, br#"{"version":0,"brokerEpoch":28}"#);
         let clean = LastShutdown::Clean { broker_epoch: Some(28) };
@@ -210,7 +212,7 @@ mod tests {
         for contents in [&b""[..], b"{}", br#"{"brokerEpoch": null}"#] {
             assert_eq!(broker_epoch(contents), None);
         }
-        assert_eq!(broker_epoch(br#"{ "brokerEpoch" : -1, "version" : 0 }"#), Some(-1));
+        assert_eq!(broker_epoch(br#"{ "brokerEpoch" : -1, "version" : 0 }"#), None);
     }
 
     #[test]

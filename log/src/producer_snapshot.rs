@@ -7,6 +7,7 @@
 use crate::producer_state::{BatchMetadata, ProducerEntry, ProducerState};
 use bytes::{Buf, BufMut};
 use klamm_protocol::crc::crc32c;
+use klamm_protocol::ids::{none_if_negative, or_minus_one};
 
 const VERSION: i16 = 1;
 const CRC_END: usize = 6;
@@ -35,11 +36,11 @@ pub fn encode(state: &ProducerState) -> Vec<u8> {
         entries.put_i64(entry.producer_id);
         entries.put_i16(entry.epoch);
         entries.put_i32(entry.last_sequence());
-        entries.put_i64(last.map_or(-1, |batch| batch.last_offset));
+        entries.put_i64(or_minus_one(last.map(|batch| batch.last_offset)));
         entries.put_i32(last.map_or(0, |batch| batch.offset_delta));
         entries.put_i64(entry.last_timestamp);
         entries.put_i32(entry.coordinator_epoch);
-        entries.put_i64(entry.txn_first_offset.unwrap_or(-1));
+        entries.put_i64(or_minus_one(entry.txn_first_offset));
     }
     let mut file = Vec::with_capacity(CRC_END + entries.len());
     file.put_i16(VERSION);
@@ -77,13 +78,13 @@ fn decode_entry(bytes: &[u8; ENTRY_SIZE]) -> ProducerEntry {
     let mut entry = ProducerEntry::unknown(bytes.get_i64());
     let epoch = bytes.get_i16();
     let last_sequence = bytes.get_i32();
-    let last_offset = bytes.get_i64();
+    let last_offset = none_if_negative(bytes.get_i64());
     let offset_delta = bytes.get_i32();
     let timestamp = bytes.get_i64();
     entry.coordinator_epoch = bytes.get_i32();
-    entry.txn_first_offset = Some(bytes.get_i64()).filter(|offset| *offset >= 0);
+    entry.txn_first_offset = none_if_negative(bytes.get_i64());
     entry.enter_epoch(epoch);
-    if last_offset >= 0 {
+    if let Some(last_offset) = last_offset {
         let batch = BatchMetadata { last_sequence, last_offset, offset_delta, timestamp };
         entry.add_batch(epoch, batch);
     }

@@ -65,7 +65,7 @@ impl PartitionDelta {
 
     /// Whether this broker leads it now in a new leader epoch.
     pub fn is_newly_led_by(&self, broker: BrokerId) -> bool {
-        self.after.leader == broker
+        self.after.leader == Some(broker)
             && self
                 .before
                 .as_ref()

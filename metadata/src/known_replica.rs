@@ -2,7 +2,7 @@
 //! empty, and which of two logs is the replica.
 
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex, or_minus_one};
 
 use crate::directory_id;
 use crate::image::ClusterImage;
@@ -24,8 +24,8 @@ pub struct KnownReplica {
 /// The last epoch and the end offset of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogEnd {
-    /// The epoch of its last record.
-    pub last_epoch: LeaderEpoch,
+    /// The epoch of its last record, or its latest epoch without a record; none if it has no epoch.
+    pub last_epoch: Option<LeaderEpoch>,
     /// The offset after its last record.
     pub end: Offset,
 }
@@ -39,7 +39,7 @@ impl LogEnd {
 
 impl std::fmt::Display for LogEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ends at offset {} in epoch {}", self.end, self.last_epoch)
+        write!(f, "ends at offset {} in epoch {}", self.end, or_minus_one(self.last_epoch))
     }
 }
 
@@ -51,7 +51,7 @@ impl KnownReplica {
             topic_id,
             directory: partition.directory(broker)?,
             is_counted_on: counted.iter().any(|replicas| replicas.contains(&broker)),
-            is_led_elsewhere: partition.has_leader() && partition.leader != broker,
+            is_led_elsewhere: partition.leader.is_some_and(|leader| leader != broker),
         })
     }
 
@@ -123,7 +123,7 @@ mod tests {
     const HERE: [Uuid; 2] = [Uuid::from_bytes([1; 16]), Uuid::from_bytes([2; 16])];
 
     fn end(last_epoch: LeaderEpoch, end: Offset) -> Option<LogEnd> {
-        Some(LogEnd { last_epoch, end })
+        Some(LogEnd { last_epoch: Some(last_epoch), end })
     }
 
     fn replica(directory: Uuid, is_counted_on: bool) -> KnownReplica {

@@ -17,7 +17,7 @@ mod role;
 
 pub use delayed::FetchWaiter;
 pub use event::{LeaderConfig, LogEnds, NotEnoughReplicas, Registration};
-pub use fetch_check::{FetchPosition, epoch_end_offset};
+pub use fetch_check::FetchPosition;
 pub use fetch_schedule::{FetchOutcome, FetchSchedule, Patience};
 pub use follower::{FetchedPartition, Follow, FollowerState, NextFetch};
 pub use isr::{CommittedIsr, IsrChange, IsrProposal, IsrState, ProposalOutcome};

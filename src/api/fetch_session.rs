@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
 use indexmap::IndexMap;
+use klamm_protocol::ids::LeaderEpoch;
 use klamm_protocol::messages::fetch_response::{EpochEndOffset, PartitionData};
 use klamm_protocol::{ErrorCode, Uuid};
 
@@ -42,14 +43,12 @@ pub(crate) struct FetchTarget {
     pub(crate) fetch_offset: i64,
     pub(crate) log_start_offset: i64,
     pub(crate) max_bytes: i32,
-    /// -1: not checked.
-    pub(crate) current_leader_epoch: i32,
-    /// -1: not known.
-    pub(crate) last_fetched_epoch: i32,
+    pub(crate) current_leader_epoch: Option<LeaderEpoch>,
+    pub(crate) last_fetched_epoch: Option<LeaderEpoch>,
     /// The name of a topic given by its id, at the partition's first request: a session continues to fetch that name
     /// (`FetchSession.CachedPartition`).
     pub(crate) resolved_name: Option<ByteString>,
-    /// The high watermark in the session's last answer, -1 if there was none. `None` without a session.
+    /// The high watermark in the session's last answer, -1 if that had none. `None` without a session.
     pub(crate) sent_high_watermark: Option<i64>,
 }
 
@@ -75,7 +74,7 @@ pub(crate) struct Fetched {
 #[derive(Debug)]
 struct CachedPartition {
     target: FetchTarget,
-    /// As last sent to the client; -1 after an error, so that it is sent again.
+    /// As last sent to the client, in the answer's own terms; -1 after an error, so that it is sent again.
     high_watermark: i64,
     log_start_offset: i64,
 }
@@ -375,8 +374,8 @@ mod tests {
         fetch_offset: 0,
         log_start_offset: -1,
         max_bytes: 100,
-        current_leader_epoch: -1,
-        last_fetched_epoch: -1,
+        current_leader_epoch: None,
+        last_fetched_epoch: None,
         resolved_name: None,
         sent_high_watermark: None,
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use klamm_log::log_dir::LastShutdown;
-use klamm_protocol::ids::LeaderEpoch;
+use klamm_protocol::ids::{LeaderEpoch, or_minus_one};
 use klamm_protocol::messages::broker_heartbeat_request::BrokerHeartbeatRequest;
 use klamm_protocol::messages::broker_heartbeat_response::BrokerHeartbeatResponse;
 use klamm_protocol::messages::broker_registration_request::{
@@ -169,8 +169,8 @@ impl BrokerLifecycle {
     fn registration(&self, image: &PublishedImage) -> BrokerRegistrationRequest {
         let is_alone = self.config.is_alone();
         let previous_broker_epoch = match self.replicas.log_manager.last_shutdown() {
-            LastShutdown::Clean { broker_epoch } => broker_epoch.unwrap_or(-1),
-            LastShutdown::Unclean => -1,
+            LastShutdown::Clean { broker_epoch } => broker_epoch,
+            LastShutdown::Unclean => None,
         };
         let features = features::registered(image, is_alone).into_iter().map(|(name, range)| {
             Feature { name, min_supported_version: range.min, max_supported_version: range.max }
@@ -192,7 +192,7 @@ impl BrokerLifecycle {
             features: features.collect(),
             rack: self.config.lifecycle.rack.clone().map(ByteString::from),
             log_dirs: self.replicas.log_manager.directory_ids(),
-            previous_broker_epoch,
+            previous_broker_epoch: or_minus_one(previous_broker_epoch),
             ..Default::default()
         }
     }
@@ -262,7 +262,7 @@ impl BrokerLifecycle {
         let image = self.metadata_cache.image();
         let request = BrokerHeartbeatRequest {
             broker_id: self.config.node_id,
-            broker_epoch: self.session.broker_epoch(),
+            broker_epoch: or_minus_one(self.session.broker_epoch()),
             current_metadata_offset: image.end_offset - 1,
             want_fence: false,
             want_shut_down: self.wants_shut_down.load(Ordering::Acquire),

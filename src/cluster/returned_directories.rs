@@ -19,7 +19,7 @@ impl BrokerLifecycle {
         let mut ticks = tokio::time::interval(RETURN_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if self.session.broker_epoch() < 0 {
+            if self.session.broker_epoch().is_none() {
                 continue;
             }
             if self.replicas.log_manager.has_idle() {
@@ -40,7 +40,7 @@ impl BrokerLifecycle {
     fn lacks_directories(&self) -> bool {
         let image = self.metadata_cache.image();
         let Some(own) = image.brokers.get(self.config.node_id) else { return false };
-        let is_current = own.epoch == self.session.broker_epoch();
+        let is_current = self.session.broker_epoch() == Some(own.epoch);
         let ids = self.replicas.log_manager.directory_ids();
         is_current
             && image.metadata_version().is_directory_assignment_supported()

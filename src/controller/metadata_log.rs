@@ -275,7 +275,7 @@ impl MetadataLog {
             leader_epoch: epoch,
             origin: AppendOrigin::RaftLeader,
             guard: None,
-            transaction_version: -1,
+            transaction_version: 0,
         };
         self.log.append_as_leader(&[batch.into()], how, now_ms)?;
         Ok(())

@@ -5,7 +5,7 @@ use klamm_log::error::{ReadError, Severity};
 use klamm_log::log_reader::{FetchSpec, LogView};
 use klamm_protocol::batch::{BatchError, Batches, RecordBatch};
 use klamm_protocol::control_record::{ControlRecord, ControlRecordError};
-use klamm_protocol::ids::Offset;
+use klamm_protocol::ids::{Offset, ProducerId, none_if_minus_one};
 
 /// The maximum decompressed size of one batch. Coordinators write batches of `max.message.bytes` at most, and no useful
 /// value of it comes near this limit.
@@ -109,7 +109,7 @@ fn replay_batch<S: Shard>(
     Ok(())
 }
 
-/// The producer whose transaction a batch belongs to, or -1.
-fn producer_of(batch: &RecordBatch) -> i64 {
-    if batch.header.is_transactional() { batch.header.producer_id } else { -1 }
+/// The producer whose transaction a batch belongs to.
+fn producer_of(batch: &RecordBatch) -> Option<ProducerId> {
+    none_if_minus_one(batch.header.producer_id).filter(|_| batch.header.is_transactional())
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::BrokerId;
+use klamm_protocol::ids::{BrokerId, or_minus_one};
 use klamm_protocol::messages::alter_partition_request::{
     AlterPartitionRequest, BrokerState, PartitionData, TopicData,
 };
@@ -70,7 +70,7 @@ impl AlterPartitions {
         &self,
         broker_id: BrokerId,
         channel: &ControllerChannel,
-        epoch: impl Fn() -> i64,
+        epoch: impl Fn() -> Option<i64>,
     ) {
         let mut failures = 0_u64;
         loop {
@@ -103,7 +103,7 @@ impl AlterPartitions {
 
 fn request(
     broker_id: BrokerId,
-    broker_epoch: i64,
+    broker_epoch: Option<i64>,
     proposed: &BTreeMap<TopicIdPartition, Proposed>,
 ) -> AlterPartitionRequest {
     let mut topics: Vec<TopicData> = Vec::new();
@@ -113,7 +113,10 @@ fn request(
             partition_index: *index,
             leader_epoch: proposal.leader_epoch,
             new_isr_with_epochs: isr
-                .map(|&(broker_id, broker_epoch)| BrokerState { broker_id, broker_epoch })
+                .map(|&(broker_id, epoch)| BrokerState {
+                    broker_id,
+                    broker_epoch: or_minus_one(epoch),
+                })
                 .collect(),
             partition_epoch: proposal.partition_epoch,
             ..Default::default()
@@ -123,7 +126,7 @@ fn request(
             None => topics.push(TopicData { topic_id: *topic_id, partitions: vec![partition] }),
         }
     }
-    AlterPartitionRequest { broker_id, broker_epoch, topics }
+    AlterPartitionRequest { broker_id, broker_epoch: or_minus_one(broker_epoch), topics }
 }
 
 /// Applies the response to the partitions; returns the proposals to send again.

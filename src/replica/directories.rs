@@ -12,7 +12,7 @@ use std::time::Duration;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::partition::Partition as Registered;
-use klamm_protocol::ids::BrokerId;
+use klamm_protocol::ids::{BrokerId, or_minus_one};
 use klamm_protocol::messages::assign_replicas_to_dirs_request::{
     AssignReplicasToDirsRequest, DirectoryData, PartitionData, TopicData,
 };
@@ -141,7 +141,7 @@ fn replica(
 /// when it gets the same directory again, it elects by that (`PartitionChangeBuilder`).
 pub(super) fn waits_for_election(known: &Registered, broker_id: BrokerId) -> bool {
     let could_lead = [&known.isr, &known.elr, &known.last_known_elr];
-    known.leader < 0 && could_lead.iter().any(|ids| ids.contains(&broker_id))
+    !known.has_leader() && could_lead.iter().any(|ids| ids.contains(&broker_id))
 }
 
 /// A leader has taken a replica into the ISR again that has just reported its log as lost: the last fetch of the replica was
@@ -173,7 +173,7 @@ fn request(
     });
     AssignReplicasToDirsRequest {
         broker_id: replicas.config.node_id,
-        broker_epoch: replicas.session.broker_epoch(),
+        broker_epoch: or_minus_one(replicas.session.broker_epoch()),
         directories: directories.collect(),
     }
 }

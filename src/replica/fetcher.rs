@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use klamm_log::error::Severity;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, or_minus_one};
 use klamm_protocol::messages::fetch_request::{FetchRequest, ReplicaState};
 use klamm_protocol::messages::fetch_response::{FetchResponse, PartitionData};
 use klamm_protocol::messages::list_offsets_request::{
@@ -302,7 +302,7 @@ impl Fetcher {
         FetchRequest {
             replica_id: if named_in_state { -1 } else { id },
             replica_state: if named_in_state {
-                ReplicaState { replica_id: id, replica_epoch: epoch }
+                ReplicaState { replica_id: id, replica_epoch: or_minus_one(epoch) }
             } else {
                 ReplicaState::default()
             },

@@ -264,12 +264,12 @@ impl Partition {
         self.lock().replica.leader().map(LeaderState::high_watermark)
     }
 
-    /// Compares the leader epoch of a request (-1 for none) with the current one, and returns the current one. The
+    /// Compares the leader epoch of a request, if it has one, with the current one, and returns the current one. The
     /// comparison comes before the check of the role: a follower too detects that the request has an older or newer
     /// epoch.
     pub(crate) fn check_epoch(
         &self,
-        requested: LeaderEpoch,
+        requested: Option<LeaderEpoch>,
         leader_only: bool,
     ) -> Result<LeaderEpoch, ErrorCode> {
         self.lock().replica.check_epoch(requested, leader_only)

@@ -77,11 +77,11 @@ fn next_step(replicas: &ReplicaManager, partition: &Partition) -> Step {
     if known.isr == [id] {
         return Step::Alone;
     }
-    let counted_on = known.isr.contains(&id) || known.elr.contains(&id) || known.leader == id;
+    let counted_on = known.isr.contains(&id) || known.elr.contains(&id) || known.leader == Some(id);
     match counted_on {
         true => Step::Leave,
         // Without a leader there is no broker to fetch from.
-        false if known.leader >= 0 => Step::Cut,
+        false if known.has_leader() => Step::Cut,
         false => Step::None,
     }
 }

@@ -296,7 +296,7 @@ impl ReplicaManager {
         self.open(&here, image);
         self.report_directories(&here, image);
         let (led, followed): (Vec<_>, Vec<_>) =
-            here.into_iter().partition(|change| change.after.leader == id);
+            here.into_iter().partition(|change| change.after.leader == Some(id));
         let fetchers = fetcher_count(self);
         let fetched = followed.into_iter().filter_map(|change| follow(self, change, fetchers));
         let fetched: Vec<FetcherChange> = fetched.collect();
@@ -509,9 +509,7 @@ fn follow(
     if !partition.follow(leader, &registration(change)) {
         return None;
     }
-    if leader < 0 {
-        return Some(FetcherChange { key, to: None });
-    }
+    let Some(leader) = leader else { return Some(FetcherChange { key, to: None }) };
     let fetcher = (leader, fetcher_of(change, fetchers));
     Some(FetcherChange { key, to: Some((fetcher, partition, change.after.leader_epoch)) })
 }

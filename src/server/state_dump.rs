@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use klamm_coordinator::group::ListFilter;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::or_minus_one;
 use klamm_replication::quorum::QuorumDescription;
 use tokio::runtime::Handle;
 use tracing::warn;
@@ -171,7 +172,7 @@ fn write_metadata(services: &Services) {
             if services.session.has_valid_lease() { "confirmed" } else { "not confirmed" };
         line!(
             "registration: broker epoch {}, {confirmed} by the controller",
-            services.session.broker_epoch()
+            or_minus_one(services.session.broker_epoch())
         );
     }
 }
@@ -224,7 +225,7 @@ fn write_partitions(services: &Services) {
     let image = services.metadata_cache.image();
     let (mut leaderless, mut under_replicated) = (0, 0);
     for (_, _, partition) in image.topics.all_partitions() {
-        leaderless += usize::from(partition.leader < 0);
+        leaderless += usize::from(!partition.has_leader());
         under_replicated += usize::from(partition.isr.len() < partition.replicas.len());
     }
     line!(

@@ -122,9 +122,9 @@ impl Broker {
         self.next_call
     }
 
-    /// As the controller has answered, or as the metadata say before the answer has come; -1 before both.
-    fn broker_epoch(&self) -> i64 {
-        self.epoch.or(self.own_epoch).unwrap_or(-1)
+    /// As the controller has answered, or as the metadata say before the answer has come.
+    fn broker_epoch(&self) -> Option<i64> {
+        self.epoch.or(self.own_epoch)
     }
 
     /// Begins a controlled shutdown.
@@ -193,7 +193,7 @@ impl Broker {
     /// The controller elects by a directory when it is reported once more.
     fn waits_for_election(&self, partition: &Partition) -> bool {
         let could_lead = [&partition.isr, &partition.elr, &partition.last_known_elr];
-        partition.leader < 0 && could_lead.iter().any(|ids| ids.contains(&self.life.0))
+        !partition.has_leader() && could_lead.iter().any(|ids| ids.contains(&self.life.0))
     }
 
     fn close_replica(&mut self, id: PartitionId, step: &mut NodeStep<'_>) {
@@ -218,7 +218,7 @@ impl Broker {
     fn on_registration(
         &mut self,
         id: PartitionId,
-        leader_id: BrokerId,
+        leader_id: Option<BrokerId>,
         registration: &Registration,
         image: &ClusterImage,
         disk: &mut Disk,
@@ -323,7 +323,7 @@ impl Broker {
     pub(crate) fn read(
         &mut self,
         id: PartitionId,
-        leader_epoch: LeaderEpoch,
+        leader_epoch: Option<LeaderEpoch>,
         offset: Offset,
         disk: &Disk,
         plant: Plant,
@@ -334,7 +334,7 @@ impl Broker {
             reader: Reader::Consumer { read_committed: false, from_followers: false },
             current_leader_epoch: leader_epoch,
             fetch_offset: offset,
-            last_fetched_epoch: -1,
+            last_fetched_epoch: None,
             log_start_offset: 0,
             now_ms: 0,
         };

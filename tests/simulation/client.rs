@@ -28,16 +28,16 @@ pub(crate) enum ClientTimer {
 
 /// The leaders as the client knows them. It never goes back to an earlier epoch, as Java's do not.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Leaders([Option<(LeaderEpoch, BrokerId)>; PARTITIONS.len()]);
+pub(crate) struct Leaders([Option<(LeaderEpoch, Option<BrokerId>)>; PARTITIONS.len()]);
 
 impl Leaders {
     pub(crate) fn of(&self, partition: PartitionId) -> Option<BrokerId> {
-        self.0[partition].map(|(_, leader)| leader).filter(|leader| *leader >= 0)
+        self.0[partition].and_then(|(_, leader)| leader)
     }
 
     /// The epoch of the leader.
-    pub(crate) fn epoch_of(&self, partition: PartitionId) -> LeaderEpoch {
-        self.0[partition].map_or(-1, |(epoch, _)| epoch)
+    pub(crate) fn epoch_of(&self, partition: PartitionId) -> Option<LeaderEpoch> {
+        self.0[partition].map(|(epoch, _)| epoch)
     }
 
     /// A broker answers a Metadata request.

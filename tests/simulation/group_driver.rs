@@ -128,7 +128,8 @@ impl GroupDriver {
         for batch in partition.log.batches() {
             let Payload::Groups(records) = &batch.payload else { continue };
             for (record, offset) in records.iter().zip(batch.base_offset..) {
-                let replayed = loader.replay(offset, -1, record.key.clone(), record.value.clone());
+                let replayed =
+                    loader.replay(offset, None, record.key.clone(), record.value.clone());
                 replayed.expect("what a coordinator wrote can be read");
             }
         }

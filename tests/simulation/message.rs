@@ -70,11 +70,11 @@ pub(crate) enum ControllerAnswer {
 pub(crate) struct ReplicaFetch {
     pub(crate) partition: PartitionId,
     pub(crate) follower: BrokerId,
-    pub(crate) broker_epoch: i64,
+    pub(crate) broker_epoch: Option<i64>,
     pub(crate) number: u64,
     pub(crate) current_leader_epoch: LeaderEpoch,
     pub(crate) fetch_offset: Offset,
-    pub(crate) last_fetched_epoch: LeaderEpoch,
+    pub(crate) last_fetched_epoch: Option<LeaderEpoch>,
 }
 
 /// A producer's batch.
@@ -146,7 +146,7 @@ pub(crate) enum Message {
     Read {
         call: CallId,
         partition: PartitionId,
-        leader_epoch: LeaderEpoch,
+        leader_epoch: Option<LeaderEpoch>,
         offset: Offset,
     },
     ReadAnswer {

@@ -52,7 +52,7 @@ pub(crate) enum Observation {
     /// A node does not serve a fetch of a follower, because it has no open log of the partition.
     FetchRefused { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A leader has counted a follower's fetch, of this life of its broker.
-    FetchCounted { partition: PartitionId, follower: BrokerId, broker_epoch: i64 },
+    FetchCounted { partition: PartitionId, follower: BrokerId, broker_epoch: Option<i64> },
     /// The high watermark of a leader waits at `committed`, while a sufficient part of the ISR has everything below
     /// `reached`. The controller has last answered this broker so long ago.
     Waiting {

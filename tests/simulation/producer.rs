@@ -102,7 +102,7 @@ impl Producer {
             self.next_call += 1;
             let call = self.next_call;
             batch.sending = Sending::InFlight(call);
-            batch.next_in = (place == 0).then(|| leaders.epoch_of(partition));
+            batch.next_in = leaders.epoch_of(partition).filter(|_| place == 0);
             step.after(TIMEOUT_MS, ClientTimer::ProduceTimeout { partition, call });
             let batch = ProducedBatch {
                 partition,

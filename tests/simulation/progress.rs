@@ -83,7 +83,7 @@ pub(crate) fn partitions_are_whole(world: &World) -> Result<(), String> {
             return Err("there are no topics".to_owned());
         };
         let settled = found.adding_replicas.is_empty() && found.removing_replicas.is_empty();
-        if found.leader < 0 || found.isr.len() != found.replicas.len() || !settled {
+        if !found.has_leader() || found.isr.len() != found.replicas.len() || !settled {
             return Err(format!("partition {id} is {found:?}"));
         }
     }

@@ -15,7 +15,7 @@ use klamm_log::producer_state::{AppendOrigin, ProducerState};
 use klamm_metadata::image::ClusterImage;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::batch::BatchHeader;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, or_minus_one};
 use klamm_replication::partition::{
     Awaited, BrokerStatus, Effect, FetchWaiter, IsrProposal, LeaderConfig, LogEnds, Registration,
 };
@@ -82,15 +82,15 @@ impl Replica {
         }
     }
 
-    /// The epoch that this replica leads; -1 if it does not.
-    pub(crate) fn led_epoch(&self) -> LeaderEpoch {
-        self.core.leader().map_or(-1, |leader| leader.leader_epoch())
+    /// The epoch that this replica leads, if it does.
+    pub(crate) fn led_epoch(&self) -> Option<LeaderEpoch> {
+        self.core.leader().map(|leader| leader.leader_epoch())
     }
 
     /// The metadata say who leads. Returns whether the role is another one now.
     pub(crate) fn on_metadata(
         &mut self,
-        leader_id: BrokerId,
+        leader_id: Option<BrokerId>,
         registration: &Registration,
         image: &ClusterImage,
         config: LeaderConfig,
@@ -102,7 +102,7 @@ impl Replica {
             self.core.on_broker_status(*id, statuses.get(id).copied());
         }
         let led = self.core.is_leader();
-        let changed = if leader_id == self.life.0 {
+        let changed = if leader_id == Some(self.life.0) {
             self.lead(registration, &statuses, config, disk, step);
             !led
         } else {
@@ -154,13 +154,13 @@ impl Replica {
 
     fn follow(
         &mut self,
-        leader_id: BrokerId,
+        leader_id: Option<BrokerId>,
         registration: &Registration,
         disk: &mut PartitionDisk,
         step: &NodeStep<'_>,
     ) -> bool {
         let is_news = self.core.follow(leader_id, registration);
-        if is_news && leader_id >= 0 && step.plant == Plant::TruncateToHighWatermark {
+        if is_news && leader_id.is_some() && step.plant == Plant::TruncateToHighWatermark {
             let known = self.core.high_watermark();
             let whole = disk.log.find(known).map_or(known, |batch| batch.base_offset());
             self.truncate(whole, disk);
@@ -216,7 +216,7 @@ impl Replica {
     }
 
     fn acknowledge(&self, produce: Produce, step: &mut NodeStep<'_>) {
-        let (life, partition, epoch) = (self.life, self.partition, self.led_epoch());
+        let (life, partition, epoch) = (self.life, self.partition, or_minus_one(self.led_epoch()));
         for (offset, value) in (produce.first_offset..).zip(produce.values) {
             step.observe(Observation::Acknowledged { life, partition, epoch, offset, value });
         }

@@ -132,7 +132,7 @@ impl Harness {
     pub(crate) fn load(&mut self) {
         let mut loader = ShardLoader::new(self.config.clone());
         for (offset, record) in (0..).zip(&self.log) {
-            loader.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
+            loader.replay(offset, None, record.key.clone(), record.value.clone()).unwrap();
         }
         self.load_from(loader);
     }

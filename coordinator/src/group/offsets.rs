@@ -14,12 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytestring::ByteString;
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{Offset, ProducerId};
+use klamm_protocol::ids::{LeaderEpoch, Offset, ProducerId, none_if_minus_one};
 use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
 use klamm_protocol::messages::offset_commit_value::OffsetCommitValue;
 
 use super::detach::detach;
-use super::shard::NO_PRODUCER_ID;
 
 /// A committed offset, from its record in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +26,8 @@ pub(crate) struct CommittedOffset {
     /// The log offset of the record: a later record wins, in whichever order markers come.
     pub(crate) record_offset: Offset,
     pub(crate) offset: Offset,
-    /// -1 if the client did not know it.
-    pub(crate) leader_epoch: i32,
+    /// None if the client did not know it.
+    pub(crate) leader_epoch: Option<LeaderEpoch>,
     pub(crate) metadata: ByteString,
     pub(crate) commit_timestamp_ms: i64,
     /// Set by OffsetCommit requests up to version 4 that brought a retention time of their own.
@@ -42,10 +41,10 @@ impl CommittedOffset {
         Self {
             record_offset,
             offset: value.offset,
-            leader_epoch: value.leader_epoch,
+            leader_epoch: none_if_minus_one(value.leader_epoch),
             metadata: detach(&value.metadata),
             commit_timestamp_ms: value.commit_timestamp,
-            expire_timestamp_ms: (value.expire_timestamp != -1).then_some(value.expire_timestamp),
+            expire_timestamp_ms: none_if_minus_one(value.expire_timestamp),
             topic_id: value.topic_id,
         }
     }
@@ -153,20 +152,20 @@ impl Offsets {
         in_store(&self.committed).into_iter().chain(pending).collect()
     }
 
-    /// Applies a record at `record_offset`, written by `producer_id` (-1 outside transactions).
+    /// Applies a record at `record_offset`; `producer_id` has written it in a transaction.
     pub(crate) fn replay(
         &mut self,
         record_offset: Offset,
-        producer_id: ProducerId,
+        producer_id: Option<ProducerId>,
         key: &OffsetCommitKey,
         value: Option<&OffsetCommitValue>,
     ) {
-        match value {
-            None => self.replay_tombstone(key),
-            Some(value) if producer_id == NO_PRODUCER_ID => {
-                self.replay_commit(record_offset, key, value);
+        match (value, producer_id) {
+            (None, _) => self.replay_tombstone(key),
+            (Some(value), None) => self.replay_commit(record_offset, key, value),
+            (Some(value), Some(producer_id)) => {
+                self.replay_pending(record_offset, producer_id, key, value);
             }
-            Some(value) => self.replay_pending(record_offset, producer_id, key, value),
         }
     }
 

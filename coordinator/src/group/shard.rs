@@ -19,9 +19,6 @@ use super::record::{GroupRecord, ReplayError};
 use super::response::Response;
 use crate::runtime::{Effects, EncodedRecord, Replayed, Shard, WriteFailure};
 
-/// The producer id of records outside transactions.
-pub(crate) const NO_PRODUCER_ID: ProducerId = -1;
-
 /// A timer of a group shard.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
@@ -112,7 +109,7 @@ impl Shard for GroupShard {
     fn replay(
         &mut self,
         offset: Offset,
-        producer_id: ProducerId,
+        producer_id: Option<ProducerId>,
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<Replayed, ReplayError> {
@@ -140,7 +137,7 @@ impl Shard for GroupShard {
     fn apply(&mut self, offset: Offset, record: &GroupRecord, now: Now) {
         match record {
             GroupRecord::OffsetCommit { key, value } => {
-                self.offsets.replay(offset, NO_PRODUCER_ID, key, value.as_ref());
+                self.offsets.replay(offset, None, key, value.as_ref());
                 if value.is_some() {
                     self.add_simple_group(&key.group, now.wall_ms);
                 }

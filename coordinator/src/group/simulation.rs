@@ -334,7 +334,7 @@ fn identity(member_id: &ByteString, instance_id: Option<&ByteString>) -> ByteStr
 fn replayed(harness: &Harness, records: usize) -> GroupShard {
     let mut stored = GroupShard::new(harness.config.clone());
     for (offset, record) in (0..).zip(&harness.log[..records]) {
-        stored.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
+        stored.replay(offset, None, record.key.clone(), record.value.clone()).unwrap();
     }
     stored
 }

@@ -24,16 +24,15 @@ impl<S: Shard> ShardLoader<S> {
         Self { shard: S::new(config), records: 0, unknown_records: 0 }
     }
 
-    /// Applies the record at `offset`. `producer_id` is its batch's if it is part of a transaction,
-    /// otherwise -1; such a record takes effect with [`Self::replay_end_transaction`]. Offsets come
-    /// in ascending order.
+    /// Applies the record at `offset`. `producer_id` is set if its batch is part of a transaction:
+    /// then it takes effect with [`Self::replay_end_transaction`]. Offsets come in ascending order.
     ///
     /// # Errors
     /// The record is damaged or newer than this program. The partition must not be served then.
     pub fn replay(
         &mut self,
         offset: Offset,
-        producer_id: ProducerId,
+        producer_id: Option<ProducerId>,
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<(), S::ReplayError> {

@@ -42,15 +42,15 @@ pub trait Shard: Debug + Send + Sized + 'static {
     /// A field is longer than the record can hold.
     fn encode(record: &Self::Record) -> Result<EncodedRecord, EncodeError>;
 
-    /// Loads the record at `offset` of the log. `producer_id` is its batch's if it is part of a
-    /// transaction, otherwise -1. Offsets come in ascending order.
+    /// Loads the record at `offset` of the log. `producer_id` is set if its batch is part of a
+    /// transaction. Offsets come in ascending order.
     ///
     /// # Errors
     /// The record is damaged or newer than this program. The partition must not be served then.
     fn replay(
         &mut self,
         offset: Offset,
-        producer_id: ProducerId,
+        producer_id: Option<ProducerId>,
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<Replayed, Self::ReplayError>;

@@ -60,7 +60,7 @@ impl Shard for Sum {
     fn replay(
         &mut self,
         _: Offset,
-        _: ProducerId,
+        _: Option<ProducerId>,
         key: Bytes,
         _: Option<Bytes>,
     ) -> Result<Replayed, std::fmt::Error> {
@@ -139,7 +139,7 @@ impl Fixture {
     fn load(&mut self) {
         let mut loader = ShardLoader::new(());
         for (offset, record) in (0..).zip(&self.log.records) {
-            loader.replay(offset, -1, record.key.clone(), None).unwrap();
+            loader.replay(offset, None, record.key.clone(), None).unwrap();
         }
         let log_end = Offset::try_from(self.log.records.len()).unwrap();
         self.runtime.on_loaded(loader.into_active(log_end, Now::at(0)), Now::at(0), &mut self.log);

@@ -12,7 +12,7 @@ use crate::txn_index::AbortedTxn;
 use bytes::Bytes;
 use klamm_protocol::batch::{BatchHeader, Batches, HEADER_LEN, RecordBatch};
 use klamm_protocol::control_record::ControlRecord;
-use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::ids::{LeaderEpoch, Offset, none_if_minus_one, none_if_negative};
 use klamm_protocol::produce_validation::Validated;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub struct AppendInfo {
     /// `first_offset - 1` when nothing was appended.
     pub last_offset: Offset,
     /// The timestamp for the response: the append time of a LogAppendTime topic, or the timestamp of the original of a
-    /// duplicate batch; -1 otherwise.
-    pub log_append_time_ms: i64,
+    /// duplicate batch.
+    pub log_append_time_ms: Option<i64>,
     pub log_start: Offset,
     /// The batch had been appended before, at these offsets; nothing was written.
     pub duplicate: bool,
@@ -71,7 +71,7 @@ impl Log {
         let log_append_time_ms = batches.first().and_then(|batch| batch.log_append_time_ms);
         let outcome = self.write(&prepared, now_ms);
         let info = Arc::clone(&self.health).observe(outcome)?;
-        Ok(AppendInfo { log_append_time_ms: log_append_time_ms.unwrap_or(-1), ..info })
+        Ok(AppendInfo { log_append_time_ms, ..info })
     }
 
     /// Appends the batches that the leader sent, byte for byte, with their offsets and epochs.
@@ -104,7 +104,7 @@ impl Log {
         AppendInfo {
             first_offset: duplicate.first_offset(),
             last_offset: duplicate.last_offset,
-            log_append_time_ms: duplicate.timestamp,
+            log_append_time_ms: none_if_minus_one(duplicate.timestamp),
             log_start: self.log_start,
             duplicate: true,
         }
@@ -220,9 +220,8 @@ impl Log {
 
     /// Nearly every batch has the latest epoch already: then the shared entries are not copied.
     fn note_epoch(&mut self, header: &BatchHeader) {
-        let epoch = header.partition_leader_epoch;
-        if epoch >= 0
-            && self.latest_epoch() != Some(epoch)
+        let Some(epoch) = none_if_negative(header.partition_leader_epoch) else { return };
+        if self.latest_epoch() != Some(epoch)
             && Arc::make_mut(&mut self.epochs).assign(epoch, header.base_offset)
         {
             self.flush.epochs_changed += 1;
@@ -233,7 +232,7 @@ impl Log {
         AppendInfo {
             first_offset,
             last_offset: self.log_end - 1,
-            log_append_time_ms: -1,
+            log_append_time_ms: None,
             log_start: self.log_start,
             duplicate: false,
         }

@@ -4,7 +4,7 @@ use crate::error::ReadError;
 use crate::log_reader::LogView;
 use crate::segment::{BatchAt, BatchScan, Segment};
 use klamm_protocol::batch::{NO_TIMESTAMP, TimestampType};
-use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_protocol::ids::{LeaderEpoch, Offset, none_if_minus_one, none_if_negative};
 
 /// A timestamp of a ListOffsets request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +43,8 @@ impl OffsetTarget {
 /// A found offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimestampedOffset {
-    /// The record's timestamp in milliseconds; -1 for the ends of the log.
-    pub timestamp: i64,
+    /// The record's timestamp in milliseconds; none for the ends of the log, and for a record without one.
+    pub timestamp: Option<i64>,
     pub offset: Offset,
     pub leader_epoch: Option<LeaderEpoch>,
 }
@@ -57,7 +57,7 @@ impl LogView {
     pub fn offset_for(&self, target: OffsetTarget) -> Result<Option<TimestampedOffset>, ReadError> {
         self.health.check()?;
         let end_of_log = |offset, leader_epoch| {
-            Ok(Some(TimestampedOffset { timestamp: -1, offset, leader_epoch }))
+            Ok(Some(TimestampedOffset { timestamp: None, offset, leader_epoch }))
         };
         match target {
             OffsetTarget::Latest => {
@@ -66,9 +66,7 @@ impl LogView {
             OffsetTarget::Earliest | OffsetTarget::EarliestLocal => {
                 end_of_log(self.log_start, self.epochs.epoch_of(self.log_start))
             }
-            OffsetTarget::LatestTiered | OffsetTarget::EarliestPendingUpload => {
-                end_of_log(-1, Some(-1))
-            }
+            OffsetTarget::LatestTiered | OffsetTarget::EarliestPendingUpload => Ok(None),
             OffsetTarget::MaxTimestamp => self.health.observe(self.offset_of_max_timestamp()),
             OffsetTarget::Timestamp(timestamp) => {
                 self.health.observe(self.first_at_or_after(timestamp))
@@ -158,6 +156,9 @@ fn first_record(
 }
 
 fn found(batch: &BatchAt, timestamp: i64, offset: Offset) -> TimestampedOffset {
-    let epoch = batch.header.partition_leader_epoch;
-    TimestampedOffset { timestamp, offset, leader_epoch: (epoch >= 0).then_some(epoch) }
+    TimestampedOffset {
+        timestamp: none_if_minus_one(timestamp),
+        offset,
+        leader_epoch: none_if_negative(batch.header.partition_leader_epoch),
+    }
 }

@@ -32,14 +32,16 @@ impl BatchMetadata {
     }
 }
 
-/// The state of a producer.
+/// The state of a producer, in the terms of the batch headers and the snapshot file: epochs are compared as they are
+/// there, with -1 below all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerEntry {
     pub producer_id: ProducerId,
+    /// [`NO_PRODUCER_EPOCH`], which is below every epoch, before the first batch.
     pub epoch: ProducerEpoch,
-    /// The coordinator epoch of the last marker; -1 if there was none.
+    /// The coordinator epoch of the last marker; -1, which is below every one, before the first marker.
     pub coordinator_epoch: i32,
-    /// Milliseconds; -1 if there is none.
+    /// Milliseconds, as the batch header has them: [`NO_TIMESTAMP`] in a batch without timestamps.
     pub last_timestamp: i64,
     /// The first offset of the open transaction in this partition.
     pub txn_first_offset: Option<Offset>,
@@ -70,7 +72,7 @@ impl ProducerEntry {
         self.batches().last()
     }
 
-    /// -1 if the epoch has no batch.
+    /// [`NO_SEQUENCE`], which the first sequence follows, if the epoch has no batch.
     pub fn last_sequence(&self) -> i32 {
         self.last_batch().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }

@@ -5,6 +5,7 @@ use crate::error::LogError;
 use crate::leader_epoch_cache::LeaderEpochCache;
 use crate::segment::{BatchScan, PartitionHome, ScanError, Segment};
 use klamm_protocol::batch::BatchHeader;
+use klamm_protocol::ids::none_if_negative;
 use std::sync::Arc;
 
 /// The epochs of the file, and whether it was damaged: a damaged file counts as empty.
@@ -40,8 +41,8 @@ pub(super) fn note_epochs_of(
 }
 
 pub(super) fn note_epoch(epochs: &mut LeaderEpochCache, header: &BatchHeader) {
-    let epoch = header.partition_leader_epoch;
-    if epoch >= 0 && epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
+    let Some(epoch) = none_if_negative(header.partition_leader_epoch) else { return };
+    if epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
         epochs.assign(epoch, header.base_offset);
     }
 }

@@ -582,7 +582,8 @@ fn check_timestamps(log: &Log, found: &[(Offset, Offset, Bytes)], context: &str)
     }
     all.retain(|(_, offset)| *offset >= log.log_start());
     for timestamp in [0, 5, 50, 115, 200, 333] {
-        let expected = all.iter().find(|record| record.0 >= timestamp).copied();
+        let expected = all.iter().find(|record| record.0 >= timestamp);
+        let expected = expected.map(|(timestamp, offset)| (Some(*timestamp), *offset));
         let target = OffsetTarget::Timestamp(timestamp);
         let found = log.view().offset_for(target).unwrap();
         let found = found.map(|found| (found.timestamp, found.offset));

@@ -1,7 +1,7 @@
 //! AlterPartition (API 56): a leader proposes another ISR (KIP-497, KIP-841, KIP-903).
 
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, PartitionIndex, none_if_minus_one, or_minus_one};
 use klamm_protocol::messages::alter_partition_request::{
     AlterPartitionRequest, BrokerState, PartitionData,
 };
@@ -94,7 +94,7 @@ impl Controller {
         if data.leader_epoch < partition.leader_epoch {
             return Err(ErrorCode::FencedLeaderEpoch);
         }
-        if broker != partition.leader {
+        if partition.leader != Some(broker) {
             return Err(ErrorCode::InvalidRequest);
         }
         if data.partition_epoch < partition.partition_epoch {
@@ -102,7 +102,7 @@ impl Controller {
         }
         let isr = &data.new_isr_with_epochs;
         if !is_valid_isr(&partition.replicas, isr)
-            || !isr.iter().any(|state| state.broker_id == partition.leader)
+            || !isr.iter().any(|state| state.broker_id == broker)
         {
             return Err(ErrorCode::InvalidRequest);
         }
@@ -129,7 +129,7 @@ impl Controller {
         let has_log = || partition.directory(id).is_some_and(|dir| brokers.has_online_dir(id, dir));
         brokers.get(id).is_some_and(|broker| {
             broker.is_active()
-                && (state.broker_epoch == -1 || state.broker_epoch == broker.epoch)
+                && none_if_minus_one(state.broker_epoch).is_none_or(|epoch| epoch == broker.epoch)
                 && (is_member() || has_log())
         })
     }
@@ -150,7 +150,7 @@ fn accepted(
     alter_partition_response::PartitionData {
         partition_index,
         error_code: ErrorCode::None.code(),
-        leader_id: partition.leader,
+        leader_id: or_minus_one(partition.leader),
         leader_epoch: partition.leader_epoch,
         isr: partition.isr.clone(),
         leader_recovery_state: partition.leader_recovery_state.value(),

@@ -100,7 +100,7 @@ impl Controller {
             replicas: replicas.to_vec(),
             directories: replicas.iter().map(|id| brokers.default_dir(*id)).collect(),
             isr,
-            leader,
+            leader: Some(leader),
             leader_recovery_state: LeaderRecoveryState::Recovered,
             ..Default::default()
         })

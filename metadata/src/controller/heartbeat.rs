@@ -123,7 +123,10 @@ impl Controller {
     }
 
     fn has_leaderships(&self, broker: BrokerId) -> bool {
-        self.image().topics.all_partitions().any(|(_, _, partition)| partition.leader == broker)
+        self.image()
+            .topics
+            .all_partitions()
+            .any(|(_, _, partition)| partition.leader == Some(broker))
     }
 
     fn record_transition(

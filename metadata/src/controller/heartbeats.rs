@@ -63,6 +63,7 @@ struct Session {
     /// machine that stalls repeatedly would otherwise lose its leaderships repeatedly.
     false_alarms: u32,
     last_false_alarm_ms: i64,
+    /// -1, which is below every offset, until the first heartbeat has told it.
     metadata_offset: Offset,
     controlled_shutdown_offset: Option<Offset>,
     /// An election has started the session, and no heartbeat has come yet: it may be the session of an earlier process.

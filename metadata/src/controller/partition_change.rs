@@ -8,13 +8,13 @@ mod election;
 use std::collections::{BTreeMap, BTreeSet};
 
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, PartitionIndex, none_if_minus_one, or_minus_one};
 use klamm_protocol::messages::partition_change_record::PartitionChangeRecord;
 use klamm_protocol::metadata_record::MetadataRecord;
 
 use super::reassignment::Reassignment;
 use crate::image::partition::{
-    LeaderRecoveryState, NO_LEADER, NO_LEADER_CHANGE, NO_RECOVERY_STATE_CHANGE, Partition,
+    LeaderRecoveryState, NO_LEADER_CHANGE, NO_RECOVERY_STATE_CHANGE, Partition,
 };
 use crate::metadata_version::MetadataVersion;
 
@@ -171,7 +171,7 @@ impl<'a> PartitionChange<'a> {
     fn bump_leader_epoch_for_lost_replica(&self, record: &mut PartitionChangeRecord) {
         let keeps_all = self.partition.replicas.iter().all(|id| self.replicas.contains(id));
         if record.leader == NO_LEADER_CHANGE && !keeps_all {
-            record.leader = self.partition.leader;
+            record.leader = or_minus_one(self.partition.leader);
         }
     }
 
@@ -183,7 +183,7 @@ impl<'a> PartitionChange<'a> {
         }
         let Some(isr) = &record.isr else { return };
         if !self.partition.isr.iter().all(|id| isr.contains(id)) {
-            record.leader = self.partition.leader;
+            record.leader = or_minus_one(self.partition.leader);
         }
     }
 
@@ -212,11 +212,18 @@ impl<'a> PartitionChange<'a> {
         if !self.context.elr_enabled {
             return;
         }
-        let known = &self.partition.last_known_elr;
-        if record.leader == NO_LEADER && known.is_empty() {
-            record.last_known_elr = Some(vec![self.partition.leader]);
-        } else if record.leader >= 0 && !known.is_empty() {
-            record.last_known_elr = Some(Vec::new());
+        let leader = match record.leader {
+            NO_LEADER_CHANGE => return,
+            leader => none_if_minus_one(leader),
+        };
+        let is_known = !self.partition.last_known_elr.is_empty();
+        match leader {
+            // -1 if the partition had no leader before.
+            None if !is_known => {
+                record.last_known_elr = Some(vec![or_minus_one(self.partition.leader)]);
+            }
+            Some(_) if is_known => record.last_known_elr = Some(Vec::new()),
+            _ => {}
         }
     }
 

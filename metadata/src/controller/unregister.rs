@@ -55,7 +55,7 @@ mod tests {
         assert_eq!((answer.error_code, answer.error_message.as_deref()), (0, Some("")));
         let partition = testbed.partition("t", 0);
         assert_eq!(partition.replicas, [1, 2]);
-        assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
+        assert_eq!((partition.leader, &*partition.isr), (Some(2), &[2][..]));
         assert!(testbed.controller.image().brokers.get(1).is_none());
         assert_eq!(testbed.controller.loader().registration_offset(1), None);
     }

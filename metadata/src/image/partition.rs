@@ -5,7 +5,7 @@
 
 use bytestring::ByteString;
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, PartitionIndex, none_if_minus_one, or_minus_one};
 use klamm_protocol::messages::partition_change_record::PartitionChangeRecord;
 use klamm_protocol::messages::partition_record::PartitionRecord;
 
@@ -13,8 +13,6 @@ use super::replay_error::ReplayError;
 use crate::directory_id;
 use crate::metadata_version::MetadataVersion;
 
-/// The leader of a partition that has none.
-pub const NO_LEADER: BrokerId = -1;
 /// In a change record: the leader stays, and so does the leader epoch.
 pub const NO_LEADER_CHANGE: BrokerId = -2;
 /// In a change record: the recovery state stays.
@@ -66,8 +64,8 @@ pub struct Partition {
     pub elr: Vec<BrokerId>,
     /// The last leader, kept while the partition has none.
     pub last_known_elr: Vec<BrokerId>,
-    /// The leader, or [`NO_LEADER`].
-    pub leader: BrokerId,
+    /// The leader, if there is one.
+    pub leader: Option<BrokerId>,
     /// Whether the leader still has to recover.
     pub leader_recovery_state: LeaderRecoveryState,
     /// Changes with every election.
@@ -90,7 +88,7 @@ impl Partition {
             adding_replicas: record.adding_replicas.clone(),
             elr: record.eligible_leader_replicas.clone().unwrap_or_default(),
             last_known_elr: record.last_known_elr.clone().unwrap_or_default(),
-            leader: record.leader,
+            leader: none_if_minus_one(record.leader),
             leader_recovery_state: named.recovery_state(record.leader_recovery_state)?,
             leader_epoch: record.leader_epoch,
             partition_epoch: record.partition_epoch,
@@ -111,7 +109,7 @@ impl Partition {
         let directories = named.directories(directories, replicas.len())?;
         let (leader, leader_epoch) = match change.leader {
             NO_LEADER_CHANGE => (self.leader, self.leader_epoch),
-            leader => (leader, self.leader_epoch.wrapping_add(1)),
+            leader => (none_if_minus_one(leader), self.leader_epoch.wrapping_add(1)),
         };
         let leader_recovery_state = match change.leader_recovery_state {
             NO_RECOVERY_STATE_CHANGE => self.leader_recovery_state,
@@ -151,7 +149,7 @@ impl Partition {
             isr: self.isr.clone(),
             removing_replicas: self.removing_replicas.clone(),
             adding_replicas: self.adding_replicas.clone(),
-            leader: self.leader,
+            leader: or_minus_one(self.leader),
             leader_recovery_state: self.leader_recovery_state.value(),
             leader_epoch: self.leader_epoch,
             partition_epoch: self.partition_epoch,
@@ -167,12 +165,12 @@ impl Partition {
 
     /// Whether the partition has a leader.
     pub fn has_leader(&self) -> bool {
-        self.leader != NO_LEADER
+        self.leader.is_some()
     }
 
     /// Whether the first replica leads.
     pub fn has_preferred_leader(&self) -> bool {
-        self.leader == self.replicas.first().copied().unwrap_or(NO_LEADER)
+        self.leader == self.replicas.first().copied()
     }
 
     /// Whether a reassignment is under way.

@@ -8,7 +8,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, PartitionIndex};
 
 use super::ClusterImage;
-use super::partition::{NO_LEADER, Partition};
+use super::partition::Partition;
 use super::topics::Topic;
 
 /// One partition for clients of one listener.
@@ -18,8 +18,8 @@ pub struct PartitionView<'a> {
     pub index: PartitionIndex,
     /// The partition as registered.
     pub partition: &'a Partition,
-    /// The leader, or [`NO_LEADER`] if it cannot be reached on this listener.
-    pub leader: BrokerId,
+    /// The leader, unless there is none that can be reached on this listener.
+    pub leader: Option<BrokerId>,
     /// `LeaderNotAvailable` without a leader, `ListenerNotFound` if the leader lacks the listener, else `None`.
     pub error: ErrorCode,
     /// Replicas that are fenced, unknown, lack the listener or have lost their directory.
@@ -61,13 +61,13 @@ impl ClusterImage {
         partition: &'a Partition,
         listener: &str,
     ) -> PartitionView<'a> {
-        let leader = self.brokers.get(partition.leader);
+        let leader = partition.leader.and_then(|id| self.brokers.get(id));
         let (leader, error) = match leader {
-            None => (NO_LEADER, ErrorCode::LeaderNotAvailable),
+            None => (None, ErrorCode::LeaderNotAvailable),
             Some(broker) if !broker.listeners.contains_key(listener) => {
-                (NO_LEADER, ErrorCode::ListenerNotFound)
+                (None, ErrorCode::ListenerNotFound)
             }
-            Some(broker) => (broker.id, ErrorCode::None),
+            Some(broker) => (Some(broker.id), ErrorCode::None),
         };
         let online = |id: BrokerId| {
             let directory = partition.directory(id);

@@ -17,7 +17,6 @@ use super::*;
 use crate::controller::create_topics::CreateTopicsAccess;
 use crate::controller::delete_topics::DeleteTopicsAccess;
 use crate::controller::testing::{Testbed, registration, uuid};
-use crate::image::partition::NO_LEADER;
 use crate::loader::MetadataLoader;
 
 /// An event of a cluster of brokers 1 to 4 and topics "t0" to "t3".
@@ -128,7 +127,7 @@ impl Testbed {
         let image = self.controller.image();
         let Some(topic) = image.topics.by_name(&format!("t{topic}")) else { return };
         let Some(partition) = topic.partition(partition_index) else { return };
-        let Some(leader) = image.brokers.get(partition.leader) else { return };
+        let Some(leader) = partition.leader.and_then(|id| image.brokers.get(id)) else { return };
         let mut isr = isr.to_vec();
         isr.push(leader.id);
         isr.sort_unstable();
@@ -157,13 +156,11 @@ fn check_partitions(image: &ClusterImage) {
         assert_eq!(partition.directories.len(), partition.replicas.len(), "{name}");
         assert!(partition.isr.iter().all(|id| partition.replicas.contains(id)), "{name}");
         assert!(partition.elr.iter().all(|id| !partition.isr.contains(id)), "{name}");
-        if partition.leader == NO_LEADER {
-            continue;
-        }
-        assert!(partition.isr.contains(&partition.leader), "{name}");
+        let Some(leader) = partition.leader else { continue };
+        assert!(partition.isr.contains(&leader), "{name}");
         // Not "active": as in Kafka, a broker that began a controlled shutdown and does not stop can be unfenced and
         // stays in controlled shutdown until it registers again.
-        assert!(image.brokers.is_alive(partition.leader), "{name}");
+        assert!(image.brokers.is_alive(leader), "{name}");
     }
 }
 

@@ -40,10 +40,9 @@ pub struct LogEnds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FollowerFetch {
     pub(super) follower: BrokerId,
-    /// -1 before Fetch v15.
-    pub(super) broker_epoch: i64,
-    /// -1 when not given.
-    pub(super) current_leader_epoch: LeaderEpoch,
+    /// None before Fetch v15.
+    pub(super) broker_epoch: Option<i64>,
+    pub(super) current_leader_epoch: Option<LeaderEpoch>,
     pub(super) fetch_offset: Offset,
     pub(super) log_start_offset: Offset,
     pub(super) now_ms: i64,

@@ -6,9 +6,6 @@ use crate::divergence::{self, Comparison};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
-/// "No epoch" in requests.
-const NO_EPOCH: LeaderEpoch = -1;
-
 /// The answer to a fetch with the epoch of its last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchPosition {
@@ -18,31 +15,27 @@ pub enum FetchPosition {
     Diverging(OffsetAndEpoch),
 }
 
-/// Compares the leader epoch that a request names (-1 for none) with the partition's own.
+/// Compares the leader epoch that a request names, if it names one, with the partition's own.
 pub(super) fn check_leader_epoch(
-    requested: LeaderEpoch,
+    requested: Option<LeaderEpoch>,
     current: LeaderEpoch,
 ) -> Result<(), ErrorCode> {
-    if requested == NO_EPOCH || requested == current {
-        return Ok(());
+    match requested {
+        Some(older) if older < current => Err(ErrorCode::FencedLeaderEpoch),
+        Some(newer) if newer > current => Err(ErrorCode::UnknownLeaderEpoch),
+        Some(_) | None => Ok(()),
     }
-    Err(match requested < current {
-        true => ErrorCode::FencedLeaderEpoch,
-        false => ErrorCode::UnknownLeaderEpoch,
-    })
 }
 
-/// Compares the fetcher's log with this one. `last_fetched_epoch` is -1 if the request has none; `epoch_end` is this
+/// Compares the fetcher's log with this one, if the request says of which epoch its last record is. `epoch_end` is this
 /// log's end offset of that epoch, or of the largest one below it.
 pub(super) fn check_position(
     fetch_offset: Offset,
-    last_fetched_epoch: LeaderEpoch,
+    last_fetched_epoch: Option<LeaderEpoch>,
     epoch_end: Option<OffsetAndEpoch>,
     log_start_offset: Offset,
 ) -> Result<FetchPosition, ErrorCode> {
-    if last_fetched_epoch == NO_EPOCH {
-        return Ok(FetchPosition::Valid);
-    }
+    let Some(last_fetched_epoch) = last_fetched_epoch else { return Ok(FetchPosition::Valid) };
     let comparison = divergence::compare(epoch_end, fetch_offset, last_fetched_epoch);
     if comparison == Comparison::Unknown || fetch_offset < log_start_offset {
         return Err(ErrorCode::OffsetOutOfRange);
@@ -53,11 +46,6 @@ pub(super) fn check_position(
     })
 }
 
-/// The answer to OffsetForLeaderEpoch: (-1, -1) if this log has no answer.
-pub fn epoch_end_offset(epoch_end: Option<OffsetAndEpoch>) -> (LeaderEpoch, Offset) {
-    epoch_end.map_or((-1, -1), |end| (end.epoch, end.offset))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,10 +53,10 @@ mod tests {
 
     #[test]
     fn a_request_must_name_the_current_epoch_or_none() {
-        assert_eq!(check_leader_epoch(-1, 5), Ok(()));
-        assert_eq!(check_leader_epoch(5, 5), Ok(()));
-        assert_eq!(check_leader_epoch(4, 5), Err(ErrorCode::FencedLeaderEpoch));
-        assert_eq!(check_leader_epoch(6, 5), Err(ErrorCode::UnknownLeaderEpoch));
+        assert_eq!(check_leader_epoch(None, 5), Ok(()));
+        assert_eq!(check_leader_epoch(Some(5), 5), Ok(()));
+        assert_eq!(check_leader_epoch(Some(4), 5), Err(ErrorCode::FencedLeaderEpoch));
+        assert_eq!(check_leader_epoch(Some(6), 5), Err(ErrorCode::UnknownLeaderEpoch));
     }
 
     #[test]
@@ -77,9 +65,10 @@ mod tests {
             EpochStart { epoch: 1, start_offset: 5 },
             EpochStart { epoch: 3, start_offset: 10 },
         ]);
-        let check =
-            |offset, epoch| check_position(offset, epoch, epochs.end_offset_for(epoch, 20), 5);
-        assert_eq!(check(100, -1), Ok(FetchPosition::Valid));
+        let check = |offset, epoch| {
+            check_position(offset, Some(epoch), epochs.end_offset_for(epoch, 20), 5)
+        };
+        assert_eq!(check_position(100, None, None, 5), Ok(FetchPosition::Valid));
         assert_eq!(check(20, 3), Ok(FetchPosition::Valid));
         assert_eq!(check(10, 1), Ok(FetchPosition::Valid));
         let diverging = Ok(FetchPosition::Diverging(OffsetAndEpoch::new(10, 1)));
@@ -87,11 +76,5 @@ mod tests {
         assert_eq!(check(12, 2), diverging);
         assert_eq!(check(12, 4), Err(ErrorCode::OffsetOutOfRange));
         assert_eq!(check(4, 1), Err(ErrorCode::OffsetOutOfRange));
-    }
-
-    #[test]
-    fn an_unknown_epoch_has_no_end_offset() {
-        assert_eq!(epoch_end_offset(None), (-1, -1));
-        assert_eq!(epoch_end_offset(Some(OffsetAndEpoch::new(10, 1))), (1, 10));
     }
 }

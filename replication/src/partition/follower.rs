@@ -9,10 +9,11 @@ use crate::{EpochHistory, OffsetAndEpoch, divergence};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 
-/// A follower of one leader epoch.
+/// A follower in one leader epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowerState {
-    pub leader_id: BrokerId,
+    /// None while the partition has no leader.
+    pub leader_id: Option<BrokerId>,
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
     high_watermark: Offset,
@@ -31,8 +32,8 @@ pub struct NextFetch {
     pub number: u64,
     pub current_leader_epoch: LeaderEpoch,
     pub fetch_offset: Offset,
-    /// -1 for an empty log, so that the leader does not compare epochs.
-    pub last_fetched_epoch: LeaderEpoch,
+    /// None for an empty log: the leader does not compare epochs.
+    pub last_fetched_epoch: Option<LeaderEpoch>,
 }
 
 /// The answer for this partition, without its records.
@@ -74,7 +75,7 @@ pub enum Follow {
 impl FollowerState {
     /// Begins to follow. `high_watermark` is the last known one, or the checkpoint.
     pub(super) fn new(
-        leader_id: BrokerId,
+        leader_id: Option<BrokerId>,
         leader_epoch: LeaderEpoch,
         partition_epoch: i32,
         high_watermark: Offset,
@@ -105,7 +106,7 @@ impl FollowerState {
             number: self.latest_fetch,
             current_leader_epoch: self.leader_epoch,
             fetch_offset,
-            last_fetched_epoch: epochs.latest_epoch().unwrap_or(-1),
+            last_fetched_epoch: epochs.latest_epoch(),
         })
     }
 
@@ -190,7 +191,7 @@ mod tests {
 
     /// A follower that has sent its first fetch.
     fn follower() -> FollowerState {
-        let mut follower = FollowerState::new(1, 5, 9, 3);
+        let mut follower = FollowerState::new(Some(1), 5, 9, 3);
         assert!(follower.next_fetch(10, &epochs()).is_some());
         follower
     }
@@ -217,9 +218,9 @@ mod tests {
     #[test]
     fn a_fetch_names_the_log_end_and_the_epoch_of_the_last_record() {
         let fetch = follower().next_fetch(10, &epochs()).unwrap();
-        assert_eq!((fetch.fetch_offset, fetch.last_fetched_epoch), (10, 4));
+        assert_eq!((fetch.fetch_offset, fetch.last_fetched_epoch), (10, Some(4)));
         let fetch = follower().next_fetch(0, &EpochHistory::default()).unwrap();
-        assert_eq!((fetch.current_leader_epoch, fetch.last_fetched_epoch), (5, -1));
+        assert_eq!((fetch.current_leader_epoch, fetch.last_fetched_epoch), (5, None));
     }
 
     #[test]
@@ -264,7 +265,7 @@ mod tests {
             panic!()
         };
         epochs.truncate_from_end(end);
-        assert_eq!(follower.next_fetch(end, &epochs).unwrap().last_fetched_epoch, 2);
+        assert_eq!(follower.next_fetch(end, &epochs).unwrap().last_fetched_epoch, Some(2));
     }
 
     #[test]

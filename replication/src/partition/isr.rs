@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 pub struct IsrProposal {
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
-    /// The new ISR, with the broker epoch of each member, -1 if unknown.
-    pub new_isr: Vec<(BrokerId, i64)>,
+    /// The new ISR, with the broker epoch of each member whose epoch is known.
+    pub new_isr: Vec<(BrokerId, Option<i64>)>,
     pub change: IsrChange,
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn proposal(change: IsrChange) -> IsrProposal {
-        IsrProposal { leader_epoch: 1, partition_epoch: 3, new_isr: vec![(1, 10)], change }
+        IsrProposal { leader_epoch: 1, partition_epoch: 3, new_isr: vec![(1, Some(10))], change }
     }
 
     #[test]

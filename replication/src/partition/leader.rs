@@ -124,12 +124,12 @@ impl LeaderState {
     pub(super) fn check_follower(
         &self,
         id: BrokerId,
-        current_leader_epoch: LeaderEpoch,
+        current_leader_epoch: Option<LeaderEpoch>,
     ) -> Result<(), ErrorCode> {
         match (self.followers.contains_key(&id), current_leader_epoch) {
             (true, _) => Ok(()),
-            (false, -1) => Err(ErrorCode::NotLeaderOrFollower),
-            (false, _) => Err(ErrorCode::UnknownLeaderEpoch),
+            (false, None) => Err(ErrorCode::NotLeaderOrFollower),
+            (false, Some(_)) => Err(ErrorCode::UnknownLeaderEpoch),
         }
     }
 
@@ -148,8 +148,9 @@ impl LeaderState {
         if fetch.fetch_offset > log_end_offset {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        let known_epoch = follower.status.map_or(-1, |status| status.broker_epoch);
-        if fetch.broker_epoch != -1 && fetch.broker_epoch < known_epoch {
+        if let (Some(epoch), Some(status)) = (fetch.broker_epoch, follower.status)
+            && epoch < status.broker_epoch
+        {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         let log_start_moved = fetch.log_start_offset > follower.log_start_offset;
@@ -380,7 +381,8 @@ impl LeaderState {
         }
         for (id, follower) in &self.followers {
             if self.counts(*id, follower, now_ms) {
-                reached = reached.min(follower.log_end_offset.unwrap_or(-1));
+                // The high watermark waits for the first fetch of each of them.
+                reached = reached.min(follower.log_end_offset?);
             }
         }
         if reached <= self.high_watermark {

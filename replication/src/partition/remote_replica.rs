@@ -22,12 +22,13 @@ pub struct RemoteReplica {
     /// The follower has all records below, on disk if the topic has flush.before.ack. None before its first fetch in
     /// this leadership.
     pub log_end_offset: Option<Offset>,
+    /// -1, which is below every offset, before the first fetch: DeleteRecords waits for it.
     pub log_start_offset: Offset,
     pub last_caught_up_ms: i64,
     last_fetch_ms: i64,
     /// The leader's log end when the follower last fetched.
     leader_end_offset: Option<Offset>,
-    /// The broker epoch of the last fetch: -1 before Fetch v15, None before the first fetch.
+    /// The broker epoch of the last fetch; none before the first fetch, and of a fetch before v15.
     pub broker_epoch: Option<i64>,
     pub status: Option<BrokerStatus>,
     /// The number of checks in a row in which the high watermark waited for this follower and it had got no further.
@@ -119,7 +120,7 @@ impl RemoteReplica {
         self.log_start_offset = fetch.log_start_offset;
         self.leader_end_offset = self.leader_end_offset.max(Some(leader_end_offset));
         self.last_fetch_ms = fetch.now_ms;
-        self.broker_epoch = Some(fetch.broker_epoch);
+        self.broker_epoch = fetch.broker_epoch;
     }
 
     /// The leader looks whether the follower holds back the high watermark.
@@ -152,18 +153,19 @@ impl RemoteReplica {
     /// controlled shutdown, and has the broker epoch of the fetch. A broker that has restarted since may have lost the
     /// end of its log.
     pub(super) fn is_isr_eligible(&self) -> bool {
-        let (Some(status), Some(fetched_epoch)) = (self.status, self.broker_epoch) else {
-            return false;
-        };
+        let (Some(status), Some(_)) = (self.status, self.log_end_offset) else { return false };
         !status.fenced
             && !status.in_controlled_shutdown
-            && (fetched_epoch == -1 || fetched_epoch == status.broker_epoch)
+            && self.broker_epoch.is_none_or(|fetched| fetched == status.broker_epoch)
     }
 }
 
 /// A member of a proposed ISR: the broker id with the broker epoch of its last fetch.
-pub(super) fn broker_with_epoch(id: BrokerId, replica: Option<&RemoteReplica>) -> (BrokerId, i64) {
-    (id, replica.and_then(|replica| replica.broker_epoch).unwrap_or(-1))
+pub(super) fn broker_with_epoch(
+    id: BrokerId,
+    replica: Option<&RemoteReplica>,
+) -> (BrokerId, Option<i64>) {
+    (id, replica.and_then(|replica| replica.broker_epoch))
 }
 
 #[cfg(test)]

@@ -97,11 +97,11 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         self.role.high_watermark()
     }
 
-    /// The leader's epoch, after comparison with the one in the request (-1 for none). The comparison comes before the
+    /// The leader's epoch, after comparison with the one in the request, if it has one. The comparison comes before the
     /// check of the role, because a follower too can refuse an older or newer epoch.
     pub fn check_epoch(
         &self,
-        requested: LeaderEpoch,
+        requested: Option<LeaderEpoch>,
         leader_only: bool,
     ) -> Result<LeaderEpoch, ErrorCode> {
         let epoch = self.role.leader_epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
@@ -140,9 +140,8 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         started
     }
 
-    /// In the cluster metadata `leader_id` leads, or no broker (-1). Returns whether the replica's fetcher has to
-    /// change.
-    pub fn follow(&mut self, leader_id: BrokerId, registration: &Registration) -> bool {
+    /// In the cluster metadata `leader_id` leads, or no broker. Returns whether the replica's fetcher has to change.
+    pub fn follow(&mut self, leader_id: Option<BrokerId>, registration: &Registration) -> bool {
         let Registration { leader_epoch, partition_epoch, .. } = *registration;
         if let Role::Follower(follower) = &mut self.role
             && (follower.leader_id, follower.leader_epoch) == (leader_id, leader_epoch)

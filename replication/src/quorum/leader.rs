@@ -26,7 +26,7 @@ pub struct Progress {
     /// The last time at which it had all records of the leader.
     pub last_caught_up_ms: Option<i64>,
     /// The leader's log end when the replica last fetched.
-    leader_end_offset: Offset,
+    leader_end_offset: Option<Offset>,
 }
 
 impl Progress {
@@ -36,7 +36,7 @@ impl Progress {
             end_offset: None,
             last_fetch_ms: None,
             last_caught_up_ms: None,
-            leader_end_offset: -1,
+            leader_end_offset: None,
         }
     }
 
@@ -55,10 +55,10 @@ impl Progress {
     fn on_fetch(&mut self, now_ms: i64, fetch_offset: Offset, leader_end_offset: Offset) {
         if fetch_offset >= leader_end_offset {
             self.last_caught_up_ms = self.last_caught_up_ms.max(Some(now_ms));
-        } else if self.leader_end_offset > 0 && fetch_offset >= self.leader_end_offset {
+        } else if self.leader_end_offset.is_some_and(|end| end > 0 && fetch_offset >= end) {
             self.last_caught_up_ms = self.last_caught_up_ms.max(self.last_fetch_ms);
         }
-        self.leader_end_offset = leader_end_offset;
+        self.leader_end_offset = Some(leader_end_offset);
         self.last_fetch_ms = self.last_fetch_ms.max(Some(now_ms));
         self.end_offset = Some(fetch_offset);
     }

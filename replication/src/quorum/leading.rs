@@ -178,8 +178,8 @@ impl Quorum {
         }
         self.count_fetch(now_ms, &fetch);
         let reply = self.fetch_reply(&fetch);
-        let news = reply.body != FetchReplyBody::Empty
-            || reply.high_watermark.is_some_and(|known| fetch.high_watermark < known);
+        let news =
+            reply.body != FetchReplyBody::Empty || fetch.high_watermark < reply.high_watermark;
         if news || fetch.max_wait_ms == 0 {
             self.reply(request_id, Reply::Fetch(reply));
             return;

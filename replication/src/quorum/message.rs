@@ -72,9 +72,9 @@ pub struct FetchRequest {
     pub current_leader_epoch: LeaderEpoch,
     pub fetch_offset: Offset,
     pub last_fetched_epoch: LeaderEpoch,
-    /// The high watermark that the sender knows: -1 for none, `i64::MAX` before Fetch v18, which
-    /// turns waiting for a newer one off (KIP-1166).
-    pub high_watermark: Offset,
+    /// The high watermark that the sender knows; `i64::MAX` before Fetch v18, which turns waiting for a newer one off
+    /// (KIP-1166).
+    pub high_watermark: Option<Offset>,
     pub max_wait_ms: i32,
     pub max_bytes: i32,
 }

@@ -76,7 +76,7 @@ mod tests {
                 current_leader_epoch: 1,
                 fetch_offset,
                 last_fetched_epoch: 1,
-                high_watermark: -1,
+                high_watermark: None,
                 max_wait_ms: 500,
                 max_bytes: 1024,
             },

@@ -173,7 +173,7 @@ impl Quorum {
             current_leader_epoch: self.election.epoch,
             fetch_offset: self.log.end_offset,
             last_fetched_epoch: self.log.last_epoch(),
-            high_watermark: self.high_watermark.unwrap_or(-1),
+            high_watermark: self.high_watermark,
             max_wait_ms: FETCH_MAX_WAIT_MS,
             max_bytes: self.config.fetch_max_bytes,
         })

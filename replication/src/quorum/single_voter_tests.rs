@@ -249,7 +249,7 @@ fn fetch(fetch_offset: Offset, known: Offset) -> Inbound {
         current_leader_epoch: 1,
         fetch_offset,
         last_fetched_epoch: 1.min(i32::try_from(fetch_offset).unwrap()),
-        high_watermark: known,
+        high_watermark: Some(known),
         max_wait_ms: 500,
         max_bytes: 1024,
     }))
@@ -325,7 +325,7 @@ fn hostile_requests_are_refused_and_change_nothing() {
             current_leader_epoch: epoch,
             fetch_offset: offset,
             last_fetched_epoch: last,
-            high_watermark: -1,
+            high_watermark: None,
             max_wait_ms: 500,
             max_bytes: 1024,
         };

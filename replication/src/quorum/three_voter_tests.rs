@@ -376,7 +376,7 @@ fn fetch_from(
         current_leader_epoch: quorum.epoch(),
         fetch_offset,
         last_fetched_epoch,
-        high_watermark: -1,
+        high_watermark: None,
         max_wait_ms: 0,
         max_bytes: 1024,
     };

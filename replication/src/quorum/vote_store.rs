@@ -6,11 +6,8 @@
 use super::election::Election;
 use super::voters::{ReplicaKey, VoterSet};
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::BrokerId;
+use klamm_protocol::ids::{BrokerId, none_if_minus_one, or_minus_one};
 use serde_json::{Map, Value};
-
-/// "No leader" and "no vote" in the file.
-const NONE: i32 = -1;
 
 /// The contents of `quorum-state`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +51,8 @@ impl StoredElection {
     /// The file, field for field as Kafka writes it, without a line end.
     pub fn encode(&self) -> String {
         let Election { epoch, leader_id, voted } = self.election;
-        let leader_id = leader_id.unwrap_or(NONE);
-        let voted_id = voted.map_or(NONE, |voted| voted.id);
+        let leader_id = or_minus_one(leader_id);
+        let voted_id = or_minus_one(voted.map(|voted| voted.id));
         match &self.format {
             StoredFormat::V0 { voter_ids } => {
                 let voters: Vec<String> =
@@ -110,10 +107,9 @@ fn node_id(
     fields: &Map<String, Value>,
     field: &'static str,
 ) -> Result<Option<BrokerId>, VoteStoreError> {
-    match int32(fields, field)? {
-        NONE => Ok(None),
-        id if id >= 0 => Ok(Some(id)),
-        _ => Err(VoteStoreError::Field { field }),
+    match none_if_minus_one(int32(fields, field)?) {
+        Some(..0) => Err(VoteStoreError::Field { field }),
+        id => Ok(id),
     }
 }
 

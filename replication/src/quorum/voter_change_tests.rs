@@ -105,7 +105,7 @@ fn fetch(quorum: &mut Quorum, id: BrokerId, now_ms: i64) -> Vec<Effect> {
         current_leader_epoch: quorum.epoch(),
         fetch_offset: quorum.log().end_offset,
         last_fetched_epoch: quorum.log().last_epoch(),
-        high_watermark: -1,
+        high_watermark: None,
         max_wait_ms: 0,
         max_bytes: 1024,
     };
@@ -365,7 +365,7 @@ fn fetch_at(quorum: &mut Quorum, id: BrokerId, now_ms: i64, offset: Offset) {
         current_leader_epoch: quorum.epoch(),
         fetch_offset: offset,
         last_fetched_epoch: quorum.epoch(),
-        high_watermark: -1,
+        high_watermark: None,
         max_wait_ms: 0,
         max_bytes: 1024,
     };

@@ -62,15 +62,12 @@ pub use voters::{
 use super::message::LeaderInfo;
 use super::voters::{Address, Endpoints};
 use bytestring::ByteString;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, PartitionIndex, none_if_negative};
 
 /// The topic of the metadata log; its id is `Uuid::METADATA_TOPIC`.
 pub const METADATA_TOPIC: ByteString = ByteString::from_static("__cluster_metadata");
 /// Its only partition.
 pub const METADATA_PARTITION: PartitionIndex = 0;
-
-/// "No leader" on the wire.
-const NO_LEADER: BrokerId = -1;
 
 /// The only element of a list that must have exactly one.
 fn single<T>(list: Vec<T>) -> Option<T> {
@@ -95,7 +92,7 @@ fn leader_info(
     listener: &ByteString,
     nodes: impl IntoIterator<Item = (BrokerId, Address)>,
 ) -> LeaderInfo {
-    let leader_id = (leader_id >= 0).then_some(leader_id);
+    let leader_id = none_if_negative(leader_id);
     let address = nodes.into_iter().find(|(id, _)| Some(*id) == leader_id);
     let endpoints = address.map_or_else(Endpoints::default, |(_, address)| {
         Endpoints::single(listener.clone(), address)

@@ -243,10 +243,11 @@ impl Brokers {
         let (ends, broker_epoch) = (broker.ends(), broker.broker_epoch);
         let Some(replica) = &mut broker.replica else { return };
         let Some(next) = replica.next_fetch(ends, flushes, &broker.epochs) else { return };
-        let leader_id = replica.follower().expect("a follower fetches").leader_id;
+        let leader_id = replica.follower().and_then(|follower| follower.leader_id);
+        let leader_id = leader_id.expect("a fetch has a leader");
         let fetch = PartitionFetch {
-            reader: Reader::Follower { id, broker_epoch },
-            current_leader_epoch: next.current_leader_epoch,
+            reader: Reader::Follower { id, broker_epoch: Some(broker_epoch) },
+            current_leader_epoch: Some(next.current_leader_epoch),
             fetch_offset: next.fetch_offset,
             last_fetched_epoch: next.last_fetched_epoch,
             log_start_offset: 0,
@@ -283,7 +284,8 @@ impl Brokers {
         fetch: PartitionFetch,
     ) -> Result<(Option<OffsetAndEpoch>, Offset, Vec<Record>), ErrorCode> {
         let broker = self.brokers.get_mut(&leader_id).expect("a broker");
-        let epoch_end = broker.epochs.end_offset_for(fetch.last_fetched_epoch, broker.end());
+        let epoch = fetch.last_fetched_epoch;
+        let epoch_end = epoch.and_then(|epoch| broker.epochs.end_offset_for(epoch, broker.end()));
         let Some(replica) = &mut broker.replica else {
             return Err(ErrorCode::NotLeaderOrFollower);
         };
@@ -368,8 +370,7 @@ impl Brokers {
         }
         match self.leader {
             Some(leader_id) if leader_id == id => self.lead(id),
-            Some(leader_id) => self.follow(id, leader_id),
-            None => self.follow(id, -1),
+            leader_id => self.follow(id, leader_id),
         }
         self.settle(id);
     }
@@ -397,7 +398,7 @@ impl Brokers {
         }
     }
 
-    fn follow(&mut self, id: BrokerId, leader_id: BrokerId) {
+    fn follow(&mut self, id: BrokerId, leader_id: Option<BrokerId>) {
         let broker = self.brokers.get_mut(&id).expect("a broker");
         let Some(replica) = &mut broker.replica else { return };
         let is_news = replica.follow(leader_id, &self.registration);

@@ -2,6 +2,7 @@
 
 use klamm_metadata::metadata_version::MetadataVersion;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::or_minus_one;
 use klamm_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 use klamm_protocol::messages::describe_cluster_response::{
     DescribeClusterBroker, DescribeClusterResponse,
@@ -65,7 +66,7 @@ fn describe_controllers(
     let brokers: Vec<_> = alive.collect();
     let is_listed = |id: &i32| brokers.iter().any(|controller| controller.broker_id == *id);
     DescribeClusterResponse {
-        controller_id: leader_id.filter(is_listed).unwrap_or(-1),
+        controller_id: or_minus_one(leader_id.filter(is_listed)),
         brokers,
         cluster_authorized_operations: authorized_operations(body),
         endpoint_type: CONTROLLERS,
@@ -94,7 +95,9 @@ fn describe(
         .collect();
     DescribeClusterResponse {
         // Clients may send requests for the controller to any broker, so the answer names this one (KIP-590).
-        controller_id: if image.brokers.is_reachable(node_id, listener) { node_id } else { -1 },
+        controller_id: or_minus_one(
+            Some(node_id).filter(|id| image.brokers.is_reachable(*id, listener)),
+        ),
         brokers,
         cluster_authorized_operations: authorized_operations(body),
         endpoint_type: BROKERS,

@@ -3,6 +3,7 @@
 use bytestring::ByteString;
 use klamm_metadata::topic_name;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::or_minus_one;
 use klamm_protocol::messages::describe_producers_request::DescribeProducersRequest;
 use klamm_protocol::messages::describe_producers_response::{
     DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
@@ -67,7 +68,7 @@ fn describe(
             last_sequence: producer.last_sequence(),
             last_timestamp: producer.last_timestamp,
             coordinator_epoch: producer.coordinator_epoch,
-            current_txn_start_offset: producer.txn_first_offset.unwrap_or(-1),
+            current_txn_start_offset: or_minus_one(producer.txn_first_offset),
         });
         producers.collect()
     })

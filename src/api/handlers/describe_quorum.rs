@@ -2,6 +2,7 @@
 
 use bytestring::ByteString;
 use klamm_metadata::topic_name::CLUSTER_METADATA_TOPIC;
+use klamm_protocol::ids::or_minus_one;
 use klamm_protocol::messages::describe_quorum_request::DescribeQuorumRequest;
 use klamm_protocol::messages::describe_quorum_response::{
     DescribeQuorumResponse, Listener, Node as QuorumNode, PartitionData, ReplicaState, TopicData,
@@ -47,7 +48,7 @@ fn describe(quorum: &QuorumDescription) -> DescribeQuorumResponse {
         error_code: ErrorCode::None.code(),
         leader_id: quorum.leader_id,
         leader_epoch: quorum.leader_epoch,
-        high_watermark: quorum.high_watermark.unwrap_or(-1),
+        high_watermark: or_minus_one(quorum.high_watermark),
         current_voters: quorum.voters.iter().map(replica).collect(),
         observers: quorum.observers.iter().map(replica).collect(),
         ..Default::default()
@@ -59,9 +60,9 @@ fn replica(progress: &Progress) -> ReplicaState {
     ReplicaState {
         replica_id: progress.key.id,
         replica_directory_id: progress.key.directory_id.unwrap_or_default(),
-        log_end_offset: progress.end_offset.unwrap_or(-1),
-        last_fetch_timestamp: progress.last_fetch_ms.map_or(-1, clock::as_wall_ms),
-        last_caught_up_timestamp: progress.last_caught_up_ms.map_or(-1, clock::as_wall_ms),
+        log_end_offset: or_minus_one(progress.end_offset),
+        last_fetch_timestamp: or_minus_one(progress.last_fetch_ms.map(clock::as_wall_ms)),
+        last_caught_up_timestamp: or_minus_one(progress.last_caught_up_ms.map(clock::as_wall_ms)),
     }
 }
 

@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use klamm_metadata::image::partition_query::{PartitionView, TopicPage};
 use klamm_metadata::topic_name;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::PartitionIndex;
+use klamm_protocol::ids::{PartitionIndex, or_minus_one};
 use klamm_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
 use klamm_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
@@ -104,7 +104,7 @@ fn partition(view: PartitionView<'_>) -> DescribeTopicPartitionsResponsePartitio
     DescribeTopicPartitionsResponsePartition {
         error_code: ErrorCode::None.code(),
         partition_index: view.index,
-        leader_id: view.leader,
+        leader_id: or_minus_one(view.leader),
         leader_epoch: view.partition.leader_epoch,
         replica_nodes: view.partition.replicas.clone(),
         isr_nodes: view.partition.isr.clone(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use indexmap::IndexMap;
 use klamm_metadata::image::ClusterImage;
-use klamm_protocol::ids::BrokerId;
+use klamm_protocol::ids::{BrokerId, none_if_minus_one, none_if_negative, or_minus_one};
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
 use klamm_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
@@ -143,8 +143,11 @@ impl Options {
         let max_bytes = count(body.max_bytes.min(broker_max_bytes));
         let wait = Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or_default());
         let sender = match body.replica_id {
-            -1 => (body.replica_state.replica_id, body.replica_state.replica_epoch),
-            id => (id, -1),
+            -1 => {
+                let epoch = none_if_minus_one(body.replica_state.replica_epoch);
+                (body.replica_state.replica_id, epoch)
+            }
+            id => (id, None),
         };
         Self {
             reader: Reader::of(sender, body.isolation_level == 1, from_followers),
@@ -208,9 +211,8 @@ fn target(partition: &FetchPartition) -> FetchTarget {
         fetch_offset: partition.fetch_offset,
         log_start_offset: partition.log_start_offset,
         max_bytes: partition.partition_max_bytes,
-        // Every negative epoch means none.
-        current_leader_epoch: partition.current_leader_epoch.max(-1),
-        last_fetched_epoch: partition.last_fetched_epoch.max(-1),
+        current_leader_epoch: none_if_negative(partition.current_leader_epoch),
+        last_fetched_epoch: none_if_negative(partition.last_fetched_epoch),
         resolved_name: None,
         sent_high_watermark: None,
     }
@@ -399,7 +401,7 @@ impl Fetch {
                 round.watermark_moved |=
                     options.reader.is_follower() && sent != read.high_watermark;
                 let data = PartitionData {
-                    preferred_read_replica: near.unwrap_or(-1),
+                    preferred_read_replica: or_minus_one(near),
                     ..answer(index, &read)
                 };
                 if is_throttled {
@@ -476,9 +478,10 @@ impl Fetch {
             return LeaderIdAndEpoch::default();
         }
         match image.topics.by_id(topic_id).and_then(|topic| topic.partition(index)) {
-            Some(known) => {
-                LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch }
-            }
+            Some(known) => LeaderIdAndEpoch {
+                leader_id: or_minus_one(known.leader),
+                leader_epoch: known.leader_epoch,
+            },
             None => LeaderIdAndEpoch::default(),
         }
     }

@@ -78,7 +78,7 @@ async fn find_groups(context: &RequestContext, keys: Vec<ByteString>) -> Vec<Coo
 /// The leader of the group's partition, if clients of this listener can reach it.
 fn coordinator(image: &ClusterImage, listener: &str, key: &ByteString) -> Option<Coordinator> {
     let index = partition_of(image, key)?;
-    let leader = image.topics.by_name(CONSUMER_OFFSETS)?.partition(index)?.leader;
+    let leader = image.topics.by_name(CONSUMER_OFFSETS)?.partition(index)?.leader?;
     let broker = image.brokers.get(leader).filter(|broker| !broker.fenced)?;
     let endpoint = broker.listeners.get(listener)?;
     Some(Coordinator {

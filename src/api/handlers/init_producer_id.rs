@@ -4,15 +4,12 @@
 //! clients would wait for a coordinator that never comes.
 
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{ProducerEpoch, ProducerId};
+use klamm_protocol::ids::{ProducerId, none_if_minus_one, or_minus_one};
 use klamm_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use klamm_protocol::messages::init_producer_id_response::InitProducerIdResponse;
 
 use crate::api::context::RequestContext;
 use crate::api::reply::message_replies;
-
-const NO_PRODUCER_ID: ProducerId = -1;
-const NO_PRODUCER_EPOCH: ProducerEpoch = -1;
 
 message_replies!(InitProducerIdResponse);
 
@@ -30,9 +27,9 @@ pub(crate) async fn handle(
 
 /// Checks the request in Kafka's order (KafkaApis, then TransactionCoordinator.handleInitProducerId).
 fn check(body: &InitProducerIdRequest, max_timeout_ms: i32) -> Result<(), ErrorCode> {
-    let has_id = body.producer_id != NO_PRODUCER_ID;
-    let has_epoch = body.producer_epoch != NO_PRODUCER_EPOCH;
-    if has_id != has_epoch {
+    let producer_id = none_if_minus_one(body.producer_id);
+    let producer_epoch = none_if_minus_one(body.producer_epoch);
+    if producer_id.is_some() != producer_epoch.is_some() {
         return Err(ErrorCode::InvalidRequest);
     }
     let Some(transactional_id) = &body.transactional_id else { return Ok(()) };
@@ -46,16 +43,11 @@ fn check(body: &InitProducerIdRequest, max_timeout_ms: i32) -> Result<(), ErrorC
 }
 
 fn answer(given: Result<ProducerId, ErrorCode>) -> InitProducerIdResponse {
-    match given {
-        Ok(producer_id) => {
-            InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() }
-        }
-        Err(code) => InitProducerIdResponse {
-            error_code: code.code(),
-            producer_id: NO_PRODUCER_ID,
-            producer_epoch: NO_PRODUCER_EPOCH,
-            ..Default::default()
-        },
+    InitProducerIdResponse {
+        error_code: given.err().unwrap_or(ErrorCode::None).code(),
+        producer_id: or_minus_one(given.ok()),
+        producer_epoch: or_minus_one(given.ok().map(|_| 0)),
+        ..Default::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use klamm_log::log::OffsetTarget;
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, none_if_minus_one, or_minus_one};
 use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest};
 use klamm_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
@@ -21,9 +21,10 @@ use crate::api::services::Services;
 use crate::metadata_cache::PublishedImage;
 use crate::replica::partition::ListIsolation;
 
-const CONSUMER: BrokerId = -1;
+/// The replica id of a consumer (`CONSUMER_REPLICA_ID`).
+const CONSUMER: i32 = -1;
 /// The replica id that reads from any replica (`DEBUGGING_REPLICA_ID`).
-const DEBUGGING: BrokerId = -2;
+const DEBUGGING: i32 = -2;
 /// The timestamps whose offset does not depend on the log end: earliest, and earliest local.
 const BEGINNINGS: [i64; 2] = [-2, -4];
 /// The maximum wait for flushes in progress.
@@ -112,7 +113,7 @@ struct ListReader {
 }
 
 /// Kafka has no code for a level that does not exist.
-fn reader(replica_id: BrokerId, level: i8) -> Result<ListReader, ErrorCode> {
+fn reader(replica_id: i32, level: i8) -> Result<ListReader, ErrorCode> {
     let isolation = match (replica_id, level) {
         (CONSUMER, 0) => ListIsolation::ReadUncommitted,
         (CONSUMER, 1) => ListIsolation::ReadCommitted,
@@ -141,7 +142,7 @@ fn is_supported(timestamp: i64, version: i16) -> bool {
 }
 
 /// Timestamp, offset and leader epoch; `None` where no record qualifies.
-type Found = Option<(i64, Offset, Option<LeaderEpoch>)>;
+type Found = Option<(Option<i64>, Offset, Option<LeaderEpoch>)>;
 
 fn find(
     services: &Services,
@@ -151,7 +152,8 @@ fn find(
     reader: ListReader,
 ) -> Result<Found, ErrorCode> {
     let partition = services.replicas.replica(image, topic, wanted.partition_index)?;
-    let epoch = partition.check_epoch(wanted.current_leader_epoch, reader.leader_only)?;
+    let requested = none_if_minus_one(wanted.current_leader_epoch);
+    let epoch = partition.check_epoch(requested, reader.leader_only)?;
     let latest = || match reader.leader_only {
         true => partition.latest_offset(reader.isolation),
         false => {
@@ -162,7 +164,7 @@ fn find(
     let target = OffsetTarget::from_wire(wanted.timestamp);
     if target == OffsetTarget::Latest {
         let (offset, epoch) = latest()?;
-        return Ok(Some((-1, offset, Some(epoch))));
+        return Ok(Some((None, offset, Some(epoch))));
     }
     let view = partition.view().ok_or(ErrorCode::NotLeaderOrFollower)?;
     let found = view.offset_for(target).map_err(|error| error.code())?;
@@ -190,10 +192,10 @@ fn answer(
     match found {
         Ok(None) => {}
         Ok(Some((timestamp, offset, epoch))) => {
-            response.timestamp = timestamp;
+            response.timestamp = or_minus_one(timestamp);
             response.offset = offset;
             if version >= FIRST_WITH_EPOCHS {
-                response.leader_epoch = epoch.unwrap_or(-1);
+                response.leader_epoch = or_minus_one(epoch);
             }
         }
         Err(ErrorCode::OffsetNotAvailable) if version < FIRST_WITH_NOT_AVAILABLE => {
@@ -232,7 +234,9 @@ mod tests {
     #[test]
     fn an_answer_can_be_written_in_every_version() {
         for version in ListOffsetsResponse::VERSIONS {
-            for found in [Ok(None), Ok(Some((5, 6, Some(7)))), Err(ErrorCode::OffsetNotAvailable)] {
+            for found in
+                [Ok(None), Ok(Some((Some(5), 6, Some(7)))), Err(ErrorCode::OffsetNotAvailable)]
+            {
                 let partitions = vec![answer(0, found, version)];
                 let topic = ListOffsetsTopicResponse { name: "t".into(), partitions };
                 let response = ListOffsetsResponse { topics: vec![topic], ..Default::default() };

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use klamm_metadata::image::partition_query::PartitionView;
 use klamm_metadata::image::topics::Topic;
 use klamm_metadata::topic_name;
+use klamm_protocol::ids::or_minus_one;
 use klamm_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use klamm_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -127,7 +128,9 @@ impl Answer<'_> {
             brokers: brokers.collect(),
             cluster_id: Some(cluster_id),
             // Clients may send requests for the controller to any broker, so the answer names this one (KIP-590).
-            controller_id: if self.image.brokers.is_alive(node_id) { node_id } else { -1 },
+            controller_id: or_minus_one(
+                Some(node_id).filter(|id| self.image.brokers.is_alive(*id)),
+            ),
             topics,
             ..Default::default()
         }
@@ -175,7 +178,7 @@ fn partition(view: PartitionView<'_>) -> MetadataResponsePartition {
     MetadataResponsePartition {
         error_code: view.error.code(),
         partition_index: view.index,
-        leader_id: view.leader,
+        leader_id: or_minus_one(view.leader),
         leader_epoch: view.partition.leader_epoch,
         replica_nodes: view.partition.replicas.clone(),
         isr_nodes: view.partition.isr.clone(),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use indexmap::IndexMap;
 use klamm_protocol::batch::BatchHeader;
-use klamm_protocol::ids::PartitionIndex;
+use klamm_protocol::ids::{PartitionIndex, or_minus_one};
 use klamm_protocol::messages::produce_request::{ProduceRequest, TopicProduceData};
 use klamm_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
@@ -227,7 +227,7 @@ impl Produce {
             }
         });
         Outcome::Done(PartitionProduceResponse {
-            log_start_offset: failure.log_start_offset,
+            log_start_offset: or_minus_one(failure.log_start_offset),
             record_errors: record_errors.collect(),
             error_message: failure.message.map(ByteString::from),
             current_leader: self.leader_hint(failure.code, known),
@@ -246,7 +246,7 @@ impl Produce {
                     && self.version >= FIRST_WITH_LEADER_HINTS =>
             {
                 LeaderIdAndEpoch {
-                    leader_id: partition.leader,
+                    leader_id: or_minus_one(partition.leader),
                     leader_epoch: partition.leader_epoch,
                 }
             }
@@ -337,7 +337,7 @@ fn appended_outcome(
     let response = PartitionProduceResponse {
         index,
         base_offset: appended.base_offset,
-        log_append_time_ms: appended.log_append_time_ms,
+        log_append_time_ms: or_minus_one(appended.log_append_time_ms),
         log_start_offset: appended.log_start_offset,
         ..Default::default()
     };

@@ -196,7 +196,7 @@ async fn what_the_next_leader_commits_in_the_same_place_is_not_what_was_asked_fo
     partition.lead(&of_two(2), &BrokerStatuses::new());
     let coordinator = loaded(&partition).await;
     let pending = commit(&coordinator, 5);
-    assert!(partition.follow(2, &of_two(3)));
+    assert!(partition.follow(Some(2), &of_two(3)));
     let next_fetch = async {
         loop {
             match partition.next_fetch() {
@@ -290,7 +290,7 @@ async fn a_commit_that_finds_no_space_is_refused_and_the_next_one_is_not() {
 async fn a_partition_that_is_no_longer_led_refuses_commits() {
     let partition = partition();
     let coordinator = loaded(&partition).await;
-    partition.follow(2, &registration());
+    partition.follow(Some(2), &registration());
     let error = commit_error(commit(&coordinator, 5)).await;
     assert_eq!(error, ErrorCode::NotCoordinator.code());
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 
-use klamm_protocol::ids::TopicIdPartition;
+use klamm_protocol::ids::{LeaderEpoch, TopicIdPartition, or_minus_one};
 
 /// The request asks for a new session.
 const INITIAL_EPOCH: i32 = 0;
@@ -21,8 +21,8 @@ const NO_SESSION: i32 = 0;
 pub(super) struct Wanted {
     pub(super) fetch_offset: i64,
     pub(super) log_start_offset: i64,
-    pub(super) current_leader_epoch: i32,
-    pub(super) last_fetched_epoch: i32,
+    pub(super) current_leader_epoch: LeaderEpoch,
+    pub(super) last_fetched_epoch: Option<LeaderEpoch>,
     pub(super) max_bytes: i32,
 }
 
@@ -72,7 +72,7 @@ impl Session {
                 partition: *index,
                 current_leader_epoch: wanted.current_leader_epoch,
                 fetch_offset: wanted.fetch_offset,
-                last_fetched_epoch: wanted.last_fetched_epoch,
+                last_fetched_epoch: or_minus_one(wanted.last_fetched_epoch),
                 log_start_offset: wanted.log_start_offset,
                 partition_max_bytes: wanted.max_bytes,
                 ..Default::default()
@@ -146,7 +146,7 @@ mod tests {
                 fetch_offset,
                 log_start_offset: 0,
                 current_leader_epoch: 3,
-                last_fetched_epoch: 3,
+                last_fetched_epoch: Some(3),
                 max_bytes: 100,
             };
             (TopicIdPartition::new(TOPIC, index), wanted)

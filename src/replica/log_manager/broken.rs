@@ -29,7 +29,7 @@ fn what_a_panic_has_left_half_changed_stops_the_node_and_is_recovered_by_the_nex
             assert!(served.is_err(), "nobody sees it");
         }
         assert_eq!(store.node_failed().is_cancelled(), breaks);
-        store.close(&[Arc::clone(&partition)], 5);
+        store.close(&[Arc::clone(&partition)], Some(5));
         drop((partition, store));
         let store = start(&disk);
         assert_eq!(was_left_in_order(&store), !breaks);

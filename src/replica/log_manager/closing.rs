@@ -25,7 +25,7 @@ struct Closed {
 
 impl LogManager {
     /// Closes all logs and marks a clean shutdown in each directory without failure.
-    pub(crate) fn close(&self, partitions: &[Arc<Partition>], broker_epoch: i64) {
+    pub(crate) fn close(&self, partitions: &[Arc<Partition>], broker_epoch: Option<i64>) {
         self.end_flushers();
         let closed: Vec<Closed> =
             partitions.iter().flat_map(|partition| self.close_logs(partition)).collect();

@@ -20,7 +20,7 @@ pub(crate) fn end_of(view: &LogView) -> LogEnd {
     // An epoch without records is not the epoch of the last record.
     let written = epochs.epoch_of(end - 1);
     let last = written.or_else(|| epochs.latest().map(|latest| latest.epoch));
-    LogEnd { last_epoch: last.unwrap_or(-1), end }
+    LogEnd { last_epoch: last, end }
 }
 
 impl LogManager {

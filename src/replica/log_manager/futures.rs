@@ -449,7 +449,7 @@ mod tests {
         broker.append(b"never committed");
         broker.begin(TWO).unwrap();
         broker.partition.copy_to_future().unwrap();
-        assert!(broker.partition.follow(2, &registration(6)));
+        assert!(broker.partition.follow(Some(2), &registration(6)));
         let all = [Arc::clone(&broker.partition)];
         broker.store.cut(&all, &broker.partition, 6, Cut::To(1)).unwrap();
         broker.lead(7);

@@ -116,7 +116,7 @@ fn a_leadership_that_begins_without_room_is_written_down_when_there_is_some() {
         replicas: vec![1],
         isr: vec![1],
     };
-    assert!(partition.follow(2, &in_epoch(2)));
+    assert!(partition.follow(Some(2), &in_epoch(2)));
     disk.lack_from(disk.mutations(), Fault::NoSpace);
     partition.lead(&in_epoch(3), &BrokerStatuses::new());
     append(&partition).unwrap_err();
@@ -145,10 +145,10 @@ fn a_leader_that_cannot_serve_its_followers_does_not_hold_that_against_them() {
             fetch_offset: 0,
             max_bytes: 1000,
             min_one_batch: true,
-            reader: Reader::Follower { id: 2, broker_epoch: -1 },
+            reader: Reader::Follower { id: 2, broker_epoch: None },
             log_start_offset: 0,
-            current_leader_epoch: 2,
-            last_fetched_epoch: -1,
+            current_leader_epoch: Some(2),
+            last_fetched_epoch: None,
         };
         partition.read(&options, None)
     };
@@ -177,7 +177,7 @@ fn a_log_that_cannot_be_opened_keeps_what_the_last_run_has_written_down_of_it() 
         }
         until("the flush", || offsets(&partition).1 == 3);
         partition.with_log(|log| log.delete_records(2)).unwrap().unwrap();
-        store.close(&[partition], 1);
+        store.close(&[partition], Some(1));
         drop(store);
         let store = start(&disk);
         if fault == Fault::NoSpace {
@@ -192,7 +192,7 @@ fn a_log_that_cannot_be_opened_keeps_what_the_last_run_has_written_down_of_it() 
         disk.give_room();
         // The node continues meanwhile, and may be stopped.
         store.write_checkpoints(&[]);
-        store.close(&[], 2);
+        store.close(&[], Some(2));
         drop(store);
         let store = start(&disk);
         let view = try_open(&store, TOPIC_ID).unwrap().view().unwrap();
@@ -216,12 +216,12 @@ fn a_directory_is_not_left_in_order_with_a_log_in_it_that_nobody_has_verified() 
     disk.lack_from(disk.mutations(), Fault::OutOfFileDescriptors);
     try_open(&store, TOPIC_ID).unwrap_err();
     disk.give_room();
-    store.close(&[], 2);
+    store.close(&[], Some(2));
     drop(store);
     assert!(!disk.exists(mark).unwrap());
     let store = start(&disk);
     let partition = try_open(&store, TOPIC_ID).unwrap();
-    store.close(&[partition], 3);
+    store.close(&[partition], Some(3));
     assert!(disk.exists(mark).unwrap());
 }
 

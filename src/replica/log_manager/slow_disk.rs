@@ -84,7 +84,7 @@ fn a_truncation_that_waits_for_the_disk_holds_up_no_other_request() {
     append(&partition).unwrap();
     append(&partition).unwrap();
     until("the flush", || is_synced(&partition));
-    assert!(partition.follow(2, &registration(2)));
+    assert!(partition.follow(Some(2), &registration(2)));
     disk.hold_syncs();
     let cut = Arc::clone(&partition);
     let cutting = std::thread::spawn(move || cut.cut(2, Cut::To(1)));

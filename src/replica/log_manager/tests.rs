@@ -95,7 +95,7 @@ impl Node {
             partition.flush().unwrap();
         }
         node.learn(&store);
-        store.close(&partitions, 1);
+        store.close(&partitions, Some(1));
         node
     }
 
@@ -152,7 +152,7 @@ impl Node {
         let end = |partition: &Arc<Partition>| partition.view().unwrap().log_end();
         let ends = partitions.iter().map(|partition| (partition.index(), end(partition)));
         let ends = ends.collect();
-        store.close(&partitions, 2);
+        store.close(&partitions, Some(2));
         ends
     }
 
@@ -359,7 +359,7 @@ fn a_directory_that_comes_back_is_used_again_without_another_start() {
     assert_eq!(store.unsettled_ids(), []);
     let partitions = open_all(&store, (0..PARTITIONS).collect());
     assert!(partitions.iter().all(|partition| partition.view().unwrap().log_end() == 1));
-    store.close(&partitions, 2);
+    store.close(&partitions, Some(2));
     drop(store);
     node.assert_whole("after the return");
 }
@@ -386,7 +386,7 @@ fn metadata_that_never_knew_a_topic_set_nothing_aside() {
     store.judge_empty(TopicsSeen::default(), &other).unwrap();
     settle(&store, &other);
     assert_eq!(store.place_of(&"t".into(), 0), None);
-    store.close(&[], 2);
+    store.close(&[], Some(2));
     drop(store);
     node.assert_whole("after metadata that never knew it");
 }

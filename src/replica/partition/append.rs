@@ -60,8 +60,8 @@ impl AppendOptions<'static> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) base_offset: Offset,
-    /// -1 unless the topic has LogAppendTime or the batch is a duplicate.
-    pub(crate) log_append_time_ms: i64,
+    /// None unless the topic has LogAppendTime or the batch is a duplicate.
+    pub(crate) log_append_time_ms: Option<i64>,
     pub(crate) log_start_offset: Offset,
     /// The records that the countdown waits for; `None` without a countdown, or if they are committed already.
     pub(crate) awaited: Option<Awaited>,
@@ -78,19 +78,19 @@ pub(crate) struct RecordFailure {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AppendFailure {
     pub(crate) code: ErrorCode,
-    /// -1 if the records were rejected before the log was read.
-    pub(crate) log_start_offset: Offset,
+    /// None if the records were rejected before the log was read.
+    pub(crate) log_start_offset: Option<Offset>,
     pub(crate) message: Option<String>,
     pub(crate) record_errors: Vec<RecordFailure>,
 }
 
 impl AppendFailure {
-    fn new(code: ErrorCode, log_start_offset: Offset) -> Self {
+    fn new(code: ErrorCode, log_start_offset: Option<Offset>) -> Self {
         Self { code, log_start_offset, message: None, record_errors: Vec::new() }
     }
 
-    fn invalid(invalid: &InvalidRecords, log_start: Offset) -> Self {
-        let log_start_offset = if invalid.answers_log_start_offset() { log_start } else { -1 };
+    fn invalid(invalid: &InvalidRecords, log_start: Option<Offset>) -> Self {
+        let log_start_offset = log_start.filter(|_| invalid.answers_log_start_offset());
         let mut failure = Self::new(invalid.code(), log_start_offset);
         failure.message = invalid.client_message();
         if let Some(rejected) = invalid.rejected_records() {
@@ -102,9 +102,9 @@ impl AppendFailure {
         failure
     }
 
-    fn not_allowed(refused: &AppendRefused, log_start: Offset) -> Self {
+    fn not_allowed(refused: &AppendRefused, log_start: Option<Offset>) -> Self {
         let log_start_offset = match refused {
-            AppendRefused::NotLeader => -1,
+            AppendRefused::NotLeader => None,
             AppendRefused::NotEnoughReplicas(_) => log_start,
         };
         Self::new(refused.code(), log_start_offset)
@@ -116,7 +116,7 @@ impl AppendFailure {
         let log_start_offset = match error {
             AppendError::Storage(_)
             | AppendError::LargerThanSegment { .. }
-            | AppendError::CorruptBatch { .. } => -1,
+            | AppendError::CorruptBatch { .. } => None,
             AppendError::OutOfOrderSequence { .. }
             | AppendError::InvalidProducerEpoch { .. }
             | AppendError::TransactionCoordinatorFenced { .. }
@@ -124,7 +124,7 @@ impl AppendFailure {
             | AppendError::NotInTransaction { .. }
             | AppendError::UnexpectedOffset { .. }
             | AppendError::OutOfOrderOffsets { .. }
-            | AppendError::WrongLeaderEpoch { .. } => log_start,
+            | AppendError::WrongLeaderEpoch { .. } => Some(log_start),
         };
         Self::new(error.code(), log_start_offset)
     }
@@ -143,7 +143,7 @@ impl Partition {
         let validated = WORKSPACE
             .with_borrow_mut(|workspace| produce_validation::validate(records, &rules, workspace))
             .map_err(|invalid| {
-                AppendFailure::invalid(&invalid, self.view().map_or(-1, |view| view.log_start()))
+                AppendFailure::invalid(&invalid, self.view().map(|view| view.log_start()))
             })?;
         self.append_validated(&config, validated, options)
     }
@@ -197,11 +197,11 @@ impl Partition {
     ) -> Result<Appended, AppendFailure> {
         let State { log, replica } = &mut *state;
         let Some(log) = log else {
-            return Err(AppendFailure::not_allowed(&AppendRefused::NotLeader, -1));
+            return Err(AppendFailure::not_allowed(&AppendRefused::NotLeader, None));
         };
         let leader_epoch = replica
             .check_append(options.acks_all)
-            .map_err(|refused| AppendFailure::not_allowed(&refused, log.log_start()))?;
+            .map_err(|refused| AppendFailure::not_allowed(&refused, Some(log.log_start())))?;
         let segments = log.segment_count();
         let how = LeaderAppend {
             leader_epoch,
@@ -210,7 +210,7 @@ impl Partition {
                 AppendOrigin::Coordinator => LogOrigin::Coordinator,
             },
             guard: None,
-            transaction_version: -1,
+            transaction_version: 0,
         };
         let info = match log.append_as_leader(std::slice::from_ref(&validated), how, now_ms) {
             Ok(info) => info,

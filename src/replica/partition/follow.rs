@@ -325,7 +325,7 @@ mod tests {
         }
 
         fn follow(&self, leader: &Self, epoch: LeaderEpoch) {
-            assert!(self.partition.follow(leader.id, &registration(epoch)));
+            assert!(self.partition.follow(Some(leader.id), &registration(epoch)));
         }
 
         fn append(&self, value: &'static [u8]) {
@@ -359,8 +359,8 @@ mod tests {
                 min_one_batch: true,
                 reader: Reader::Debugger,
                 log_start_offset: 0,
-                current_leader_epoch: -1,
-                last_fetched_epoch: -1,
+                current_leader_epoch: None,
+                last_fetched_epoch: None,
             }
         }
 
@@ -378,9 +378,9 @@ mod tests {
             let (fetch, log_start_offset) = self.partition.next_fetch()?;
             let options = ReadOptions {
                 fetch_offset: fetch.fetch_offset,
-                reader: Reader::Follower { id: self.id, broker_epoch: -1 },
+                reader: Reader::Follower { id: self.id, broker_epoch: None },
                 log_start_offset,
-                current_leader_epoch: fetch.current_leader_epoch,
+                current_leader_epoch: Some(fetch.current_leader_epoch),
                 last_fetched_epoch: fetch.last_fetched_epoch,
                 ..leader.options()
             };
@@ -485,7 +485,7 @@ mod tests {
         let deleted = leader.partition.deleted_everywhere(2);
         tokio::pin!(deleted);
         assert!(at_once(deleted.as_mut()).await.is_none());
-        assert!(leader.partition.follow(2, &registration(6)));
+        assert!(leader.partition.follow(Some(2), &registration(6)));
         assert_eq!(deleted.await, Err(ErrorCode::NotLeaderOrFollower));
     }
 

@@ -31,8 +31,8 @@ pub(crate) struct ReadOptions {
     pub(crate) reader: Reader,
     /// The log start offset of a follower.
     pub(crate) log_start_offset: Offset,
-    pub(crate) current_leader_epoch: LeaderEpoch,
-    pub(crate) last_fetched_epoch: LeaderEpoch,
+    pub(crate) current_leader_epoch: Option<LeaderEpoch>,
+    pub(crate) last_fetched_epoch: Option<LeaderEpoch>,
 }
 
 /// The result of a fetch of one partition.
@@ -171,8 +171,9 @@ fn partition_fetch(options: &ReadOptions) -> PartitionFetch {
     }
 }
 
-fn fetched_log(view: &LogView, last_fetched_epoch: LeaderEpoch) -> FetchedLog {
-    let end = view.leader_epochs().end_offset_for(last_fetched_epoch, view.log_end());
+fn fetched_log(view: &LogView, last_fetched_epoch: Option<LeaderEpoch>) -> FetchedLog {
+    let epochs = view.leader_epochs();
+    let end = last_fetched_epoch.and_then(|epoch| epochs.end_offset_for(epoch, view.log_end()));
     let epoch_end = end.map(|end| OffsetAndEpoch { offset: end.offset, epoch: end.epoch });
     FetchedLog { log_start_offset: view.log_start(), epoch_end }
 }

@@ -33,9 +33,9 @@ impl Partition {
         self.request_flush();
     }
 
-    /// In the cluster metadata, `leader_id` leads the partition, or no broker (-1). Returns whether the replica's
-    /// fetcher has to change.
-    pub(crate) fn follow(&self, leader_id: BrokerId, registration: &Registration) -> bool {
+    /// In the cluster metadata, `leader_id` leads the partition, or no broker. Returns whether the replica's fetcher has
+    /// to change.
+    pub(crate) fn follow(&self, leader_id: Option<BrokerId>, registration: &Registration) -> bool {
         let mut state = self.lock();
         state.log.is_some() && state.replica.follow(leader_id, registration)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm_protocol::batch_builder::BatchBuilder;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, or_minus_one};
 use klamm_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
@@ -144,13 +144,13 @@ impl Cluster {
         assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
     }
 
-    /// The leader and the in-sync replicas, as the first running broker knows them.
+    /// The leader (-1 for none) and the in-sync replicas, as the first running broker knows them.
     fn partition(&self) -> Option<(BrokerId, Vec<BrokerId>)> {
         let image = self.running().next()?.services.metadata_cache.image();
         let partition = image.topics.by_name("t")?.partition(0)?;
         let mut isr = partition.isr.clone();
         isr.sort_unstable();
-        Some((partition.leader, isr))
+        Some((or_minus_one(partition.leader), isr))
     }
 
     async fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) {

@@ -61,8 +61,11 @@ impl Broker {
         disk: &Disk,
     ) -> bool {
         let is_full = disk.logs.get(id).is_some_and(|found| found.is_full);
-        let begins = partition.leader == self.life.0
-            && self.replicas.get(&id).is_none_or(|it| it.led_epoch() < partition.leader_epoch);
+        let begins = partition.leader == Some(self.life.0)
+            && self
+                .replicas
+                .get(&id)
+                .is_none_or(|it| it.led_epoch() < Some(partition.leader_epoch));
         !(is_full && begins)
     }
 

@@ -10,7 +10,7 @@ use crate::observation::Observation;
 use crate::plant::Plant;
 use crate::scenario::{CALL_TIMEOUT_MS, FOLLOWER_SILENCE_MS, LAG_MS};
 use klamm_protocol::ErrorCode;
-use klamm_protocol::ids::{BrokerId, Offset};
+use klamm_protocol::ids::{BrokerId, Offset, or_minus_one};
 use klamm_protocol::messages::alter_partition_request::{
     AlterPartitionRequest, BrokerState, PartitionData, TopicData,
 };
@@ -152,7 +152,7 @@ impl Broker {
         let nameless = step.plant == Plant::ProposalWithoutBrokerEpochs;
         let states = states.map(|&(broker_id, epoch)| BrokerState {
             broker_id,
-            broker_epoch: if nameless { -1 } else { epoch },
+            broker_epoch: or_minus_one(epoch.filter(|_| !nameless)),
         });
         let data = PartitionData {
             partition_index,
@@ -163,7 +163,7 @@ impl Broker {
         };
         let request = ControllerRequest::AlterPartition(AlterPartitionRequest {
             broker_id: self.life.0,
-            broker_epoch: self.broker_epoch(),
+            broker_epoch: or_minus_one(self.broker_epoch()),
             topics: vec![TopicData { topic_id: topic.id, partitions: vec![data] }],
         });
         step.ask(Address::Node(controller), Message::Controller { call, request });

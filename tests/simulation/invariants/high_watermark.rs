@@ -56,8 +56,8 @@ impl HighWatermark {
     ) -> Result<(), String> {
         let Some(led) = self.latest.get(&id).filter(|led| led.offset > 0) else { return Ok(()) };
         let Some(found) = committed.partition(id) else { return Ok(()) };
-        let leads = found.leader == led.life.0 && found.leader_epoch == led.epoch;
-        if !leads || !cluster.has_disk_of(found.leader, found) {
+        let leads = found.leader == Some(led.life.0) && found.leader_epoch == led.epoch;
+        if !leads || !cluster.has_disk_of(led.life.0, found) {
             return Ok(());
         }
         let Some(last) = cluster.batch(led.life.0, id, led.offset - 1) else {

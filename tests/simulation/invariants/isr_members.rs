@@ -38,7 +38,7 @@ impl IsrMembers {
     fn joined(&self, id: PartitionId, found: &Partition) -> Vec<BrokerId> {
         let Some(before) = self.isr.get(&id) else { return Vec::new() };
         let joined = found.isr.iter().copied();
-        joined.filter(|member| *member != found.leader && !before.contains(member)).collect()
+        joined.filter(|member| Some(*member) != found.leader && !before.contains(member)).collect()
     }
 }
 
@@ -51,13 +51,13 @@ impl Invariant for IsrMembers {
     ) -> Result<(), String> {
         match seen {
             Observation::FetchCounted { partition, follower, broker_epoch } => {
-                self.fetched.insert((*partition, *follower, *broker_epoch));
-                match broker_epoch {
-                    0.. => Ok(()),
-                    _ => Err(format!(
+                let Some(broker_epoch) = broker_epoch else {
+                    return Err(format!(
                         "{follower} fetches {partition} and does not say in which life"
-                    )),
-                }
+                    ));
+                };
+                self.fetched.insert((*partition, *follower, *broker_epoch));
+                Ok(())
             }
             Observation::MetadataCommitted { batch, .. }
                 if batch.next_offset == committed.end() =>

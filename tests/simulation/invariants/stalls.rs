@@ -51,7 +51,7 @@ impl Invariant for Stalls {
         };
         let found = known.partition(partition);
         let leads =
-            found.is_some_and(|found| (found.leader, found.leader_epoch) == (life.0, epoch));
+            found.is_some_and(|found| (found.leader, found.leader_epoch) == (Some(life.0), epoch));
         if reached <= committed || unconfirmed_ms > CONFIRMED_MS || !leads {
             self.waiting.remove(&(life, partition));
             return Ok(());

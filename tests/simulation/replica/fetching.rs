@@ -58,13 +58,14 @@ impl Replica {
     ) -> Result<(FetchPosition, Option<IsrProposal>), ErrorCode> {
         let asked = PartitionFetch {
             reader: Reader::Follower { id: fetch.follower, broker_epoch: fetch.broker_epoch },
-            current_leader_epoch: fetch.current_leader_epoch,
+            current_leader_epoch: Some(fetch.current_leader_epoch),
             fetch_offset: fetch.fetch_offset,
             last_fetched_epoch: fetch.last_fetched_epoch,
             log_start_offset: 0,
             now_ms: step.now_ms,
         };
-        let epoch_end = disk.epochs.end_offset_for(fetch.last_fetched_epoch, disk.log.end());
+        let epoch = fetch.last_fetched_epoch;
+        let epoch_end = epoch.and_then(|epoch| disk.epochs.end_offset_for(epoch, disk.log.end()));
         let log = FetchedLog { log_start_offset: 0, epoch_end };
         let counted = self.core.on_fetch(&asked, log, None)?;
         if let (FetchPosition::Valid, _) = counted {
@@ -74,7 +75,7 @@ impl Replica {
         if step.plant == Plant::DivergingFetchCounted
             && let (FetchPosition::Diverging(_), _) = counted
         {
-            let undoubted = PartitionFetch { last_fetched_epoch: -1, ..asked };
+            let undoubted = PartitionFetch { last_fetched_epoch: None, ..asked };
             self.core.on_fetch(&undoubted, log, None)?;
         }
         Ok(counted)
@@ -83,7 +84,7 @@ impl Replica {
     /// What the next fetch asks for; None if this replica follows nobody, or still has to sync.
     pub(crate) fn next_fetch(
         &mut self,
-        broker_epoch: i64,
+        broker_epoch: Option<i64>,
         disk: &PartitionDisk,
         plant: Plant,
     ) -> Option<(BrokerId, ReplicaFetch)> {
@@ -99,7 +100,8 @@ impl Replica {
             fetch_offset: next.fetch_offset,
             last_fetched_epoch: next.last_fetched_epoch,
         };
-        Some((self.core.follower().expect("a follower fetches").leader_id, fetch))
+        let leader_id = self.core.follower().expect("a follower fetches").leader_id;
+        Some((leader_id.expect("a fetch has a leader"), fetch))
     }
 
     /// A fetch was answered. Returns what was to be done, and has been.

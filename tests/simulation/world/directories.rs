@@ -154,7 +154,8 @@ impl World {
     fn is_led(&self, partition: usize) -> bool {
         let found = self.invariants.committed().partition(partition);
         found.is_some_and(|found| {
-            found.has_leader() && self.nodes[&found.leader].disk.logs.get(partition).is_some()
+            let leader = found.leader.map(|leader| &self.nodes[&leader]);
+            leader.is_some_and(|leader| leader.disk.logs.get(partition).is_some())
         })
     }
 
@@ -162,11 +163,11 @@ impl World {
     /// whose directory has failed before its place could be recorded leads by name only.
     fn can_be_led(&self, partition: usize) -> bool {
         let Some(found) = self.invariants.committed().partition(partition) else { return true };
-        let leads_by_name = |leader: &BrokerId| {
-            let is_unreported = found.directory(*leader).is_some_and(directory_id::is_reserved);
-            is_unreported && self.nodes[leader].disk.logs.get(partition).is_none()
+        let leads_by_name = |leader: BrokerId| {
+            let is_unreported = found.directory(leader).is_some_and(directory_id::is_reserved);
+            is_unreported && self.nodes[&leader].disk.logs.get(partition).is_none()
         };
-        if found.has_leader() && !leads_by_name(&found.leader) {
+        if found.leader.is_some_and(|leader| !leads_by_name(leader)) {
             return true;
         }
         let candidates = if found.isr.is_empty() { &found.elr } else { &found.isr };

@@ -149,7 +149,7 @@ impl World {
     fn is_held_without(&self, id: BrokerId, partition: PartitionId) -> bool {
         let Some(found) = self.invariants.committed().partition(partition) else { return false };
         let mut others = found.replicas.iter().filter(|replica| **replica != id);
-        found.leader >= 0 && others.all(|replica| found.isr.contains(replica))
+        found.has_leader() && others.all(|replica| found.isr.contains(replica))
     }
 
     /// A machine starts days behind, and is set right before anything is stored.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use klamm_protocol::ids::{none_if_minus_one, or_minus_one};
 use klamm_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
 use klamm_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 
@@ -13,15 +14,10 @@ use super::state::State;
 use crate::group::detach::{detach, detach_bytes};
 use crate::group::record::GroupRecord;
 
-/// The rebalance timeout of records older than version 1.
-const NO_REBALANCE_TIMEOUT: i32 = -1;
-/// The state timestamp of records older than version 2.
-const NO_TIMESTAMP: i64 = -1;
-
 impl ClassicGroup {
     /// The group of a record: Stable, or Empty if it has no members.
     pub(crate) fn from_stored(group_id: &ByteString, stored: &GroupMetadataValue) -> Self {
-        let mut group = Self::new(group_id, NO_TIMESTAMP);
+        let mut group = Self::new(group_id, stored.current_state_timestamp);
         group.generation_id = stored.generation;
         let is_member = |leader: &ByteString| stored.members.iter().any(|m| m.member_id == *leader);
         group.leader_id = stored.leader.as_ref().filter(|leader| is_member(leader)).map(detach);
@@ -34,8 +30,8 @@ impl ClassicGroup {
             }
         }
         group.state = if group.members.is_empty() { State::Empty } else { State::Stable };
-        group.state_timestamp_ms = (stored.current_state_timestamp != NO_TIMESTAMP)
-            .then_some(stored.current_state_timestamp);
+        // Records older than version 2 have none.
+        group.state_timestamp_ms = none_if_minus_one(stored.current_state_timestamp);
         group.protocol_type =
             (!stored.protocol_type.is_empty()).then(|| detach(&stored.protocol_type));
         group.protocol_name = stored.protocol.as_ref().map(detach);
@@ -62,7 +58,7 @@ impl ClassicGroup {
             generation: self.generation_id,
             protocol: self.protocol_name.clone(),
             leader: self.leader_id.clone(),
-            current_state_timestamp: self.state_timestamp_ms.unwrap_or(NO_TIMESTAMP),
+            current_state_timestamp: or_minus_one(self.state_timestamp_ms),
             members: members.collect(),
         };
         GroupRecord::GroupMetadata { group_id: self.group_id.clone(), value: Some(value) }
@@ -70,18 +66,15 @@ impl ClassicGroup {
 }
 
 fn load_member(stored: &MemberMetadata, protocol: ByteString) -> Member {
-    let rebalance_timeout_ms = if stored.rebalance_timeout == NO_REBALANCE_TIMEOUT {
-        stored.session_timeout
-    } else {
-        stored.rebalance_timeout
-    };
+    // Records older than version 1 have no rebalance timeout.
+    let rebalance_timeout_ms = none_if_minus_one(stored.rebalance_timeout);
     let metadata = detach_bytes(&stored.subscription);
     Member {
         member_id: detach(&stored.member_id),
         group_instance_id: stored.group_instance_id.as_ref().map(detach),
         client_id: detach(&stored.client_id),
         client_host: detach(&stored.client_host),
-        rebalance_timeout_ms,
+        rebalance_timeout_ms: rebalance_timeout_ms.unwrap_or(stored.session_timeout),
         session_timeout_ms: stored.session_timeout,
         protocols: vec![JoinGroupRequestProtocol { name: protocol, metadata }],
         assignment: detach_bytes(&stored.assignment),

@@ -2,6 +2,7 @@
 
 use bytestring::ByteString;
 use klamm_protocol::ErrorCode;
+use klamm_protocol::ids::{none_if_minus_one, none_if_negative, or_minus_one};
 use klamm_protocol::messages::offset_commit_key::OffsetCommitKey;
 use klamm_protocol::messages::offset_commit_request::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -17,9 +18,6 @@ use crate::group::record::GroupRecord;
 use crate::group::response::Response;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
-
-/// The value that means the retention of offsets.retention.minutes.
-const DEFAULT_RETENTION_TIME: i64 = -1;
 
 impl GroupShard {
     /// Commits offsets, by a member of the group or, while the group has no members, by any client.
@@ -62,7 +60,7 @@ impl GroupShard {
         request: &OffsetCommitRequest,
         reports_missing: bool,
     ) -> Result<(), ErrorCode> {
-        let has_generation = request.generation_id_or_member_epoch >= 0;
+        let generation_id = none_if_negative(request.generation_id_or_member_epoch);
         if self.is_not_run(&request.group_id) {
             // The members of a group of another type are unknown here, so every member id is.
             return Err(ErrorCode::UnknownMemberId);
@@ -71,9 +69,9 @@ impl GroupShard {
             Some(group) => group.check_commit(
                 &request.member_id,
                 request.group_instance_id.as_ref(),
-                request.generation_id_or_member_epoch,
+                generation_id,
             ),
-            None if !has_generation => Ok(()),
+            None if generation_id.is_none() => Ok(()),
             None if reports_missing => Err(ErrorCode::GroupIdNotFound),
             None => Err(ErrorCode::IllegalGeneration),
         }
@@ -118,11 +116,9 @@ fn commit_record(
     partition: &OffsetCommitRequestPartition,
     wall_ms: i64,
 ) -> GroupRecord {
-    let expire_timestamp = if request.retention_time_ms == DEFAULT_RETENTION_TIME {
-        -1
-    } else {
-        wall_ms.saturating_add(request.retention_time_ms)
-    };
+    // Without a retention time of its own, that of offsets.retention.minutes counts.
+    let retention_ms = none_if_minus_one(request.retention_time_ms);
+    let expire_timestamp_ms = retention_ms.map(|ms| wall_ms.saturating_add(ms));
     let key = OffsetCommitKey {
         group: request.group_id.clone(),
         topic: topic.name.clone(),
@@ -133,7 +129,7 @@ fn commit_record(
         leader_epoch: partition.committed_leader_epoch,
         metadata: partition.committed_metadata.clone().unwrap_or_default(),
         commit_timestamp: wall_ms,
-        expire_timestamp,
+        expire_timestamp: or_minus_one(expire_timestamp_ms),
         topic_id: topic.topic_id,
     };
     GroupRecord::OffsetCommit { key, value: Some(value) }
@@ -146,19 +142,19 @@ impl ClassicGroup {
         &self,
         member_id: &str,
         instance_id: Option<&ByteString>,
-        generation_id: i32,
+        generation_id: Option<i32>,
     ) -> Result<(), ErrorCode> {
         let is_empty = self.state() == State::Empty;
-        if generation_id < 0 && is_empty {
+        if generation_id.is_none() && is_empty {
             return Ok(());
         }
         let claims_membership =
-            generation_id >= 0 || !member_id.is_empty() || instance_id.is_some();
+            generation_id.is_some() || !member_id.is_empty() || instance_id.is_some();
         if !claims_membership {
             return Err(ErrorCode::UnknownMemberId);
         }
         self.validate_member(member_id, instance_id)?;
-        if generation_id != self.generation_id {
+        if generation_id != Some(self.generation_id) {
             return Err(ErrorCode::IllegalGeneration);
         }
         if self.state() == State::CompletingRebalance {
@@ -304,7 +300,7 @@ mod tests {
         harness.commit_offset(&committing(6));
         let stored = harness.shard().offsets.committed(GROUP, TOPIC, 0).unwrap();
         assert_eq!((stored.expire_timestamp_ms, &*stored.metadata), (None, "meta"));
-        assert_eq!((stored.record_offset, stored.leader_epoch), (1, -1));
+        assert_eq!((stored.record_offset, stored.leader_epoch), (1, None));
         assert_eq!(stored.topic_id, crate::group::harness::topic_id());
     }
 

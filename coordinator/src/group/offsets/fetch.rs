@@ -1,6 +1,6 @@
 //! OffsetFetch, for one group. (Kafka: `OffsetMetadataManager.fetchOffsets`, `fetchAllOffsets`)
 
-use bytestring::ByteString;
+use klamm_protocol::ids::or_minus_one;
 use klamm_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
@@ -13,10 +13,6 @@ use crate::group::offsets::CommittedOffset;
 use crate::group::response::Response;
 use crate::group::shard::GroupShard;
 use crate::runtime::{Effects, RequestToken};
-
-/// The offset of a partition without a committed offset.
-const INVALID_OFFSET: i64 = -1;
-const NO_LEADER_EPOCH: i32 = -1;
 
 impl GroupShard {
     /// Looks up the committed offsets of the requested partitions, or of all (`topics` null).
@@ -96,15 +92,12 @@ fn partition_answer(
     is_unstable: bool,
 ) -> OffsetFetchResponsePartitions {
     let error = if is_unstable { ErrorCode::UnstableOffsetCommit } else { ErrorCode::None };
-    let (committed_offset, committed_leader_epoch, metadata) = match committed {
-        Some(found) if !is_unstable => (found.offset, found.leader_epoch, found.metadata.clone()),
-        _ => (INVALID_OFFSET, NO_LEADER_EPOCH, ByteString::new()),
-    };
+    let shown = committed.filter(|_| !is_unstable);
     OffsetFetchResponsePartitions {
         partition_index,
-        committed_offset,
-        committed_leader_epoch,
-        metadata: Some(metadata),
+        committed_offset: or_minus_one(shown.map(|found| found.offset)),
+        committed_leader_epoch: or_minus_one(shown.and_then(|found| found.leader_epoch)),
+        metadata: Some(shown.map(|found| found.metadata.clone()).unwrap_or_default()),
         error_code: error.code(),
     }
 }
@@ -218,7 +211,7 @@ mod tests {
         let key = OffsetCommitKey { group: GROUP.into(), topic: TOPIC.into(), partition: 0 };
         let value = Some(OffsetCommitValue { offset: 9, ..Default::default() });
         let record = GroupRecord::OffsetCommit { key, value }.encode().unwrap();
-        loader.replay(0, 77, record.key, record.value).unwrap();
+        loader.replay(0, Some(77), record.key, record.value).unwrap();
         harness.load_from(loader);
         let unstable = harness.fetch(&fetch_one(), true);
         let partition = &answer(&harness, unstable).topics[0].partitions[0];

@@ -12,15 +12,14 @@ use crate::group::shard::GroupShard;
 use crate::runtime::Replayed;
 
 impl GroupShard {
-    /// Applies a record at `record_offset` of the log, written by `producer_id` (-1 outside
-    /// transactions).
+    /// Applies a record at `record_offset` of the log; `producer_id` has written it in a transaction.
     ///
     /// # Errors
     /// As [`read`].
     pub(crate) fn replay_record(
         &mut self,
         record_offset: Offset,
-        producer_id: ProducerId,
+        producer_id: Option<ProducerId>,
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<Replayed, ReplayError> {
@@ -95,7 +94,7 @@ mod tests {
     fn replayed(records: &[EncodedRecord]) -> GroupShard {
         let mut shard = GroupShard::new(GroupConfig::default());
         for (offset, record) in (0..).zip(records) {
-            shard.replay(offset, -1, record.key.clone(), record.value.clone()).unwrap();
+            shard.replay(offset, None, record.key.clone(), record.value.clone()).unwrap();
         }
         shard
     }
@@ -159,7 +158,7 @@ mod tests {
     #[test]
     fn replaying_says_what_it_passed_over() {
         let mut shard = GroupShard::new(GroupConfig::default());
-        let mut replay = |key: &'static [u8]| shard.replay(0, -1, Bytes::from_static(key), None);
+        let mut replay = |key: &'static [u8]| shard.replay(0, None, Bytes::from_static(key), None);
         let detail = replay(b"\0\x08\0\x01g\0\x01m").unwrap();
         assert_eq!(detail, Replayed::NotRun { record_type: 8 });
         assert_eq!(replay(b"\0\x63").unwrap(), Replayed::UnknownType { record_type: 99 });
@@ -185,7 +184,7 @@ mod tests {
             at += record.key.len();
             let value = block.slice(at..at + record.value.as_ref().unwrap().len());
             at += value.len();
-            shard.replay(offset, -1, key, Some(value)).unwrap();
+            shard.replay(offset, None, key, Some(value)).unwrap();
         }
         assert!(block.is_unique());
         assert_eq!(shard.offsets, harness.shard().offsets);

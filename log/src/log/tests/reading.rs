@@ -110,7 +110,7 @@ fn damaged_index_files_cost_time_and_never_give_a_wrong_answer() {
                 assert_eq!(found.map(|found| found.offset), expected, "{name}");
             }
             let newest = log.view().offset_for(OffsetTarget::MaxTimestamp).unwrap().unwrap();
-            assert_eq!((newest.timestamp, newest.offset), (39, 117), "{name}");
+            assert_eq!((newest.timestamp, newest.offset), (Some(39), 117), "{name}");
         }
         pristine.write_synced(&path, &good).unwrap();
     }
@@ -127,14 +127,14 @@ fn offsets_are_found_by_timestamp() {
         let found = log.view().offset_for(target).unwrap();
         found.map(|found| (found.timestamp, found.offset, found.leader_epoch))
     };
-    assert_eq!(find(OffsetTarget::Timestamp(0)), Some((0, 0, Some(0))));
-    assert_eq!(find(OffsetTarget::Timestamp(91)), Some((100, 20, Some(0))));
-    assert_eq!(find(OffsetTarget::Timestamp(195)), Some((1_000, 40, Some(0))));
+    assert_eq!(find(OffsetTarget::Timestamp(0)), Some((Some(0), 0, Some(0))));
+    assert_eq!(find(OffsetTarget::Timestamp(91)), Some((Some(100), 20, Some(0))));
+    assert_eq!(find(OffsetTarget::Timestamp(195)), Some((Some(1_000), 40, Some(0))));
     assert_eq!(find(OffsetTarget::Timestamp(1_001)), None);
-    assert_eq!(find(OffsetTarget::MaxTimestamp), Some((1_000, 40, Some(0))));
-    assert_eq!(find(OffsetTarget::Earliest), Some((-1, 0, Some(0))));
-    assert_eq!(find(OffsetTarget::Latest), Some((-1, 80, Some(0))));
-    assert_eq!(find(OffsetTarget::LatestTiered), Some((-1, -1, Some(-1))));
+    assert_eq!(find(OffsetTarget::MaxTimestamp), Some((Some(1_000), 40, Some(0))));
+    assert_eq!(find(OffsetTarget::Earliest), Some((None, 0, Some(0))));
+    assert_eq!(find(OffsetTarget::Latest), Some((None, 80, Some(0))));
+    assert_eq!(find(OffsetTarget::LatestTiered), None);
     log.set_high_watermark(80);
     log.delete_records(25).unwrap();
     let find = |target| log.view().offset_for(target).unwrap().map(|found| found.offset);
@@ -153,9 +153,9 @@ fn without_any_timestamp_the_first_record_has_the_largest() {
     (0..40).for_each(|_| {
         append(&mut log, batch(2, -1));
     });
-    assert_eq!(largest(&log), Some((-1, 0)));
+    assert_eq!(largest(&log), Some((None, 0)));
     append(&mut log, batch(2, 5));
-    assert_eq!(largest(&log), Some((5, 80)));
+    assert_eq!(largest(&log), Some((Some(5), 80)));
 }
 
 #[test]
@@ -266,10 +266,10 @@ fn records_from_before_1970_have_no_largest_timestamp_but_are_found_by_their_own
         found.map(|found| (found.timestamp, found.offset))
     };
     assert_eq!(find(&log, OffsetTarget::MaxTimestamp), None);
-    assert_eq!(find(&log, OffsetTarget::Timestamp(-7_000)), Some((-5_000, 0)));
-    assert_eq!(find(&log, OffsetTarget::Timestamp(-4_000)), Some((-3_000, 4)));
+    assert_eq!(find(&log, OffsetTarget::Timestamp(-7_000)), Some((Some(-5_000), 0)));
+    assert_eq!(find(&log, OffsetTarget::Timestamp(-4_000)), Some((Some(-3_000), 4)));
     assert_eq!(find(&log, OffsetTarget::Timestamp(0)), None);
     append(&mut log, batch(2, 5));
-    assert_eq!(find(&log, OffsetTarget::MaxTimestamp), Some((5, 6)));
-    assert_eq!(find(&log, OffsetTarget::Timestamp(0)), Some((5, 6)));
+    assert_eq!(find(&log, OffsetTarget::MaxTimestamp), Some((Some(5), 6)));
+    assert_eq!(find(&log, OffsetTarget::Timestamp(0)), Some((Some(5), 6)));
 }

@@ -17,7 +17,7 @@ fn a_repeated_batch_is_answered_with_its_first_offsets() {
     let end = log.log_end();
     let repeated = append(&mut log, produced(5, 0, 4, 2));
     assert_eq!((repeated.first_offset, repeated.last_offset), (11, 12));
-    assert_eq!((repeated.duplicate, repeated.log_append_time_ms), (true, 1000));
+    assert_eq!((repeated.duplicate, repeated.log_append_time_ms), (true, Some(1000)));
     assert_eq!(log.log_end(), end);
     let older = try_append(&mut log, produced(5, 0, 0, 2));
     assert_eq!(code(older), ErrorCode::OutOfOrderSequenceNumber, "the window is five batches");

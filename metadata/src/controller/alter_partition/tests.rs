@@ -156,5 +156,5 @@ fn a_leader_that_ends_its_own_reassignment_is_told_of_the_new_leader() {
     let answer = propose(&mut testbed, 1, data);
     assert_eq!(answer.error_code, ErrorCode::NewLeaderElected.code());
     let moved = testbed.partition("t", 0);
-    assert_eq!((&*moved.replicas, &*moved.isr, moved.leader), (&[3, 2][..], &[2, 3][..], 3));
+    assert_eq!((&*moved.replicas, &*moved.isr, moved.leader), (&[3, 2][..], &[2, 3][..], Some(3)));
 }

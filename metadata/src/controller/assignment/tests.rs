@@ -93,9 +93,10 @@ fn propose(testbed: &mut Testbed, topic: &str, isr: &[BrokerId]) -> ErrorCode {
         new_isr_with_epochs: isr.iter().map(state).collect(),
         ..Default::default()
     };
+    let leader = partition.leader.unwrap();
     let request = AlterPartitionRequest {
-        broker_id: partition.leader,
-        broker_epoch: image.brokers.get(partition.leader).unwrap().epoch,
+        broker_id: leader,
+        broker_epoch: image.brokers.get(leader).unwrap().epoch,
         topics: vec![TopicData { topic_id: topic.id, partitions: vec![data] }],
     };
     let outcome = testbed.controller.on_alter_partition(&request);
@@ -111,7 +112,7 @@ fn assert_outside_of_isr(testbed: &Testbed, topic: &str, first: i32, id: BrokerI
         assert_eq!(partition.replicas.len(), 3, "partition {index}");
         assert_eq!(partition.replicas[2], id, "partition {index}");
         assert_eq!(partition.isr, partition.replicas[..2], "partition {index}");
-        assert_eq!(partition.leader, partition.replicas[0], "partition {index}");
+        assert_eq!(partition.leader, Some(partition.replicas[0]), "partition {index}");
         assert_eq!(partition.directory(id), Some(directory(id)), "partition {index}");
     }
 }
@@ -209,7 +210,7 @@ fn replicas_chosen_by_hand_need_one_that_could_lead() {
         assert_eq!(grow(&mut testbed, 2, Some(&[1, 3, 2])), ErrorCode::None);
         let partition = testbed.partition("led", 1);
         assert_eq!((&*partition.replicas, &*partition.isr), (&[1, 3, 2][..], &[3, 2][..]));
-        assert_eq!(partition.leader, 3);
+        assert_eq!(partition.leader, Some(3));
         testbed.fence(2);
         testbed.fence(3);
         let nobody = grow(&mut testbed, 3, Some(&[1, 2, 3]));
@@ -246,7 +247,7 @@ fn a_broker_whose_directories_are_all_cordoned_gets_replicas_only_by_hand() {
     assert_eq!(grow(&mut testbed, 2, None), ErrorCode::InvalidReplicationFactor);
     assert_eq!(grow(&mut testbed, 2, Some(&[3, 1, 2])), ErrorCode::None);
     let by_hand = testbed.partition("led", 1);
-    assert_eq!((by_hand.leader, by_hand.directory(3)), (3, Some(directory(3))));
+    assert_eq!((by_hand.leader, by_hand.directory(3)), (Some(3), Some(directory(3))));
     assert_eq!(reassign(&mut testbed, &[3, 2]), ErrorCode::None);
     assert_eq!(create(&mut testbed, 2), (ErrorCode::None, None));
     assert!(!testbed.partition("new", 0).replicas.contains(&3));

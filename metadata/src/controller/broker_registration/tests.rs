@@ -182,14 +182,14 @@ fn comes_back(previous: impl FnOnce(i64) -> i64) -> Testbed {
 fn after_a_clean_stop_a_broker_stays_eligible() {
     let testbed = comes_back(|epoch| epoch);
     let partition = testbed.partition("t", 0);
-    assert_eq!((partition.leader, &*partition.isr, &*partition.elr), (2, &[2][..], &[1][..]));
+    assert_eq!((partition.leader, &*partition.isr, &*partition.elr), (Some(2), &[2][..], &[1][..]));
 }
 
 #[test]
 fn after_an_unclean_stop_a_broker_is_not_eligible() {
     let testbed = comes_back(|_| -1);
     let partition = testbed.partition("t", 0);
-    assert_eq!((partition.leader, &*partition.isr, &*partition.elr), (2, &[2][..], &[][..]));
+    assert_eq!((partition.leader, &*partition.isr, &*partition.elr), (Some(2), &[2][..], &[][..]));
 }
 
 /// Broker 1 has a second directory.
@@ -225,7 +225,7 @@ fn next_life(testbed: &mut Testbed, incarnation: u8, log_dirs: Vec<Uuid>) {
     testbed.heartbeat(1, |_| {});
 }
 
-fn leader_and_isr(testbed: &Testbed, topic: &str) -> (BrokerId, Vec<BrokerId>) {
+fn leader_and_isr(testbed: &Testbed, topic: &str) -> (Option<BrokerId>, Vec<BrokerId>) {
     let partition = testbed.partition(topic, 0);
     (partition.leader, partition.isr.clone())
 }
@@ -238,9 +238,9 @@ fn a_replica_whose_directory_is_not_registered_does_not_lead_and_stays_the_last_
     let lone = testbed.partition("lone", 0);
     // The last in-sync replica stays recorded: in the ISR, the ELR, or as the last known leader.
     let remembered = [&lone.isr, &lone.elr, &lone.last_known_elr];
-    assert_eq!(lone.leader, -1);
+    assert_eq!(lone.leader, None);
     assert!(remembered.iter().any(|replicas| replicas.contains(&1)), "{lone:?}");
-    assert_eq!(leader_and_isr(&testbed, "shared"), (2, vec![2]));
+    assert_eq!(leader_and_isr(&testbed, "shared"), (Some(2), vec![2]));
 }
 
 #[test]
@@ -248,8 +248,8 @@ fn the_next_life_with_the_directory_leads_again() {
     let mut testbed = in_the_second_directory();
     next_life(&mut testbed, 99, vec![directory(1)]);
     next_life(&mut testbed, 98, vec![directory(1), uuid(50)]);
-    assert_eq!(leader_and_isr(&testbed, "lone"), (1, vec![1]));
-    assert_eq!(leader_and_isr(&testbed, "shared"), (2, vec![2]));
+    assert_eq!(leader_and_isr(&testbed, "lone"), (Some(1), vec![1]));
+    assert_eq!(leader_and_isr(&testbed, "shared"), (Some(2), vec![2]));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_directory_that_returns_in_the_same_life_has_its_partitions_led_at_once() {
     testbed.register(request);
     let broker = testbed.controller.image().brokers.get(1).unwrap();
     assert_eq!((broker.epoch, broker.fenced), (before, false));
-    assert_eq!(leader_and_isr(&testbed, "lone"), (1, vec![1]));
+    assert_eq!(leader_and_isr(&testbed, "lone"), (Some(1), vec![1]));
 }
 
 #[test]
@@ -275,9 +275,9 @@ fn a_fenced_broker_leads_nothing_when_a_directory_returns() {
     request.incarnation_id = uuid(99);
     with_both(&mut request);
     testbed.register(request);
-    assert_eq!(leader_and_isr(&testbed, "lone").0, -1);
+    assert_eq!(leader_and_isr(&testbed, "lone").0, None);
     testbed.heartbeat(1, |_| {});
-    assert_eq!(leader_and_isr(&testbed, "lone"), (1, vec![1]));
+    assert_eq!(leader_and_isr(&testbed, "lone"), (Some(1), vec![1]));
 }
 
 #[test]
@@ -286,8 +286,8 @@ fn the_same_life_without_a_directory_that_it_had_leads_nothing_in_it() {
     let mut request = registration(1);
     request.log_dirs = vec![directory(1)];
     testbed.register(request);
-    assert_eq!(leader_and_isr(&testbed, "lone").0, -1);
-    assert_eq!(leader_and_isr(&testbed, "shared"), (2, vec![2]));
+    assert_eq!(leader_and_isr(&testbed, "lone").0, None);
+    assert_eq!(leader_and_isr(&testbed, "shared"), (Some(2), vec![2]));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn only_an_unclean_election_of_another_replica_goes_past_a_directory_that_is_mis
     testbed.fence(2);
     next_life(&mut testbed, 99, vec![directory(1)]);
     testbed.heartbeat(2, |_| {});
-    assert_eq!(testbed.partition("shared", 0).leader, -1);
+    assert_eq!(testbed.partition("shared", 0).leader, None);
     testbed.set_config("shared", "unclean.leader.election.enable", "true");
     testbed.now_ms += 300_000;
     testbed.heartbeat(1, |_| {});
@@ -305,6 +305,6 @@ fn only_an_unclean_election_of_another_replica_goes_past_a_directory_that_is_mis
     while let Some(outcome) = testbed.controller.on_tick(testbed.now_ms) {
         testbed.apply(outcome);
     }
-    assert_eq!(testbed.partition("shared", 0).leader, 2);
-    assert_eq!(testbed.partition("lone", 0).leader, -1);
+    assert_eq!(testbed.partition("shared", 0).leader, Some(2));
+    assert_eq!(testbed.partition("lone", 0).leader, None);
 }

@@ -62,7 +62,7 @@ fn a_created_topic_is_in_the_image_with_its_partitions_and_configs() {
     assert_eq!((topic.id, topic.partition_count()), (result.topic_id, 4));
     for (_, partition) in topic.partitions() {
         assert_eq!(partition.isr, partition.replicas);
-        assert_eq!(partition.leader, partition.replicas[0]);
+        assert_eq!(partition.leader, Some(partition.replicas[0]));
         assert_eq!((partition.leader_epoch, partition.partition_epoch), (0, 0));
         let directories: Vec<_> = partition
             .replicas
@@ -227,7 +227,7 @@ fn assignments_must_be_possible() {
     let results = create(&mut testbed, vec![assigned("t", &[(1, &[2, 3]), (0, &[3, 1])])]);
     assert_eq!(results[0].error_code, 0);
     let first = testbed.partition("t", 0);
-    assert_eq!((&*first.replicas, &*first.isr, first.leader), (&[3, 1][..], &[1][..], 1));
+    assert_eq!((&*first.replicas, &*first.isr, first.leader), (&[3, 1][..], &[1][..], Some(1)));
 }
 
 #[test]

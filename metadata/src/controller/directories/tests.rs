@@ -36,7 +36,7 @@ fn a_replica_in_a_failed_directory_stops_to_lead() {
     let (mut testbed, topic) = two_directories();
     testbed.assign_directory(1, topic, 0, uuid(66));
     let partition = testbed.partition("t", 0);
-    assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
+    assert_eq!((partition.leader, &*partition.isr), (Some(2), &[2][..]));
 }
 
 /// The heartbeat that unfences the broker also reports the failed directory.
@@ -46,10 +46,10 @@ fn a_broker_that_is_unfenced_leads_nothing_in_a_directory_that_has_failed() {
     testbed.assign_directory(1, topic, 0, uuid(50));
     testbed.fence(2);
     testbed.fence(1);
-    assert_eq!(testbed.partition("t", 0).leader, -1);
+    assert_eq!(testbed.partition("t", 0).leader, None);
     testbed.heartbeat(1, |heartbeat| heartbeat.offline_log_dirs = vec![uuid(50)]);
     assert!(testbed.controller.image().brokers.is_active(1));
-    assert_eq!(testbed.partition("t", 0).leader, -1);
+    assert_eq!(testbed.partition("t", 0).leader, None);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_replica_that_cannot_be_opened_leaves_and_comes_back_with_its_directory() {
     let (mut testbed, topic) = two_directories();
     testbed.assign_directory(1, topic, 0, crate::directory_id::LOST);
     let partition = testbed.partition("t", 0);
-    assert_eq!((partition.leader, &*partition.isr), (2, &[2][..]));
+    assert_eq!((partition.leader, &*partition.isr), (Some(2), &[2][..]));
     assert!(!testbed.controller.image().brokers.has_online_dir(1, partition.directories[0]));
     testbed.assign_directory(1, topic, 0, uuid(50));
     assert_eq!(testbed.partition("t", 0).directories, [uuid(50), directory(2)]);
@@ -70,11 +70,11 @@ fn a_partition_that_all_replicas_had_left_is_led_once_its_directory_is_told_twic
     testbed.assign_directory(1, topic, 0, crate::directory_id::LOST);
     testbed.assign_directory(2, topic, 0, crate::directory_id::LOST);
     let partition = testbed.partition("t", 0);
-    assert_eq!((partition.leader, &*partition.elr), (-1, &[2][..]));
+    assert_eq!((partition.leader, &*partition.elr), (None, &[2][..]));
     testbed.assign_directory(2, topic, 0, directory(2));
-    assert_eq!(testbed.partition("t", 0).leader, -1);
+    assert_eq!(testbed.partition("t", 0).leader, None);
     testbed.assign_directory(2, topic, 0, directory(2));
-    assert_eq!(testbed.partition("t", 0).leader, 2);
+    assert_eq!(testbed.partition("t", 0).leader, Some(2));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::controller::testing::{Testbed, directory, registration, uuid};
-use crate::image::partition::NO_LEADER;
 
 #[test]
 fn a_broker_is_unfenced_once_it_has_read_its_own_registration() {
@@ -39,14 +38,14 @@ fn fencing_takes_a_broker_out_of_isrs_and_unfencing_elects_it_where_nobody_leads
     assert!(!testbed.controller.image().brokers.is_alive(1));
     assert_eq!(
         (testbed.partition("both", 0).leader, &*testbed.partition("both", 0).isr),
-        (2, &[2][..])
+        (Some(2), &[2][..])
     );
     let alone = testbed.partition("one", 0);
-    assert_eq!((alone.leader, &*alone.isr, &*alone.elr), (NO_LEADER, &[][..], &[1][..]));
+    assert_eq!((alone.leader, &*alone.isr, &*alone.elr), (None, &[][..], &[1][..]));
     assert_eq!((&*alone.last_known_elr, alone.leader_epoch), (&[1][..], 1));
     testbed.heartbeat(1, |_| {});
     let back = testbed.partition("one", 0);
-    assert_eq!((back.leader, &*back.isr, &*back.elr), (1, &[1][..], &[][..]));
+    assert_eq!((back.leader, &*back.isr, &*back.elr), (Some(1), &[1][..], &[][..]));
     assert_eq!(&*testbed.partition("both", 0).isr, &[2], "it must catch up first");
 }
 
@@ -79,7 +78,7 @@ fn a_leader_hands_over_and_stops_when_the_others_have_seen_it() {
     let answer = testbed.heartbeat(1, |heartbeat| heartbeat.want_shut_down = true);
     assert!(!answer.should_shut_down && !answer.is_fenced);
     assert!(testbed.controller.image().brokers.get(1).unwrap().in_controlled_shutdown);
-    assert_eq!(testbed.partition("t", 0).leader, 2);
+    assert_eq!(testbed.partition("t", 0).leader, Some(2));
     let shutdown_offset = testbed.next_offset() - 1;
     testbed.heartbeat(2, |heartbeat| heartbeat.current_metadata_offset = shutdown_offset - 1);
     let waiting = testbed.heartbeat(1, |heartbeat| heartbeat.want_shut_down = true);
@@ -95,7 +94,7 @@ fn the_only_leader_of_a_partition_stays_until_it_can_hand_over() {
     testbed.create("t", &[&[1]], &[]);
     let answer = testbed.heartbeat(1, |heartbeat| heartbeat.want_shut_down = true);
     assert!(!answer.should_shut_down, "first the leadership is given up");
-    assert_eq!(testbed.partition("t", 0).leader, NO_LEADER);
+    assert_eq!(testbed.partition("t", 0).leader, None);
     let answer = testbed.heartbeat(1, |heartbeat| heartbeat.want_shut_down = true);
     assert!(answer.should_shut_down, "no other broker has to see it");
 }
@@ -111,7 +110,7 @@ fn failed_directories_move_leaderships_and_shrink_the_registration() {
     let topic_id = testbed.controller.image().topics.by_name("t").unwrap().id;
     testbed.assign_directory(1, topic_id, 0, directory(1));
     testbed.heartbeat(1, |heartbeat| heartbeat.offline_log_dirs = vec![directory(1)]);
-    assert_eq!(testbed.partition("t", 0).leader, 2);
+    assert_eq!(testbed.partition("t", 0).leader, Some(2));
     assert_eq!(testbed.controller.image().brokers.get(1).unwrap().directories, [uuid(50)]);
     let before = testbed.log.len();
     testbed.heartbeat(1, |heartbeat| heartbeat.offline_log_dirs = vec![directory(1)]);

@@ -1,10 +1,10 @@
 //! The election of a partition's leader.
 
-use klamm_protocol::ids::BrokerId;
+use klamm_protocol::ids::{BrokerId, or_minus_one};
 use klamm_protocol::messages::partition_change_record::PartitionChangeRecord;
 
 use super::{Election, PartitionChange};
-use crate::image::partition::{LeaderRecoveryState, NO_LEADER};
+use crate::image::partition::LeaderRecoveryState;
 
 /// An elected leader; `unclean` if it may lack committed records.
 struct Elected {
@@ -16,14 +16,16 @@ impl PartitionChange<'_> {
     /// Elects a leader and adds a change of leader to the record.
     pub(super) fn elect(&mut self, record: &mut PartitionChangeRecord) {
         let elected = self.choose();
-        if elected.leader == self.partition.leader {
+        let leader = elected.as_ref().map(|elected| elected.leader);
+        if leader == self.partition.leader {
             return;
         }
+        record.leader = or_minus_one(leader);
+        let Some(elected) = elected else { return };
         if self.elr.contains(&elected.leader) {
             self.isr = vec![elected.leader];
             self.elr.retain(|id| *id != elected.leader);
         }
-        record.leader = elected.leader;
         if elected.unclean {
             record.isr = Some(vec![elected.leader]);
             if self.partition.leader_recovery_state != LeaderRecoveryState::Recovering {
@@ -32,9 +34,10 @@ impl PartitionChange<'_> {
         }
     }
 
-    fn choose(&self) -> Elected {
-        let clean = |leader| Elected { leader, unclean: false };
-        let unclean = |leader| Elected { leader, unclean: true };
+    /// The new leader; none if no replica can lead.
+    fn choose(&self) -> Option<Elected> {
+        let clean = |leader| Some(Elected { leader, unclean: false });
+        let unclean = |leader| Some(Elected { leader, unclean: true });
         let preferred = match self.election {
             Election::Preferred => self.replicas.first().copied(),
             Election::Online | Election::Unclean => None,
@@ -42,8 +45,8 @@ impl PartitionChange<'_> {
         if let Some(preferred) = preferred.filter(|id| self.can_lead(*id)) {
             return clean(preferred);
         }
-        if self.can_lead(self.partition.leader) {
-            return clean(self.partition.leader);
+        if let Some(current) = self.partition.leader.filter(|id| self.can_lead(*id)) {
+            return clean(current);
         }
         if let Some(online) = self.replicas.iter().copied().find(|id| self.can_lead(*id)) {
             return clean(online);
@@ -57,7 +60,7 @@ impl PartitionChange<'_> {
                 return unclean(alive);
             }
         }
-        clean(NO_LEADER)
+        None
     }
 
     /// Whether the replica has every committed record and is alive.

@@ -9,12 +9,19 @@ fn dir(id: BrokerId) -> Uuid {
     Uuid::from_bytes([u8::try_from(id).unwrap() + 1; 16])
 }
 
-fn partition(replicas: &[BrokerId], isr: &[BrokerId], leader: BrokerId) -> Partition {
+/// In the record: no broker leads.
+const NO_LEADER: BrokerId = -1;
+
+fn partition(
+    replicas: &[BrokerId],
+    isr: &[BrokerId],
+    leader: impl Into<Option<BrokerId>>,
+) -> Partition {
     Partition {
         replicas: replicas.to_vec(),
         directories: replicas.iter().map(|id| dir(*id)).collect(),
         isr: isr.to_vec(),
-        leader,
+        leader: leader.into(),
         leader_epoch: 10,
         partition_epoch: 20,
         ..Default::default()
@@ -113,11 +120,8 @@ fn without_eligible_leaders_the_isr_never_becomes_empty() {
 
 #[test]
 fn an_eligible_replica_leads_again_with_itself_as_isr() {
-    let leaderless = Partition {
-        elr: vec![1, 3],
-        last_known_elr: vec![1],
-        ..partition(&[1, 2, 3], &[], NO_LEADER)
-    };
+    let leaderless =
+        Partition { elr: vec![1, 3], last_known_elr: vec![1], ..partition(&[1, 2, 3], &[], None) };
     let record = change(&leaderless, &[3], true, |_| {}).unwrap();
     assert_eq!((record.leader, record.isr), (3, Some(vec![3])));
     assert_eq!(record.eligible_leader_replicas, Some(vec![1]));
@@ -158,7 +162,7 @@ fn eligible_replicas_are_forgotten_when_the_isr_is_whole() {
 
 #[test]
 fn the_last_known_leader_is_the_last_clean_hope() {
-    let leaderless = Partition { last_known_elr: vec![2], ..partition(&[1, 2], &[], NO_LEADER) };
+    let leaderless = Partition { last_known_elr: vec![2], ..partition(&[1, 2], &[], None) };
     let record = change(&leaderless, &[1, 2], true, |_| {}).unwrap();
     assert_eq!((record.leader, record.isr), (2, Some(vec![2])));
     assert_eq!(record.leader_recovery_state, LeaderRecoveryState::Recovering.value());
@@ -168,7 +172,7 @@ fn the_last_known_leader_is_the_last_clean_hope() {
 
 #[test]
 fn an_unclean_election_takes_any_live_replica_and_marks_it() {
-    let leaderless = partition(&[1, 2, 3], &[1], NO_LEADER);
+    let leaderless = partition(&[1, 2, 3], &[1], None);
     let unclean = |change: &mut PartitionChange<'_>| change.election = Election::Unclean;
     let record = change(&leaderless, &[3], false, unclean).unwrap();
     assert_eq!((record.leader, record.isr), (3, Some(vec![3])));

@@ -40,7 +40,7 @@ fn a_move_is_listed_until_the_new_replica_is_in_sync() {
     let mut testbed = three_brokers();
     assert_eq!(alter(&mut testbed, "t", 0, Some(&[3, 2]), false), (ErrorCode::None, None));
     let moving = testbed.partition("t", 0);
-    assert_eq!((&*moving.replicas, moving.leader), (&[3, 2, 1][..], 1));
+    assert_eq!((&*moving.replicas, moving.leader), (&[3, 2, 1][..], Some(1)));
     let all = ListPartitionReassignmentsRequest { topics: None, ..Default::default() };
     let listed = testbed.controller.image().list_partition_reassignments(&all);
     let ongoing = &listed.topics[0].partitions[0];
@@ -63,7 +63,7 @@ fn a_cancelled_move_goes_back_to_the_old_replicas() {
     alter(&mut testbed, "t", 0, Some(&[3, 2]), true);
     assert_eq!(alter(&mut testbed, "t", 0, None, true), (ErrorCode::None, None));
     let back = testbed.partition("t", 0);
-    assert_eq!((&*back.replicas, back.leader), (&[2, 1][..], 1));
+    assert_eq!((&*back.replicas, back.leader), (&[2, 1][..], Some(1)));
     assert!(!back.is_reassigning());
     assert_eq!(
         alter(&mut testbed, "t", 0, None, true),
@@ -103,7 +103,7 @@ fn another_order_is_applied_at_once() {
     let mut testbed = three_brokers();
     alter(&mut testbed, "t", 0, Some(&[2, 1]), true);
     let turned = testbed.partition("t", 0);
-    assert_eq!((&*turned.replicas, turned.leader, turned.leader_epoch), (&[2, 1][..], 1, 0));
+    assert_eq!((&*turned.replicas, turned.leader, turned.leader_epoch), (&[2, 1][..], Some(1), 0));
     assert!(!turned.is_reassigning());
     let before = testbed.log.len();
     alter(&mut testbed, "t", 0, Some(&[2, 1]), true);

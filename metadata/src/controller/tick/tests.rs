@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::controller::testing::Testbed;
-use crate::image::partition::NO_LEADER;
 
 /// Runs all due tasks; returns the types of the records.
 fn tick(testbed: &mut Testbed) -> Vec<i16> {
@@ -39,7 +38,7 @@ fn a_broker_that_says_nothing_is_fenced_after_its_session() {
     tick(&mut testbed);
     assert!(!testbed.controller.image().brokers.is_alive(1));
     assert!(testbed.controller.image().brokers.is_alive(2));
-    assert_eq!(testbed.partition("t", 0).leader, 2);
+    assert_eq!(testbed.partition("t", 0).leader, Some(2));
     assert_eq!(tick(&mut testbed), [], "once");
 }
 
@@ -98,13 +97,13 @@ fn leaders_go_back_to_their_preferred_brokers() {
         change.isr = vec![1, 2];
     });
     testbed.apply(Outcome::spread(record.into_iter().collect(), ()));
-    assert_eq!(testbed.partition("t", 0).leader, 2);
+    assert_eq!(testbed.partition("t", 0).leader, Some(2));
     testbed.now_ms += 300_000;
     for id in [1, 2] {
         testbed.heartbeat(id, |_| {});
     }
     tick(&mut testbed);
-    assert_eq!(testbed.partition("t", 0).leader, 1);
+    assert_eq!(testbed.partition("t", 0).leader, Some(1));
 }
 
 #[test]
@@ -117,10 +116,13 @@ fn a_leaderless_partition_gets_an_unclean_leader_where_that_is_allowed() {
     testbed.fence(2);
     testbed.fence(1);
     testbed.heartbeat(2, |_| {});
-    assert_eq!(testbed.partition("lose", 0).leader, NO_LEADER);
+    assert_eq!(testbed.partition("lose", 0).leader, None);
     testbed.set_config("lose", "unclean.leader.election.enable", "true");
     testbed.now_ms += 300_000;
     testbed.heartbeat(2, |_| {});
     tick(&mut testbed);
-    assert_eq!((testbed.partition("lose", 0).leader, testbed.partition("keep", 0).leader), (2, -1));
+    assert_eq!(
+        (testbed.partition("lose", 0).leader, testbed.partition("keep", 0).leader),
+        (Some(2), None)
+    );
 }

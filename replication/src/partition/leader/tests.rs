@@ -42,8 +42,8 @@ fn leader_of(replicas: &[BrokerId], isr: &[BrokerId], end: Offset) -> LeaderStat
 fn fetch(follower: BrokerId, fetch_offset: Offset) -> FollowerFetch {
     FollowerFetch {
         follower,
-        broker_epoch: i64::from(follower) * 10,
-        current_leader_epoch: 5,
+        broker_epoch: Some(i64::from(follower) * 10),
+        current_leader_epoch: Some(5),
         fetch_offset,
         log_start_offset: 0,
         now_ms: 1000,
@@ -183,7 +183,7 @@ fn a_pending_expansion_holds_the_high_watermark_back() {
     // R7: the controller may have committed the expansion already.
     let mut leader = leader_of(&[1, 2], &[1], 10);
     let proposal = leader.on_follower_fetch(fetch(2, 10)).unwrap().proposal.unwrap();
-    assert_eq!(proposal.new_isr, [(1, -1), (2, 20)]);
+    assert_eq!(proposal.new_isr, [(1, None), (2, Some(20))]);
     assert_eq!((proposal.leader_epoch, proposal.partition_epoch), (5, 7));
     leader.on_appended(12, LAG_MS * 2);
     assert_eq!(leader.on_flushed(12, LAG_MS * 2), None);
@@ -231,7 +231,7 @@ fn a_follower_that_is_fenced_leaving_or_another_incarnation_is_not_proposed() {
         assert_eq!(leader.on_follower_fetch(fetch(2, 10)).unwrap().proposal, None, "{status:?}");
     }
     let mut leader = leader_of(&[1, 2], &[1], 10);
-    let nameless = FollowerFetch { broker_epoch: -1, ..fetch(2, 10) };
+    let nameless = FollowerFetch { broker_epoch: None, ..fetch(2, 10) };
     assert!(leader.on_follower_fetch(nameless).unwrap().proposal.is_some());
 }
 
@@ -239,14 +239,20 @@ fn a_follower_that_is_fenced_leaving_or_another_incarnation_is_not_proposed() {
 fn fetches_of_the_wrong_epoch_replica_or_incarnation_are_refused_and_not_counted() {
     let mut leader = leader_of(&[1, 2], &[1, 2], 10);
     let cases = [
-        (FollowerFetch { current_leader_epoch: 4, ..fetch(2, 10) }, ErrorCode::FencedLeaderEpoch),
-        (FollowerFetch { current_leader_epoch: 6, ..fetch(2, 10) }, ErrorCode::UnknownLeaderEpoch),
+        (
+            FollowerFetch { current_leader_epoch: Some(4), ..fetch(2, 10) },
+            ErrorCode::FencedLeaderEpoch,
+        ),
+        (
+            FollowerFetch { current_leader_epoch: Some(6), ..fetch(2, 10) },
+            ErrorCode::UnknownLeaderEpoch,
+        ),
         (fetch(9, 10), ErrorCode::UnknownLeaderEpoch),
         (
-            FollowerFetch { current_leader_epoch: -1, ..fetch(9, 10) },
+            FollowerFetch { current_leader_epoch: None, ..fetch(9, 10) },
             ErrorCode::NotLeaderOrFollower,
         ),
-        (FollowerFetch { broker_epoch: 19, ..fetch(2, 10) }, ErrorCode::NotLeaderOrFollower),
+        (FollowerFetch { broker_epoch: Some(19), ..fetch(2, 10) }, ErrorCode::NotLeaderOrFollower),
     ];
     for (fetch, expected) in cases {
         assert_eq!(leader.on_follower_fetch(fetch), Err(expected), "{fetch:?}");
@@ -263,7 +269,7 @@ fn a_new_epoch_of_the_same_leader_starts_at_the_log_end_and_keeps_the_high_water
     assert_eq!(leader.on_registration(&newer, &statuses(), 0), Some(10));
     assert_eq!(leader.high_watermark(), 8);
     assert_eq!(leader.check_offsets_available(), Err(ErrorCode::OffsetNotAvailable));
-    let next = FollowerFetch { current_leader_epoch: 6, ..fetch(2, 10) };
+    let next = FollowerFetch { current_leader_epoch: Some(6), ..fetch(2, 10) };
     assert_eq!(high_watermark(&mut leader, next), Some(10));
     assert_eq!(leader.check_offsets_available(), Ok(()));
 }
@@ -283,7 +289,7 @@ fn after_a_missed_epoch_a_follower_counts_only_from_its_next_fetch_on() {
     assert_eq!(leader.on_flushed(13, 0), None);
     let (_, follower) = leader.followers().next().unwrap();
     assert_eq!(follower.log_end_offset, None);
-    let next = FollowerFetch { current_leader_epoch: 7, ..fetch(2, 12) };
+    let next = FollowerFetch { current_leader_epoch: Some(7), ..fetch(2, 12) };
     assert_eq!(high_watermark(&mut leader, next), Some(12));
 }
 

@@ -14,7 +14,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 
 /// A fetch that may read up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
-const DEBUGGING_CONSUMER: BrokerId = -2;
+const DEBUGGING_CONSUMER: i32 = -2;
 
 /// The reader of a partition, which determines the end of the records that it may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +24,13 @@ pub enum Reader {
     /// Up to the log's end (`FetchRequest.DEBUGGING_CONSUMER_ID`).
     Debugger,
     /// A follower: up to the log's end. It has the records before its fetch offset.
-    Follower { id: BrokerId, broker_epoch: i64 },
+    Follower { id: BrokerId, broker_epoch: Option<i64> },
 }
 
 impl Reader {
-    /// The reader of a fetch request.
+    /// The reader of a fetch request, whose replica id is negative for other readers than followers.
     pub fn of(
-        (replica_id, broker_epoch): (BrokerId, i64),
+        (replica_id, broker_epoch): (i32, Option<i64>),
         read_committed: bool,
         from_followers: bool,
     ) -> Self {
@@ -76,11 +76,10 @@ pub struct VisibleEnds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionFetch {
     pub reader: Reader,
-    /// -1 if the request has none.
-    pub current_leader_epoch: LeaderEpoch,
+    pub current_leader_epoch: Option<LeaderEpoch>,
     pub fetch_offset: Offset,
-    /// The epoch of the record before `fetch_offset`; -1 if the request has none.
-    pub last_fetched_epoch: LeaderEpoch,
+    /// The epoch of the record before `fetch_offset`.
+    pub last_fetched_epoch: Option<LeaderEpoch>,
     /// The follower's log start offset.
     pub log_start_offset: Offset,
     /// Used for followers only.
@@ -153,7 +152,7 @@ impl<P, F: FetchWaiter> Replica<P, F> {
     fn check_reader(
         &self,
         reader: Reader,
-        current_leader_epoch: LeaderEpoch,
+        current_leader_epoch: Option<LeaderEpoch>,
     ) -> Result<(), ErrorCode> {
         let epoch = self.role.leader_epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
         check_leader_epoch(current_leader_epoch, epoch)?;

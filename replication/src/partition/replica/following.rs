@@ -20,8 +20,8 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         epochs: &EpochHistory,
     ) -> Option<NextFetch> {
         let Role::Follower(follower) = &mut self.role else { return None };
-        if follower.leader_id < 0 || (flush_before_ack && ends.flushed_offset < ends.log_end_offset)
-        {
+        let must_flush = flush_before_ack && ends.flushed_offset < ends.log_end_offset;
+        if follower.leader_id.is_none() || must_flush {
             return None;
         }
         follower.next_fetch(ends.log_end_offset, epochs)

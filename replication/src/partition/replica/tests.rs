@@ -18,7 +18,7 @@ impl FetchWaiter for Fetch {
 type TestReplica = Replica<&'static str, Fetch>;
 
 const CONSUMER: Reader = Reader::Consumer { read_committed: false, from_followers: false };
-const FOLLOWER: Reader = Reader::Follower { id: 2, broker_epoch: -1 };
+const FOLLOWER: Reader = Reader::Follower { id: 2, broker_epoch: None };
 
 fn registration(leader_epoch: LeaderEpoch) -> Registration {
     Registration {
@@ -67,9 +67,9 @@ fn effects(replica: &mut TestReplica) -> Vec<Effect<&'static str, Fetch>> {
 fn fetch(reader: Reader, fetch_offset: Offset) -> PartitionFetch {
     PartitionFetch {
         reader,
-        current_leader_epoch: -1,
+        current_leader_epoch: None,
         fetch_offset,
-        last_fetched_epoch: -1,
+        last_fetched_epoch: None,
         log_start_offset: 0,
         now_ms: 0,
     }
@@ -134,7 +134,7 @@ fn what_waits_is_released_with_the_role_and_never_acknowledged() {
     replica.await_deletion(Fetch(3));
     assert!(read(&mut replica, fetch(CONSUMER, 0), Some(1)).is_ok());
     assert!(read(&mut replica, fetch(FOLLOWER, 0), Some(2)).is_ok());
-    assert!(replica.follow(2, &registration(6)));
+    assert!(replica.follow(Some(2), &registration(6)));
     let finished = [Effect::Finish("produce"), Effect::Finish("flush")];
     let woken = [1, 2, 3].map(|fetch| Effect::Wake(Fetch(fetch)));
     assert_eq!(effects(&mut replica), finished.into_iter().chain(woken).collect::<Vec<_>>());
@@ -160,22 +160,22 @@ fn only_leaders_answer_and_consumers_may_be_sent_to_followers() {
     let near = Reader::Consumer { read_committed: false, from_followers: true };
     let refused = Err(ErrorCode::NotLeaderOrFollower);
     assert_eq!(read(&mut replica, fetch(near, 0), None), refused);
-    replica.follow(2, &registration(5));
+    replica.follow(Some(2), &registration(5));
     assert_eq!(read(&mut replica, fetch(near, 0), None), Ok((FetchPosition::Valid, None)));
     for reader in [CONSUMER, FOLLOWER, Reader::Debugger] {
         assert_eq!(read(&mut replica, fetch(reader, 0), None), refused, "{reader:?}");
     }
-    let older = PartitionFetch { current_leader_epoch: 4, ..fetch(near, 0) };
+    let older = PartitionFetch { current_leader_epoch: Some(4), ..fetch(near, 0) };
     assert_eq!(read(&mut replica, older, None), Err(ErrorCode::FencedLeaderEpoch));
 }
 
 #[test]
 fn a_replica_that_the_leader_does_not_know_is_refused() {
     let mut replica = leader(0);
-    let stranger = Reader::Follower { id: 9, broker_epoch: -1 };
+    let stranger = Reader::Follower { id: 9, broker_epoch: None };
     let nameless = fetch(stranger, 0);
     assert_eq!(read(&mut replica, nameless, None), Err(ErrorCode::NotLeaderOrFollower));
-    let named = PartitionFetch { current_leader_epoch: 5, ..nameless };
+    let named = PartitionFetch { current_leader_epoch: Some(5), ..nameless };
     assert_eq!(read(&mut replica, named, None), Err(ErrorCode::UnknownLeaderEpoch));
 }
 
@@ -183,7 +183,7 @@ fn a_replica_that_the_leader_does_not_know_is_refused() {
 fn a_fetch_that_diverges_or_is_outside_the_log_is_not_counted() {
     let mut replica = leader(10);
     let log = FetchedLog { log_start_offset: 4, epoch_end: Some(OffsetAndEpoch::new(6, 3)) };
-    let diverging = PartitionFetch { last_fetched_epoch: 4, ..fetch(FOLLOWER, 10) };
+    let diverging = PartitionFetch { last_fetched_epoch: Some(4), ..fetch(FOLLOWER, 10) };
     let (position, _) = replica.on_fetch(&diverging, log, None).unwrap();
     assert_eq!(position, FetchPosition::Diverging(OffsetAndEpoch::new(6, 3)));
     for outside in [3, 11] {
@@ -236,9 +236,9 @@ fn answer(number: u64, high_watermark: Offset) -> FetchedPartition {
 fn a_follower_fetches_what_it_has_on_disk_and_from_somebody() {
     let mut replica = TestReplica::new(0);
     let epochs = EpochHistory::default();
-    replica.follow(-1, &registration(4));
+    replica.follow(None, &registration(4));
     assert_eq!(replica.next_fetch(ends(10), true, &epochs), None);
-    replica.follow(2, &registration(5));
+    replica.follow(Some(2), &registration(5));
     let unflushed = LogEnds { flushed_offset: 9, ..ends(10) };
     assert_eq!(replica.next_fetch(unflushed, true, &epochs), None);
     assert!(replica.next_fetch(unflushed, false, &epochs).is_some());
@@ -248,7 +248,7 @@ fn a_follower_fetches_what_it_has_on_disk_and_from_somebody() {
 #[test]
 fn a_follower_keeps_its_high_watermark_across_roles_and_loses_it_with_its_log() {
     let mut replica = TestReplica::new(3);
-    replica.follow(2, &registration(5));
+    replica.follow(Some(2), &registration(5));
     let fetch = replica.next_fetch(ends(10), true, &EpochHistory::default()).unwrap();
     let answer = answer(fetch.number, 8);
     let follow = replica.on_fetched(&answer, &EpochHistory::default(), 10);
@@ -267,7 +267,7 @@ fn a_follower_keeps_its_high_watermark_across_roles_and_loses_it_with_its_log() 
 #[test]
 fn an_answer_that_was_under_way_when_the_log_was_repaired_is_ignored() {
     let mut replica = TestReplica::new(0);
-    replica.follow(2, &registration(5));
+    replica.follow(Some(2), &registration(5));
     let fetch = replica.next_fetch(ends(10), true, &EpochHistory::default()).unwrap();
     assert!(replica.on_repaired());
     let answer = answer(fetch.number, 8);

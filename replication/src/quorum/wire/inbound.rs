@@ -6,11 +6,11 @@ use super::super::message::{
     VoteResponse,
 };
 use super::super::voters::{Address, Endpoints, ReplicaKey};
-use super::{METADATA_PARTITION, METADATA_TOPIC, NO_LEADER, leader_address, single};
+use super::{METADATA_PARTITION, METADATA_TOPIC, leader_address, single};
 use crate::OffsetAndEpoch;
 use bytes::Bytes;
 use bytestring::ByteString;
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, PartitionIndex, none_if_negative, or_minus_one};
 use klamm_protocol::messages::{
     begin_quorum_epoch_request as begin, begin_quorum_epoch_response as begin_response,
     end_quorum_epoch_request as end, end_quorum_epoch_response as end_response,
@@ -31,7 +31,7 @@ fn is_metadata_log(topic: &ByteString, partition: PartitionIndex) -> bool {
 }
 
 fn voter_key(id: BrokerId, directory_id: Uuid) -> Option<ReplicaKey> {
-    (id >= 0).then(|| ReplicaKey::new(id, directory_id))
+    none_if_negative(id).map(|id| ReplicaKey::new(id, directory_id))
 }
 
 pub fn vote_request(message: vote::VoteRequest) -> Result<Inbound, ErrorCode> {
@@ -104,7 +104,7 @@ pub fn fetch_request(message: fetch::FetchRequest) -> Result<Inbound, ErrorCode>
         current_leader_epoch: partition.current_leader_epoch,
         fetch_offset: partition.fetch_offset,
         last_fetched_epoch: partition.last_fetched_epoch,
-        high_watermark: partition.high_watermark,
+        high_watermark: none_if_negative(partition.high_watermark),
         max_wait_ms: message.max_wait_ms,
         max_bytes: message.max_bytes,
     });
@@ -140,7 +140,7 @@ pub fn vote_response(
     let partition = vote_answer::PartitionData {
         partition_index: METADATA_PARTITION,
         error_code: reply.error.code(),
-        leader_id: reply.leader.leader_id.unwrap_or(NO_LEADER),
+        leader_id: or_minus_one(reply.leader.leader_id),
         leader_epoch: reply.leader.epoch,
         vote_granted: reply.vote_granted,
     };
@@ -162,7 +162,7 @@ pub fn begin_quorum_epoch_response(
     let partition = begin_response::PartitionData {
         partition_index: METADATA_PARTITION,
         error_code: reply.error.code(),
-        leader_id: reply.leader.leader_id.unwrap_or(NO_LEADER),
+        leader_id: or_minus_one(reply.leader.leader_id),
         leader_epoch: reply.leader.epoch,
     };
     let topic =
@@ -184,7 +184,7 @@ pub fn end_quorum_epoch_response(
     let partition = end_response::PartitionData {
         partition_index: METADATA_PARTITION,
         error_code: reply.error.code(),
-        leader_id: reply.leader.leader_id.unwrap_or(NO_LEADER),
+        leader_id: or_minus_one(reply.leader.leader_id),
         leader_epoch: reply.leader.epoch,
     };
     let topic = end_response::TopicData { topic_name: METADATA_TOPIC, partitions: vec![partition] };
@@ -208,11 +208,11 @@ pub fn fetch_response(
     let mut partition = fetched::PartitionData {
         partition_index: METADATA_PARTITION,
         error_code: reply.error.code(),
-        high_watermark: reply.high_watermark.unwrap_or(-1),
+        high_watermark: or_minus_one(reply.high_watermark),
         log_start_offset: reply.log_start_offset,
         records: Some(records),
         current_leader: fetched::LeaderIdAndEpoch {
-            leader_id: reply.leader.leader_id.unwrap_or(NO_LEADER),
+            leader_id: or_minus_one(reply.leader.leader_id),
             leader_epoch: reply.leader.epoch,
         },
         ..Default::default()
@@ -266,7 +266,7 @@ pub fn fetch_snapshot_response(
     let mut partition = fetched_snapshot::PartitionSnapshot {
         index: METADATA_PARTITION,
         current_leader: fetched_snapshot::LeaderIdAndEpoch {
-            leader_id: reply.leader.leader_id.unwrap_or(NO_LEADER),
+            leader_id: or_minus_one(reply.leader.leader_id),
             leader_epoch: reply.leader.epoch,
         },
         unaligned_records: Some(Bytes::new()),

@@ -11,6 +11,7 @@ use super::voters::{add_message, remove_message, update_message};
 use super::{METADATA_PARTITION, METADATA_TOPIC, leader_info, single};
 use crate::OffsetAndEpoch;
 use bytestring::ByteString;
+use klamm_protocol::ids::{none_if_negative, or_minus_one};
 use klamm_protocol::messages::{
     add_raft_voter_request, begin_quorum_epoch_request as begin,
     begin_quorum_epoch_response as begin_response, end_quorum_epoch_request as end,
@@ -76,7 +77,7 @@ fn vote_message(request: VoteRequest, cluster_id: Option<ByteString>) -> vote::V
         pre_vote: request.pre_vote,
     };
     let topic = vote::TopicData { topic_name: METADATA_TOPIC, partitions: vec![partition] };
-    let voter_id = request.voter.map_or(-1, |voter| voter.id);
+    let voter_id = or_minus_one(request.voter.map(|voter| voter.id));
     vote::VoteRequest { cluster_id, voter_id, topics: vec![topic] }
 }
 
@@ -97,7 +98,7 @@ fn begin_message(
     };
     begin::BeginQuorumEpochRequest {
         cluster_id,
-        voter_id: request.voter.map_or(-1, |voter| voter.id),
+        voter_id: or_minus_one(request.voter.map(|voter| voter.id)),
         topics: vec![begin::TopicData { topic_name: METADATA_TOPIC, partitions: vec![partition] }],
         leader_endpoints: request.leader_endpoints.iter().map(endpoint).collect(),
     }
@@ -140,7 +141,7 @@ fn fetch_message(request: FetchRequest, cluster_id: Option<ByteString>) -> fetch
         fetch_offset: request.fetch_offset,
         last_fetched_epoch: request.last_fetched_epoch,
         replica_directory_id: request.replica.directory_id_or_zero(),
-        high_watermark: request.high_watermark,
+        high_watermark: or_minus_one(request.high_watermark),
         ..Default::default()
     };
     let topic = fetch::FetchTopic {
@@ -264,7 +265,7 @@ pub fn read_fetch_response(message: fetched::FetchResponse, listener: &ByteStrin
         Ok(Response::Fetch(FetchResponse {
             error: error_code(partition.error_code),
             leader: leader_info(current.leader_id, current.leader_epoch, listener, nodes),
-            high_watermark: (partition.high_watermark >= 0).then_some(partition.high_watermark),
+            high_watermark: none_if_negative(partition.high_watermark),
             log_start_offset: partition.log_start_offset,
             body: fetch_body(partition)?,
         }))

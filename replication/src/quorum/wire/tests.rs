@@ -85,7 +85,7 @@ fn requests_arrive_as_they_were_sent() {
         current_leader_epoch: 5,
         fetch_offset: 10,
         last_fetched_epoch: 4,
-        high_watermark: 9,
+        high_watermark: Some(9),
         max_wait_ms: 500,
         max_bytes: 1024,
     };

@@ -7,8 +7,9 @@ use super::super::message::{
 };
 use super::super::voters::{Address, Endpoints, KRaftVersionRange, ReplicaKey};
 use super::outbound::error_code;
-use super::{NO_LEADER, leader_address, leader_info};
+use super::{leader_address, leader_info};
 use bytestring::ByteString;
+use klamm_protocol::ids::or_minus_one;
 use klamm_protocol::messages::{
     add_raft_voter_request as add, add_raft_voter_response as added,
     api_versions_response as api_versions, remove_raft_voter_request as remove,
@@ -71,7 +72,7 @@ pub fn update_raft_voter_response(
     listener: &ByteString,
 ) -> updated::UpdateRaftVoterResponse {
     let mut current_leader = updated::CurrentLeader {
-        leader_id: reply.leader.leader_id.unwrap_or(NO_LEADER),
+        leader_id: or_minus_one(reply.leader.leader_id),
         leader_epoch: reply.leader.epoch,
         ..Default::default()
     };

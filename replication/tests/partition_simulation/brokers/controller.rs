@@ -17,10 +17,10 @@ impl Brokers {
         if proposal.partition_epoch < self.registration.partition_epoch {
             return Err(ErrorCode::InvalidUpdateVersion);
         }
-        let eligible = |(id, epoch): &(BrokerId, i64)| {
+        let eligible = |(id, epoch): &(BrokerId, Option<i64>)| {
             let status = &self.statuses[id];
             let is_alive = !status.fenced || self.plant == Plant::FencedReplicaTaken;
-            let is_this_life = *epoch == status.broker_epoch || *epoch == -1;
+            let is_this_life = epoch.is_none_or(|epoch| epoch == status.broker_epoch);
             is_alive && (is_this_life || self.plant == Plant::BrokerEpochNotChecked)
         };
         if !proposal.new_isr.iter().all(eligible) {

@@ -76,7 +76,7 @@ fn a_log_that_nobody_counts_on_begins_anew_once_another_leads() {
     let view = partitions[0].view().unwrap();
     assert_eq!((view.log_start(), view.log_end()), (0, 0), "no checkpoint of the other holds");
     assert_eq!(store.vanished_from(&KEY, &replica(&node)), None);
-    store.close(&partitions, 2);
+    store.close(&partitions, Some(2));
 }
 
 #[test]
