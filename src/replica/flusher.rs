@@ -25,6 +25,8 @@ type Partitions = VecDeque<Arc<Partition>>;
 #[derive(Debug, Default)]
 struct Queue {
     dirty: Partitions,
+    /// Partitions that nobody waits for, as after an election: flushed one by one while `dirty` is empty.
+    later: Partitions,
     /// Partitions that could not be flushed for lack of space or descriptors; each is in the queue once.
     waiting: Partitions,
     retry_at: Option<Instant>,
@@ -67,6 +69,12 @@ impl Flusher {
     /// [`Partition::request_flush`].
     pub(crate) fn request(&self, partition: Arc<Partition>) {
         self.lock().dirty.push_back(partition);
+        self.news.notify_one();
+    }
+
+    /// Queues a partition behind all that somebody waits for. If it is requested meanwhile, it is in both queues.
+    pub(crate) fn request_later(&self, partition: Arc<Partition>) {
+        self.lock().later.push_back(partition);
         self.news.notify_one();
     }
 
@@ -118,7 +126,7 @@ impl Flusher {
     }
 
     fn wait_for_room(&self, partition: Arc<Partition>, lacking: &LogError) {
-        if !partition.begin_waiting() {
+        if !partition.flushing.begin_waiting() {
             return;
         }
         let mut queue = self.lock();
@@ -131,7 +139,7 @@ impl Flusher {
 
     fn retry(&self, mut waiting: Partitions) {
         while let Some(partition) = waiting.pop_front() {
-            partition.end_waiting();
+            partition.flushing.end_waiting();
             if !self.flush(partition) {
                 break;
             }
@@ -159,6 +167,9 @@ impl Flusher {
             if !queue.dirty.is_empty() {
                 return Some(Work::Flush(std::mem::take(&mut queue.dirty)));
             }
+            if let Some(partition) = queue.later.pop_front() {
+                return Some(Work::Flush(Partitions::from([partition])));
+            }
             if queue.stopping {
                 return None;
             }
@@ -170,5 +181,39 @@ impl Flusher {
                 None => self.news.wait(queue).unwrap_or_else(PoisonError::into_inner),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use klamm_log::disk::MemoryDisk;
+
+    use super::*;
+    use crate::replica::log_manager::slow_disk;
+
+    #[test]
+    fn what_nobody_waits_for_is_flushed_one_by_one_and_behind_everything_else() {
+        let store = slow_disk::start(&MemoryDisk::default());
+        let partitions: [Arc<Partition>; 3] =
+            std::array::from_fn(|topic| slow_disk::open(&store, &format!("topic-{topic}")));
+        let [one, other, urgent] = partitions;
+        // Without its thread.
+        let flusher = Flusher {
+            dir: PathBuf::new(),
+            node_failed: CancellationToken::new(),
+            queue: Mutex::default(),
+            news: Condvar::new(),
+        };
+        flusher.request_later(Arc::clone(&one));
+        flusher.request_later(Arc::clone(&other));
+        flusher.request(Arc::clone(&urgent));
+        flusher.stop();
+        for expected in [urgent, one, other] {
+            let Some(Work::Flush(next)) = flusher.next() else { panic!("there is work") };
+            assert_eq!(next.len(), 1);
+            assert!(Arc::ptr_eq(&next[0], &expected));
+        }
+        assert!(flusher.next().is_none(), "the thread ends when all is flushed");
+        store.end_flushers();
     }
 }

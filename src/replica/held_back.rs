@@ -3,6 +3,7 @@
 //! A partition reports itself when its lock is released. So only partitions with records that wait are looked at, and
 //! none on an idle broker.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ impl HeldBack {
     }
 
     /// A follower holds back the high watermark of this partition, which is not waiting here yet.
-    pub(super) fn add(&self, partition: TopicIdPartition) {
+    fn add(&self, partition: TopicIdPartition) {
         let mut waiting = self.lock();
         waiting.push(partition);
         if waiting.len() == 1 {
@@ -43,6 +44,35 @@ impl HeldBack {
             }
             self.news.notified().await;
         }
+    }
+}
+
+/// One partition's part in it.
+#[derive(Debug)]
+pub(crate) struct HeldBackReport {
+    held_back: Arc<HeldBack>,
+    is_reported: AtomicBool,
+}
+
+impl HeldBackReport {
+    pub(super) fn to(held_back: Arc<HeldBack>) -> Self {
+        Self { held_back, is_reported: AtomicBool::new(false) }
+    }
+
+    /// A follower holds back the high watermark of this partition. Reports that, unless it is reported already.
+    pub(super) fn report(&self, partition: TopicIdPartition) {
+        if !self.is_reported() && !self.is_reported.swap(true, Ordering::AcqRel) {
+            self.held_back.add(partition);
+        }
+    }
+
+    pub(super) fn is_reported(&self) -> bool {
+        self.is_reported.load(Ordering::Relaxed)
+    }
+
+    /// The partition is about to be looked at; it reports itself again if it has to.
+    pub(super) fn on_checked(&self) {
+        self.is_reported.store(false, Ordering::Release);
     }
 }
 

@@ -17,7 +17,7 @@ mod logs;
 mod opening;
 mod returns;
 #[cfg(test)]
-mod slow_disk;
+pub(super) mod slow_disk;
 mod start;
 mod survey;
 mod vanished;

@@ -6,6 +6,7 @@
 
 mod append;
 mod damage;
+mod flushing;
 mod follow;
 mod future;
 mod lacking;
@@ -15,6 +16,7 @@ mod read;
 mod role;
 
 pub(crate) use append::{AppendFailure, AppendOptions, Appended};
+use flushing::Flushing;
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
 pub(crate) use klamm_replication::partition::{Awaited, ListIsolation, Reader};
@@ -32,7 +34,7 @@ use klamm_log::error::LogError;
 use klamm_log::log::{Derived, Log};
 use klamm_log::log_reader::LogView;
 use klamm_protocol::compression::Codec;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::{LeaderConfig, LeaderState, LogEnds, Replica};
 use tokio::sync::watch;
@@ -40,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delayed::{CountdownTicket, FetchWaiter, WaitingFetch};
 use super::flusher::Flusher;
-use super::held_back::HeldBack;
+use super::held_back::{HeldBack, HeldBackReport};
 use super::throttle::ThrottledReplicas;
 use crate::clock;
 
@@ -124,23 +126,15 @@ pub(crate) struct Partition {
     /// The future log in another log directory, which will replace the log (KIP-113). Locked before `state`, never
     /// after it.
     future: Mutex<Option<FutureReplica>>,
-    /// The flusher of the log's directory.
-    flusher: RwLock<Arc<Flusher>>,
-    flush_queued: AtomicBool,
-    /// When the log was last synced, or opened.
-    last_flush_ms: AtomicI64,
+    pub(crate) flushing: Flushing,
     /// Whether this broker leads, for readers that do not take the lock.
     leads: AtomicBool,
     offline: AtomicBool,
     lacking: Lacking,
-    /// The flusher waits for room on the disk to flush the log.
-    flush_waits: AtomicBool,
     /// The base offset of the lowest damaged segment.
     damaged: AtomicI64,
     high_watermark: watch::Sender<Offset>,
-    held_back: Arc<HeldBack>,
-    /// This partition is in `held_back`.
-    is_held_back: AtomicBool,
+    held_back: HeldBackReport,
     /// Cancelled when the node must stop.
     node_failed: CancellationToken,
 }
@@ -165,17 +159,13 @@ impl Partition {
             disk_holders: AtomicUsize::new(0),
             future: Mutex::new(None),
             node_failed: flusher.node_failed().clone(),
-            flusher: RwLock::new(flusher),
-            flush_queued: AtomicBool::new(false),
-            last_flush_ms: AtomicI64::new(clock::now_ms()),
+            flushing: Flushing::new(flusher),
             leads: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             lacking: Lacking::default(),
-            flush_waits: AtomicBool::new(false),
             damaged: AtomicI64::new(damage::INTACT),
             high_watermark,
-            held_back: host.held_back,
-            is_held_back: AtomicBool::new(false),
+            held_back: HeldBackReport::to(host.held_back),
         })
     }
 
@@ -189,10 +179,6 @@ impl Partition {
 
     pub(crate) fn index(&self) -> PartitionIndex {
         self.index
-    }
-
-    pub(crate) fn key(&self) -> TopicIdPartition {
-        TopicIdPartition::new(self.topic_id, self.index)
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -363,17 +349,13 @@ impl Partition {
 
     /// Queues a sync of the log, unless one is queued already.
     pub(crate) fn request_flush(self: &Arc<Self>) {
-        if !self.flush_queued.swap(true, Ordering::AcqRel) {
-            let flusher = Arc::clone(&self.flusher.read().unwrap_or_else(PoisonError::into_inner));
-            flusher.request(Arc::clone(self));
-        }
+        self.flushing.request(self);
     }
 
     /// Queues a sync if the log has unsynced records and its last sync is longer ago than `flush.ms`
     /// (`LogManager.flushDirtyLogs`).
     pub(crate) fn flush_if_overdue(self: &Arc<Self>, now_ms: i64) {
-        let waited_ms = now_ms.saturating_sub(self.last_flush_ms.load(Ordering::Relaxed));
-        if waited_ms < self.config().log.flush_ms {
+        if self.flushing.age_ms(now_ms) < self.config().log.flush_ms {
             return;
         }
         let log_waits = |log: &Log| log.log_end() > log.flushed_offset();
@@ -386,8 +368,7 @@ impl Partition {
     /// Syncs the log, on the flusher's thread. After an error that passes, the caller tries again. The records may
     /// already be durable then, and only the files derived from them are missing ([`Derived`]).
     pub(crate) fn flush(&self) -> Result<(), LogError> {
-        // An append after this point queues another flush.
-        self.flush_queued.store(false, Ordering::Release);
+        self.flushing.on_begun();
         let ticket = match &mut self.lock().log {
             Some(log) => log.flush_ticket()?,
             None => None,
@@ -399,7 +380,7 @@ impl Partition {
             return Ok(());
         }
         let derived = done?;
-        self.last_flush_ms.store(clock::now_ms(), Ordering::Relaxed);
+        self.flushing.on_done(clock::now_ms());
         let mut state = self.lock();
         let Some(log) = &mut state.log else { return Ok(()) };
         log.on_flushed(&ticket, &derived);

@@ -243,10 +243,11 @@ impl Controller {
                 given: request.cluster_id.clone(),
             });
         }
+        let own_id = self.settings.node_id;
         let lives_elsewhere = |broker: &Broker| {
             broker.incarnation_id != request.incarnation_id
                 && self.heartbeats().has_valid_session(broker.id, broker.epoch, now_ms)
-                && !self.has_ended(broker, request)
+                && !(self.heartbeats().is_assumed(broker.id) && has_ended(broker, request, own_id))
         };
         if existing.is_some_and(lives_elsewhere) {
             return Err(RegistrationError::DuplicateBroker);
@@ -255,16 +256,6 @@ impl Controller {
             return Err(RegistrationError::ZkBroker);
         }
         Ok(())
-    }
-
-    /// Whether the registered process of a broker must have ended, because of what the next one holds: the lock of one of
-    /// its log directories, or this node. That counts only as long as this controller has not heard from the registered
-    /// one: a copy of a directory on another machine has its id too.
-    fn has_ended(&self, registered: &Broker, request: &BrokerRegistrationRequest) -> bool {
-        let holds_its_lock =
-            || request.log_dirs.iter().any(|held| registered.directories.contains(held));
-        self.heartbeats().is_assumed(registered.id)
-            && (registered.id == self.settings.node_id || holds_its_lock())
     }
 
     fn check_directories(
@@ -333,6 +324,14 @@ fn check_feature(
     }
     let (min, max) = (range.min, range.max);
     Err(RegistrationError::UnsupportedFeature { feature: name.clone(), finalized, min, max })
+}
+
+/// Whether the registered process of a broker must have ended, because of what the next one holds: the lock of one of its
+/// log directories, or this node. That counts only as long as the controller has not heard from the registered one: a
+/// copy of a directory on another machine has its id too.
+fn has_ended(registered: &Broker, request: &BrokerRegistrationRequest, own_id: BrokerId) -> bool {
+    registered.id == own_id
+        || request.log_dirs.iter().any(|held| registered.directories.contains(held))
 }
 
 fn endpoints(

@@ -271,19 +271,9 @@ impl LeaderState {
         self.followers.iter().map(|(id, follower)| (*id, follower))
     }
 
-    /// Whether a replica is not in the ISR (metric `UnderReplicated`).
-    pub fn is_under_replicated(&self) -> bool {
-        self.isr.isr().len() < self.followers.len() + 1
-    }
-
     /// Metric `UnderMinIsr`.
     pub fn is_under_min_isr(&self) -> bool {
         self.isr.isr().len() < self.effective_min_isr()
-    }
-
-    /// Metric `AtMinIsr`.
-    pub fn is_at_min_isr(&self) -> bool {
-        self.isr.isr().len() == self.effective_min_isr()
     }
 
     /// min.insync.replicas, at most the number of replicas (KIP-966).

@@ -51,7 +51,7 @@ impl LogManager {
         }
     }
 
-    pub(super) fn end_flushers(&self) {
+    pub(in crate::replica) fn end_flushers(&self) {
         for (_, directory) in self.in_use() {
             directory.flusher.stop();
             let thread = lock(&directory.flusher_thread).take();

@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const BOTH: [Fault; 2] = [Fault::NoSpace, Fault::OutOfFileDescriptors];
 
 /// Starts on a directory. One that was in use gets a metadata log.
-pub(super) fn start(disk: &MemoryDisk) -> LogManager {
+pub(in crate::replica) fn start(disk: &MemoryDisk) -> LogManager {
     if disk.exists(Path::new("/data/meta.properties")).unwrap() {
         let metadata_log = Path::new("/data").join(METADATA_LOG_DIR);
         disk.create_dir_all(&metadata_log).unwrap();

@@ -12,7 +12,8 @@ use klamm_replication::partition::Registration;
 use tokio::runtime::{Builder, Runtime};
 
 use super::LogManager;
-use super::lacking::{append, offsets, start, until};
+pub(in crate::replica) use super::lacking::start;
+use super::lacking::{append, offsets, until};
 use crate::clock;
 use crate::config::BrokerConfig;
 use crate::replica::partition::{BrokerStatuses, Cut, Partition};
@@ -30,15 +31,19 @@ fn registration(leader_epoch: i32) -> Registration {
     Registration { leader_epoch, partition_epoch: leader_epoch, isr: vec![1], replicas }
 }
 
-/// A leader with a compacted log of small segments, all synced.
-fn lead(store: &LogManager) -> Arc<Partition> {
+/// A partition with a compacted log of small segments.
+pub(in crate::replica) fn open(store: &LogManager, topic: &str) -> Arc<Partition> {
     let configs = BrokerConfig::from_pairs::<&str, &str>([]).unwrap();
-    let mut config = partition_config(&configs, "t", &BTreeMap::new());
+    let mut config = partition_config(&configs, topic, &BTreeMap::new());
     config.log.segment_bytes = 400;
     config.log.cleanup_policy.compact = true;
-    let wanted = ("t".into(), Uuid::from_bytes([9; 16]), 0, config);
-    let opened = store.open_all(vec![wanted]);
-    let partition = opened.into_iter().next().unwrap().unwrap();
+    let wanted = (topic.to_owned().into(), Uuid::from_bytes([9; 16]), 0, config);
+    store.open_all(vec![wanted]).into_iter().next().unwrap().unwrap()
+}
+
+/// A leader of one, with everything synced.
+fn lead(store: &LogManager) -> Arc<Partition> {
+    let partition = open(store, "t");
     partition.lead(&registration(1), &BrokerStatuses::new());
     partition
 }

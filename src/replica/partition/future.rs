@@ -4,7 +4,7 @@
 //! A background task copies all records, committed or not. The future log has no effect until it has caught up, is
 //! synced, and replaces the log, all under the partition's lock. The functions here block for the disk.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use klamm_log::error::{AppendError, LogError, ReadError};
 use klamm_log::log::Log;
@@ -131,7 +131,7 @@ impl Partition {
         let future = guard.take().expect("it was just looked at");
         let flushed = future.log.flushed_offset();
         let replaced = std::mem::replace(log, future.log);
-        *self.flusher.write().unwrap_or_else(PoisonError::into_inner) = future.flusher;
+        self.flushing.set_flusher(future.flusher);
         state.replica.on_flushed(flushed, clock::now_ms());
         // The waiting fetches have views of the old log.
         state.replica.wake_fetches();

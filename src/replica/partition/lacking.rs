@@ -82,14 +82,4 @@ impl Partition {
     pub(super) fn can_serve_followers(&self) -> bool {
         !self.is_offline() && !self.lacking.of(Attempt::Read).load(Ordering::Acquire)
     }
-
-    /// Notes that a flush waits for room. Returns false if that was noted before.
-    pub(crate) fn begin_waiting(&self) -> bool {
-        !self.flush_waits.swap(true, Ordering::AcqRel)
-    }
-
-    /// The waiting flush is tried again.
-    pub(crate) fn end_waiting(&self) {
-        self.flush_waits.store(false, Ordering::Release);
-    }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::BrokerId;
@@ -29,8 +28,9 @@ impl Partition {
             log.assign_epoch(registration.leader_epoch);
         }
         drop(state);
-        // The new leader epoch must reach the disk soon.
-        self.request_flush();
+        // The new leader epoch must reach the disk soon, but nobody waits for it: after the start of a node with many
+        // partitions the first produces must not wait for all of them.
+        self.flushing.request_later(self);
     }
 
     /// In the cluster metadata, `leader_id` leads the partition, or no broker. Returns whether the replica's fetcher has
@@ -54,20 +54,12 @@ impl Partition {
         self.lock().replica.on_isr_check(now_ms)
     }
 
-    /// Reports that a follower holds back the high watermark, unless that is reported already.
-    pub(super) fn report_held_back(&self) {
-        let is_reported = || self.is_held_back.load(Ordering::Relaxed);
-        if !is_reported() && !self.is_held_back.swap(true, Ordering::AcqRel) {
-            self.held_back.add(self.key());
-        }
-    }
-
     /// Looks for silent followers that hold back the high watermark, and proposes to remove them. Reports the partition
     /// again if the high watermark still waits. `is_confirmed`: the controller answers this
     /// broker.
     pub(crate) fn check_silence(&self, is_confirmed: bool, now_ms: i64) -> Option<IsrProposal> {
         // Before the lock is taken: its release reports again.
-        self.is_held_back.store(false, Ordering::Release);
+        self.held_back.on_checked();
         let mut state = self.lock();
         if !self.can_serve_followers() {
             return None;
@@ -78,7 +70,7 @@ impl Partition {
     /// Whether nothing can be committed here for now, because a follower is silent.
     pub(crate) fn is_stalled(&self) -> bool {
         // Most partitions are never held back: skip the lock.
-        self.is_held_back.load(Ordering::Relaxed) && self.lock().replica.is_stalled(clock::now_ms())
+        self.held_back.is_reported() && self.lock().replica.is_stalled(clock::now_ms())
     }
 
     /// Whether the proposal still has to be sent to the controller.

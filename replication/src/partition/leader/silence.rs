@@ -48,9 +48,18 @@ impl LeaderState {
                 follower.on_taken_out_of_isr();
             }
         }
-        let proposal = self.propose_without(&silent, now_ms);
         self.advance_high_watermark(now_ms);
-        proposal
+        let removed: BTreeSet<BrokerId> = self.isr.isr().intersection(&silent).copied().collect();
+        let kept: BTreeSet<BrokerId> = self.isr.isr().difference(&silent).copied().collect();
+        let may_shrink = self.isr.pending().is_none()
+            && kept.len() >= sufficient_isr(self.effective_min_isr(), self.followers.len() + 1);
+        if removed.is_empty() || !may_shrink {
+            return None;
+        }
+        for (_, follower) in self.followers.iter_mut().filter(|(id, _)| removed.contains(id)) {
+            follower.on_removed_for_silence(now_ms, self.config.follower_silence_ms);
+        }
+        Some(self.propose(kept, IsrChange::Shrink(removed)))
     }
 
     /// Whether a follower that the high watermark waits for is silent: nothing can be committed before it is heard from
@@ -62,29 +71,18 @@ impl LeaderState {
         self.is_held_back() && self.followers.iter().any(is_silent)
     }
 
-    fn propose_without(&mut self, silent: &BTreeSet<BrokerId>, now_ms: i64) -> Option<IsrProposal> {
-        let removed: BTreeSet<BrokerId> = self.isr.isr().intersection(silent).copied().collect();
-        let kept: BTreeSet<BrokerId> = self.isr.isr().difference(silent).copied().collect();
-        let may_shrink = self.isr.pending().is_none() && kept.len() >= self.sufficient_isr();
-        if removed.is_empty() || !may_shrink {
-            return None;
-        }
-        for (_, follower) in self.followers.iter_mut().filter(|(id, _)| removed.contains(id)) {
-            follower.on_removed_for_silence(now_ms, self.config.follower_silence_ms);
-        }
-        Some(self.propose(kept, IsrChange::Shrink(removed)))
-    }
-
-    /// The size of the ISR that silence alone leaves in place: min.insync.replicas, and a majority of the replicas.
-    fn sufficient_isr(&self) -> usize {
-        let replicas = self.followers.len() + 1;
-        self.effective_min_isr().max(replicas / 2 + 1)
-    }
-
     /// Whether the follower may join the ISR: the controller would accept it, and it is not on probation for its
     /// silence, unless the ISR needs every member.
     pub(super) fn may_join(&self, follower: &RemoteReplica, now_ms: i64) -> bool {
-        let is_needed = || self.isr.isr().len() < self.sufficient_isr();
+        let is_needed = || {
+            self.isr.isr().len()
+                < sufficient_isr(self.effective_min_isr(), self.followers.len() + 1)
+        };
         follower.is_isr_eligible() && (!follower.is_on_probation(now_ms) || is_needed())
     }
+}
+
+/// The size of the ISR that silence alone leaves in place: min.insync.replicas, and a majority of the replicas.
+fn sufficient_isr(min_isr: usize, replicas: usize) -> usize {
+    min_isr.max(replicas / 2 + 1)
 }
