@@ -1,10 +1,8 @@
 //! Repairs replicas whose disk has damaged records below the flushed offset: the segment is kept aside and the records
 //! are fetched again from the leader. Damaged records are never served and never silently dropped.
 //!
-//! A replica that lacks records must not stay in the ISR. So this broker first reports the replica's directory as lost:
-//! the controller removes the replica from the ISR and moves the leadership. The log is truncated before the damage
-//! only after the metadata has the replica in neither ISR nor ELR; then the replica follows like any other. A replica
-//! that is alone in the ISR stays as it is: intact records are served, reads of damaged ones fail.
+//! What is done next with such a replica, [`DamagedReplica`] decides: here it is given the facts, and obeyed. A replica
+//! that is the only one with all the records stays: intact records are served, reads of damaged ones fail.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,11 +10,15 @@ use std::time::Duration;
 
 use klamm_log::error::{LogError, ReadError};
 use klamm_metadata::directory_id;
+use klamm_metadata::image::ClusterImage;
+use klamm_metadata::image::partition::Partition as Registered;
+use klamm_protocol::ids::{LeaderEpoch, Offset, TopicIdPartition};
+use klamm_replication::partition::{DamagedReplica, RepairStep};
 use tracing::{error, info, warn};
 
+use super::directories::waits_for_election;
 use super::partition::{Cut, Partition};
 use super::replica_manager::ReplicaManager;
-use klamm_protocol::ids::TopicIdPartition;
 
 /// How often replicas with known damage are checked.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
@@ -30,11 +32,17 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
         ticks.tick().await;
         for partition in replicas.partitions.all() {
             let Some(segment) = partition.damaged_segment() else { continue };
-            match next_step(&replicas, &partition) {
-                Step::None => {}
-                Step::Alone => {
-                    if logged.insert(TopicIdPartition::new(partition.topic_id(), partition.index()))
-                    {
+            if has_failed_directory(&replicas, &partition) {
+                continue;
+            }
+            let image = replicas.metadata_cache.image();
+            let topic = image.topics.by_id(partition.topic_id());
+            let known = topic.and_then(|topic| topic.partition(partition.index()));
+            let Some(known) = known else { continue };
+            match damaged_replica(&replicas, &partition, &image, known).next_step() {
+                RepairStep::Wait => {}
+                RepairStep::Serve => {
+                    if logged.insert(key_of(&partition)) {
                         let (topic, index) = (partition.topic(), partition.index());
                         error!(
                             %topic, partition = index, "{topic}-{index}: no other replica is in sync, the damaged records at \
@@ -42,47 +50,56 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
                              for another replica"
                         );
                     }
+                    serve(&replicas, &partition, known);
                 }
-                Step::Leave => leave(&replicas, &partition),
-                Step::Cut => cut(&replicas, partition, segment).await,
+                RepairStep::Leave => leave(&replicas, &partition),
+                RepairStep::Cut(epoch) => cut(&replicas, partition, epoch, segment).await,
             }
         }
     }
 }
 
-/// The next step of the repair of a replica.
-enum Step {
-    None,
-    /// This replica is alone in the ISR: no other replica has all the records.
-    Alone,
-    /// The controller has to remove this replica from ISR and ELR first.
-    Leave,
-    /// The replica is in neither ISR nor ELR, and another broker leads: the log may be truncated.
-    Cut,
+fn key_of(partition: &Partition) -> TopicIdPartition {
+    TopicIdPartition::new(partition.topic_id(), partition.index())
 }
 
-fn next_step(replicas: &ReplicaManager, partition: &Partition) -> Step {
-    let id = replicas.config.node_id;
-    let image = replicas.metadata_cache.image();
-    let topic = image.topics.by_id(partition.topic_id());
-    let Some(known) = topic.and_then(|topic| topic.partition(partition.index())) else {
-        return Step::None;
-    };
+fn has_failed_directory(replicas: &ReplicaManager, partition: &Partition) -> bool {
     let directory = replicas.log_manager.directory_of(partition.topic(), partition.index());
-    if directory
-        .is_none_or(|directory| replicas.log_manager.failed_directories().contains(&directory))
-    {
-        return Step::None;
+    directory.is_none_or(|directory| replicas.log_manager.failed_directories().contains(&directory))
+}
+
+fn damaged_replica(
+    replicas: &ReplicaManager,
+    partition: &Partition,
+    image: &ClusterImage,
+    known: &Registered,
+) -> DamagedReplica {
+    let id = replicas.config.node_id;
+    let is_given_up = known.directory(id).is_some_and(directory_id::is_given_up)
+        || !image.metadata_version().is_directory_assignment_supported();
+    let counted = known.isr.iter().chain(&known.elr).copied();
+    DamagedReplica::of(id, known.leader, counted, is_given_up, partition.following_epoch())
+}
+
+/// The replica may have been given up while others were in the ISR beside it.
+fn serve(replicas: &ReplicaManager, partition: &Partition, known: &Registered) {
+    let id = replicas.config.node_id;
+    if partition.is_offline() {
+        partition.serve_intact();
+        if has_failed_directory(replicas, partition) {
+            return partition.fail();
+        }
     }
-    if known.isr == [id] {
-        return Step::Alone;
+    let is_given_up = known.directory(id).is_some_and(directory_id::is_given_up);
+    if is_given_up || waits_for_election(known, id) {
+        report_directory(replicas, partition);
     }
-    let counted_on = known.isr.contains(&id) || known.elr.contains(&id) || known.leader == id;
-    match counted_on {
-        true => Step::Leave,
-        // Without a leader there is no broker to fetch from.
-        false if known.leader >= 0 => Step::Cut,
-        false => Step::None,
+}
+
+fn report_directory(replicas: &ReplicaManager, partition: &Partition) {
+    let (topic, index) = (partition.topic(), partition.index());
+    if let Some(directory) = replicas.log_manager.directory_id_for(topic, index) {
+        replicas.assign_directory(key_of(partition), directory);
     }
 }
 
@@ -92,14 +109,17 @@ fn leave(replicas: &ReplicaManager, partition: &Partition) {
         warn!(%topic, partition = index, "{topic}-{index} is damaged: this replica leaves the ISR and is fetched again from the leader");
         partition.fail();
     }
-    replicas
-        .assign_directory(TopicIdPartition::new(partition.topic_id(), index), directory_id::LOST);
+    replicas.assign_directory(key_of(partition), directory_id::LOST);
 }
 
-async fn cut(replicas: &Arc<ReplicaManager>, partition: Arc<Partition>, segment: i64) {
-    let key: TopicIdPartition = TopicIdPartition::new(partition.topic_id(), partition.index());
+async fn cut(
+    replicas: &Arc<ReplicaManager>,
+    partition: Arc<Partition>,
+    epoch: LeaderEpoch,
+    segment: Offset,
+) {
     let (at, damaged) = (Arc::clone(replicas), Arc::clone(&partition));
-    let cut = tokio::task::spawn_blocking(move || cut_before(&at, &damaged, segment)).await;
+    let cut = tokio::task::spawn_blocking(move || cut_before(&at, &damaged, epoch, segment)).await;
     let (topic, index) = (partition.topic(), partition.index());
     match cut {
         Ok(Ok(true)) => {
@@ -111,25 +131,23 @@ async fn cut(replicas: &Arc<ReplicaManager>, partition: Arc<Partition>, segment:
         }
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    if let Some(directory) = replicas.log_manager.directory_id_for(topic, index) {
-        replicas.assign_directory(key, directory);
-    }
-    replicas.wake_fetcher(key);
+    report_directory(replicas, &partition);
+    replicas.wake_fetcher(key_of(&partition));
 }
 
-/// Keeps a copy of the damaged segment and truncates the log before it; false if this broker does not follow yet.
+/// Keeps a copy of the damaged segment and truncates the log before it; false if this broker does not follow in that
+/// epoch any more.
 fn cut_before(
     replicas: &ReplicaManager,
     partition: &Partition,
-    segment: i64,
+    epoch: LeaderEpoch,
+    segment: Offset,
 ) -> Result<bool, LogError> {
-    let Some(epoch) = partition.following_epoch() else { return Ok(false) };
     let Some(log_start) = partition.view().map(|view| view.log_start()) else { return Ok(false) };
     replicas.log_manager.keep_damaged(partition, segment);
     let cut = if segment > log_start { Cut::To(segment) } else { Cut::FullyAndStartAt(log_start) };
     replicas.log_manager.cut(&replicas.partitions.all(), partition, epoch, cut)?;
-    partition.on_repaired();
-    Ok(true)
+    Ok(partition.on_repaired(epoch))
 }
 
 /// Verifies all sealed segments again and again, for as long as it is polled, to find damage while another replica

@@ -58,6 +58,10 @@ pub(crate) struct Replica {
     pub(crate) proposal: Option<(CallId, IsrProposal)>,
     /// The number of the last fetch that was sent.
     pub(crate) latest_fetch: u64,
+    /// The batch that was found to be damaged.
+    pub(crate) damaged: Option<Offset>,
+    /// It serves nothing while its damage is repaired.
+    pub(crate) is_offline: bool,
 }
 
 /// What an append came to.
@@ -77,6 +81,8 @@ impl Replica {
             outliving: Vec::new(),
             proposal: None,
             latest_fetch: 0,
+            damaged: None,
+            is_offline: false,
         }
     }
 
@@ -173,9 +179,8 @@ impl Replica {
         is_news
     }
 
-    fn truncate(&mut self, end: Offset, disk: &mut PartitionDisk) {
-        disk.log.truncate(end);
-        disk.epochs.truncate_from_end(end);
+    pub(crate) fn truncate(&mut self, end: Offset, disk: &mut PartitionDisk) {
+        disk.truncate(end);
         self.core.on_cut(disk.log.start(), disk.log.end());
         self.producers = rebuilt_producers(disk);
     }
@@ -208,6 +213,7 @@ impl Replica {
     fn finish(&mut self, produce: Produce, disk: &PartitionDisk, step: &mut NodeStep<'_>) {
         let epoch = epoch_of(produce.awaited.last_offset(), disk);
         let answer = match self.core.acknowledged(&produce.awaited, epoch) {
+            _ if self.is_offline => Err(ErrorCode::KafkaStorageError),
             Ok(true) => return self.acknowledge(produce, step),
             Ok(false) => panic!("{produce:?} is released and not decided"),
             Err(ErrorCode::NotLeaderOrFollower)
@@ -253,6 +259,9 @@ impl Replica {
         step: &mut NodeStep<'_>,
     ) -> Result<Appended, ErrorCode> {
         let leader_epoch = self.core.check_append(true).map_err(|refused| refused.code())?;
+        if self.is_offline {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         if disk.is_full {
             step.observe(Observation::BatchWithoutRoom);
             return Err(ErrorCode::KafkaStorageError);

@@ -138,6 +138,12 @@ fn everything_that_can_go_wrong_does() {
         "directories replaced",
         "looks at a replica that is offline",
         "disks full",
+        "batches damaged",
+        "damaged replicas that leave",
+        "damage cut off",
+        "moves between directories",
+        "moves cancelled",
+        "moves withdrawn",
         "batches without room",
         "replicas without room",
         "metadata without room",
@@ -225,6 +231,21 @@ fn an_eligible_replica_that_is_begun_anew_is_caught() {
 #[test]
 fn a_failed_directory_that_the_controller_never_hears_of_is_caught() {
     assert_caught(Plant::FailedDirectoryNotReported);
+}
+
+#[test]
+fn a_copy_that_replaces_the_log_before_its_directory_is_recorded_is_caught() {
+    assert_caught(Plant::ReplacedBeforeRecorded);
+}
+
+#[test]
+fn a_copy_of_what_was_truncated_is_caught() {
+    assert_caught(Plant::CopyNotAligned);
+}
+
+#[test]
+fn damage_that_is_cut_off_while_the_replica_is_counted_on_is_caught() {
+    assert_caught(Plant::DamageCutInSync);
 }
 
 #[test]

@@ -38,18 +38,27 @@ impl Partition {
         Some(self.damaged.load(Ordering::Acquire)).filter(|segment| *segment != INTACT)
     }
 
-    /// The leader epoch in which this broker follows, if it does.
+    /// The leader epoch in which this broker follows a leader, if it does.
     pub(crate) fn following_epoch(&self) -> Option<LeaderEpoch> {
-        self.lock().replica.follower().map(|follower| follower.leader_epoch)
+        let state = self.lock();
+        let follower = state.replica.follower().filter(|follower| follower.leader_id >= 0);
+        follower.map(|follower| follower.leader_epoch)
     }
 
-    /// The log has been truncated before the damage. The replica fetches again from there.
-    pub(crate) fn on_repaired(&self) {
+    /// The log was truncated before the damage, for the leader of `epoch`: the replica fetches again from there. False if
+    /// this broker does not follow in that epoch any more, and may not have truncated the log.
+    pub(crate) fn on_repaired(&self, epoch: LeaderEpoch) -> bool {
         let mut state = self.lock();
-        if state.log.is_none() || !state.replica.on_repaired() {
-            return;
+        if state.log.is_none() || !state.replica.on_repaired(epoch) {
+            return false;
         }
         self.damaged.store(INTACT, Ordering::Release);
+        self.offline.store(false, Ordering::Release);
+        true
+    }
+
+    /// The replica is the only one with all the records: it serves the intact ones.
+    pub(crate) fn serve_intact(&self) {
         self.offline.store(false, Ordering::Release);
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Placement {
     Record(Uuid),
     /// There is no room to open it now. The controller is told, so that another replica leads.
     NoRoom,
+    /// Its log is in a directory that is not in use; here is a copy, which may lack what was appended since.
+    OnlyCopy,
     /// Its directory has to come back.
     Offline,
 }
@@ -65,6 +67,12 @@ fn wanted(
     if logs.is_online(recorded) {
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
         let ignores_record = step.plant == Plant::OtherLogWins;
+        if found.is_empty() && logs.copy_in(id).is_some() && !logs.are_all_online() {
+            let known = KnownReplica::of(Uuid::ZERO, partition, broker);
+            if !known.is_some_and(|known| known.can_be_fetched()) {
+                return Placement::OnlyCopy;
+            }
+        }
         let other = found.iter().copied().find(|directory| *directory != recorded);
         return match other {
             Some(other) if ignores_record || !found.contains(&recorded) => Placement::Open(other),

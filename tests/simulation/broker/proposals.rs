@@ -19,7 +19,9 @@ impl Broker {
     pub(crate) fn on_isr_timer(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
         step.after(LAG_MS / 2, NodeTimer::CheckIsr);
         for id in 0..PARTITIONS.len() {
-            let Some(replica) = self.replicas.get_mut(&id) else { continue };
+            let Some(replica) = self.replicas.get_mut(&id).filter(|it| !it.is_offline) else {
+                continue;
+            };
             if let Some(proposal) = replica.core.on_isr_check(step.now_ms) {
                 self.propose(id, proposal, disk, step);
             }

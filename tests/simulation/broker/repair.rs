@@ -1,0 +1,83 @@
+//! Damage is found and repaired: [`DamagedReplica`] decides, as for `src/replica/repair.rs`.
+
+use super::Broker;
+use crate::batch::PartitionId;
+use crate::disk::Disk;
+use crate::metadata_driver::NodeStep;
+use crate::observation::Observation;
+use crate::plant::Plant;
+use klamm_metadata::directory_id;
+use klamm_metadata::image::partition::Partition;
+use klamm_protocol::ids::LeaderEpoch;
+use klamm_replication::partition::{DamagedReplica, RepairStep};
+
+/// In a hundred looks at a log, how many find its damage, if nobody reads there.
+const SCRUBBED: u64 = 10;
+
+impl Broker {
+    pub(super) fn repair(
+        &mut self,
+        id: PartitionId,
+        known: &Partition,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        let (Some(replica), Some(log)) = (self.replicas.get_mut(&id), disk.logs.get(id)) else {
+            return;
+        };
+        if replica.damaged.is_none() && log.damaged.is_some() && step.random.chance(SCRUBBED) {
+            replica.damaged = log.damaged;
+        }
+        if replica.damaged.is_none() {
+            return;
+        }
+        let follower = replica.core.follower().filter(|follower| follower.leader_id >= 0);
+        let following_epoch = follower.map(|follower| follower.leader_epoch);
+        let is_given_up = known.directory(self.life.0).is_some_and(directory_id::is_given_up);
+        let counted = known.isr.iter().chain(&known.elr).copied();
+        let next =
+            DamagedReplica::of(self.life.0, known.leader, counted, is_given_up, following_epoch);
+        let early = following_epoch.filter(|_| step.plant == Plant::DamageCutInSync);
+        match early.map_or(next.next_step(), RepairStep::Cut) {
+            RepairStep::Wait => {}
+            RepairStep::Serve => {
+                replica.is_offline = false;
+                if is_given_up || self.waits_for_election(known) {
+                    self.misplaced.extend(disk.logs.directory_of(id).map(|at| (id, at)));
+                }
+            }
+            RepairStep::Leave => {
+                if !std::mem::replace(&mut replica.is_offline, true) {
+                    replica.core.give_up_waiting();
+                    replica.settle(log, step);
+                    step.observe(Observation::DamagedReplicaLeaves);
+                }
+                self.misplaced.insert(id, directory_id::LOST);
+            }
+            RepairStep::Cut(epoch) => self.cut_damage(id, epoch, disk, step),
+        }
+    }
+
+    fn cut_damage(
+        &mut self,
+        id: PartitionId,
+        epoch: LeaderEpoch,
+        disk: &mut Disk,
+        step: &mut NodeStep<'_>,
+    ) {
+        let replica = self.replicas.get_mut(&id).expect("it is damaged");
+        let directory = disk.logs.directory_of(id).expect("it is open");
+        let log = disk.logs.get_mut(id).expect("a replica has a log");
+        let at = replica.damaged.take().expect("it is damaged");
+        if at < log.log.end() {
+            replica.truncate(at, log);
+            log.log.sync();
+        }
+        assert!(replica.core.on_repaired(epoch), "it follows in the epoch that was decided for");
+        replica.is_offline = false;
+        replica.settle(log, step);
+        step.observe(Observation::DamageCut);
+        self.misplaced.insert(id, directory);
+        self.fetch(id, disk, step);
+    }
+}
