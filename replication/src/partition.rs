@@ -2,7 +2,7 @@
 //!
 //! The shell owns the partition's log, its epochs on disk, fetch sessions and the channel to the controller. A
 //! [`Replica`] gets events (appended, flushed, fetched, published), and returns the high watermark, the waiters to
-//! release, proposals for the controller, and, as a follower, what to do with the log. [`DamagedReplica`] decides the
+//! release, proposals for the controller, and, as a follower, what to do with the log. [`Repair`] decides the
 //! repair of damaged records, [`Move`] the way of a replica into another log directory.
 
 mod alter_log_dirs;
@@ -19,7 +19,8 @@ mod replica;
 mod role;
 
 pub use alter_log_dirs::{
-    AfterCopy, Alignment, Alteration, LogRange, Move, MoveStep, MovingReplica, align,
+    AfterCopy, Alignment, Alteration, LogRange, Move, MoveStep, MovingReplica, RecordedDirectory,
+    align,
 };
 pub use delayed::FetchWaiter;
 pub use event::{LeaderConfig, LogEnds, NotEnoughReplicas, Registration};
@@ -29,7 +30,7 @@ pub use follower::{FetchedPartition, Follow, FollowerState, NextFetch};
 pub use isr::{CommittedIsr, IsrChange, IsrProposal, IsrState, ProposalOutcome};
 pub use leader::LeaderState;
 pub use remote_replica::{BrokerStatus, RemoteReplica};
-pub use repair::{DamagedReplica, RepairStep};
+pub use repair::{DamagedReplica, Repair, RepairStep};
 pub use replica::{
     AppendRefused, Awaited, Effect, FetchedLog, ListIsolation, PartitionFetch, Reader, Replica,
     VisibleEnds,

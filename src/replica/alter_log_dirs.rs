@@ -12,7 +12,7 @@ use std::time::Duration;
 use klamm_log::error::{LogError, ReadError};
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::TopicIdPartition;
-use klamm_replication::partition::{AfterCopy, Move, MoveStep, MovingReplica};
+use klamm_replication::partition::{AfterCopy, Move, MoveStep, MovingReplica, RecordedDirectory};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
@@ -60,6 +60,13 @@ impl ReplicaAlterLogDirs {
     /// Whether the directory reported to the controller is the move's target, not the current one.
     pub(super) fn is_announced(&self, key: TopicIdPartition) -> bool {
         self.lock().get(&key).is_some_and(Move::is_announced)
+    }
+
+    /// Another directory of a replica is reported to the controller than the move's target.
+    pub(super) fn on_other_report(&self, key: TopicIdPartition) {
+        if let Some(moving) = self.lock().get_mut(&key) {
+            moving.on_other_report();
+        }
     }
 
     /// Begins to move a replica to `directory`, or cancels its move if it lies there already. Blocks for the disk.
@@ -187,16 +194,16 @@ impl ReplicaAlterLogDirs {
             self.forget(replicas, key);
             return Ok(0);
         };
-        let is_recorded = is_recorded(replicas, key, copied.directory_id);
+        let recorded = recorded_directory(replicas, key, copied.directory_id);
         let after = {
             let mut moves = self.lock();
             // The move may have another target meanwhile.
             let target = partition.with_future(|future| future.directory_id);
             let moving = moves.get_mut(&key).filter(|_| target == Some(copied.directory_id));
             let Some(moving) = moving else { return Ok(copied.bytes) };
-            let after = moving.on_copied(copied.is_level, is_recorded, clock::now_ms());
+            let after = moving.on_copied(copied.is_level, recorded);
             if after == AfterCopy::Announce {
-                replicas.assign_directory(key, copied.directory_id);
+                replicas.announce_directory(key, copied.directory_id);
             }
             after
         };
@@ -254,9 +261,18 @@ fn report_present(replicas: &ReplicaManager, partition: &Partition) {
     }
 }
 
-/// Whether the metadata has this directory for the replica, or has no directories.
-fn is_recorded(replicas: &ReplicaManager, key: TopicIdPartition, directory: Uuid) -> bool {
+/// The directory that the metadata has for a replica whose copy is in `copy`.
+fn recorded_directory(
+    replicas: &ReplicaManager,
+    key: TopicIdPartition,
+    copy: Uuid,
+) -> RecordedDirectory {
     let image = replicas.metadata_cache.image();
-    !image.metadata_version().is_directory_assignment_supported()
-        || recorded(&image, key, replicas.config.node_id) == Some(directory)
+    if !image.metadata_version().is_directory_assignment_supported() {
+        return RecordedDirectory::NotSupported;
+    }
+    match recorded(&image, key, replicas.config.node_id) == Some(copy) {
+        true => RecordedDirectory::New,
+        false => RecordedDirectory::Another,
+    }
 }

@@ -1,10 +1,10 @@
 //! Repairs replicas whose disk has damaged records below the flushed offset: the segment is kept aside and the records
 //! are fetched again from the leader. Damaged records are never served and never silently dropped.
 //!
-//! What is done next with such a replica, [`DamagedReplica`] decides: here it is given the facts, and obeyed. A replica
+//! What is done next with such a replica, [`Repair`] decides: here it is given the facts, and obeyed. A replica
 //! that is the only one with all the records stays: intact records are served, reads of damaged ones fail.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use klamm_metadata::directory_id;
 use klamm_metadata::image::ClusterImage;
 use klamm_metadata::image::partition::Partition as Registered;
 use klamm_protocol::ids::{LeaderEpoch, Offset, TopicIdPartition};
-use klamm_replication::partition::{DamagedReplica, RepairStep};
+use klamm_replication::partition::{DamagedReplica, Repair, RepairStep};
 use tracing::{error, info, warn};
 
 use super::directories::waits_for_election;
@@ -25,13 +25,18 @@ const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Repairs damaged replicas, for as long as it is polled.
 pub(super) async fn run(replicas: Arc<ReplicaManager>) {
-    let mut logged = BTreeSet::new();
+    let mut repairs: BTreeMap<TopicIdPartition, Repair> = BTreeMap::new();
     let mut ticks = tokio::time::interval(REPAIR_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        let before = std::mem::take(&mut repairs);
         for partition in replicas.partitions.all() {
             let Some(segment) = partition.damaged_segment() else { continue };
+            let key = key_of(&partition);
+            let is_new = !before.contains_key(&key);
+            let repair =
+                repairs.entry(key).or_insert(before.get(&key).copied().unwrap_or_default());
             if has_failed_directory(&replicas, &partition) {
                 continue;
             }
@@ -39,10 +44,10 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
             let topic = image.topics.by_id(partition.topic_id());
             let known = topic.and_then(|topic| topic.partition(partition.index()));
             let Some(known) = known else { continue };
-            match damaged_replica(&replicas, &partition, &image, known).next_step() {
+            match repair.next_step(&damaged_replica(&replicas, &partition, &image, known)) {
                 RepairStep::Wait => {}
                 RepairStep::Serve => {
-                    if logged.insert(key_of(&partition)) {
+                    if is_new {
                         let (topic, index) = (partition.topic(), partition.index());
                         error!(
                             %topic, partition = index, "{topic}-{index}: no other replica is in sync, the damaged records at \
@@ -68,17 +73,27 @@ fn has_failed_directory(replicas: &ReplicaManager, partition: &Partition) -> boo
     directory.is_none_or(|directory| replicas.log_manager.failed_directories().contains(&directory))
 }
 
-fn damaged_replica(
+fn damaged_replica<'i>(
     replicas: &ReplicaManager,
     partition: &Partition,
     image: &ClusterImage,
-    known: &Registered,
-) -> DamagedReplica {
-    let id = replicas.config.node_id;
-    let is_given_up = known.directory(id).is_some_and(directory_id::is_given_up)
-        || !image.metadata_version().is_directory_assignment_supported();
-    let counted = known.isr.iter().chain(&known.elr).copied();
-    DamagedReplica::of(id, known.leader, counted, is_given_up, partition.following_epoch())
+    known: &'i Registered,
+) -> DamagedReplica<'i> {
+    let broker = replicas.config.node_id;
+    let is_given_up = match image.metadata_version().is_directory_assignment_supported() {
+        true => known.directory(broker).is_some_and(directory_id::is_given_up),
+        // Nobody can be told. A leader removes a replica that does not fetch.
+        false => partition.is_offline(),
+    };
+    DamagedReplica {
+        broker,
+        leader: known.leader,
+        isr: &known.isr,
+        elr: &known.elr,
+        last_known_elr: &known.last_known_elr,
+        is_given_up,
+        following_epoch: partition.following_epoch(),
+    }
 }
 
 /// The replica may have been given up while others were in the ISR beside it.

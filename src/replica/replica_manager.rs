@@ -206,8 +206,15 @@ impl ReplicaManager {
         self.proposals.propose(Arc::clone(partition), proposal);
     }
 
-    /// Reports to the controller in which directory a replica lies (AssignReplicasToDirs).
+    /// Reports to the controller in which directory a replica lies (AssignReplicasToDirs). A move has to announce its
+    /// target again.
     pub(super) fn assign_directory(&self, key: TopicIdPartition, directory: Uuid) {
+        self.alter_log_dirs.on_other_report(key);
+        self.directories.assign(key, directory);
+    }
+
+    /// Reports the directory that a replica moves to.
+    pub(super) fn announce_directory(&self, key: TopicIdPartition, directory: Uuid) {
         self.directories.assign(key, directory);
     }
 
@@ -276,6 +283,7 @@ impl ReplicaManager {
         }
         self.log_manager.find_returned(&ids);
         self.settle(image);
+        self.partitions.all().iter().for_each(|partition| resume_move(self, partition));
         let mut delta = ImageDelta::between(&ClusterImage::default(), image);
         let is_open =
             |change: &PartitionDelta| self.partitions.get(change.topic.id, change.index).is_some();
@@ -487,11 +495,16 @@ fn registration(change: &PartitionDelta) -> Registration {
     }
 }
 
-/// Resumes a move between log directories after a restart.
+/// Resumes a move between log directories after a restart, or when the target directory is back.
 fn resume_move(replicas: &ReplicaManager, partition: &Partition) {
     let Some(future) = replicas.log_manager.found_future(partition) else { return };
-    if partition.begin_move(future).is_ok() {
-        replicas.alter_log_dirs.add(TopicIdPartition::new(partition.topic_id(), partition.index()));
+    match partition.begin_move(future) {
+        Ok(()) => {
+            let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+            replicas.alter_log_dirs.add(key);
+        }
+        // The replica moves to another directory meanwhile.
+        Err(future) => replicas.log_manager.discard_future(partition, *future),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::batch::{MetadataBatch, PartitionBatch, PartitionId, Value};
 use bytestring::ByteString;
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::quorum::Anomaly;
 use std::rc::Rc;
@@ -50,9 +51,11 @@ pub(crate) enum Observation {
     /// A replica with damaged records leaves the ISR.
     DamagedReplicaLeaves,
     /// Damaged records are cut off, to be fetched again.
-    DamageCut,
+    DamageCut { broker: BrokerId, partition: PartitionId },
+    /// The directory of a copy is reported to the controller.
+    MoveAnnounced,
     /// A replica is in another log directory now.
-    ReplicaMoved,
+    ReplicaMoved { broker: BrokerId, partition: PartitionId, directory: Uuid },
     /// A move between log directories is cancelled.
     MoveCancelled,
     /// The log's directory has failed when the copy's was reported already.
@@ -121,8 +124,9 @@ impl Observation {
             Self::ReplicaOffline => "looks at a replica that is offline",
             Self::ReplicaWithoutRoom => "replicas without room",
             Self::DamagedReplicaLeaves => "damaged replicas that leave",
-            Self::DamageCut => "damage cut off",
-            Self::ReplicaMoved => "moves between directories",
+            Self::DamageCut { .. } => "damage cut off",
+            Self::MoveAnnounced => "moves announced",
+            Self::ReplicaMoved { .. } => "moves between directories",
             Self::MoveCancelled => "moves cancelled",
             Self::MoveWithdrawn => "moves withdrawn",
             Self::BatchWithoutRoom => "batches without room",

@@ -19,6 +19,7 @@ use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
     Awaited, BrokerStatus, Effect, FetchWaiter, IsrProposal, LeaderConfig, LogEnds, Registration,
+    Repair,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -60,6 +61,7 @@ pub(crate) struct Replica {
     pub(crate) latest_fetch: u64,
     /// The batch that was found to be damaged.
     pub(crate) damaged: Option<Offset>,
+    pub(crate) repair: Repair,
     /// It serves nothing while its damage is repaired.
     pub(crate) is_offline: bool,
 }
@@ -82,6 +84,7 @@ impl Replica {
             proposal: None,
             latest_fetch: 0,
             damaged: None,
+            repair: Repair::default(),
             is_offline: false,
         }
     }

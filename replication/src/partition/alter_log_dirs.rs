@@ -12,14 +12,13 @@ use klamm_protocol::ids::Offset;
 
 /// The pause after an error.
 const ERROR_PAUSE_MS: i64 = 1_000;
-/// After this the new directory is reported again, in case that another report has taken the place of the first.
-const ANNOUNCE_AGAIN_MS: i64 = 1_000;
 
 /// A move under way. Times are milliseconds of the steady clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Move {
-    /// When the new directory was reported to the controller.
-    announced_ms: Option<i64>,
+    /// The new directory was reported to the controller, when the metadata had another one, and is the last that was.
+    /// Metadata that had it before may be older than a report of the log's directory that is under way.
+    is_announced: bool,
     not_before_ms: Option<i64>,
 }
 
@@ -45,6 +44,16 @@ pub enum MoveStep {
     Wait,
 }
 
+/// The directory that the metadata has for a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordedDirectory {
+    /// The directory of the copy.
+    New,
+    Another,
+    /// The metadata has no directories.
+    NotSupported,
+}
+
 /// What follows a round of copying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterCopy {
@@ -67,14 +76,19 @@ pub struct Alteration {
 impl Move {
     /// Whether the directory reported to the controller is the move's target, not the current one.
     pub fn is_announced(&self) -> bool {
-        self.announced_ms.is_some()
+        self.is_announced
+    }
+
+    /// Another directory of the replica is reported to the controller than the move's target.
+    pub fn on_other_report(&mut self) {
+        self.is_announced = false;
     }
 
     pub fn next_step(&mut self, replica: MovingReplica, now_ms: i64) -> MoveStep {
         if !replica.is_target_online {
             return MoveStep::Cancel;
         }
-        if !replica.is_source_online && self.announced_ms.take().is_some() {
+        if !replica.is_source_online && std::mem::take(&mut self.is_announced) {
             return MoveStep::Withdraw;
         }
         let is_paused = self.not_before_ms.is_some_and(|end_ms| now_ms < end_ms);
@@ -84,20 +98,23 @@ impl Move {
         }
     }
 
-    /// A round of copying has ended. `is_level` is whether the copy ends where the log ended; `is_recorded`, whether the
-    /// metadata has the new directory, or no directories.
-    pub fn on_copied(&mut self, is_level: bool, is_recorded: bool, now_ms: i64) -> AfterCopy {
+    /// A round of copying has ended. `is_level` is whether the copy ends where the log ended.
+    pub fn on_copied(&mut self, is_level: bool, recorded: RecordedDirectory) -> AfterCopy {
         if !is_level {
             return AfterCopy::CopyOn;
         }
-        if is_recorded {
-            return AfterCopy::Replace;
+        match (recorded, self.is_announced) {
+            (RecordedDirectory::NotSupported, _) | (RecordedDirectory::New, true) => {
+                AfterCopy::Replace
+            }
+            (RecordedDirectory::New, false) | (RecordedDirectory::Another, true) => {
+                AfterCopy::CopyOn
+            }
+            (RecordedDirectory::Another, false) => {
+                self.is_announced = true;
+                AfterCopy::Announce
+            }
         }
-        if self.announced_ms.is_some_and(|at_ms| now_ms < at_ms + ANNOUNCE_AGAIN_MS) {
-            return AfterCopy::CopyOn;
-        }
-        self.announced_ms = Some(now_ms);
-        AfterCopy::Announce
     }
 
     /// Copying or replacing has failed.
@@ -158,6 +175,7 @@ fn divergence_of(epochs: &EpochHistory, end: Offset, log: LogRange<'_>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use super::RecordedDirectory::{Another, New, NotSupported};
     use super::*;
     use crate::EpochStart;
     use klamm_protocol::ids::LeaderEpoch;
@@ -169,22 +187,26 @@ mod tests {
     fn a_copy_that_is_level_replaces_the_log_only_when_the_metadata_has_its_directory() {
         let mut moving = Move::default();
         assert_eq!(moving.next_step(WELL, 0), MoveStep::Copy);
-        assert_eq!(moving.on_copied(false, false, 0), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(false, Another), AfterCopy::CopyOn);
         assert!(!moving.is_announced());
-        assert_eq!(moving.on_copied(true, false, 1), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
         assert!(moving.is_announced());
-        assert_eq!(moving.on_copied(true, false, 2), AfterCopy::CopyOn);
-        assert_eq!(moving.on_copied(false, true, 3), AfterCopy::CopyOn);
-        assert_eq!(moving.on_copied(true, true, 4), AfterCopy::Replace);
+        assert_eq!(moving.on_copied(true, Another), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(false, New), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, New), AfterCopy::Replace);
+        assert_eq!(Move::default().on_copied(true, NotSupported), AfterCopy::Replace);
     }
 
     #[test]
-    fn an_announcement_that_another_report_has_replaced_is_repeated() {
+    fn metadata_from_before_the_last_report_of_the_logs_directory_say_nothing() {
+        // An earlier process has announced the move, and this one has reported where the log is.
         let mut moving = Move::default();
-        assert_eq!(moving.on_copied(true, false, 0), AfterCopy::Announce);
-        assert_eq!(moving.on_copied(true, false, ANNOUNCE_AGAIN_MS - 1), AfterCopy::CopyOn);
-        assert_eq!(moving.on_copied(true, false, ANNOUNCE_AGAIN_MS), AfterCopy::Announce);
-        assert_eq!(moving.on_copied(true, false, ANNOUNCE_AGAIN_MS + 1), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, New), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
+        moving.on_other_report();
+        assert_eq!(moving.on_copied(true, New), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, New), AfterCopy::Replace);
     }
 
     #[test]
@@ -200,7 +222,7 @@ mod tests {
         let failed = MovingReplica { is_source_online: false, ..WELL };
         let mut moving = Move::default();
         assert_eq!(moving.next_step(failed, 0), MoveStep::Wait);
-        assert_eq!(moving.on_copied(true, false, 0), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
         assert_eq!(moving.next_step(failed, 1), MoveStep::Withdraw);
         assert!(!moving.is_announced());
         assert_eq!(moving.next_step(failed, 2), MoveStep::Wait);

@@ -8,56 +8,72 @@
 use klamm_protocol::ids::{BrokerId, LeaderEpoch};
 
 /// What a broker knows of its damaged replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DamagedReplica {
-    /// It is in the ISR or ELR, or leads.
-    is_counted_on: bool,
-    /// Another replica is in the ISR or ELR: it has all committed records.
-    is_held_elsewhere: bool,
-    is_given_up: bool,
-    following_epoch: Option<LeaderEpoch>,
+#[derive(Debug, Clone, Copy)]
+pub struct DamagedReplica<'m> {
+    pub broker: BrokerId,
+    /// The partition in the metadata.
+    pub leader: BrokerId,
+    pub isr: &'m [BrokerId],
+    pub elr: &'m [BrokerId],
+    pub last_known_elr: &'m [BrokerId],
+    /// The metadata have the replica's directory as lost.
+    pub is_given_up: bool,
+    /// The epoch in which the replica follows a leader.
+    pub following_epoch: Option<LeaderEpoch>,
 }
 
 /// The next step of the repair of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepairStep {
-    /// No other replica has all the records: this one serves the intact ones.
+    /// No other replica has all the records: this one serves the intact ones, and its directory is reported.
     Serve,
     /// The replica serves nothing, and its directory is reported as lost.
     Leave,
     /// Nobody counts on the replica, and it follows in this epoch: the log is truncated before the damage, then its
     /// directory is reported.
     Cut(LeaderEpoch),
-    /// There is no leader to fetch from.
+    /// The metadata, or a leader to fetch from, has to come first.
     Wait,
 }
 
-impl DamagedReplica {
-    /// The replica of `broker` in the metadata. `is_given_up` is whether they have its directory as lost, or have no
-    /// directories; `following_epoch`, the epoch in which it follows a leader.
-    pub fn of(
-        broker: BrokerId,
-        leader: BrokerId,
-        in_sync_or_eligible: impl IntoIterator<Item = BrokerId>,
-        is_given_up: bool,
-        following_epoch: Option<LeaderEpoch>,
-    ) -> Self {
-        let (mut is_counted_on, mut is_held_elsewhere) = (leader == broker, false);
-        for replica in in_sync_or_eligible {
-            is_counted_on |= replica == broker;
-            is_held_elsewhere |= replica != broker;
-        }
-        Self { is_counted_on, is_held_elsewhere, is_given_up, following_epoch }
-    }
+/// The repair of a replica, from the discovery of damage until the log is truncated before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// The replica's directory was reported as lost when the metadata did not have it as that. Before, the metadata may
+    /// be older than a report of the directory, by which the replica has joined the ISR since.
+    has_left: bool,
+}
 
-    pub fn next_step(&self) -> RepairStep {
-        if self.is_counted_on && !self.is_held_elsewhere {
+impl Repair {
+    pub fn next_step(&mut self, replica: &DamagedReplica<'_>) -> RepairStep {
+        if replica.is_counted_on() && !replica.is_held_elsewhere() {
+            self.has_left = false;
             return RepairStep::Serve;
         }
-        if self.is_counted_on || !self.is_given_up {
+        if !replica.is_given_up {
+            self.has_left = true;
             return RepairStep::Leave;
         }
-        self.following_epoch.map_or(RepairStep::Wait, RepairStep::Cut)
+        match replica.following_epoch {
+            _ if !self.has_left => RepairStep::Wait,
+            _ if replica.is_counted_on() => RepairStep::Leave,
+            Some(epoch) => RepairStep::Cut(epoch),
+            None => RepairStep::Wait,
+        }
+    }
+}
+
+impl DamagedReplica<'_> {
+    fn is_counted_on(&self) -> bool {
+        let has_all = self.leader == self.broker || self.isr.contains(&self.broker);
+        // Without a leader, the last known one may be elected.
+        let may_lead = self.leader < 0 && self.last_known_elr.contains(&self.broker);
+        has_all || self.elr.contains(&self.broker) || may_lead
+    }
+
+    /// Whether another replica has all committed records.
+    fn is_held_elsewhere(&self) -> bool {
+        self.isr.iter().chain(self.elr).any(|replica| *replica != self.broker)
     }
 }
 
@@ -68,38 +84,67 @@ mod tests {
     const BROKER: BrokerId = 1;
     const NOBODY: BrokerId = -1;
 
-    fn step(leader: BrokerId, counted: &[BrokerId], is_given_up: bool) -> RepairStep {
-        let counted = counted.iter().copied();
-        let following_epoch = (leader != BROKER && leader != NOBODY).then_some(7);
-        DamagedReplica::of(BROKER, leader, counted, is_given_up, following_epoch).next_step()
+    fn replica(leader: BrokerId, isr: &[BrokerId], is_given_up: bool) -> DamagedReplica<'_> {
+        DamagedReplica {
+            broker: BROKER,
+            leader,
+            isr,
+            elr: &[],
+            last_known_elr: &[],
+            is_given_up,
+            following_epoch: (leader != BROKER && leader != NOBODY).then_some(7),
+        }
+    }
+
+    /// A repair whose replica has left.
+    fn left() -> Repair {
+        let mut repair = Repair::default();
+        assert_eq!(repair.next_step(&replica(2, &[2], false)), RepairStep::Leave);
+        repair
     }
 
     #[test]
     fn a_replica_that_others_can_stand_in_for_leaves_before_it_is_cut() {
-        for is_given_up in [false, true] {
-            assert_eq!(step(BROKER, &[BROKER, 2], is_given_up), RepairStep::Leave);
-            assert_eq!(step(2, &[BROKER, 2], is_given_up), RepairStep::Leave);
-            assert_eq!(step(NOBODY, &[BROKER, 2], is_given_up), RepairStep::Leave);
+        let mut repair = Repair::default();
+        for leader in [BROKER, 2, NOBODY] {
+            assert_eq!(repair.next_step(&replica(leader, &[BROKER, 2], false)), RepairStep::Leave);
+            assert_eq!(repair.next_step(&replica(leader, &[BROKER, 2], true)), RepairStep::Leave);
         }
-        assert_eq!(step(2, &[2], true), RepairStep::Cut(7));
+        let eligible = DamagedReplica { elr: &[BROKER], ..replica(2, &[2], true) };
+        assert_eq!(repair.next_step(&eligible), RepairStep::Leave);
+        assert_eq!(repair.next_step(&replica(2, &[2], true)), RepairStep::Cut(7));
     }
 
     #[test]
-    fn a_replica_outside_the_isr_is_given_up_as_well_because_it_may_be_about_to_join() {
-        assert_eq!(step(2, &[2], false), RepairStep::Leave);
+    fn a_replica_outside_the_isr_leaves_as_well_because_it_may_be_about_to_join() {
+        assert_eq!(left().next_step(&replica(2, &[2], true)), RepairStep::Cut(7));
     }
 
     #[test]
-    fn the_only_replica_with_all_records_serves_what_is_intact() {
-        for is_given_up in [false, true] {
-            assert_eq!(step(BROKER, &[BROKER], is_given_up), RepairStep::Serve);
-            assert_eq!(step(NOBODY, &[BROKER], is_given_up), RepairStep::Serve);
+    fn metadata_from_before_the_last_report_of_the_directory_say_nothing() {
+        let mut repair = Repair::default();
+        assert_eq!(repair.next_step(&replica(2, &[2], true)), RepairStep::Wait);
+        assert_eq!(repair.next_step(&replica(2, &[BROKER, 2], true)), RepairStep::Wait);
+        assert_eq!(repair.next_step(&replica(2, &[2], false)), RepairStep::Leave);
+        assert_eq!(repair.next_step(&replica(2, &[2], true)), RepairStep::Cut(7));
+    }
+
+    #[test]
+    fn the_only_replica_with_all_records_serves_what_is_intact_and_begins_to_leave_anew() {
+        let last_known = DamagedReplica { last_known_elr: &[BROKER], ..replica(NOBODY, &[], true) };
+        for alone in
+            [replica(BROKER, &[BROKER], true), replica(NOBODY, &[BROKER], true), last_known]
+        {
+            let mut repair = left();
+            assert_eq!(repair.next_step(&alone), RepairStep::Serve);
+            assert_eq!(repair.next_step(&replica(BROKER, &[BROKER, 2], true)), RepairStep::Wait);
+            assert_eq!(repair.next_step(&replica(BROKER, &[BROKER, 2], false)), RepairStep::Leave);
         }
     }
 
     #[test]
     fn without_a_leader_nothing_is_cut() {
-        assert_eq!(step(NOBODY, &[2], true), RepairStep::Wait);
-        assert_eq!(step(NOBODY, &[], true), RepairStep::Wait);
+        assert_eq!(left().next_step(&replica(NOBODY, &[2], true)), RepairStep::Wait);
+        assert_eq!(left().next_step(&replica(NOBODY, &[], true)), RepairStep::Wait);
     }
 }

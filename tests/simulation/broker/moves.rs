@@ -11,12 +11,28 @@ use crate::plant::Plant;
 use klamm_metadata::image::partition::Partition;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::Offset;
-use klamm_replication::partition::{AfterCopy, Alignment, Move, MoveStep, MovingReplica, align};
+use klamm_replication::partition::{
+    AfterCopy, Alignment, Move, MoveStep, MovingReplica, RecordedDirectory, align,
+};
 
 /// How often a broker looks at damage and moves.
 const UPKEEP_MS: i64 = 30;
 
 impl Broker {
+    /// Whether the metadata are to have a directory for some replica in which its log is not yet: returns the log's.
+    pub(crate) fn announced_from(&self) -> Option<Uuid> {
+        let (id, _) = self.moves.iter().find(|(_, moving)| moving.is_announced())?;
+        Some(self.opened_in[id])
+    }
+
+    /// Tells the controller of a directory, unless it is a move that does so.
+    pub(super) fn report(&mut self, id: PartitionId, directory: Uuid) {
+        if let Some(moving) = self.moves.get_mut(&id) {
+            moving.on_other_report();
+        }
+        self.misplaced.insert(id, directory);
+    }
+
     pub(crate) fn on_upkeep(
         &mut self,
         metadata: &MetadataDriver,
@@ -127,10 +143,15 @@ impl Broker {
         if is_level {
             copy.log.sync();
         }
-        let early = step.plant == Plant::ReplacedBeforeRecorded;
-        match moving.on_copied(is_level, is_recorded || early, step.now_ms) {
+        let recorded = match is_recorded {
+            _ if step.plant == Plant::ReplacedBeforeRecorded => RecordedDirectory::NotSupported,
+            true => RecordedDirectory::New,
+            false => RecordedDirectory::Another,
+        };
+        match moving.on_copied(is_level, recorded) {
             AfterCopy::CopyOn => {}
             AfterCopy::Announce => {
+                step.observe(Observation::MoveAnnounced);
                 self.misplaced.insert(id, target);
             }
             AfterCopy::Replace => self.replace(id, target, disk, step),
@@ -148,7 +169,8 @@ impl Broker {
         self.opened_in.insert(id, target);
         let log = disk.logs.get(id).expect("it is the log now");
         self.replicas.get_mut(&id).expect("it is open").on_synced(log, step);
-        step.observe(Observation::ReplicaMoved);
+        let broker = self.life.0;
+        step.observe(Observation::ReplicaMoved { broker, partition: id, directory: target });
         self.after_progress(id, disk, step);
     }
 }

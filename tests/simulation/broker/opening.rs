@@ -92,7 +92,7 @@ impl Broker {
         if partition.isr.iter().any(|member| *member != self.life.0) {
             let is_begun = !disk.logs.found(id).is_empty();
             let given_up = if is_begun { directory_id::LOST } else { directory_id::NOT_BEGUN };
-            self.misplaced.insert(id, given_up);
+            self.report(id, given_up);
         }
         if !self.waits_for_room {
             self.waits_for_room = true;
@@ -105,7 +105,7 @@ impl Broker {
         step.observe(Observation::ReplicaOffline);
         // What has failed since it was opened the move tells of.
         if partition.isr.contains(&self.life.0) && !self.moves.contains_key(&id) {
-            self.misplaced.insert(id, directory_id::LOST);
+            self.report(id, directory_id::LOST);
         }
     }
 

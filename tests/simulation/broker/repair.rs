@@ -1,4 +1,4 @@
-//! Damage is found and repaired: [`DamagedReplica`] decides, as for `src/replica/repair.rs`.
+//! Damage is found and repaired: `Repair` decides, as for `src/replica/repair.rs`.
 
 use super::Broker;
 use crate::batch::PartitionId;
@@ -9,7 +9,7 @@ use crate::plant::Plant;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
 use klamm_protocol::ids::LeaderEpoch;
-use klamm_replication::partition::{DamagedReplica, RepairStep};
+use klamm_replication::partition::{DamagedReplica, Repair, RepairStep};
 
 /// In a hundred looks at a log, how many find its damage, if nobody reads there.
 const SCRUBBED: u64 = 10;
@@ -34,16 +34,22 @@ impl Broker {
         let follower = replica.core.follower().filter(|follower| follower.leader_id >= 0);
         let following_epoch = follower.map(|follower| follower.leader_epoch);
         let is_given_up = known.directory(self.life.0).is_some_and(directory_id::is_given_up);
-        let counted = known.isr.iter().chain(&known.elr).copied();
-        let next =
-            DamagedReplica::of(self.life.0, known.leader, counted, is_given_up, following_epoch);
+        let next = replica.repair.next_step(&DamagedReplica {
+            broker: self.life.0,
+            leader: known.leader,
+            isr: &known.isr,
+            elr: &known.elr,
+            last_known_elr: &known.last_known_elr,
+            is_given_up,
+            following_epoch,
+        });
         let early = following_epoch.filter(|_| step.plant == Plant::DamageCutInSync);
-        match early.map_or(next.next_step(), RepairStep::Cut) {
+        match early.map_or(next, RepairStep::Cut) {
             RepairStep::Wait => {}
             RepairStep::Serve => {
                 replica.is_offline = false;
                 if is_given_up || self.waits_for_election(known) {
-                    self.misplaced.extend(disk.logs.directory_of(id).map(|at| (id, at)));
+                    self.report(id, disk.logs.directory_of(id).expect("it is open"));
                 }
             }
             RepairStep::Leave => {
@@ -52,7 +58,7 @@ impl Broker {
                     replica.settle(log, step);
                     step.observe(Observation::DamagedReplicaLeaves);
                 }
-                self.misplaced.insert(id, directory_id::LOST);
+                self.report(id, directory_id::LOST);
             }
             RepairStep::Cut(epoch) => self.cut_damage(id, epoch, disk, step),
         }
@@ -73,11 +79,12 @@ impl Broker {
             replica.truncate(at, log);
             log.log.sync();
         }
+        replica.repair = Repair::default();
         assert!(replica.core.on_repaired(epoch), "it follows in the epoch that was decided for");
         replica.is_offline = false;
         replica.settle(log, step);
-        step.observe(Observation::DamageCut);
-        self.misplaced.insert(id, directory);
+        step.observe(Observation::DamageCut { broker: self.life.0, partition: id });
+        self.report(id, directory);
         self.fetch(id, disk, step);
     }
 }

@@ -6,6 +6,9 @@ use crate::log_directories::Availability;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, Offset};
 
+/// In a hundred looks at a node that moves a replica, how many find that the directory fails from which it moves.
+const SOURCE_FAILS: u64 = 10;
+
 impl World {
     pub(super) fn schedule_upkeep(&mut self) {
         if self.scenario.disks_decay {
@@ -68,9 +71,24 @@ impl World {
         self.schedule(delay_ms, Event::MoveReplica);
         let id = self.pick(&self.scenario.nodes.clone()).expect("a node");
         let partition = usize::try_from(self.upkeep.below(3)).expect("an index") % PARTITIONS.len();
+        self.fail_a_source(id);
         let online: Vec<Uuid> = self.nodes[&id].disk.logs.with(Availability::Online).collect();
         let Some(wanted) = self.pick(&online).filter(|_| self.faults) else { return };
         self.step_node(id, |node, _, step| node.alter_log_dir(partition, wanted, step));
+    }
+
+    /// A directory fails when the metadata are told already that its replica is in another. Such moments are short.
+    fn fail_a_source(&mut self, id: BrokerId) {
+        let node = &self.nodes[&id];
+        let process = node.process.as_ref().filter(|_| self.scenario.directories_fail);
+        let Some(source) = process.and_then(|process| process.broker.announced_from()) else {
+            return;
+        };
+        let at = node.disk.logs.at(source);
+        if at > 0 && self.upkeep.chance(SOURCE_FAILS) && self.may_crash() {
+            self.count("directories failed");
+            self.step_node(id, |node, _, step| node.on_directory_failed(at, step));
+        }
     }
 
     /// Whether every batch can be read, and every move has come to its end.
