@@ -138,7 +138,6 @@ impl ReplicaAlterLogDirs {
 
     /// Advances one move by one step; returns whether bytes were copied.
     async fn step(&self, replicas: &Arc<ReplicaManager>, key: TopicIdPartition) -> bool {
-        let Some(moving) = self.lock().get(&key).copied() else { return false };
         let partition = replicas.partitions.get(key.topic_id, key.partition);
         let place = partition.as_ref().and_then(|partition| partition.future_place());
         let (Some(partition), Some(place)) = (partition, place) else {

@@ -64,14 +64,16 @@ fn wanted(
 ) -> Placement {
     let recorded = partition.directory(broker).expect("it replicates the partition");
     let found = logs.found(id);
+    let known =
+        KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
     if logs.is_online(recorded) {
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
         let ignores_record = step.plant == Plant::OtherLogWins;
-        if found.is_empty() && logs.copy_in(id).is_some() && !logs.are_all_online() {
-            let known = KnownReplica::of(Uuid::ZERO, partition, broker);
-            if !known.is_some_and(|known| known.can_be_fetched()) {
-                return Placement::OnlyCopy;
-            }
+        if found.is_empty()
+            && logs.copy_in(id).is_some()
+            && !known.may_use_copy(logs.are_all_online())
+        {
+            return Placement::OnlyCopy;
         }
         let other = found.iter().copied().find(|directory| *directory != recorded);
         return match other {
@@ -88,8 +90,6 @@ fn wanted(
     if let Some(only) = found.first().filter(|_| directory_id::is_reserved(recorded)) {
         return Placement::Open(*only);
     }
-    let known =
-        KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
     let may_be_elsewhere = || replica.is_old && !logs.are_all_online();
     let is_missed = known.is_missed(|directory| logs.is_online(directory), may_be_elsewhere);
     let is_new = !is_missed && recorded != directory_id::LOST;

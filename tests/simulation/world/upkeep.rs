@@ -7,7 +7,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, Offset};
 
 /// In a hundred looks at a node that moves a replica, how many find that the directory fails from which it moves.
-const SOURCE_FAILS: u64 = 10;
+const SOURCE_FAILS: u64 = 40;
 
 impl World {
     pub(super) fn schedule_upkeep(&mut self) {
