@@ -62,11 +62,14 @@ impl ReplicaAlterLogDirs {
         self.lock().get(&key).is_some_and(Move::is_announced)
     }
 
-    /// Another directory of a replica is reported to the controller than the move's target.
-    pub(super) fn on_other_report(&self, key: TopicIdPartition) {
-        if let Some(moving) = self.lock().get_mut(&key) {
+    /// Another directory of a replica is reported to the controller than the move's target, by `report`.
+    pub(super) fn on_other_report(&self, key: TopicIdPartition, report: impl FnOnce()) {
+        let mut moves = self.lock();
+        if let Some(moving) = moves.get_mut(&key) {
             moving.on_other_report();
         }
+        // The lock is held: the later report counts, so the move must not announce its target in between.
+        report();
     }
 
     /// Begins to move a replica to `directory`, or cancels its move if it lies there already. Blocks for the disk.
@@ -151,7 +154,7 @@ impl ReplicaAlterLogDirs {
             is_source_online: present
                 .is_some_and(|present| replicas.log_manager.is_online(present)),
             is_target_online: replicas.log_manager.is_online(place),
-            is_damaged: partition.is_offline(),
+            is_damaged: partition.is_offline() || partition.is_refetching(),
         };
         let next = self.lock().get_mut(&key).map(|moving| moving.next_step(replica, now_ms));
         match next {

@@ -126,6 +126,8 @@ pub(crate) struct Partition {
     flush_waits: AtomicBool,
     /// The base offset of the lowest damaged segment.
     damaged: AtomicI64,
+    /// The records from a damaged segment on are being fetched again.
+    refetching: AtomicBool,
     high_watermark: watch::Sender<Offset>,
     /// Cancelled when the node must stop.
     node_failed: CancellationToken,
@@ -159,6 +161,7 @@ impl Partition {
             lacking: Lacking::default(),
             flush_waits: AtomicBool::new(false),
             damaged: AtomicI64::new(damage::INTACT),
+            refetching: AtomicBool::new(false),
             high_watermark,
         })
     }

@@ -4,7 +4,7 @@
 //! What is done next with such a replica, [`Repair`] decides: here it is given the facts, and obeyed. A replica
 //! that is the only one with all the records stays: intact records are served, reads of damaged ones fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ const REPAIR_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Repairs damaged replicas, for as long as it is polled.
 pub(super) async fn run(replicas: Arc<ReplicaManager>) {
+    let mut logged = BTreeSet::new();
     let mut repairs: BTreeMap<TopicIdPartition, Repair> = BTreeMap::new();
     let mut ticks = tokio::time::interval(REPAIR_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -32,14 +33,20 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
         ticks.tick().await;
         let before = std::mem::take(&mut repairs);
         for partition in replicas.partitions.all() {
-            let Some(segment) = partition.damaged_segment() else { continue };
+            let damaged = partition.damaged_segment();
+            if damaged.is_none() && !partition.is_refetching() {
+                continue;
+            }
             let key = key_of(&partition);
-            let is_new = !before.contains_key(&key);
             let repair =
                 repairs.entry(key).or_insert(before.get(&key).copied().unwrap_or_default());
             if has_failed_directory(&replicas, &partition) {
                 continue;
             }
+            let Some(segment) = damaged else {
+                finish(&replicas, &partition, repair);
+                continue;
+            };
             let image = replicas.metadata_cache.image();
             let topic = image.topics.by_id(partition.topic_id());
             let known = topic.and_then(|topic| topic.partition(partition.index()));
@@ -47,7 +54,7 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
             match repair.next_step(&damaged_replica(&replicas, &partition, &image, known)) {
                 RepairStep::Wait => {}
                 RepairStep::Serve => {
-                    if is_new {
+                    if logged.insert(key) {
                         let (topic, index) = (partition.topic(), partition.index());
                         error!(
                             %topic, partition = index, "{topic}-{index}: no other replica is in sync, the damaged records at \
@@ -58,7 +65,7 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
                     serve(&replicas, &partition, known);
                 }
                 RepairStep::Leave => leave(&replicas, &partition),
-                RepairStep::Cut(epoch) => cut(&replicas, partition, epoch, segment).await,
+                RepairStep::Cut(epoch) => cut(&replicas, partition, repair, epoch, segment).await,
             }
         }
     }
@@ -127,9 +134,19 @@ fn leave(replicas: &ReplicaManager, partition: &Partition) {
     replicas.assign_directory(key_of(partition), directory_id::LOST);
 }
 
+/// The log was truncated before the damage: reports its directory when it has what it had.
+fn finish(replicas: &ReplicaManager, partition: &Partition, repair: &Repair) {
+    let Some(view) = partition.view() else { return };
+    if repair.may_return(partition.following_epoch(), view.log_end()) {
+        partition.on_refetched();
+        report_directory(replicas, partition);
+    }
+}
+
 async fn cut(
     replicas: &Arc<ReplicaManager>,
     partition: Arc<Partition>,
+    repair: &mut Repair,
     epoch: LeaderEpoch,
     segment: Offset,
 ) {
@@ -137,32 +154,33 @@ async fn cut(
     let cut = tokio::task::spawn_blocking(move || cut_before(&at, &damaged, epoch, segment)).await;
     let (topic, index) = (partition.topic(), partition.index());
     match cut {
-        Ok(Ok(true)) => {
+        Ok(Ok(Some(end))) => {
+            repair.on_cut(epoch, end);
             info!(%topic, partition = index, "{topic}-{index} is truncated to offset {segment} and fetched again from there")
         }
-        Ok(Ok(false)) => return,
+        Ok(Ok(None)) => return,
         Ok(Err(failure)) => {
             return error!(%topic, partition = index, "{topic}-{index} cannot be repaired: {failure}");
         }
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    report_directory(replicas, &partition);
     replicas.wake_fetcher(key_of(&partition));
 }
 
-/// Keeps a copy of the damaged segment and truncates the log before it; false if this broker does not follow in that
-/// epoch any more.
+/// Keeps a copy of the damaged segment and truncates the log before it. Returns where the log ended, if this broker still
+/// follows in that epoch.
 fn cut_before(
     replicas: &ReplicaManager,
     partition: &Partition,
     epoch: LeaderEpoch,
     segment: Offset,
-) -> Result<bool, LogError> {
-    let Some(log_start) = partition.view().map(|view| view.log_start()) else { return Ok(false) };
+) -> Result<Option<Offset>, LogError> {
+    let Some(view) = partition.view() else { return Ok(None) };
+    let (log_start, end) = (view.log_start(), view.log_end());
     replicas.log_manager.keep_damaged(partition, segment);
     let cut = if segment > log_start { Cut::To(segment) } else { Cut::FullyAndStartAt(log_start) };
     replicas.log_manager.cut(&replicas.partitions.all(), partition, epoch, cut)?;
-    Ok(partition.on_repaired(epoch))
+    Ok(partition.on_repaired(epoch).then_some(end))
 }
 
 /// Verifies all sealed segments again and again, for as long as it is polled, to find damage while another replica

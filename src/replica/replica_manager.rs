@@ -209,8 +209,7 @@ impl ReplicaManager {
     /// Reports to the controller in which directory a replica lies (AssignReplicasToDirs). A move has to announce its
     /// target again.
     pub(super) fn assign_directory(&self, key: TopicIdPartition, directory: Uuid) {
-        self.alter_log_dirs.on_other_report(key);
-        self.directories.assign(key, directory);
+        self.alter_log_dirs.on_other_report(key, || self.directories.assign(key, directory));
     }
 
     /// Reports the directory that a replica moves to.
@@ -324,8 +323,9 @@ impl ReplicaManager {
         for change in changes {
             let Some(recorded) = change.after.directory(self.config.node_id) else { continue };
             let partition = self.partitions.get(change.topic.id, change.index);
-            // A replica that is not open must stay out of the ISR, so its directory is not reported.
-            let is_usable = partition.is_some_and(|partition| !partition.is_offline());
+            // A replica that is not open, or lacks records, must stay out of the ISR, so its directory is not reported.
+            let is_usable = partition
+                .is_some_and(|partition| !partition.is_offline() && !partition.is_refetching());
             if !is_usable || self.alter_log_dirs.is_announced(key_of(change)) {
                 continue;
             }
@@ -335,7 +335,7 @@ impl ReplicaManager {
                     || directories::waits_for_election(&change.after, self.config.node_id)
             };
             if let Some(actual) = actual.filter(is_news) {
-                self.directories.assign(key_of(change), actual);
+                self.assign_directory(key_of(change), actual);
             }
         }
     }

@@ -122,6 +122,11 @@ impl Node {
         }
     }
 
+    /// The moves of the broker, for a failure's message.
+    pub(crate) fn moves(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, |process| process.broker.moves())
+    }
+
     /// An operator wants a replica in this directory.
     pub(crate) fn alter_log_dir(
         &mut self,

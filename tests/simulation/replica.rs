@@ -64,6 +64,8 @@ pub(crate) struct Replica {
     pub(crate) repair: Repair,
     /// It serves nothing while its damage is repaired.
     pub(crate) is_offline: bool,
+    /// What was cut off with the damage is being fetched again.
+    pub(crate) is_refetching: bool,
 }
 
 /// What an append came to.
@@ -86,7 +88,13 @@ impl Replica {
             damaged: None,
             repair: Repair::default(),
             is_offline: false,
+            is_refetching: false,
         }
+    }
+
+    /// The controller is told that it is lost.
+    pub(crate) fn is_under_repair(&self) -> bool {
+        self.is_offline || self.is_refetching
     }
 
     /// The epoch that this replica leads; -1 if it does not.

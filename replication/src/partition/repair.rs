@@ -3,9 +3,10 @@
 //! A replica that lacks records must not be counted on. So the broker first reports the replica's directory as lost,
 //! also if the replica is in neither ISR nor ELR: a leader may be about to take it into the ISR for its last fetch, and
 //! the controller refuses that only once it has the report. The log is truncated before the damage after that, and then
-//! the replica follows like any other.
+//! the replica follows like any other. Its directory is reported again when it has fetched what it had: a fetch from before
+//! the truncation, which the network has delayed, would take it into the ISR without.
 
-use klamm_protocol::ids::{BrokerId, LeaderEpoch};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 
 /// What a broker knows of its damaged replica.
 #[derive(Debug, Clone, Copy)]
@@ -29,19 +30,20 @@ pub enum RepairStep {
     Serve,
     /// The replica serves nothing, and its directory is reported as lost.
     Leave,
-    /// Nobody counts on the replica, and it follows in this epoch: the log is truncated before the damage, then its
-    /// directory is reported.
+    /// Nobody counts on the replica, and it follows in this epoch: the log is truncated before the damage.
     Cut(LeaderEpoch),
     /// The metadata, or a leader to fetch from, has to come first.
     Wait,
 }
 
-/// The repair of a replica, from the discovery of damage until the log is truncated before it.
+/// The repair of a replica, from the discovery of damage until its records are fetched again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repair {
     /// The replica's directory was reported as lost when the metadata did not have it as that. Before, the metadata may
     /// be older than a report of the directory, by which the replica has joined the ISR since.
     has_left: bool,
+    /// The epoch of the truncation, and where the log ended: fetches in that epoch have acknowledged what is below.
+    truncated: Option<(LeaderEpoch, Offset)>,
 }
 
 impl Repair {
@@ -60,6 +62,17 @@ impl Repair {
             Some(epoch) => RepairStep::Cut(epoch),
             None => RepairStep::Wait,
         }
+    }
+
+    /// The log, which ended at `end`, was truncated for the leader of `epoch`.
+    pub fn on_cut(&mut self, epoch: LeaderEpoch, end: Offset) {
+        let before = self.truncated.filter(|(earlier, _)| *earlier == epoch);
+        self.truncated = Some((epoch, before.map_or(end, |(_, before)| end.max(before))));
+    }
+
+    /// Whether the directory may be reported again. Another epoch refuses the fetches from before the truncation.
+    pub fn may_return(&self, following_epoch: Option<LeaderEpoch>, log_end: Offset) -> bool {
+        self.truncated.is_none_or(|(epoch, end)| following_epoch != Some(epoch) || log_end >= end)
     }
 }
 
@@ -140,6 +153,20 @@ mod tests {
             assert_eq!(repair.next_step(&replica(BROKER, &[BROKER, 2], true)), RepairStep::Wait);
             assert_eq!(repair.next_step(&replica(BROKER, &[BROKER, 2], false)), RepairStep::Leave);
         }
+    }
+
+    #[test]
+    fn a_truncated_replica_returns_when_it_has_fetched_what_it_had_or_the_epoch_is_another() {
+        let mut repair = left();
+        repair.on_cut(7, 20);
+        assert!(!repair.may_return(Some(7), 19));
+        assert!(repair.may_return(Some(7), 20) && repair.may_return(Some(8), 5));
+        // More damage, found while the records are fetched.
+        assert_eq!(repair.next_step(&replica(2, &[2], true)), RepairStep::Cut(7));
+        repair.on_cut(7, 12);
+        assert!(!repair.may_return(Some(7), 19) && repair.may_return(Some(7), 20));
+        repair.on_cut(8, 12);
+        assert!(repair.may_return(Some(8), 12));
     }
 
     #[test]

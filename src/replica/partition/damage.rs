@@ -53,8 +53,19 @@ impl Partition {
             return false;
         }
         self.damaged.store(INTACT, Ordering::Release);
+        self.refetching.store(true, Ordering::Release);
         self.offline.store(false, Ordering::Release);
         true
+    }
+
+    /// Whether the records from the damage on are being fetched again. The replica is reported as lost meanwhile.
+    pub(crate) fn is_refetching(&self) -> bool {
+        self.refetching.load(Ordering::Acquire)
+    }
+
+    /// The records from the damage on have been fetched.
+    pub(crate) fn on_refetched(&self) {
+        self.refetching.store(false, Ordering::Release);
     }
 
     /// The replica is the only one with all the records: it serves the intact ones.

@@ -8,6 +8,7 @@ use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
 use crate::observation::Observation;
 use crate::plant::Plant;
+use crate::replica::Replica;
 use klamm_metadata::image::partition::Partition;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::Offset;
@@ -23,6 +24,10 @@ impl Broker {
     pub(crate) fn announced_from(&self) -> Option<Uuid> {
         let (id, _) = self.moves.iter().find(|(_, moving)| moving.is_announced())?;
         Some(self.opened_in[id])
+    }
+
+    pub(crate) fn moves(&self) -> String {
+        format!("{:?}, told {:?}", self.moves, self.misplaced)
     }
 
     /// Tells the controller of a directory, unless it is a move that does so.
@@ -102,7 +107,7 @@ impl Broker {
         let replica = MovingReplica {
             is_source_online: disk.logs.is_online(source),
             is_target_online: target.is_some(),
-            is_damaged: self.replicas.get(&id).is_none_or(|replica| replica.is_offline),
+            is_damaged: self.replicas.get(&id).is_none_or(Replica::is_under_repair),
         };
         match moving.next_step(replica, step.now_ms) {
             MoveStep::Wait => {}

@@ -7,6 +7,7 @@ use crate::disk::Disk;
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
 use crate::observation::Observation;
+use crate::replica::Replica;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
 use klamm_replication::partition::Move;
@@ -51,8 +52,8 @@ impl Broker {
             self.resume_move(id, disk);
         }
         // While damage is repaired, or a move is announced, they say where the replica is.
-        let is_offline = self.replicas.get(&id).is_some_and(|replica| replica.is_offline);
-        if is_offline || self.moves.get(&id).is_some_and(Move::is_announced) {
+        let is_under_repair = self.replicas.get(&id).is_some_and(Replica::is_under_repair);
+        if is_under_repair || self.moves.get(&id).is_some_and(Move::is_announced) {
             return true;
         }
         self.misplaced.remove(&id);

@@ -28,11 +28,18 @@ impl Broker {
         if replica.damaged.is_none() && log.damaged.is_some() && step.random.chance(SCRUBBED) {
             replica.damaged = log.damaged;
         }
-        if replica.damaged.is_none() {
+        if replica.damaged.is_none() && !replica.is_refetching {
             return;
         }
         let follower = replica.core.follower().filter(|follower| follower.leader_id >= 0);
         let following_epoch = follower.map(|follower| follower.leader_epoch);
+        if replica.damaged.is_none() {
+            if replica.repair.may_return(following_epoch, log.log.end()) {
+                (replica.is_refetching, replica.repair) = (false, Repair::default());
+                self.report(id, disk.logs.directory_of(id).expect("it is open"));
+            }
+            return;
+        }
         let is_given_up = known.directory(self.life.0).is_some_and(directory_id::is_given_up);
         let next = replica.repair.next_step(&DamagedReplica {
             broker: self.life.0,
@@ -72,19 +79,17 @@ impl Broker {
         step: &mut NodeStep<'_>,
     ) {
         let replica = self.replicas.get_mut(&id).expect("it is damaged");
-        let directory = disk.logs.directory_of(id).expect("it is open");
         let log = disk.logs.get_mut(id).expect("a replica has a log");
         let at = replica.damaged.take().expect("it is damaged");
+        replica.repair.on_cut(epoch, log.log.end());
         if at < log.log.end() {
             replica.truncate(at, log);
             log.log.sync();
         }
-        replica.repair = Repair::default();
         assert!(replica.core.on_repaired(epoch), "it follows in the epoch that was decided for");
-        replica.is_offline = false;
+        (replica.is_offline, replica.is_refetching) = (false, true);
         replica.settle(log, step);
         step.observe(Observation::DamageCut { broker: self.life.0, partition: id });
-        self.report(id, directory);
         self.fetch(id, disk, step);
     }
 }

@@ -5,6 +5,8 @@
 use super::{Cluster, Committed, Invariant};
 use crate::batch::{DATA_PARTITIONS, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
 use crate::observation::{Life, Observation};
+use klamm_metadata::directory_id;
+use klamm_metadata::image::partition::Partition;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 
@@ -21,6 +23,7 @@ impl AcknowledgedRecords {
         (life, epoch): (Life, LeaderEpoch),
         place: (PartitionId, Offset),
         value: Value,
+        committed: &Committed,
         cluster: &Cluster<'_>,
     ) -> Result<(), String> {
         let (partition, offset) = place;
@@ -39,7 +42,9 @@ impl AcknowledgedRecords {
         let holders = cluster.nodes.keys();
         let holders = holders.filter(|id| cluster.has_durably(**id, partition, batch)).count();
         // What was acknowledged by the fetch of a follower was on its disk, even if that is gone by now.
-        let gone = usize::from(cluster.restoring.is_some());
+        let is_given_up = |found: &Partition| found.directories.contains(&directory_id::LOST);
+        let is_cut = committed.partition(partition).is_some_and(is_given_up);
+        let gone = usize::from(cluster.restoring.is_some() || is_cut);
         if holders + gone < cluster.scenario.min_insync_replicas {
             return Err(format!("{value:?} at {place:?} is acknowledged on {holders} disks"));
         }
@@ -77,13 +82,18 @@ impl Invariant for AcknowledgedRecords {
     fn observe(
         &mut self,
         seen: &Observation,
-        _: &Committed,
+        committed: &Committed,
         cluster: &Cluster<'_>,
     ) -> Result<(), String> {
         match seen {
-            Observation::Acknowledged { life, partition, epoch, offset, value } => {
-                self.on_acknowledged((*life, *epoch), (*partition, *offset), *value, cluster)
-            }
+            Observation::Acknowledged { life, partition, epoch, offset, value } => self
+                .on_acknowledged(
+                    (*life, *epoch),
+                    (*partition, *offset),
+                    *value,
+                    committed,
+                    cluster,
+                ),
             Observation::PartitionLed { life, partition, epoch } => {
                 self.check_held(life.0, *partition, *epoch, cluster)
             }

@@ -97,7 +97,7 @@ impl World {
             return Err("damage is not repaired".to_owned());
         }
         match self.nodes.values().find(|node| node.disk.logs.is_any_copied()) {
-            Some(node) => Err(format!("a move of node {} does not end", node.id)),
+            Some(node) => Err(format!("a move of node {} does not end: {}", node.id, node.moves())),
             None => Ok(()),
         }
     }
