@@ -203,7 +203,7 @@ impl ReplicaAlterLogDirs {
             let target = partition.with_future(|future| future.directory_id);
             let moving = moves.get_mut(&key).filter(|_| target == Some(copied.directory_id));
             let Some(moving) = moving else { return Ok(copied.bytes) };
-            let after = moving.on_copied(copied.is_level, recorded);
+            let after = moving.on_copied(copied.is_level, recorded, clock::now_ms());
             if after == AfterCopy::Announce {
                 replicas.announce_directory(key, copied.directory_id);
             }

@@ -12,13 +12,16 @@ use klamm_protocol::ids::Offset;
 
 /// The pause after an error.
 const ERROR_PAUSE_MS: i64 = 1_000;
+/// After this the new directory is reported again: the controller may have forgotten it, for example because the replica
+/// was removed and came back.
+const ANNOUNCE_AGAIN_MS: i64 = 1_000;
 
 /// A move under way. Times are milliseconds of the steady clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Move {
-    /// The new directory was reported to the controller, when the metadata had another one, and is the last that was.
-    /// Metadata that had it before may be older than a report of the log's directory that is under way.
-    is_announced: bool,
+    /// When the new directory was reported to the controller, if the metadata had another one then, and no other was
+    /// reported since. Metadata that had it before may be older than a report of the log's directory that is under way.
+    announced_ms: Option<i64>,
     not_before_ms: Option<i64>,
 }
 
@@ -76,19 +79,19 @@ pub struct Alteration {
 impl Move {
     /// Whether the directory reported to the controller is the move's target, not the current one.
     pub fn is_announced(&self) -> bool {
-        self.is_announced
+        self.announced_ms.is_some()
     }
 
     /// Another directory of the replica is reported to the controller than the move's target.
     pub fn on_other_report(&mut self) {
-        self.is_announced = false;
+        self.announced_ms = None;
     }
 
     pub fn next_step(&mut self, replica: MovingReplica, now_ms: i64) -> MoveStep {
         if !replica.is_target_online {
             return MoveStep::Cancel;
         }
-        if !replica.is_source_online && std::mem::take(&mut self.is_announced) {
+        if !replica.is_source_online && self.announced_ms.take().is_some() {
             return MoveStep::Withdraw;
         }
         let is_paused = self.not_before_ms.is_some_and(|end_ms| now_ms < end_ms);
@@ -99,19 +102,25 @@ impl Move {
     }
 
     /// A round of copying has ended. `is_level` is whether the copy ends where the log ended.
-    pub fn on_copied(&mut self, is_level: bool, recorded: RecordedDirectory) -> AfterCopy {
+    pub fn on_copied(
+        &mut self,
+        is_level: bool,
+        recorded: RecordedDirectory,
+        now_ms: i64,
+    ) -> AfterCopy {
         if !is_level {
             return AfterCopy::CopyOn;
         }
-        match (recorded, self.is_announced) {
-            (RecordedDirectory::NotSupported, _) | (RecordedDirectory::New, true) => {
+        match (recorded, self.announced_ms) {
+            (RecordedDirectory::NotSupported, _) | (RecordedDirectory::New, Some(_)) => {
                 AfterCopy::Replace
             }
-            (RecordedDirectory::New, false) | (RecordedDirectory::Another, true) => {
+            (RecordedDirectory::New, None) => AfterCopy::CopyOn,
+            (RecordedDirectory::Another, Some(at_ms)) if now_ms < at_ms + ANNOUNCE_AGAIN_MS => {
                 AfterCopy::CopyOn
             }
-            (RecordedDirectory::Another, false) => {
-                self.is_announced = true;
+            (RecordedDirectory::Another, _) => {
+                self.announced_ms = Some(now_ms);
                 AfterCopy::Announce
             }
         }
@@ -187,26 +196,35 @@ mod tests {
     fn a_copy_that_is_level_replaces_the_log_only_when_the_metadata_has_its_directory() {
         let mut moving = Move::default();
         assert_eq!(moving.next_step(WELL, 0), MoveStep::Copy);
-        assert_eq!(moving.on_copied(false, Another), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(false, Another, 0), AfterCopy::CopyOn);
         assert!(!moving.is_announced());
-        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, Another, 0), AfterCopy::Announce);
         assert!(moving.is_announced());
-        assert_eq!(moving.on_copied(true, Another), AfterCopy::CopyOn);
-        assert_eq!(moving.on_copied(false, New), AfterCopy::CopyOn);
-        assert_eq!(moving.on_copied(true, New), AfterCopy::Replace);
-        assert_eq!(Move::default().on_copied(true, NotSupported), AfterCopy::Replace);
+        assert_eq!(moving.on_copied(true, Another, 0), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(false, New, 0), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, New, 0), AfterCopy::Replace);
+        assert_eq!(Move::default().on_copied(true, NotSupported, 0), AfterCopy::Replace);
     }
 
     #[test]
     fn metadata_from_before_the_last_report_of_the_logs_directory_say_nothing() {
         // An earlier process has announced the move, and this one has reported where the log is.
         let mut moving = Move::default();
-        assert_eq!(moving.on_copied(true, New), AfterCopy::CopyOn);
-        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, New, 0), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, Another, 0), AfterCopy::Announce);
         moving.on_other_report();
-        assert_eq!(moving.on_copied(true, New), AfterCopy::CopyOn);
-        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
-        assert_eq!(moving.on_copied(true, New), AfterCopy::Replace);
+        assert_eq!(moving.on_copied(true, New, 0), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, Another, 0), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, New, 0), AfterCopy::Replace);
+    }
+
+    #[test]
+    fn an_announcement_that_the_controller_has_forgotten_is_repeated() {
+        let mut moving = Move::default();
+        assert_eq!(moving.on_copied(true, Another, 0), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, Another, ANNOUNCE_AGAIN_MS - 1), AfterCopy::CopyOn);
+        assert_eq!(moving.on_copied(true, Another, ANNOUNCE_AGAIN_MS), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, Another, ANNOUNCE_AGAIN_MS + 1), AfterCopy::CopyOn);
     }
 
     #[test]
@@ -222,7 +240,7 @@ mod tests {
         let failed = MovingReplica { is_source_online: false, ..WELL };
         let mut moving = Move::default();
         assert_eq!(moving.next_step(failed, 0), MoveStep::Wait);
-        assert_eq!(moving.on_copied(true, Another), AfterCopy::Announce);
+        assert_eq!(moving.on_copied(true, Another, 0), AfterCopy::Announce);
         assert_eq!(moving.next_step(failed, 1), MoveStep::Withdraw);
         assert!(!moving.is_announced());
         assert_eq!(moving.next_step(failed, 2), MoveStep::Wait);

@@ -153,7 +153,7 @@ impl Broker {
             true => RecordedDirectory::New,
             false => RecordedDirectory::Another,
         };
-        match moving.on_copied(is_level, recorded) {
+        match moving.on_copied(is_level, recorded, step.now_ms) {
             AfterCopy::CopyOn => {}
             AfterCopy::Announce => {
                 step.observe(Observation::MoveAnnounced);
