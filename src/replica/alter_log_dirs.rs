@@ -154,7 +154,7 @@ impl ReplicaAlterLogDirs {
             is_source_online: present
                 .is_some_and(|present| replicas.log_manager.is_online(present)),
             is_target_online: replicas.log_manager.is_online(place),
-            is_damaged: partition.is_offline() || partition.is_refetching(),
+            is_damaged: partition.is_offline() || partition.damage().is_refetching(),
         };
         let next = self.lock().get_mut(&key).map(|moving| moving.next_step(replica, now_ms));
         match next {

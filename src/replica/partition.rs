@@ -15,6 +15,7 @@ mod read;
 mod role;
 
 pub(crate) use append::{AppendFailure, AppendOptions, Appended};
+pub(crate) use damage::{Damage, serve_intact};
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
 pub(crate) use klamm_replication::partition::{Awaited, ListIsolation, Reader};
@@ -124,10 +125,7 @@ pub(crate) struct Partition {
     lacking: Lacking,
     /// The flusher waits for room on the disk to flush the log.
     flush_waits: AtomicBool,
-    /// The base offset of the lowest damaged segment.
-    damaged: AtomicI64,
-    /// The records from a damaged segment on are being fetched again.
-    refetching: AtomicBool,
+    damage: Damage,
     high_watermark: watch::Sender<Offset>,
     /// Cancelled when the node must stop.
     node_failed: CancellationToken,
@@ -160,8 +158,7 @@ impl Partition {
             offline: AtomicBool::new(false),
             lacking: Lacking::default(),
             flush_waits: AtomicBool::new(false),
-            damaged: AtomicI64::new(damage::INTACT),
-            refetching: AtomicBool::new(false),
+            damage: Damage::none(),
             high_watermark,
         })
     }

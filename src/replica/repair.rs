@@ -17,7 +17,7 @@ use klamm_replication::partition::{DamagedReplica, Repair, RepairStep};
 use tracing::{error, info, warn};
 
 use super::directories::waits_for_election;
-use super::partition::{Cut, Partition};
+use super::partition::{Cut, Partition, serve_intact};
 use super::replica_manager::ReplicaManager;
 
 /// How often replicas with known damage are checked.
@@ -33,8 +33,8 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
         ticks.tick().await;
         let before = std::mem::take(&mut repairs);
         for partition in replicas.partitions.all() {
-            let damaged = partition.damaged_segment();
-            if damaged.is_none() && !partition.is_refetching() {
+            let damaged = partition.damage().segment();
+            if damaged.is_none() && !partition.damage().is_refetching() {
                 continue;
             }
             let key = key_of(&partition);
@@ -107,7 +107,7 @@ fn damaged_replica<'i>(
 fn serve(replicas: &ReplicaManager, partition: &Partition, known: &Registered) {
     let id = replicas.config.node_id;
     if partition.is_offline() {
-        partition.serve_intact();
+        serve_intact(partition);
         if has_failed_directory(replicas, partition) {
             return partition.fail();
         }
@@ -138,7 +138,7 @@ fn leave(replicas: &ReplicaManager, partition: &Partition) {
 fn finish(replicas: &ReplicaManager, partition: &Partition, repair: &Repair) {
     let Some(view) = partition.view() else { return };
     if repair.may_return(partition.following_epoch(), view.log_end()) {
-        partition.on_refetched();
+        partition.damage().on_refetched();
         report_directory(replicas, partition);
     }
 }

@@ -324,8 +324,9 @@ impl ReplicaManager {
             let Some(recorded) = change.after.directory(self.config.node_id) else { continue };
             let partition = self.partitions.get(change.topic.id, change.index);
             // A replica that is not open, or lacks records, must stay out of the ISR, so its directory is not reported.
-            let is_usable = partition
-                .is_some_and(|partition| !partition.is_offline() && !partition.is_refetching());
+            let is_usable = partition.is_some_and(|partition| {
+                !partition.is_offline() && !partition.damage().is_refetching()
+            });
             if !is_usable || self.alter_log_dirs.is_announced(key_of(change)) {
                 continue;
             }

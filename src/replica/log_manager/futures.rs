@@ -137,14 +137,6 @@ impl LogManager {
         }
     }
 
-    /// Whether all that is in use of a replica is a future log, which must not replace the log: that may be in a directory
-    /// which is not in use.
-    pub(crate) fn has_only_copy(&self, key: &TopicPartition, replica: &KnownReplica) -> bool {
-        !replica.may_use_copy(!self.has_idle())
-            && self.place_of(&key.topic, key.partition).is_none()
-            && lock(&self.futures).contains_key(key)
-    }
-
     /// Lets a future log replace the log that is gone, if that failed at the start.
     pub(super) fn promote_found(
         &self,
@@ -304,6 +296,18 @@ impl LogManager {
         lock(&self.places).insert(key.clone(), to);
         Ok(())
     }
+}
+
+/// Whether all that is in use of a replica is a future log, which must not replace the log: that may be in a directory
+/// which is not in use.
+pub(crate) fn has_only_copy(
+    log_manager: &LogManager,
+    key: &TopicPartition,
+    replica: &KnownReplica,
+) -> bool {
+    !replica.may_use_copy(!log_manager.has_idle())
+        && log_manager.place_of(&key.topic, key.partition).is_none()
+        && lock(&log_manager.futures).contains_key(key)
 }
 
 #[cfg(test)]
@@ -519,16 +523,16 @@ mod tests {
         };
         store.settle(&|_, _| Some(counted_on), &|_| None);
         assert_eq!(store.place_of(&"t".into(), 0), None);
-        assert!(store.has_only_copy(&key, &counted_on));
+        assert!(has_only_copy(&store, &key, &counted_on));
         let fetched = KnownReplica { is_counted_on: false, is_led_elsewhere: true, ..counted_on };
-        assert!(!store.has_only_copy(&key, &fetched));
+        assert!(!has_only_copy(&store, &key, &fetched));
 
         disk.rename(Path::new("/away"), Path::new("/two")).unwrap();
         store.look_again();
         store.find_returned(&store.unsettled_ids());
         store.settle(&|_, _| Some(counted_on), &|_| None);
         assert_eq!(store.place_of(&"t".into(), 0), Some(TWO));
-        assert!(!store.has_only_copy(&key, &counted_on));
+        assert!(!has_only_copy(&store, &key, &counted_on));
         store.end_flushers();
     }
 

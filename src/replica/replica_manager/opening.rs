@@ -22,7 +22,7 @@ use tracing::{error, info};
 
 use super::{ReplicaManager, resume_move};
 use crate::blocking;
-use crate::replica::log_manager::OpenError;
+use crate::replica::log_manager::{OpenError, has_only_copy};
 use crate::replica::settings::partition_config;
 use crate::replica::table::Unopened;
 use klamm_protocol::ids::{TopicIdPartition, TopicPartition};
@@ -85,7 +85,7 @@ impl ReplicaManager {
         let dir = self.log_manager.vanished_from(&place, &replica);
         let reason = match &dir {
             Some(dir) => format!("{} was there before, and has vanished", dir.display()),
-            None if self.log_manager.has_only_copy(&place, &replica) => ONLY_COPY.to_owned(),
+            None if has_only_copy(&self.log_manager, &place, &replica) => ONLY_COPY.to_owned(),
             None => return false,
         };
         let key = TopicIdPartition::new(change.topic.id, change.index);
