@@ -323,9 +323,14 @@ impl ReplicaManager {
         for change in changes {
             let Some(recorded) = change.after.directory(self.config.node_id) else { continue };
             let partition = self.partitions.get(change.topic.id, change.index);
-            // A replica that is not open, or lacks records, must stay out of the ISR, so its directory is not reported.
+            // A replica that is not open, or lacks records, must stay out of the ISR, so its directory is not reported. One
+            // that has failed is: the metadata may look for the replica in another.
+            let has_failed = || {
+                let place = self.log_manager.place_of(&change.topic.name, change.index);
+                place.is_some_and(|place| !self.log_manager.is_online(place))
+            };
             let is_usable = partition.is_some_and(|partition| {
-                !partition.is_offline() && !partition.damage().is_refetching()
+                has_failed() || !(partition.is_offline() || partition.damage().is_refetching())
             });
             if !is_usable || self.alter_log_dirs.is_announced(key_of(change)) {
                 continue;

@@ -50,11 +50,21 @@ const CENSUS_SEEDS: u64 = 100;
 /// A planted bug has to show within so many seeds.
 const PLANT_SEEDS: u64 = 2_000;
 /// Beyond the fixed seeds, those under which something was wrong once, and what.
-const SEEDS_THAT_FAILED: [(u64, &str); 2] = [
+const SEEDS_THAT_FAILED: [(u64, &str); 6] = [
     (7_215, "a leader that had missed an epoch counted what a follower had cut off meanwhile"),
     (
         3_349,
         "the heartbeat that unfenced a broker elected it into a directory that it told had failed",
+    ),
+    (
+        591,
+        "a copy replaced the log by metadata that were older than the report of the log's directory",
+    ),
+    (767, "damage was cut off by metadata that were older than the return of the replica"),
+    (15_050, "a fetch from before damage was cut off took the replica into the ISR"),
+    (
+        2_735_180_771_168_005_558,
+        "a directory failed when the metadata had just come to look for its replica in another",
     ),
 ];
 /// After so many failing seeds the others are not run.

@@ -66,6 +66,12 @@ fn wanted(
     let found = logs.found(id);
     let known =
         KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
+    // What has failed since it was opened is not to be found where the metadata look for it by mistake: the controller
+    // hears of that first.
+    let has_failed = replica.opened_in.is_some_and(|at| at != recorded && !logs.is_online(at));
+    if has_failed && found.is_empty() && logs.copy_in(id).is_none() {
+        return Placement::Offline;
+    }
     if logs.is_online(recorded) {
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
         let ignores_record = step.plant == Plant::OtherLogWins;
@@ -81,10 +87,8 @@ fn wanted(
             _ => Placement::Open(recorded),
         };
     }
-    // What failed before its place could be recorded is not begun anew: the controller hears of it first.
-    if directory_id::is_reserved(recorded)
-        && replica.opened_in.is_some_and(|at| !logs.is_online(at))
-    {
+    // Nor is it begun anew if its place could not be recorded before.
+    if directory_id::is_reserved(recorded) && has_failed {
         return Placement::Offline;
     }
     if let Some(only) = found.first().filter(|_| directory_id::is_reserved(recorded)) {
