@@ -95,6 +95,13 @@ impl KnownReplica {
         !self.is_counted_on && self.is_led_elsewhere
     }
 
+    /// Whether a copy that was to replace its log (KIP-113) is used in its place, when the log is in no directory in use.
+    /// The copy may lack what was appended last, so not while the log may be in a directory that is not in use, unless
+    /// the records can be fetched.
+    pub fn may_use_copy(&self, are_all_in_use: bool) -> bool {
+        are_all_in_use || self.can_be_fetched()
+    }
+
     /// Which of two logs, 0 or 1, is the replica; `directories` are their directories.
     ///
     /// The one in the recorded directory, if the replica is in ISR or ELR: that log has the acknowledged records.
@@ -202,6 +209,15 @@ mod tests {
         for reserved in [directory_id::UNASSIGNED, directory_id::MIGRATING, directory_id::LOST] {
             assert!(replica(reserved, true).may_lie_in(HERE[1]));
         }
+    }
+
+    #[test]
+    fn a_copy_stands_in_for_a_log_that_is_nowhere_or_that_can_be_fetched() {
+        for is_counted_on in [false, true] {
+            assert!(replica(HERE[0], is_counted_on).may_use_copy(true));
+        }
+        assert!(replica(HERE[0], false).may_use_copy(false));
+        assert!(!replica(HERE[0], true).may_use_copy(false));
     }
 
     #[test]

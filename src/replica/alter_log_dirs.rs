@@ -1,9 +1,7 @@
 //! Moves replicas between the log directories of this broker (KIP-113, KIP-858; Kafka's `ReplicaAlterLogDirsManager` and
 //! `ReplicaAlterLogDirsThread`): the moves under way, and the one task that advances them in turn.
 //!
-//! A move copies the log until the copy has caught up, reports the new directory to the controller
-//! (AssignReplicasToDirs), and replaces the log with the copy only after the metadata has the new directory: if that
-//! directory fails later, the controller knows that this replica was in it. Copying continues meanwhile, at no more
+//! What is done next with a move, [`Move`] decides: here it is given the facts, and obeyed. Copying goes on at no more
 //! than `replica.alter.log.dirs.io.max.bytes.per.second`.
 
 use std::collections::BTreeMap;
@@ -13,8 +11,9 @@ use std::time::Duration;
 
 use klamm_log::error::{LogError, ReadError};
 use klamm_protocol::Uuid;
+use klamm_protocol::ids::TopicIdPartition;
+use klamm_replication::partition::{AfterCopy, Move, MoveStep, MovingReplica, RecordedDirectory};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::directories::recorded;
@@ -22,20 +21,9 @@ use super::partition::{MoveError, Partition};
 use super::replica_manager::ReplicaManager;
 use super::throttle::ReplicationQuota;
 use crate::clock;
-use klamm_protocol::ids::TopicIdPartition;
 
 /// The pause when no move can advance: all have caught up, or are throttled.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
-/// The pause of a move after an error.
-const ERROR_PAUSE: Duration = Duration::from_secs(1);
-
-/// A move under way.
-#[derive(Debug, Clone, Copy)]
-struct Move {
-    /// The new directory has been reported to the controller.
-    is_announced: bool,
-    not_before: Instant,
-}
 
 /// The moves of this broker.
 #[derive(Debug, Default)]
@@ -65,14 +53,23 @@ impl ReplicaAlterLogDirs {
 
     /// Adds a move whose copy the partition already has.
     pub(super) fn add(&self, key: TopicIdPartition) {
-        let begun = Move { is_announced: false, not_before: Instant::now() };
-        self.lock().insert(key, begun);
+        self.lock().insert(key, Move::default());
         self.news.notify_one();
     }
 
     /// Whether the directory reported to the controller is the move's target, not the current one.
     pub(super) fn is_announced(&self, key: TopicIdPartition) -> bool {
-        self.lock().get(&key).is_some_and(|moving| moving.is_announced)
+        self.lock().get(&key).is_some_and(Move::is_announced)
+    }
+
+    /// Another directory of a replica is reported to the controller than the move's target, by `report`.
+    pub(super) fn on_other_report(&self, key: TopicIdPartition, report: impl FnOnce()) {
+        let mut moves = self.lock();
+        if let Some(moving) = moves.get_mut(&key) {
+            moving.on_other_report();
+        }
+        // The lock is held: the later report counts, so the move must not announce its target in between.
+        report();
     }
 
     /// Begins to move a replica to `directory`, or cancels its move if it lies there already. Blocks for the disk.
@@ -84,12 +81,13 @@ impl ReplicaAlterLogDirs {
     ) -> Result<(), BeginError> {
         let _altering = self.altering.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = replicas.log_manager.place_at(directory).ok_or(BeginError::Gone)?;
-        if partition.future_place().is_some_and(|place| place != wanted) {
-            self.cancel(replicas, partition);
-        }
         let (topic, index) = (partition.topic(), partition.index());
         let present = replicas.log_manager.place_of(topic, index).ok_or(BeginError::Gone)?;
-        if present == wanted || partition.future_place().is_some() {
+        let alteration = Move::alter(present, partition.future_place(), wanted);
+        if alteration.cancels {
+            self.cancel(replicas, partition);
+        }
+        if !alteration.begins {
             return Ok(());
         }
         if !replicas.log_manager.failed_directories().is_empty() {
@@ -118,10 +116,8 @@ impl ReplicaAlterLogDirs {
         );
         replicas.log_manager.discard_future(partition, future);
         let ended = self.lock().remove(&key);
-        if ended.is_some_and(|ended| ended.is_announced)
-            && let Some(present) = replicas.log_manager.directory_id_for(topic, index)
-        {
-            replicas.assign_directory(key, present);
+        if ended.is_some_and(|ended| ended.is_announced()) {
+            report_present(replicas, partition);
         }
     }
 
@@ -145,28 +141,44 @@ impl ReplicaAlterLogDirs {
 
     /// Advances one move by one step; returns whether bytes were copied.
     async fn step(&self, replicas: &Arc<ReplicaManager>, key: TopicIdPartition) -> bool {
-        let Some(moving) = self.lock().get(&key).copied() else { return false };
         let partition = replicas.partitions.get(key.topic_id, key.partition);
         let place = partition.as_ref().and_then(|partition| partition.future_place());
         let (Some(partition), Some(place)) = (partition, place) else {
             self.forget(replicas, key);
             return false;
         };
-        if !replicas.log_manager.is_online(place) {
-            error!(topic = %partition.topic(), partition = partition.index(), "the move of {}-{} is cancelled: the target directory has failed", partition.topic(), partition.index());
-            self.cancel(replicas, &partition);
-            return false;
+        let now_ms = clock::now_ms();
+        let (topic, index) = (partition.topic(), partition.index());
+        let present = replicas.log_manager.place_of(topic, index);
+        let replica = MovingReplica {
+            is_source_online: present
+                .is_some_and(|present| replicas.log_manager.is_online(present)),
+            is_target_online: replicas.log_manager.is_online(place),
+            is_damaged: partition.is_offline() || partition.damage().is_refetching(),
+        };
+        let next = self.lock().get_mut(&key).map(|moving| moving.next_step(replica, now_ms));
+        match next {
+            None | Some(MoveStep::Wait) => return false,
+            Some(MoveStep::Cancel) => {
+                error!(%topic, partition = index, "the move of {topic}-{index} is cancelled: the target directory has failed");
+                self.cancel(replicas, &partition);
+                return false;
+            }
+            Some(MoveStep::Withdraw) => {
+                report_present(replicas, &partition);
+                return false;
+            }
+            Some(MoveStep::Copy) => {}
         }
         let rate = replicas.config.current().replication.alter_log_dirs_rate;
-        let must_wait = partition.is_offline() || moving.not_before > Instant::now();
-        if must_wait || self.quota.is_exceeded(rate, clock::now_ms()) {
+        if self.quota.is_exceeded(rate, now_ms) {
             return false;
         }
-        let next = Step { replicas: Arc::clone(replicas), partition: Arc::clone(&partition), key };
-        match tokio::task::spawn_blocking(move || next.run()).await {
-            Ok(Ok(StepResult { bytes, state })) => {
+        let (at, moving) = (Arc::clone(replicas), Arc::clone(&partition));
+        let copied = tokio::task::spawn_blocking(move || at.alter_log_dirs.copy(&at, &moving));
+        match copied.await {
+            Ok(Ok(bytes)) => {
                 self.quota.record(usize::try_from(bytes).unwrap_or(usize::MAX), clock::now_ms());
-                self.on_step(replicas, key, state);
                 bytes > 0
             }
             Ok(Err(failure)) => {
@@ -177,28 +189,48 @@ impl ReplicaAlterLogDirs {
         }
     }
 
-    fn on_step(&self, replicas: &ReplicaManager, key: TopicIdPartition, state: MoveState) {
-        match state {
-            MoveState::Copying => {}
-            MoveState::CaughtUp(directory) => self.announce(replicas, key, directory),
-            MoveState::Done => self.forget(replicas, key),
+    /// Copies once, on a blocking thread, and does what follows from it. Returns how many bytes were copied.
+    fn copy(&self, replicas: &ReplicaManager, partition: &Partition) -> Result<u64, MoveError> {
+        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+        let Some(copied) = partition.copy_to_future()? else {
+            self.forget(replicas, key);
+            return Ok(0);
+        };
+        let recorded = recorded_directory(replicas, key, copied.directory_id);
+        let after = {
+            let mut moves = self.lock();
+            // The move may have another target meanwhile.
+            let target = partition.with_future(|future| future.directory_id);
+            let moving = moves.get_mut(&key).filter(|_| target == Some(copied.directory_id));
+            let Some(moving) = moving else { return Ok(copied.bytes) };
+            let after = moving.on_copied(copied.is_level, recorded, clock::now_ms());
+            if after == AfterCopy::Announce {
+                replicas.announce_directory(key, copied.directory_id);
+            }
+            after
+        };
+        if after == AfterCopy::Replace {
+            self.replace(replicas, partition, key)?;
         }
+        Ok(copied.bytes)
     }
 
-    /// The copy has caught up: reports its directory to the controller, unless the move has another target meanwhile.
-    fn announce(&self, replicas: &ReplicaManager, key: TopicIdPartition, directory: Uuid) {
-        let mut moves = self.lock();
-        let Some(moving) = moves.get_mut(&key).filter(|moving| !moving.is_announced) else {
-            return;
-        };
-        let wanted = replicas
-            .partitions
-            .get(key.topic_id, key.partition)
-            .and_then(|partition| partition.with_future(|future| future.directory_id));
-        if wanted == Some(directory) {
-            moving.is_announced = true;
-            replicas.assign_directory(key, directory);
+    fn replace(
+        &self,
+        replicas: &ReplicaManager,
+        partition: &Partition,
+        key: TopicIdPartition,
+    ) -> Result<(), MoveError> {
+        let partitions = replicas.partitions.all();
+        if !replicas.log_manager.replace_with_future(&partitions, partition)? {
+            return Ok(());
         }
+        let (topic, index) = (partition.topic(), partition.index());
+        if let Some(path) = replicas.log_manager.directory_of(topic, index) {
+            info!(%topic, partition = index, "{topic}-{index} has moved to {}", path.display());
+        }
+        self.forget(replicas, key);
+        Ok(())
     }
 
     /// Removes a move that is over, unless another of the same replica has begun meanwhile.
@@ -216,64 +248,33 @@ impl ReplicaAlterLogDirs {
         }
         warn!(topic = %partition.topic(), partition = partition.index(), "the move of {}-{} failed and is retried: {failure}", partition.topic(), partition.index());
         if let Some(moving) = self.lock().get_mut(&key) {
-            moving.not_before = Instant::now() + ERROR_PAUSE;
+            moving.on_failed(clock::now_ms());
         }
     }
 }
 
-/// The result of one step of a move.
-struct StepResult {
-    bytes: u64,
-    state: MoveState,
+/// Reports the directory of the log, in place of the copy's.
+fn report_present(replicas: &ReplicaManager, partition: &Partition) {
+    if let Some(present) =
+        replicas.log_manager.directory_id_for(partition.topic(), partition.index())
+    {
+        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+        replicas.assign_directory(key, present);
+    }
 }
 
-enum MoveState {
-    Copying,
-    /// The copy has caught up, and the metadata has another directory for the replica.
-    CaughtUp(Uuid),
-    Done,
-}
-
-/// One step of one move, on a blocking thread.
-struct Step {
-    replicas: Arc<ReplicaManager>,
-    partition: Arc<Partition>,
+/// The directory that the metadata has for a replica whose copy is in `copy`.
+fn recorded_directory(
+    replicas: &ReplicaManager,
     key: TopicIdPartition,
-}
-
-impl Step {
-    fn run(self) -> Result<StepResult, MoveError> {
-        let Some(copied) = self.partition.copy_to_future()? else {
-            return Ok(StepResult { bytes: 0, state: MoveState::Done });
-        };
-        let state = match self.unrecorded_directory() {
-            _ if !copied.is_level => MoveState::Copying,
-            Some(directory) => MoveState::CaughtUp(directory),
-            None => self.replace()?,
-        };
-        Ok(StepResult { bytes: copied.bytes, state })
+    copy: Uuid,
+) -> RecordedDirectory {
+    let image = replicas.metadata_cache.image();
+    if !image.metadata_version().is_directory_assignment_supported() {
+        return RecordedDirectory::NotSupported;
     }
-
-    /// The new directory, as long as the metadata has another one for the replica.
-    fn unrecorded_directory(&self) -> Option<Uuid> {
-        let image = self.replicas.metadata_cache.image();
-        if !image.metadata_version().is_directory_assignment_supported() {
-            return None;
-        }
-        let wanted = self.partition.with_future(|future| future.directory_id)?;
-        (recorded(&image, self.key, self.replicas.config.node_id) != Some(wanted)).then_some(wanted)
-    }
-
-    fn replace(&self) -> Result<MoveState, MoveError> {
-        let log_manager = &self.replicas.log_manager;
-        let partitions = self.replicas.partitions.all();
-        if !log_manager.replace_with_future(&partitions, &self.partition)? {
-            return Ok(MoveState::Copying);
-        }
-        let (topic, index) = (self.partition.topic(), self.partition.index());
-        if let Some(path) = log_manager.directory_of(topic, index) {
-            info!(%topic, partition = index, "{topic}-{index} has moved to {}", path.display());
-        }
-        Ok(MoveState::Done)
+    match recorded(&image, key, replicas.config.node_id) == Some(copy) {
+        true => RecordedDirectory::New,
+        false => RecordedDirectory::Another,
     }
 }

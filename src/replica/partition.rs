@@ -16,6 +16,7 @@ mod read;
 mod role;
 
 pub(crate) use append::{AppendFailure, AppendOptions, Appended};
+pub(crate) use damage::{Damage, serve_intact};
 use flushing::Flushing;
 pub(crate) use follow::{Cut, Progress};
 pub(crate) use future::{FutureReplica, MoveError};
@@ -25,7 +26,7 @@ use lock::Locked;
 pub(crate) use read::{ReadOptions, ReadOutcome};
 pub(crate) use role::BrokerStatuses;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytestring::ByteString;
@@ -131,8 +132,7 @@ pub(crate) struct Partition {
     leads: AtomicBool,
     offline: AtomicBool,
     lacking: Lacking,
-    /// The base offset of the lowest damaged segment.
-    damaged: AtomicI64,
+    damage: Damage,
     high_watermark: watch::Sender<Offset>,
     held_back: HeldBackReport,
     /// Cancelled when the node must stop.
@@ -163,7 +163,7 @@ impl Partition {
             leads: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             lacking: Lacking::default(),
-            damaged: AtomicI64::new(damage::INTACT),
+            damage: Damage::none(),
             high_watermark,
             held_back: HeldBackReport::to(host.held_back),
         })

@@ -208,8 +208,14 @@ impl ReplicaManager {
         self.proposals.propose(Arc::clone(partition), proposal);
     }
 
-    /// Reports to the controller in which directory a replica lies (AssignReplicasToDirs).
+    /// Reports to the controller in which directory a replica lies (AssignReplicasToDirs). A move has to announce its
+    /// target again.
     pub(super) fn assign_directory(&self, key: TopicIdPartition, directory: Uuid) {
+        self.alter_log_dirs.on_other_report(key, || self.directories.assign(key, directory));
+    }
+
+    /// Reports the directory that a replica moves to.
+    pub(super) fn announce_directory(&self, key: TopicIdPartition, directory: Uuid) {
         self.directories.assign(key, directory);
     }
 
@@ -278,6 +284,7 @@ impl ReplicaManager {
         }
         self.log_manager.find_returned(&ids);
         self.settle(image);
+        self.partitions.all().iter().for_each(|partition| resume_move(self, partition));
         let mut delta = ImageDelta::between(&ClusterImage::default(), image);
         let is_open =
             |change: &PartitionDelta| self.partitions.get(change.topic.id, change.index).is_some();
@@ -318,8 +325,15 @@ impl ReplicaManager {
         for change in changes {
             let Some(recorded) = change.after.directory(self.config.node_id) else { continue };
             let partition = self.partitions.get(change.topic.id, change.index);
-            // A replica that is not open must stay out of the ISR, so its directory is not reported.
-            let is_usable = partition.is_some_and(|partition| !partition.is_offline());
+            // A replica that is not open, or lacks records, must stay out of the ISR, so its directory is not reported. One
+            // that has failed is: the metadata may look for the replica in another.
+            let has_failed = || {
+                let place = self.log_manager.place_of(&change.topic.name, change.index);
+                place.is_some_and(|place| !self.log_manager.is_online(place))
+            };
+            let is_usable = partition.is_some_and(|partition| {
+                has_failed() || !(partition.is_offline() || partition.damage().is_refetching())
+            });
             if !is_usable || self.alter_log_dirs.is_announced(key_of(change)) {
                 continue;
             }
@@ -329,7 +343,7 @@ impl ReplicaManager {
                     || directories::waits_for_election(&change.after, self.config.node_id)
             };
             if let Some(actual) = actual.filter(is_news) {
-                self.directories.assign(key_of(change), actual);
+                self.assign_directory(key_of(change), actual);
             }
         }
     }
@@ -489,11 +503,16 @@ fn registration(change: &PartitionDelta) -> Registration {
     }
 }
 
-/// Resumes a move between log directories after a restart.
+/// Resumes a move between log directories after a restart, or when the target directory is back.
 fn resume_move(replicas: &ReplicaManager, partition: &Partition) {
     let Some(future) = replicas.log_manager.found_future(partition) else { return };
-    if partition.begin_move(future).is_ok() {
-        replicas.alter_log_dirs.add(TopicIdPartition::new(partition.topic_id(), partition.index()));
+    match partition.begin_move(future) {
+        Ok(()) => {
+            let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+            replicas.alter_log_dirs.add(key);
+        }
+        // The replica moves to another directory meanwhile.
+        Err(future) => replicas.log_manager.discard_future(partition, *future),
     }
 }
 

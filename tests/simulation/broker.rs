@@ -5,9 +5,11 @@
 
 mod contact;
 mod fetching;
+mod moves;
 mod opening;
 mod placement;
 mod proposals;
+mod repair;
 
 use crate::batch::{OFFSETS_PARTITION, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
 use crate::disk::Disk;
@@ -27,7 +29,7 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::partition::{
-    FetchSchedule, FetchedLog, LeaderConfig, ListIsolation, PartitionFetch, Patience, Reader,
+    FetchSchedule, FetchedLog, LeaderConfig, ListIsolation, Move, PartitionFetch, Patience, Reader,
     Registration, VisibleEnds,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +74,8 @@ pub(crate) struct Broker {
     /// The controller lets this broker stop.
     pub(crate) may_stop: bool,
     pub(crate) replicas: BTreeMap<PartitionId, Replica>,
+    /// The moves between log directories.
+    moves: BTreeMap<PartitionId, Move>,
     schedule: FetchSchedule<PartitionId>,
     sync_in_flight: bool,
     pub(crate) groups: GroupDriver,
@@ -111,6 +115,7 @@ impl Broker {
             stopping: false,
             may_stop: false,
             replicas: BTreeMap::new(),
+            moves: BTreeMap::new(),
             schedule: FetchSchedule::new(BACK_OFF_MS, LONGEST_BACK_OFF_MS, patience),
             sync_in_flight: false,
             groups: GroupDriver::default(),
@@ -155,8 +160,12 @@ impl Broker {
             };
             PARTITIONS.iter().enumerate().filter_map(is_there).collect()
         });
-        // What a broker gives up it asks for until the controller has heard it, whoever is in sync by then.
-        self.misplaced.retain(|_, directory| directory_id::is_given_up(*directory));
+        // What a broker gives up it asks for until the controller has heard it, whoever is in sync by then; and what a
+        // move says.
+        let moves = &self.moves;
+        self.misplaced.retain(|id, directory| {
+            directory_id::is_given_up(*directory) || moves.contains_key(id)
+        });
         for (id, (topic, index)) in PARTITIONS.iter().enumerate() {
             let topic = image.topics.by_name(topic);
             let Some(found) = topic.and_then(|topic| topic.partition(*index)) else { continue };
@@ -246,7 +255,9 @@ impl Broker {
     /// The replica has been moved away: its log is deleted.
     fn drop_replica(&mut self, id: PartitionId, disk: &mut Disk, step: &mut NodeStep<'_>) {
         self.close_replica(id, step);
+        self.moves.remove(&id);
         disk.logs.delete(id);
+        disk.logs.discard_copies(id);
     }
 
     // Syncing.
@@ -329,6 +340,9 @@ impl Broker {
         plant: Plant,
     ) -> Result<ReadAnswer, ErrorCode> {
         let replica = self.replicas.get_mut(&id).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if replica.is_offline {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         let partition = disk.logs.get(id).expect("a replica has a log");
         let fetch = PartitionFetch {
             reader: Reader::Consumer { read_committed: false, from_followers: false },
@@ -348,7 +362,11 @@ impl Broker {
         };
         let listed = replica.core.latest_offset(ListIsolation::ReadUncommitted, ends);
         let early = plant == Plant::LatestShownTooEarly;
-        let batches = partition.log.read(offset, fetch.reader.upper_bound(ends), 4);
+        let batches = partition.read(offset, fetch.reader.upper_bound(ends), 4);
+        let batches = batches.map_err(|at| {
+            replica.damaged = Some(at);
+            ErrorCode::KafkaStorageError
+        })?;
         Ok(ReadAnswer {
             values: batches.iter().flat_map(|batch| values_from(batch, offset)).collect(),
             latest: if early { Some(high_watermark) } else { listed.ok().map(|(end, _)| end) },

@@ -11,6 +11,7 @@ mod high_watermark;
 mod isr_members;
 mod latest_offsets;
 mod leader_contact;
+mod log_directories;
 mod log_matching;
 mod one_leader;
 mod producer_state;
@@ -52,12 +53,13 @@ impl Cluster<'_> {
     }
 
     /// Whether a node has the directory that the metadata mean. One that is gone holds nothing, whatever they say until
-    /// its successor is known.
-    fn has_disk_of(&self, id: BrokerId, partition: &Partition) -> bool {
-        let Some(directory) = partition.directory(id) else { return false };
-        match directory_id::is_reserved(directory) {
-            true => self.restoring != Some(id),
-            false => self.nodes[&id].disk.logs.has(directory),
+    /// its successor is known. Nor does one to which the log was still being copied from one that is gone.
+    fn has_disk_of(&self, id: BrokerId, partition: PartitionId, found: &Partition) -> bool {
+        let Some(directory) = found.directory(id) else { return false };
+        let logs = &self.nodes[&id].disk.logs;
+        match self.restoring == Some(id) {
+            true => logs.has(directory) && logs.all(partition).next().is_some(),
+            false => directory_id::is_reserved(directory) || logs.has(directory),
         }
     }
 
@@ -148,6 +150,7 @@ pub(crate) struct Invariants {
     committed_offsets: committed_offsets::CommittedOffsets,
     dead_leader: dead_leader::DeadLeader,
     stalls: stalls::Stalls,
+    log_directories: log_directories::LogDirectories,
 }
 
 impl Invariants {
@@ -188,8 +191,8 @@ impl Invariants {
         rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
     }
 
-    fn rules(&mut self) -> ([&mut dyn Invariant; 14], &Committed) {
-        let rules: [&mut dyn Invariant; 14] = [
+    fn rules(&mut self) -> ([&mut dyn Invariant; 15], &Committed) {
+        let rules: [&mut dyn Invariant; 15] = [
             &mut self.one_leader,
             &mut self.equal_state,
             &mut self.leader_contact,
@@ -204,6 +207,7 @@ impl Invariants {
             &mut self.committed_offsets,
             &mut self.dead_leader,
             &mut self.stalls,
+            &mut self.log_directories,
         ];
         (rules, &self.committed)
     }

@@ -1,15 +1,18 @@
 //! A node's log directories, the logs of partitions in them, and which of those the running broker has in use.
 //!
 //! A directory may be away (not mounted, a mistyped path), have failed (EIO until the next start), or have no room.
-//! What lies in one that is not online stays there as it is.
+//! What lies in one that is not online stays there as it is. Beside logs there are copies, which are to replace the log
+//! of a partition in another directory (KIP-113).
 
 use crate::batch::{PartitionBatch, PartitionId};
 use crate::log::Log;
 use crate::random::Random;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::Offset;
+use klamm_replication::partition::LogRange;
 use klamm_replication::{EpochHistory, EpochStart};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// A partition's log, and the high watermark as last checkpointed.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub(crate) struct PartitionDisk {
     pub(crate) checkpoint: Offset,
     /// Nothing can be written where it lies.
     pub(crate) is_full: bool,
+    /// The base offset of a batch that cannot be read any more.
+    pub(crate) damaged: Option<Offset>,
 }
 
 impl PartitionDisk {
@@ -29,6 +34,43 @@ impl PartitionDisk {
             .map(|batch| EpochStart { epoch: batch.leader_epoch, start_offset: batch.base_offset });
         self.epochs = EpochHistory::from_entries(starts);
         self.checkpoint = self.checkpoint.min(self.log.end());
+        self.damaged = self.damaged.filter(|at| *at < self.log.end());
+    }
+
+    /// The batches from `offset` on that end at or below `end_offset`, at most so many, and none that is damaged: if that
+    /// is the first one, where it is.
+    pub(crate) fn read(
+        &self,
+        offset: Offset,
+        end_offset: Offset,
+        max: usize,
+    ) -> Result<Vec<Rc<PartitionBatch>>, Offset> {
+        let mut batches = self.log.read(offset, end_offset, max);
+        let is_damaged = |batch: &Rc<PartitionBatch>| Some(batch.base_offset) == self.damaged;
+        match batches.iter().position(is_damaged) {
+            Some(0) => Err(batches[0].base_offset),
+            Some(at) => {
+                batches.truncate(at);
+                Ok(batches)
+            }
+            None => Ok(batches),
+        }
+    }
+
+    pub(crate) fn append(&mut self, batch: Rc<PartitionBatch>) {
+        self.epochs.assign(batch.leader_epoch, batch.base_offset);
+        self.log.append(batch);
+    }
+
+    pub(crate) fn truncate(&mut self, end: Offset) {
+        self.log.truncate(end);
+        self.epochs.truncate_from_end(end);
+        self.damaged = self.damaged.filter(|at| *at < end);
+    }
+
+    /// The records of the log.
+    pub(crate) fn range(&self) -> LogRange<'_> {
+        LogRange { epochs: &self.epochs, start: self.log.start(), end: self.log.end() }
     }
 
     /// What was not synced is lost, as far as it has not reached the disk by itself.
@@ -54,6 +96,7 @@ struct LogDirectory {
     availability: Availability,
     is_full: bool,
     logs: BTreeMap<PartitionId, PartitionDisk>,
+    copies: BTreeMap<PartitionId, PartitionDisk>,
     /// The broker epoch that an orderly stop has left.
     clean_broker_epoch: Option<i64>,
 }
@@ -65,8 +108,15 @@ impl LogDirectory {
             availability: Availability::Online,
             is_full: false,
             logs: BTreeMap::new(),
+            copies: BTreeMap::new(),
             clean_broker_epoch: None,
         }
+    }
+
+    /// What was not synced is lost.
+    fn crash(&mut self, random: &mut Random) {
+        let logs = self.logs.values_mut().chain(self.copies.values_mut());
+        logs.for_each(|log| log.crash(random));
     }
 }
 
@@ -156,19 +206,58 @@ impl LogDirectories {
         holders.map(|directory| directory.id).collect()
     }
 
+    // Copies.
+
+    /// The directory in which a broker finds a copy of the partition's log now.
+    pub(crate) fn copy_in(&self, partition: PartitionId) -> Option<Uuid> {
+        let online = self.with(Availability::Online);
+        online.into_iter().find(|id| self.directories[self.at(*id)].copies.contains_key(&partition))
+    }
+
+    /// The log in use, and its copy in a directory.
+    pub(crate) fn log_and_copy(
+        &mut self,
+        partition: PartitionId,
+        id: Uuid,
+    ) -> Option<(&PartitionDisk, &mut PartitionDisk)> {
+        let (from, to) = (*self.in_use.get(&partition)?, self.at(id));
+        let [source, target] = self.directories.get_disjoint_mut([from, to]).ok()?;
+        Some((source.logs.get(&partition)?, target.copies.get_mut(&partition)?))
+    }
+
+    pub(crate) fn begin_copy(&mut self, partition: PartitionId, id: Uuid) {
+        let at = self.at(id);
+        self.directories[at].copies.insert(partition, PartitionDisk::default());
+    }
+
+    /// Deletes the copies of a partition, as far as they can be seen.
+    pub(crate) fn discard_copies(&mut self, partition: PartitionId) {
+        let online = |directory: &&mut LogDirectory| directory.availability == Availability::Online;
+        for directory in self.directories.iter_mut().filter(online) {
+            directory.copies.remove(&partition);
+        }
+    }
+
+    /// The copy in a directory is the log from now on.
+    pub(crate) fn replace_with_copy(&mut self, partition: PartitionId, id: Uuid) {
+        self.delete(partition);
+        self.open(partition, id);
+    }
+
     /// Whether something can be written in a directory.
     pub(crate) fn has_room(&self, id: Uuid) -> bool {
         self.directories.iter().any(|directory| directory.id == id && !directory.is_full)
     }
 
-    /// Opens the log of a partition in a directory, and makes an empty one if there is none.
+    /// Opens the log of a partition in a directory. If there is none, a copy takes its place, or an empty one.
     pub(crate) fn open(&mut self, partition: PartitionId, id: Uuid) {
         let at = self.at(id);
         let directory = &mut self.directories[at];
         assert_eq!(directory.availability, Availability::Online, "nothing else is opened");
         let is_full = directory.is_full;
+        let copy = directory.copies.remove(&partition).unwrap_or_default();
         let log = directory.logs.entry(partition);
-        log.or_insert_with(|| PartitionDisk { is_full, ..PartitionDisk::default() });
+        log.or_insert_with(|| PartitionDisk { is_full, ..copy });
         self.in_use.insert(partition, at);
     }
 
@@ -214,15 +303,14 @@ impl LogDirectories {
 
     /// The power fails.
     pub(crate) fn crash(&mut self, random: &mut Random) {
-        let logs = self.directories.iter_mut().flat_map(|directory| directory.logs.values_mut());
-        logs.for_each(|log| log.crash(random));
+        self.directories.iter_mut().for_each(|directory| directory.crash(random));
     }
 
     /// The process ends in order: everything is synced.
     pub(crate) fn close(&mut self, broker_epoch: Option<i64>) {
         let online = |directory: &&mut LogDirectory| directory.availability == Availability::Online;
         for directory in self.directories.iter_mut().filter(online) {
-            for log in directory.logs.values_mut() {
+            for log in directory.logs.values_mut().chain(directory.copies.values_mut()) {
                 log.log.sync();
                 log.recover();
             }
@@ -251,7 +339,7 @@ impl LogDirectories {
             return Vec::new();
         }
         directory.availability = Availability::Failed;
-        directory.logs.values_mut().for_each(|log| log.crash(random));
+        directory.crash(random);
         let lost: Vec<PartitionId> =
             self.in_use.iter().filter(|(_, in_use)| **in_use == at).map(|(id, _)| *id).collect();
         lost.iter().for_each(|partition| self.close_log(*partition));
@@ -269,6 +357,21 @@ impl LogDirectories {
         let directory = &mut self.directories[at];
         directory.is_full = is_full;
         directory.logs.values_mut().for_each(|log| log.is_full = is_full);
+    }
+
+    /// A batch of a log in use cannot be read any more.
+    pub(crate) fn damage(&mut self, partition: PartitionId, base_offset: Offset) {
+        let log = self.get_mut(partition).expect("it is in use");
+        log.damaged = Some(base_offset);
+    }
+
+    pub(crate) fn is_any_damaged(&self) -> bool {
+        let mut logs = self.directories.iter().flat_map(|directory| directory.logs.values());
+        logs.any(|log| log.damaged.is_some())
+    }
+
+    pub(crate) fn is_any_copied(&self) -> bool {
+        self.directories.iter().any(|directory| !directory.copies.is_empty())
     }
 
     /// Which of the node's directories this is.

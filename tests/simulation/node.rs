@@ -51,6 +51,8 @@ pub(crate) enum NodeTimer {
     Checkpoint,
     /// There may be room again.
     TryAgain,
+    /// Damage and moves are looked at.
+    Upkeep,
     TakeSnapshot,
     /// A connection to this node broke, and the next one was refused.
     ProcessGone(BrokerId),
@@ -121,6 +123,23 @@ impl Node {
         }
     }
 
+    /// The moves of the broker, for a failure's message.
+    pub(crate) fn moves(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, |process| process.broker.moves())
+    }
+
+    /// An operator wants a replica in this directory.
+    pub(crate) fn alter_log_dir(
+        &mut self,
+        partition: PartitionId,
+        at: Uuid,
+        step: &mut NodeStep<'_>,
+    ) {
+        if let Some(process) = &mut self.process {
+            process.broker.alter_log_dir(partition, at, &mut self.disk, step);
+        }
+    }
+
     /// A directory that was away is there again.
     pub(crate) fn on_directory_returned(&mut self, step: &mut NodeStep<'_>) {
         if let Some(process) = &mut self.process {
@@ -144,6 +163,9 @@ impl Node {
         let config = scenario.leader(life.0, step.plant);
         let broker = Broker::start(life, config, &mut self.disk, step);
         step.after(CHECKPOINT_MS, NodeTimer::Checkpoint);
+        if scenario.disks_decay || scenario.replicas_move {
+            step.after(0, NodeTimer::Upkeep);
+        }
         let snapshot_ms = step.random.between(300, SNAPSHOT_MS);
         step.after(snapshot_ms, NodeTimer::TakeSnapshot);
         let mut process = Process { metadata, broker, published: -1 };
@@ -276,6 +298,7 @@ impl Process {
                 broker.on_try_again();
                 *published = -1;
             }
+            NodeTimer::Upkeep => broker.on_upkeep(metadata, disk, step),
             NodeTimer::ProcessGone(id) => metadata.on_process_gone(id, disk, step),
             NodeTimer::TakeSnapshot => {
                 let delay_ms = step.random.between(300, SNAPSHOT_MS);

@@ -2,6 +2,7 @@
 
 use crate::batch::{MetadataBatch, PartitionBatch, PartitionId, Value};
 use bytestring::ByteString;
+use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use klamm_replication::quorum::Anomaly;
 use std::rc::Rc;
@@ -47,6 +48,18 @@ pub(crate) enum Observation {
     ReplicaOffline,
     /// A replica cannot be opened, or cannot lead, because there is no room.
     ReplicaWithoutRoom,
+    /// A replica with damaged records leaves the ISR.
+    DamagedReplicaLeaves,
+    /// Damaged records are cut off, to be fetched again.
+    DamageCut { broker: BrokerId, partition: PartitionId },
+    /// The directory of a copy is reported to the controller.
+    MoveAnnounced,
+    /// A replica is in another log directory now.
+    ReplicaMoved { broker: BrokerId, partition: PartitionId, directory: Uuid },
+    /// A move between log directories is cancelled.
+    MoveCancelled,
+    /// The log's directory has failed when the copy's was reported already.
+    MoveWithdrawn,
     /// A batch is not written because there is no room.
     BatchWithoutRoom,
     /// A node does not serve a fetch of a follower, because it has no open log of the partition.
@@ -121,6 +134,12 @@ impl Observation {
             Self::HighWatermark { .. } => "high watermarks moved",
             Self::ReplicaOffline => "looks at a replica that is offline",
             Self::ReplicaWithoutRoom => "replicas without room",
+            Self::DamagedReplicaLeaves => "damaged replicas that leave",
+            Self::DamageCut { .. } => "damage cut off",
+            Self::MoveAnnounced => "moves announced",
+            Self::ReplicaMoved { .. } => "moves between directories",
+            Self::MoveCancelled => "moves cancelled",
+            Self::MoveWithdrawn => "moves withdrawn",
             Self::BatchWithoutRoom => "batches without room",
             Self::FetchRefused { .. } => "fetches refused",
             Self::FetchCounted { .. } => "fetches counted",

@@ -31,6 +31,12 @@ pub(crate) enum Plant {
     SilentFollowersStay,
     /// A broker whose directory fails does not tell the controller.
     FailedDirectoryNotReported,
+    /// A copy replaces the log before the metadata have its directory.
+    ReplacedBeforeRecorded,
+    /// A copy is copied on although its log was truncated meanwhile.
+    CopyNotAligned,
+    /// Damage is cut off while the replica is still counted on.
+    DamageCutInSync,
     /// A follower's fetch acknowledges what it has not synced.
     FollowerAcknowledgesUnsynced,
     /// A restarted broker leads on from old metadata, before it has registered anew.

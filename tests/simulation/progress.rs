@@ -30,6 +30,7 @@ impl Goal {
         controller_is_followed(world)?;
         partitions_are_whole(world)?;
         world.replaced_disk_is_restored()?;
+        world.upkeep_is_done()?;
         self.producers_get_on(world)?;
         group_has_read_everything(world)
     }

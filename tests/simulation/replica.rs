@@ -18,6 +18,7 @@ use klamm_protocol::batch::BatchHeader;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, or_minus_one};
 use klamm_replication::partition::{
     Awaited, BrokerStatus, Effect, FetchWaiter, IsrProposal, LeaderConfig, LogEnds, Registration,
+    Repair,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -59,6 +60,13 @@ pub(crate) struct Replica {
     pub(crate) is_watched: bool,
     /// The number of the last fetch that was sent.
     pub(crate) latest_fetch: u64,
+    /// The batch that was found to be damaged.
+    pub(crate) damaged: Option<Offset>,
+    pub(crate) repair: Repair,
+    /// It serves nothing while its damage is repaired.
+    pub(crate) is_offline: bool,
+    /// What was cut off with the damage is being fetched again.
+    pub(crate) is_refetching: bool,
 }
 
 /// What an append came to.
@@ -79,7 +87,16 @@ impl Replica {
             proposal: None,
             is_watched: false,
             latest_fetch: 0,
+            damaged: None,
+            repair: Repair::default(),
+            is_offline: false,
+            is_refetching: false,
         }
+    }
+
+    /// The controller is told that it is lost.
+    pub(crate) fn is_under_repair(&self) -> bool {
+        self.is_offline || self.is_refetching
     }
 
     /// The epoch that this replica leads, if it does.
@@ -168,9 +185,8 @@ impl Replica {
         is_news
     }
 
-    fn truncate(&mut self, end: Offset, disk: &mut PartitionDisk) {
-        disk.log.truncate(end);
-        disk.epochs.truncate_from_end(end);
+    pub(crate) fn truncate(&mut self, end: Offset, disk: &mut PartitionDisk) {
+        disk.truncate(end);
         self.core.on_cut(disk.log.start(), disk.log.end());
         self.producers = rebuilt_producers(disk);
     }
@@ -203,6 +219,7 @@ impl Replica {
     fn finish(&mut self, produce: Produce, disk: &PartitionDisk, step: &mut NodeStep<'_>) {
         let epoch = epoch_of(produce.awaited.last_offset(), disk);
         let answer = match self.core.acknowledged(&produce.awaited, epoch) {
+            _ if self.is_offline => Err(ErrorCode::KafkaStorageError),
             Ok(true) => return self.acknowledge(produce, step),
             Ok(false) => panic!("{produce:?} is released and not decided"),
             Err(ErrorCode::NotLeaderOrFollower)
@@ -248,6 +265,9 @@ impl Replica {
         step: &mut NodeStep<'_>,
     ) -> Result<Appended, ErrorCode> {
         let leader_epoch = self.core.check_append(true).map_err(|refused| refused.code())?;
+        if self.is_offline {
+            return Err(ErrorCode::KafkaStorageError);
+        }
         if disk.is_full {
             step.observe(Observation::BatchWithoutRoom);
             return Err(ErrorCode::KafkaStorageError);

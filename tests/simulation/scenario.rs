@@ -80,11 +80,16 @@ pub(crate) struct Scenario {
     pub(crate) clocks_jump: bool,
     /// Whether disks run out of room for a while.
     pub(crate) disks_fill: bool,
+    /// Whether batches on disks become unreadable.
+    pub(crate) disks_decay: bool,
+    /// Whether an operator moves replicas between log directories.
+    pub(crate) replicas_move: bool,
     settings: ControllerSettings,
 }
 
 impl Scenario {
-    pub(crate) fn random(random: &mut Random) -> Self {
+    /// `upkeep` decides about damage and moves: what the other source makes of a seed it has made of it for long.
+    pub(crate) fn random(random: &mut Random, upkeep: &mut Random) -> Self {
         let voter_count = if random.chance(15) { 1 } else { 3 };
         let node_count = if random.chance(40) { 4 } else { 3 };
         let nodes: Vec<BrokerId> = (1..=node_count).collect();
@@ -119,6 +124,8 @@ impl Scenario {
             directories_fail: random.chance(60),
             clocks_jump: random.chance(50),
             disks_fill: random.chance(50),
+            disks_decay: upkeep.chance(40),
+            replicas_move: upkeep.chance(50),
             settings,
         }
     }

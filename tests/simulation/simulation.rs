@@ -50,11 +50,21 @@ const CENSUS_SEEDS: u64 = 100;
 /// A planted bug has to show within so many seeds.
 const PLANT_SEEDS: u64 = 2_000;
 /// Beyond the fixed seeds, those under which something was wrong once, and what.
-const SEEDS_THAT_FAILED: [(u64, &str); 2] = [
+const SEEDS_THAT_FAILED: [(u64, &str); 6] = [
     (7_215, "a leader that had missed an epoch counted what a follower had cut off meanwhile"),
     (
         3_349,
         "the heartbeat that unfenced a broker elected it into a directory that it told had failed",
+    ),
+    (
+        591,
+        "a copy replaced the log by metadata that were older than the report of the log's directory",
+    ),
+    (767, "damage was cut off by metadata that were older than the return of the replica"),
+    (15_050, "a fetch from before damage was cut off took the replica into the ISR"),
+    (
+        2_735_180_771_168_005_558,
+        "a directory failed when the metadata had just come to look for its replica in another",
     ),
 ];
 /// After so many failing seeds the others are not run.
@@ -138,6 +148,12 @@ fn everything_that_can_go_wrong_does() {
         "directories replaced",
         "looks at a replica that is offline",
         "disks full",
+        "batches damaged",
+        "damaged replicas that leave",
+        "damage cut off",
+        "moves between directories",
+        "moves cancelled",
+        "moves withdrawn",
         "batches without room",
         "looks at a high watermark that waits",
         "replicas without room",
@@ -226,6 +242,21 @@ fn an_eligible_replica_that_is_begun_anew_is_caught() {
 #[test]
 fn a_failed_directory_that_the_controller_never_hears_of_is_caught() {
     assert_caught(Plant::FailedDirectoryNotReported);
+}
+
+#[test]
+fn a_copy_that_replaces_the_log_before_its_directory_is_recorded_is_caught() {
+    assert_caught(Plant::ReplacedBeforeRecorded);
+}
+
+#[test]
+fn a_copy_of_what_was_truncated_is_caught() {
+    assert_caught(Plant::CopyNotAligned);
+}
+
+#[test]
+fn damage_that_is_cut_off_while_the_replica_is_counted_on_is_caught() {
+    assert_caught(Plant::DamageCutInSync);
 }
 
 #[test]

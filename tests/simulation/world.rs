@@ -6,6 +6,7 @@
 mod directories;
 mod faults;
 mod healing;
+mod upkeep;
 
 use crate::batch::BatchStore;
 use crate::client::{Client, ClientStep, ClientTimer, Leaders};
@@ -52,11 +53,15 @@ enum Event {
     Room(BrokerId),
     SetClock,
     SetClockRight(BrokerId),
+    DamageDisk,
+    MoveReplica,
 }
 
 pub(crate) struct World {
     scenario: Scenario,
     random: Random,
+    /// For damage and moves alone.
+    upkeep: Random,
     plant: Plant,
     now_ms: i64,
     sequence: u64,
@@ -81,7 +86,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, plant: Plant) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::random(&mut random);
+        let mut upkeep = Random::new(!seed);
+        let scenario = Scenario::random(&mut random, &mut upkeep);
         let node = |id: &BrokerId, random: &mut Random| {
             (*id, Node::new(*id, Clock::random(random), &scenario))
         };
@@ -90,6 +96,7 @@ impl World {
             clients: crate::client::all(&scenario),
             network: Network::new(scenario.loss),
             random,
+            upkeep,
             plant,
             now_ms: 0,
             sequence: 0,
@@ -155,6 +162,7 @@ impl World {
             let set_ms = self.random.between(700, 2_500);
             self.schedule(set_ms, Event::SetClock);
         }
+        self.schedule_upkeep();
         self.run_until(FAULTS_MS)?;
         self.heal();
         self.converge()?;
@@ -207,6 +215,8 @@ impl World {
             Event::Room(id) => self.make_room(id),
             Event::SetClock => self.set_a_clock(),
             Event::SetClockRight(id) => self.set_clock_right(id),
+            Event::DamageDisk => self.damage_a_disk(),
+            Event::MoveReplica => self.move_a_replica(),
         }
     }
 

@@ -110,6 +110,12 @@ impl FollowerState {
         })
     }
 
+    /// The answer to the fetch under way does not count any more.
+    pub(super) fn forget_fetch(&mut self) {
+        self.answered = true;
+        self.awaits_metadata = false;
+    }
+
     /// Decides the action for an answer. `epochs` and `log_end_offset` are of the follower's log; after a truncation
     /// call `on_cut`.
     pub(super) fn on_fetched(

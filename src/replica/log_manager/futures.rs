@@ -116,7 +116,8 @@ impl LogManager {
     ) {
         let current = self.place_of(&key.topic, key.partition);
         let has_vanished = || self.vanished_from(&key, replica).is_some();
-        if current.is_none() && (self.is_missed(replica) || has_vanished()) {
+        let may_be_used = || replica.may_use_copy(!self.has_idle());
+        if current.is_none() && (!may_be_used() || self.is_missed(replica) || has_vanished()) {
             // The log may come back, and an incomplete future log must not replace it.
             lock(&self.futures).insert(key, copies);
             return;
@@ -295,6 +296,18 @@ impl LogManager {
         lock(&self.places).insert(key.clone(), to);
         Ok(())
     }
+}
+
+/// Whether all that is in use of a replica is a future log, which must not replace the log: that may be in a directory
+/// which is not in use.
+pub(crate) fn has_only_copy(
+    log_manager: &LogManager,
+    key: &TopicPartition,
+    replica: &KnownReplica,
+) -> bool {
+    !replica.may_use_copy(!log_manager.has_idle())
+        && log_manager.place_of(&key.topic, key.partition).is_none()
+        && lock(&log_manager.futures).contains_key(key)
 }
 
 #[cfg(test)]
@@ -480,6 +493,47 @@ mod tests {
         broker.store.remove_deleted(i64::MAX);
         let left = disk.list(Path::new("/two")).unwrap();
         assert!(left.iter().all(|entry| !entry.is_dir), "{left:?}");
+    }
+
+    #[test]
+    fn a_copy_does_not_replace_a_log_whose_directory_may_come_back() {
+        let disk = MemoryDisk::default();
+        let broker = open(&disk, None);
+        broker.lead(5);
+        broker.begin(TWO).unwrap();
+        broker.finish().unwrap();
+        broker.append(b"one");
+        broker.begin(ONE).unwrap();
+        assert!(broker.partition.copy_to_future().unwrap().unwrap().is_level);
+        // The controller hears of the copy's directory now, and what follows is only in the log.
+        broker.append(b"acknowledged");
+        broker.partition.flush().unwrap();
+        drop(broker);
+        disk.rename(Path::new("/two"), Path::new("/away")).unwrap();
+
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let config = BrokerConfig::from_pairs([("log.dirs", "/one,/two")]).unwrap();
+        let store = LogManager::open(&shared, &config).unwrap();
+        let (key, directory) = (TopicPartition::new("t".into(), 0), store.at(ONE).id);
+        let counted_on = KnownReplica {
+            topic_id: TOPIC_ID,
+            directory,
+            is_counted_on: true,
+            is_led_elsewhere: false,
+        };
+        store.settle(&|_, _| Some(counted_on), &|_| None);
+        assert_eq!(store.place_of(&"t".into(), 0), None);
+        assert!(has_only_copy(&store, &key, &counted_on));
+        let fetched = KnownReplica { is_counted_on: false, is_led_elsewhere: true, ..counted_on };
+        assert!(!has_only_copy(&store, &key, &fetched));
+
+        disk.rename(Path::new("/away"), Path::new("/two")).unwrap();
+        store.look_again();
+        store.find_returned(&store.unsettled_ids());
+        store.settle(&|_, _| Some(counted_on), &|_| None);
+        assert_eq!(store.place_of(&"t".into(), 0), Some(TWO));
+        assert!(!has_only_copy(&store, &key, &counted_on));
+        store.end_flushers();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use klamm_log::error::{AppendError, LogError, Severity};
+use klamm_log::leader_epoch_cache::LeaderEpochCache;
 use klamm_log::log::Log;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use klamm_replication::partition::{FetchedPartition, Follow, NextFetch};
@@ -113,7 +114,7 @@ impl Partition {
     ) -> Progress {
         let State { log: Some(log), replica } = &mut *state else { return Progress::Stuck };
         let epochs = match answer.diverging {
-            Some(_) => history(log),
+            Some(_) => history(log.leader_epochs()),
             None => EpochHistory::default(),
         };
         match replica.on_fetched(answer, &epochs, log.log_end()) {
@@ -242,8 +243,9 @@ fn progress(follow: Follow) -> Progress {
     }
 }
 
-fn history(log: &Log) -> EpochHistory {
-    let starts = log.leader_epochs().entries();
+/// The epochs of a log, for the pure state machines.
+pub(super) fn history(epochs: &LeaderEpochCache) -> EpochHistory {
+    let starts = epochs.entries();
     EpochHistory::from_entries(
         starts.map(|(epoch, start_offset)| EpochStart { epoch, start_offset }),
     )

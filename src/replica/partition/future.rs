@@ -11,8 +11,10 @@ use klamm_log::log::Log;
 use klamm_log::log_reader::{FetchSpec, LogView};
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
+use klamm_replication::partition::{Alignment, LogRange};
 
 use super::Partition;
+use super::follow::history;
 use crate::clock;
 use crate::replica::flusher::Flusher;
 
@@ -53,6 +55,8 @@ pub(crate) struct Copied {
     pub(crate) bytes: u64,
     /// The future log is synced and ends where the replica ended at the time of the read.
     pub(crate) is_level: bool,
+    /// The future log's directory.
+    pub(crate) directory_id: Uuid,
 }
 
 impl Partition {
@@ -99,7 +103,7 @@ impl Partition {
             future.log.flush()?;
             future.unsynced_bytes = 0;
         }
-        Ok(Some(Copied { bytes, is_level }))
+        Ok(Some(Copied { bytes, is_level, directory_id: future.directory_id }))
     }
 
     /// Replaces the log by the future log once that has caught up, and then returns the old log. `exchange` renames the
@@ -139,24 +143,18 @@ impl Partition {
     }
 }
 
-/// Truncates the future log where it diverges from the replica: the replica may have been truncated since the last
-/// copy, also by an earlier process.
+/// Truncates the future log where it diverges from the replica.
 fn align(copy: &mut Log, replica: &LogView) -> Result<(), LogError> {
     let now_ms = clock::now_ms();
-    while let Some(latest) = copy.leader_epochs().latest() {
-        let epochs = replica.leader_epochs();
-        let Some(known) = epochs.latest() else { break };
-        let asked = latest.epoch.min(known.epoch);
-        let Some(end) = epochs.end_offset_for(asked, replica.log_end()) else { break };
-        if end.epoch == latest.epoch {
-            copy.truncate_to(end.offset, now_ms)?;
-            break;
+    let (own, leading) = (history(copy.leader_epochs()), history(replica.leader_epochs()));
+    let copied = LogRange { epochs: &own, start: copy.log_start(), end: copy.log_end() };
+    let (start, end) = (replica.log_start(), replica.log_end());
+    match klamm_replication::partition::align(copied, LogRange { epochs: &leading, start, end }) {
+        None => {}
+        Some(Alignment::TruncateTo(end)) => drop(copy.truncate_to(end, now_ms)?),
+        Some(Alignment::TruncateFullyAndStartAt(start)) => {
+            copy.truncate_fully_and_start_at(start, now_ms)?;
         }
-        let own = copy.leader_epochs().end_offset_for(end.epoch, copy.log_end());
-        copy.truncate_to(own.map_or(end.offset, |own| own.offset.min(end.offset)), now_ms)?;
-    }
-    if !(replica.log_start()..=replica.log_end()).contains(&copy.log_end()) {
-        copy.truncate_fully_and_start_at(replica.log_start(), now_ms)?;
     }
     Ok(())
 }

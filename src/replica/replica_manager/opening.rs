@@ -22,13 +22,16 @@ use tracing::{error, info};
 
 use super::{ReplicaManager, resume_move};
 use crate::blocking;
-use crate::replica::log_manager::OpenError;
+use crate::replica::log_manager::{OpenError, has_only_copy};
 use crate::replica::settings::partition_config;
 use crate::replica::table::Unopened;
 use klamm_protocol::ids::{TopicIdPartition, TopicPartition};
 
 /// The pause before logs that could not be opened are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Why a replica is not opened of which there is a future log.
+const ONLY_COPY: &str =
+    "it was about to move to another log directory, and its log is in one that is not in use";
 /// The maximum number of replicas that one log line names.
 const MAX_NAMED: usize = 5;
 
@@ -67,8 +70,9 @@ impl ReplicaManager {
         }
     }
 
-    /// Keeps a replica closed whose log has vanished while it is in the ISR or ELR. Another replica that has the
-    /// records must lead, or none; once this one is in neither and another leads, it starts with an empty log.
+    /// Keeps a replica closed whose log has vanished, or of which only a copy is in use, while it is in the ISR or ELR.
+    /// Another replica that has the records must lead, or none; once this one is in neither and another leads, it starts
+    /// with the copy or an empty log.
     fn stays_closed(
         &self,
         change: &PartitionDelta,
@@ -77,13 +81,24 @@ impl ReplicaManager {
     ) -> bool {
         let place = TopicPartition::new(change.topic.name.clone(), change.index);
         let replica = KnownReplica::of(change.topic.id, &change.after, self.config.node_id);
-        let dir = replica.and_then(|replica| self.log_manager.vanished_from(&place, &replica));
-        let Some(dir) = dir else { return false };
+        let Some(replica) = replica else { return false };
+        let dir = self.log_manager.vanished_from(&place, &replica);
+        let reason = match &dir {
+            Some(dir) => format!("{} was there before, and has vanished", dir.display()),
+            None if has_only_copy(&self.log_manager, &place, &replica) => ONLY_COPY.to_owned(),
+            None => return false,
+        };
         let key = TopicIdPartition::new(change.topic.id, change.index);
-        let reason = format!("{} was there before, and has vanished", dir.display());
-        let unopened = Unopened { topic: place.topic, reason, is_worth_a_try: false };
-        if self.partitions.insert_unopened(key, unopened) {
-            vanished.note(&dir);
+        let (topic, is_worth_a_try) = (place.topic, false);
+        let is_news =
+            self.partitions.insert_unopened(key, Unopened { topic, reason, is_worth_a_try });
+        match &dir {
+            Some(dir) if is_news => vanished.note(dir),
+            None if is_news => {
+                let (topic, index) = (&change.topic.name, change.index);
+                error!(%topic, partition = index, "{topic}-{index} stays offline: {ONLY_COPY}");
+            }
+            _ => {}
         }
         self.leave(key, LeaveReason::Vanished, image);
         true

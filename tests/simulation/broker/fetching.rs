@@ -55,6 +55,7 @@ impl Broker {
     ) {
         let id = fetch.partition;
         let served = self.replicas.get_mut(&id).filter(|_| !self.dead.contains(&id));
+        let served = served.filter(|replica| !replica.is_offline);
         let (Some(replica), Some(partition)) = (served, disk.logs.get(id)) else {
             let (life, partition, follower) = (self.life, id, fetch.follower);
             let at_ms = step.now_ms;

@@ -7,8 +7,10 @@ use crate::disk::Disk;
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
 use crate::observation::Observation;
+use crate::replica::Replica;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
+use klamm_replication::partition::Move;
 
 impl Broker {
     /// Opens a replica's log, if it may be opened, and notes what the controller is to be told of its directory.
@@ -33,6 +35,10 @@ impl Broker {
                     self.on_no_room(id, partition, disk, step);
                     return false;
                 }
+                Placement::OnlyCopy => {
+                    self.on_only_copy(id, partition, step);
+                    return false;
+                }
                 Placement::Offline => {
                     self.misplaced.extend(opened_in.map(|directory| (id, directory)));
                     step.observe(Observation::ReplicaOffline);
@@ -42,6 +48,14 @@ impl Broker {
         }
         let directory = disk.logs.directory_of(id).expect("it is open");
         self.opened_in.insert(id, directory);
+        if !self.moves.contains_key(&id) {
+            self.resume_move(id, disk);
+        }
+        // While damage is repaired, or a move is announced, they say where the replica is.
+        let is_under_repair = self.replicas.get(&id).is_some_and(Replica::is_under_repair);
+        if is_under_repair || self.moves.get(&id).is_some_and(Move::is_announced) {
+            return true;
+        }
         self.misplaced.remove(&id);
         let is_recorded = partition.directory(self.life.0) == Some(directory);
         if is_recorded {
@@ -82,11 +96,20 @@ impl Broker {
         if partition.isr.iter().any(|member| *member != self.life.0) {
             let is_begun = !disk.logs.found(id).is_empty();
             let given_up = if is_begun { directory_id::LOST } else { directory_id::NOT_BEGUN };
-            self.misplaced.insert(id, given_up);
+            self.report(id, given_up);
         }
         if !self.waits_for_room {
             self.waits_for_room = true;
             step.after(ROOM_MS, NodeTimer::TryAgain);
+        }
+    }
+
+    /// The log is in a directory that is not in use, and what is here is a copy that may lack its end.
+    fn on_only_copy(&mut self, id: PartitionId, partition: &Partition, step: &mut NodeStep<'_>) {
+        step.observe(Observation::ReplicaOffline);
+        // What has failed since it was opened the move tells of.
+        if partition.isr.contains(&self.life.0) && !self.moves.contains_key(&id) {
+            self.report(id, directory_id::LOST);
         }
     }
 

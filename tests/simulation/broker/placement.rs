@@ -24,6 +24,8 @@ pub(super) enum Placement {
     Record(Uuid),
     /// There is no room to open it now. The controller is told, so that another replica leads.
     NoRoom,
+    /// Its log is in a directory that is not in use; here is a copy, which may lack what was appended since.
+    OnlyCopy,
     /// Its directory has to come back.
     Offline,
 }
@@ -62,26 +64,36 @@ fn wanted(
 ) -> Placement {
     let recorded = partition.directory(broker).expect("it replicates the partition");
     let found = logs.found(id);
+    let known =
+        KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
+    // What has failed since it was opened is not to be found where the metadata look for it by mistake: the controller
+    // hears of that first.
+    let has_failed = replica.opened_in.is_some_and(|at| at != recorded && !logs.is_online(at));
+    if has_failed && found.is_empty() && logs.copy_in(id).is_none() {
+        return Placement::Offline;
+    }
     if logs.is_online(recorded) {
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
         let ignores_record = step.plant == Plant::OtherLogWins;
+        if found.is_empty()
+            && logs.copy_in(id).is_some()
+            && !known.may_use_copy(logs.are_all_online())
+        {
+            return Placement::OnlyCopy;
+        }
         let other = found.iter().copied().find(|directory| *directory != recorded);
         return match other {
             Some(other) if ignores_record || !found.contains(&recorded) => Placement::Open(other),
             _ => Placement::Open(recorded),
         };
     }
-    // What failed before its place could be recorded is not begun anew: the controller hears of it first.
-    if directory_id::is_reserved(recorded)
-        && replica.opened_in.is_some_and(|at| !logs.is_online(at))
-    {
+    // Nor is it begun anew if its place could not be recorded before.
+    if directory_id::is_reserved(recorded) && has_failed {
         return Placement::Offline;
     }
     if let Some(only) = found.first().filter(|_| directory_id::is_reserved(recorded)) {
         return Placement::Open(*only);
     }
-    let known =
-        KnownReplica::of(Uuid::ZERO, partition, broker).expect("it replicates the partition");
     let may_be_elsewhere = || replica.is_old && !logs.are_all_online();
     let is_missed = known.is_missed(|directory| logs.is_online(directory), may_be_elsewhere);
     let is_new = !is_missed && recorded != directory_id::LOST;

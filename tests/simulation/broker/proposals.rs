@@ -22,7 +22,9 @@ impl Broker {
     pub(crate) fn on_isr_timer(&mut self, disk: &mut Disk, step: &mut NodeStep<'_>) {
         step.after(self.leader_config.replica_lag_time_max_ms / 2, NodeTimer::CheckIsr);
         for id in 0..PARTITIONS.len() {
-            let Some(replica) = self.replicas.get_mut(&id) else { continue };
+            let Some(replica) = self.replicas.get_mut(&id).filter(|it| !it.is_offline) else {
+                continue;
+            };
             if let Some(proposal) = replica.core.on_isr_check(step.now_ms) {
                 self.propose(id, proposal, disk, step);
             }
@@ -47,7 +49,8 @@ impl Broker {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.is_watched = false;
         // A leader that cannot serve its followers does not judge them.
-        if self.dead.contains(&id) || step.plant == Plant::SilentFollowersStay {
+        if self.dead.contains(&id) || replica.is_offline || step.plant == Plant::SilentFollowersStay
+        {
             self.observe_waiting(id, step);
             return self.watch_followers(id, step);
         }

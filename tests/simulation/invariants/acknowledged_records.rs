@@ -6,13 +6,15 @@ use super::{Cluster, Committed, Invariant};
 use crate::batch::{DATA_PARTITIONS, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
 use crate::observation::{Life, Observation};
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub(super) struct AcknowledgedRecords {
     /// The value at each offset, and the first epoch in which it was acknowledged.
     values: BTreeMap<(PartitionId, Offset), (LeaderEpoch, Value)>,
     offsets: BTreeMap<(PartitionId, Value), Offset>,
+    /// Replicas that have cut off damaged records, with what was behind those.
+    cut: BTreeSet<(PartitionId, BrokerId)>,
 }
 
 impl AcknowledgedRecords {
@@ -21,6 +23,7 @@ impl AcknowledgedRecords {
         (life, epoch): (Life, LeaderEpoch),
         place: (PartitionId, Offset),
         value: Value,
+        committed: &Committed,
         cluster: &Cluster<'_>,
     ) -> Result<(), String> {
         let (partition, offset) = place;
@@ -39,7 +42,9 @@ impl AcknowledgedRecords {
         let holders = cluster.nodes.keys();
         let holders = holders.filter(|id| cluster.has_durably(**id, partition, batch)).count();
         // What was acknowledged by the fetch of a follower was on its disk, even if that is gone by now.
-        let gone = usize::from(cluster.restoring.is_some());
+        let isr = committed.partition(partition).map_or(&[][..], |found| &found.isr);
+        let mut cut = self.cut.iter().filter(|(of, id)| *of == partition && !isr.contains(id));
+        let gone = usize::from(cluster.restoring.is_some() || cut.next().is_some());
         if holders + gone < cluster.scenario.min_insync_replicas {
             return Err(format!("{value:?} at {place:?} is acknowledged on {holders} disks"));
         }
@@ -77,12 +82,21 @@ impl Invariant for AcknowledgedRecords {
     fn observe(
         &mut self,
         seen: &Observation,
-        _: &Committed,
+        committed: &Committed,
         cluster: &Cluster<'_>,
     ) -> Result<(), String> {
         match seen {
-            Observation::Acknowledged { life, partition, epoch, offset, value } => {
-                self.on_acknowledged((*life, *epoch), (*partition, *offset), *value, cluster)
+            Observation::Acknowledged { life, partition, epoch, offset, value } => self
+                .on_acknowledged(
+                    (*life, *epoch),
+                    (*partition, *offset),
+                    *value,
+                    committed,
+                    cluster,
+                ),
+            Observation::DamageCut { broker, partition } => {
+                self.cut.insert((*partition, *broker));
+                Ok(())
             }
             Observation::PartitionLed { life, partition, epoch } => {
                 self.check_held(life.0, *partition, *epoch, cluster)

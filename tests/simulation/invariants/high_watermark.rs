@@ -57,14 +57,14 @@ impl HighWatermark {
         let Some(led) = self.latest.get(&id).filter(|led| led.offset > 0) else { return Ok(()) };
         let Some(found) = committed.partition(id) else { return Ok(()) };
         let leads = found.leader == Some(led.life.0) && found.leader_epoch == led.epoch;
-        if !leads || !cluster.has_disk_of(led.life.0, found) {
+        if !leads || !cluster.has_disk_of(led.life.0, id, found) {
             return Ok(());
         }
         let Some(last) = cluster.batch(led.life.0, id, led.offset - 1) else {
             return Err(format!("{id}: {:?} lacks what it has committed: {led:?}", led.life));
         };
         for member in &found.isr {
-            if cluster.has_disk_of(*member, found) && !cluster.has_durably(*member, id, last) {
+            if cluster.has_disk_of(*member, id, found) && !cluster.has_durably(*member, id, last) {
                 let offset = led.offset;
                 return Err(format!("{id}: {member} is in sync and lacks part of 0..{offset}"));
             }

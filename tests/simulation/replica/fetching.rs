@@ -40,7 +40,13 @@ impl Replica {
             Ok((FetchPosition::Valid, proposed)) => {
                 proposal = proposed;
                 let max = usize::try_from(step.random.between(1, 5)).expect("few");
-                batches = disk.log.read(fetch.fetch_offset, Offset::MAX, max);
+                match disk.read(fetch.fetch_offset, Offset::MAX, max) {
+                    Ok(read) => batches = read,
+                    Err(at) => {
+                        self.damaged = Some(at);
+                        fetched.error = ErrorCode::KafkaStorageError;
+                    }
+                }
             }
         }
         self.settle(disk, step);
@@ -88,6 +94,9 @@ impl Replica {
         disk: &PartitionDisk,
         plant: Plant,
     ) -> Option<(BrokerId, ReplicaFetch)> {
+        if self.is_offline {
+            return None;
+        }
         let flushes = plant != Plant::FollowerAcknowledgesUnsynced;
         let next = self.core.next_fetch(ends(disk), flushes, &disk.epochs)?;
         self.latest_fetch = next.number;
@@ -143,10 +152,9 @@ impl Replica {
         disk: &mut PartitionDisk,
         step: &mut NodeStep<'_>,
     ) {
-        disk.epochs.assign(batch.leader_epoch, batch.base_offset);
         let taken = self.producers.append(&batch.header, AppendOrigin::Replication);
         taken.expect("what a leader has accepted is taken over");
-        disk.log.append(Rc::clone(&batch));
+        disk.append(Rc::clone(&batch));
         let (life, partition) = (self.life, self.partition);
         step.observe(Observation::Written { life, partition, batch });
     }

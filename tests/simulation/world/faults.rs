@@ -86,10 +86,14 @@ impl World {
 
     /// Whether another node may go now: not before a replaced disk holds again what it should.
     pub(super) fn may_crash(&mut self) -> bool {
+        self.faults && self.is_restored_by_now()
+    }
+
+    pub(super) fn is_restored_by_now(&mut self) -> bool {
         if self.restoring.is_some_and(|id| self.is_restored(id)) {
             self.restoring = None;
         }
-        self.faults && self.restoring.is_none()
+        self.restoring.is_none()
     }
 
     /// Whether a node runs and the metadata know this life of it.
@@ -141,7 +145,8 @@ impl World {
     pub(super) fn may_lose_disk(&self, id: BrokerId) -> bool {
         let is_whole =
             |id: &BrokerId| self.is_registered(*id) && self.nodes[id].disk.logs.are_all_online();
-        self.scenario.nodes.iter().all(is_whole)
+        !self.is_any_damaged()
+            && self.scenario.nodes.iter().all(is_whole)
             && (0..PARTITIONS.len()).all(|partition| self.is_held_without(id, partition))
     }
 

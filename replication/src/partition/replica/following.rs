@@ -4,7 +4,7 @@ use super::Replica;
 use crate::EpochHistory;
 use crate::partition::delayed::FetchWaiter;
 use crate::partition::event::LogEnds;
-use crate::partition::follower::{FetchedPartition, Follow, FollowerState, NextFetch};
+use crate::partition::follower::{FetchedPartition, Follow, NextFetch};
 use crate::partition::role::Role;
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 
@@ -83,15 +83,14 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         self.give_up_waiting();
     }
 
-    /// The log has been repaired or replaced: an answer to an earlier fetch does not apply to it.
-    pub fn on_repaired(&mut self) -> bool {
+    /// The log was truncated before its damage, for the leader of `epoch`. An answer to an earlier fetch does not apply
+    /// to it. False if this broker does not follow in that epoch any more.
+    pub fn on_repaired(&mut self, epoch: LeaderEpoch) -> bool {
         let Role::Follower(follower) = &mut self.role else { return false };
-        *follower = FollowerState::new(
-            follower.leader_id,
-            follower.leader_epoch,
-            follower.partition_epoch,
-            follower.high_watermark(),
-        );
+        if follower.leader_epoch != epoch {
+            return false;
+        }
+        follower.forget_fetch();
         true
     }
 }

@@ -269,7 +269,8 @@ fn an_answer_that_was_under_way_when_the_log_was_repaired_is_ignored() {
     let mut replica = TestReplica::new(0);
     replica.follow(Some(2), &registration(5));
     let fetch = replica.next_fetch(ends(10), true, &EpochHistory::default()).unwrap();
-    assert!(replica.on_repaired());
+    assert!(!replica.on_repaired(4));
+    assert!(replica.on_repaired(5));
     let answer = answer(fetch.number, 8);
     let follow = replica.on_fetched(&answer, &EpochHistory::default(), 10);
     assert_eq!(follow, Some(Follow::Ignore));
