@@ -221,7 +221,8 @@ impl Replica {
         let answer = match self.core.acknowledged(&produce.awaited, epoch) {
             _ if self.is_offline => Err(ErrorCode::KafkaStorageError),
             Ok(true) => return self.acknowledge(produce, step),
-            Ok(false) => panic!("{produce:?} is released and not decided"),
+            // Given up: another broker may lead, and take it.
+            Ok(false) => Err(ErrorCode::NotLeaderOrFollower),
             Err(ErrorCode::NotLeaderOrFollower)
                 if step.plant == Plant::WaitingOutlivesLeadership =>
             {
