@@ -5,16 +5,16 @@
 use super::{Cluster, Committed, Invariant};
 use crate::batch::{DATA_PARTITIONS, PARTITIONS, PartitionBatch, PartitionId, Payload, Value};
 use crate::observation::{Life, Observation};
-use klamm_metadata::directory_id;
-use klamm_metadata::image::partition::Partition;
 use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub(super) struct AcknowledgedRecords {
     /// The value at each offset, and the first epoch in which it was acknowledged.
     values: BTreeMap<(PartitionId, Offset), (LeaderEpoch, Value)>,
     offsets: BTreeMap<(PartitionId, Value), Offset>,
+    /// Replicas that have cut off damaged records, with what was behind those.
+    cut: BTreeSet<(PartitionId, BrokerId)>,
 }
 
 impl AcknowledgedRecords {
@@ -42,9 +42,9 @@ impl AcknowledgedRecords {
         let holders = cluster.nodes.keys();
         let holders = holders.filter(|id| cluster.has_durably(**id, partition, batch)).count();
         // What was acknowledged by the fetch of a follower was on its disk, even if that is gone by now.
-        let is_given_up = |found: &Partition| found.directories.contains(&directory_id::LOST);
-        let is_cut = committed.partition(partition).is_some_and(is_given_up);
-        let gone = usize::from(cluster.restoring.is_some() || is_cut);
+        let isr = committed.partition(partition).map_or(&[][..], |found| &found.isr);
+        let mut cut = self.cut.iter().filter(|(of, id)| *of == partition && !isr.contains(id));
+        let gone = usize::from(cluster.restoring.is_some() || cut.next().is_some());
         if holders + gone < cluster.scenario.min_insync_replicas {
             return Err(format!("{value:?} at {place:?} is acknowledged on {holders} disks"));
         }
@@ -94,6 +94,10 @@ impl Invariant for AcknowledgedRecords {
                     committed,
                     cluster,
                 ),
+            Observation::DamageCut { broker, partition } => {
+                self.cut.insert((*partition, *broker));
+                Ok(())
+            }
             Observation::PartitionLed { life, partition, epoch } => {
                 self.check_held(life.0, *partition, *epoch, cluster)
             }

@@ -1,12 +1,18 @@
 //! A replica cuts damaged records off only when nobody counts on it, and is in a new directory only when the metadata
-//! have that: of a directory that fails the controller must know what was in it (KIP-858).
+//! have had that: of a directory that fails the controller must know what was in it (KIP-858).
 
 use super::{Cluster, Committed, Invariant};
+use crate::batch::{PARTITIONS, PartitionId};
 use crate::observation::Observation;
-use klamm_metadata::directory_id;
+use klamm_protocol::Uuid;
+use klamm_protocol::ids::BrokerId;
+use std::collections::BTreeSet;
 
 #[derive(Debug, Default)]
-pub(super) struct LogDirectories;
+pub(super) struct LogDirectories {
+    /// The directories that the metadata have had for replicas.
+    recorded: BTreeSet<(PartitionId, BrokerId, Uuid)>,
+}
 
 impl Invariant for LogDirectories {
     fn observe(
@@ -26,15 +32,20 @@ impl Invariant for LogDirectories {
                 }
             }
             Observation::ReplicaMoved { broker, partition, directory } => {
-                let found = committed.partition(*partition);
-                let recorded = found.and_then(|found| found.directory(*broker));
-                // The replica may have been moved away and back, which its broker has not heard.
-                let is_known =
-                    |recorded| recorded == *directory || directory_id::is_reserved(recorded);
-                match recorded.is_none_or(is_known) {
+                match self.recorded.contains(&(*partition, *broker, *directory)) {
                     true => Ok(()),
                     false => Err(format!("{partition} of {broker} is in a directory not recorded")),
                 }
+            }
+            Observation::MetadataCommitted { batch, .. }
+                if batch.next_offset == committed.end() =>
+            {
+                for id in 0..PARTITIONS.len() {
+                    let Some(found) = committed.partition(id) else { continue };
+                    let replicas = found.replicas.iter().zip(&found.directories);
+                    self.recorded.extend(replicas.map(|(broker, at)| (id, *broker, *at)));
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
