@@ -95,10 +95,10 @@ impl KnownReplica {
         !self.is_counted_on && self.is_led_elsewhere
     }
 
-    /// Whether a copy that was to replace its log (KIP-113) is used in its place, when the log is in no directory in use.
-    /// The copy may lack what was appended last, so not while the log may be in a directory that is not in use, unless
-    /// the records can be fetched.
-    pub fn may_use_copy(&self, are_all_in_use: bool) -> bool {
+    /// Whether a copy (KIP-113), or an empty log, may take the place of its log, which is in no directory in use. The copy
+    /// may lack what was appended last, and the metadata may have the directory of a copy that was given up. So not
+    /// while the log may be in a directory that is not in use, unless the records can be fetched.
+    pub fn may_replace_log(&self, are_all_in_use: bool) -> bool {
         are_all_in_use || self.can_be_fetched()
     }
 
@@ -212,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_stands_in_for_a_log_that_is_nowhere_or_that_can_be_fetched() {
+    fn a_log_is_replaced_that_is_nowhere_or_that_can_be_fetched() {
         for is_counted_on in [false, true] {
-            assert!(replica(HERE[0], is_counted_on).may_use_copy(true));
+            assert!(replica(HERE[0], is_counted_on).may_replace_log(true));
         }
-        assert!(replica(HERE[0], false).may_use_copy(false));
-        assert!(!replica(HERE[0], true).may_use_copy(false));
+        assert!(replica(HERE[0], false).may_replace_log(false));
+        assert!(!replica(HERE[0], true).may_replace_log(false));
     }
 
     #[test]

@@ -43,7 +43,7 @@ use tracing::{error, warn};
 use self::deleting::Undeleted;
 use self::directory::{Directory, Owner, Slot};
 pub(crate) use self::doubles::end_of;
-pub(crate) use self::futures::has_only_copy;
+pub(crate) use self::futures::may_be_elsewhere;
 use self::known::Topics;
 pub(crate) use self::known::TopicsSeen;
 pub(crate) use self::logs::OpenError;

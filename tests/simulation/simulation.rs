@@ -50,7 +50,7 @@ const CENSUS_SEEDS: u64 = 100;
 /// A planted bug has to show within so many seeds.
 const PLANT_SEEDS: u64 = 2_000;
 /// Beyond the fixed seeds, those under which something was wrong once, and what.
-const SEEDS_THAT_FAILED: [(u64, &str); 6] = [
+const SEEDS_THAT_FAILED: [(u64, &str); 7] = [
     (7_215, "a leader that had missed an epoch counted what a follower had cut off meanwhile"),
     (
         3_349,
@@ -61,6 +61,10 @@ const SEEDS_THAT_FAILED: [(u64, &str); 6] = [
         "a copy replaced the log by metadata that were older than the report of the log's directory",
     ),
     (767, "damage was cut off by metadata that were older than the return of the replica"),
+    (
+        1_228_587_285_973_464_591,
+        "an empty log was begun where a cancelled move had told the controller that the replica was",
+    ),
     (15_050, "a fetch from before damage was cut off took the replica into the ISR"),
     (
         2_735_180_771_168_005_558,

@@ -116,7 +116,7 @@ impl LogManager {
     ) {
         let current = self.place_of(&key.topic, key.partition);
         let has_vanished = || self.vanished_from(&key, replica).is_some();
-        let may_be_used = || replica.may_use_copy(!self.has_idle());
+        let may_be_used = || replica.may_replace_log(!self.has_idle());
         if current.is_none() && (!may_be_used() || self.is_missed(replica) || has_vanished()) {
             // The log may come back, and an incomplete future log must not replace it.
             lock(&self.futures).insert(key, copies);
@@ -298,16 +298,21 @@ impl LogManager {
     }
 }
 
-/// Whether all that is in use of a replica is a future log, which must not replace the log: that may be in a directory
-/// which is not in use.
-pub(crate) fn has_only_copy(
+/// Whether the log of a replica is to be in a directory in use, is not there, and may be in one that is not in use. A
+/// future log, or an empty one, must not take its place.
+pub(crate) fn may_be_elsewhere(
     log_manager: &LogManager,
     key: &TopicPartition,
     replica: &KnownReplica,
 ) -> bool {
-    !replica.may_use_copy(!log_manager.has_idle())
+    let was_there = || {
+        lock(&log_manager.futures).contains_key(key)
+            || lock(&log_manager.topics).knew_at_start(replica.topic_id)
+    };
+    !replica.may_replace_log(!log_manager.has_idle())
+        && log_manager.has(replica.directory)
         && log_manager.place_of(&key.topic, key.partition).is_none()
-        && lock(&log_manager.futures).contains_key(key)
+        && was_there()
 }
 
 #[cfg(test)]
@@ -523,16 +528,16 @@ mod tests {
         };
         store.settle(&|_, _| Some(counted_on), &|_| None);
         assert_eq!(store.place_of(&"t".into(), 0), None);
-        assert!(has_only_copy(&store, &key, &counted_on));
+        assert!(may_be_elsewhere(&store, &key, &counted_on));
         let fetched = KnownReplica { is_counted_on: false, is_led_elsewhere: true, ..counted_on };
-        assert!(!has_only_copy(&store, &key, &fetched));
+        assert!(!may_be_elsewhere(&store, &key, &fetched));
 
         disk.rename(Path::new("/away"), Path::new("/two")).unwrap();
         store.look_again();
         store.find_returned(&store.unsettled_ids());
         store.settle(&|_, _| Some(counted_on), &|_| None);
         assert_eq!(store.place_of(&"t".into(), 0), Some(TWO));
-        assert!(!has_only_copy(&store, &key, &counted_on));
+        assert!(!may_be_elsewhere(&store, &key, &counted_on));
         store.end_flushers();
     }
 

@@ -22,16 +22,16 @@ use tracing::{error, info};
 
 use super::{ReplicaManager, resume_move};
 use crate::blocking;
-use crate::replica::log_manager::{OpenError, has_only_copy};
+use crate::replica::log_manager::{OpenError, may_be_elsewhere};
 use crate::replica::settings::partition_config;
 use crate::replica::table::Unopened;
 use klamm_protocol::ids::{TopicIdPartition, TopicPartition};
 
 /// The pause before logs that could not be opened are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// Why a replica is not opened of which there is a future log.
-const ONLY_COPY: &str =
-    "it was about to move to another log directory, and its log is in one that is not in use";
+/// Why a replica is not opened whose log was about to move to another directory.
+const ELSEWHERE: &str =
+    "its log is not where it should be, and may be in a log directory that is not in use";
 /// The maximum number of replicas that one log line names.
 const MAX_NAMED: usize = 5;
 
@@ -70,7 +70,7 @@ impl ReplicaManager {
         }
     }
 
-    /// Keeps a replica closed whose log has vanished, or of which only a copy is in use, while it is in the ISR or ELR.
+    /// Keeps a replica closed whose log has vanished, or may be in a directory that is not in use, while it is in the ISR or ELR.
     /// Another replica that has the records must lead, or none; once this one is in neither and another leads, it starts
     /// with the copy or an empty log.
     fn stays_closed(
@@ -85,7 +85,7 @@ impl ReplicaManager {
         let dir = self.log_manager.vanished_from(&place, &replica);
         let reason = match &dir {
             Some(dir) => format!("{} was there before, and has vanished", dir.display()),
-            None if has_only_copy(&self.log_manager, &place, &replica) => ONLY_COPY.to_owned(),
+            None if may_be_elsewhere(&self.log_manager, &place, &replica) => ELSEWHERE.to_owned(),
             None => return false,
         };
         let key = TopicIdPartition::new(change.topic.id, change.index);
@@ -96,7 +96,7 @@ impl ReplicaManager {
             Some(dir) if is_news => vanished.note(dir),
             None if is_news => {
                 let (topic, index) = (&change.topic.name, change.index);
-                error!(%topic, partition = index, "{topic}-{index} stays offline: {ONLY_COPY}");
+                error!(%topic, partition = index, "{topic}-{index} stays offline: {ELSEWHERE}");
             }
             _ => {}
         }

@@ -35,8 +35,8 @@ impl Broker {
                     self.on_no_room(id, partition, disk, step);
                     return false;
                 }
-                Placement::OnlyCopy => {
-                    self.on_only_copy(id, partition, step);
+                Placement::Elsewhere => {
+                    self.on_elsewhere(id, partition, step);
                     return false;
                 }
                 Placement::Offline => {
@@ -104,8 +104,8 @@ impl Broker {
         }
     }
 
-    /// The log is in a directory that is not in use, and what is here is a copy that may lack its end.
-    fn on_only_copy(&mut self, id: PartitionId, partition: &Partition, step: &mut NodeStep<'_>) {
+    /// Nothing takes the place of a log that may be in a directory which is not in use.
+    fn on_elsewhere(&mut self, id: PartitionId, partition: &Partition, step: &mut NodeStep<'_>) {
         step.observe(Observation::ReplicaOffline);
         // What has failed since it was opened the move tells of.
         if partition.isr.contains(&self.life.0) && !self.moves.contains_key(&id) {

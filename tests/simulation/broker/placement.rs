@@ -24,8 +24,8 @@ pub(super) enum Placement {
     Record(Uuid),
     /// There is no room to open it now. The controller is told, so that another replica leads.
     NoRoom,
-    /// Its log is in a directory that is not in use; here is a copy, which may lack what was appended since.
-    OnlyCopy,
+    /// Its log is not where the metadata have it, and may be in a directory that is not in use.
+    Elsewhere,
     /// Its directory has to come back.
     Offline,
 }
@@ -75,11 +75,9 @@ fn wanted(
     if logs.is_online(recorded) {
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
         let ignores_record = step.plant == Plant::OtherLogWins;
-        if found.is_empty()
-            && logs.copy_in(id).is_some()
-            && !known.may_use_copy(logs.are_all_online())
-        {
-            return Placement::OnlyCopy;
+        let was_there = replica.is_old || logs.copy_in(id).is_some();
+        if found.is_empty() && was_there && !known.may_replace_log(logs.are_all_online()) {
+            return Placement::Elsewhere;
         }
         let other = found.iter().copied().find(|directory| *directory != recorded);
         return match other {
