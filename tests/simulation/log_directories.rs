@@ -162,6 +162,10 @@ impl LogDirectories {
         self.with(Availability::Online).count() == self.directories.len()
     }
 
+    pub(crate) fn is_any_away(&self) -> bool {
+        self.with(Availability::Away).next().is_some()
+    }
+
     /// Whether the node has the directory, be it of use now or not.
     pub(crate) fn has(&self, id: Uuid) -> bool {
         self.directories.iter().any(|directory| directory.id == id)

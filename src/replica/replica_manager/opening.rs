@@ -100,7 +100,12 @@ impl ReplicaManager {
             }
             _ => {}
         }
-        self.leave(key, LeaveReason::Vanished, image);
+        let reason = match dir {
+            Some(_) => LeaveReason::Vanished,
+            // It may be back any time, and then has what nobody else has.
+            None => LeaveReason::Unopened { is_begun: true },
+        };
+        self.leave(key, reason, image);
         true
     }
 

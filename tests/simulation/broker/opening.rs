@@ -40,7 +40,10 @@ impl Broker {
                     return false;
                 }
                 Placement::Offline => {
-                    self.misplaced.extend(opened_in.map(|directory| (id, directory)));
+                    // Of an announced move the move tells.
+                    if !self.moves.get(&id).is_some_and(Move::is_announced) {
+                        self.misplaced.extend(opened_in.map(|directory| (id, directory)));
+                    }
                     step.observe(Observation::ReplicaOffline);
                     return false;
                 }
@@ -107,8 +110,10 @@ impl Broker {
     /// Nothing takes the place of a log that may be in a directory which is not in use.
     fn on_elsewhere(&mut self, id: PartitionId, partition: &Partition, step: &mut NodeStep<'_>) {
         step.observe(Observation::ReplicaOffline);
-        // What has failed since it was opened the move tells of.
-        if partition.isr.contains(&self.life.0) && !self.moves.contains_key(&id) {
+        let broker = self.life.0;
+        let mut others =
+            partition.isr.iter().chain(&partition.elr).filter(|other| **other != broker);
+        if partition.isr.contains(&broker) && others.next().is_some() {
             self.report(id, directory_id::LOST);
         }
     }

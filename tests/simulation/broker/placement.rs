@@ -69,14 +69,14 @@ fn wanted(
     // What has failed since it was opened is not to be found where the metadata look for it by mistake: the controller
     // hears of that first.
     let has_failed = replica.opened_in.is_some_and(|at| at != recorded && !logs.is_online(at));
-    if has_failed && found.is_empty() && logs.copy_in(id).is_none() {
+    if has_failed && found.is_empty() {
         return Placement::Offline;
     }
     if logs.is_online(recorded) {
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
         let ignores_record = step.plant == Plant::OtherLogWins;
         let was_there = replica.is_old || logs.copy_in(id).is_some();
-        if found.is_empty() && was_there && !known.may_replace_log(logs.are_all_online()) {
+        if found.is_empty() && was_there && !known.may_replace_log(!logs.is_any_away()) {
             return Placement::Elsewhere;
         }
         let other = found.iter().copied().find(|directory| *directory != recorded);
