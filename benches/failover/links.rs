@@ -58,7 +58,7 @@ impl Links {
         self.caught_up.push(scene.cluster().until_whole());
         self.leader_changes.push(leader_epochs(scene) - before);
         let last = (self.stalls.last(), self.leader_changes.last(), self.caught_up.last());
-        eprintln!("  {from} -> {to}: {last:?}");
+        eprintln!("  {from} -> {to} (controller {}): {last:?}", scene.cluster().controller());
     }
 
     fn report(&self, row: &'static str, column: &mut Column) {

@@ -187,8 +187,11 @@ fn partition(view: PartitionView<'_>) -> MetadataResponsePartition {
 }
 
 /// The controller does not answer this broker, which may have led some partitions until a moment ago. It names no leader
-/// of those that it cannot commit anything to, or their clients would come back to it again and again.
+/// of those that it cannot commit anything to, and not itself among the brokers: clients prefer the broker with the
+/// fewest requests under way, and would ask this one again and again.
 fn hide_stalled(answer: &mut MetadataResponse, services: &Services) {
+    let own_id = services.config.node_id;
+    let mut is_stalled_here = false;
     for topic in &mut answer.topics {
         for partition in &mut topic.partitions {
             let is_stalled = || {
@@ -196,11 +199,16 @@ fn hide_stalled(answer: &mut MetadataResponse, services: &Services) {
                     services.replicas.partitions.get(topic.topic_id, partition.partition_index);
                 here.is_some_and(|here| here.is_stalled())
             };
-            if partition.leader_id == services.config.node_id && is_stalled() {
+            if partition.leader_id == own_id && is_stalled() {
                 partition.leader_id = -1;
                 partition.error_code = ErrorCode::LeaderNotAvailable.code();
+                is_stalled_here = true;
             }
         }
+    }
+    if is_stalled_here {
+        answer.brokers.retain(|broker| broker.node_id != own_id);
+        answer.controller_id = answer.brokers.first().map_or(-1, |other| other.node_id);
     }
 }
 
