@@ -72,6 +72,7 @@ pub(crate) enum Observation {
         life: Life,
         partition: PartitionId,
         epoch: LeaderEpoch,
+        partition_epoch: i32,
         committed: Offset,
         reached: Offset,
         unconfirmed_ms: i64,

@@ -80,6 +80,7 @@ impl Broker {
             life: self.life,
             partition: id,
             epoch: leader.leader_epoch(),
+            partition_epoch: leader.partition_epoch(),
             committed: leader.high_watermark(),
             reached: *reached,
             unconfirmed_ms: step.now_ms.saturating_sub(self.confirmed_ms),

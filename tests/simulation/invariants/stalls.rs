@@ -1,5 +1,5 @@
 //! No partition stands still for a silent follower: what a sufficient part of the ISR has, is committed soon, as long as
-//! the controller answers the leader.
+//! the controller answers the leader, and its last word on the partition has reached it.
 
 use super::{Cluster, Committed, Invariant};
 use crate::batch::PartitionId;
@@ -41,6 +41,7 @@ impl Invariant for Stalls {
             life,
             partition,
             epoch,
+            partition_epoch,
             committed,
             reached,
             unconfirmed_ms,
@@ -52,7 +53,9 @@ impl Invariant for Stalls {
         let found = known.partition(partition);
         let leads =
             found.is_some_and(|found| (found.leader, found.leader_epoch) == (Some(life.0), epoch));
-        if reached <= committed || unconfirmed_ms > CONFIRMED_MS || !leads {
+        // The answer to a proposal may be lost, and then the leader waits for the metadata.
+        let is_told = found.is_some_and(|found| found.partition_epoch <= partition_epoch);
+        if reached <= committed || unconfirmed_ms > CONFIRMED_MS || !leads || !is_told {
             self.waiting.remove(&(life, partition));
             return Ok(());
         }
