@@ -49,14 +49,14 @@ struct Links {
 
 impl Links {
     fn cut(&mut self, scene: &mut Scene, network: &Network, (from, to): (i32, i32)) {
-        let before = leader_epochs(scene);
+        let before = scene.leader_epochs();
         self.stalls.push(scene.measure(from, |_, _| {
             network.cut(from, to);
             within(CUT, || false);
             network.heal();
         }));
         self.caught_up.push(scene.cluster().until_whole());
-        self.leader_changes.push(leader_epochs(scene) - before);
+        self.leader_changes.push(scene.leader_epochs() - before);
         let last = (self.stalls.last(), self.leader_changes.last(), self.caught_up.last());
         eprintln!("  {from} -> {to} (controller {}): {last:?}", scene.cluster().controller());
     }
@@ -69,10 +69,4 @@ impl Links {
             format!("{stalls}, {changes:?} leader changes, every ISR full {caught_up} after"),
         );
     }
-}
-
-/// The sum of all leader epochs: how often leaders were elected so far.
-fn leader_epochs(scene: &Scene) -> i32 {
-    let partitions = scene.cluster().partitions_of(scene.topic()).expect("a broker is awake");
-    partitions.iter().map(|partition| partition.leader_epoch).sum()
 }

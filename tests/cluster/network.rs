@@ -122,7 +122,7 @@ fn wait_for_nobody(links: impl Fn(&Scene) -> Vec<(i32, i32)>) {
     let network = Network::new(3);
     let mut scene = scene(on(&network).start());
     for (from, to) in links(&scene) {
-        let before = leader_epochs(&scene);
+        let before = scene.leader_epochs();
         let stalls = scene.measure(from, |_, _| {
             network.cut(from, to);
             within(CUT, || false);
@@ -132,16 +132,10 @@ fn wait_for_nobody(links: impl Fn(&Scene) -> Vec<(i32, i32)>) {
         let longest = stalls.led.max(stalls.others);
         println!("{from} -> {to}: {stalls:?}");
         assert!(longest < STALL_LIMIT, "{from} -> {to} stalls writes: {stalls:?}");
-        let changes = leader_epochs(&scene) - before;
+        let changes = scene.leader_epochs() - before;
         assert!(changes <= MAX_LEADER_CHANGES, "{changes} leaders changed without {from} -> {to}");
     }
     scene.finish_without_anomaly();
-}
-
-/// The sum of all leader epochs: how often leaders were elected so far.
-fn leader_epochs(scene: &Scene) -> i32 {
-    let partitions = scene.cluster().partitions_of(scene.topic()).expect("a broker is awake");
-    partitions.iter().map(|partition| partition.leader_epoch).sum()
 }
 
 #[test]

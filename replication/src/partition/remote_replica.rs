@@ -41,7 +41,6 @@ pub struct RemoteReplica {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Probation {
     removals: u32,
-    removed_ms: i64,
     until_ms: i64,
 }
 
@@ -53,14 +52,14 @@ const MOST_DOUBLINGS: u32 = 6;
 impl Probation {
     /// After the first removal the follower is back as soon as it has caught up.
     fn on_removed(&mut self, now_ms: i64, silence_ms: i64) {
-        let calm_ms = now_ms.saturating_sub(self.until_ms.max(self.removed_ms));
+        let calm_ms = now_ms.saturating_sub(self.until_ms);
         let is_forgiven = calm_ms > silence_ms.saturating_mul(FORGIVEN_AFTER);
         let removals = if is_forgiven { 1 } else { self.removals.saturating_add(1) };
         let length_ms = match removals - 1 {
             0 => 0,
             repeated => silence_ms.saturating_mul(1 << repeated.min(MOST_DOUBLINGS)),
         };
-        *self = Self { removals, removed_ms: now_ms, until_ms: now_ms.saturating_add(length_ms) };
+        *self = Self { removals, until_ms: now_ms.saturating_add(length_ms) };
     }
 }
 

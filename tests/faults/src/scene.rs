@@ -81,6 +81,15 @@ impl Scene {
         led.map(|partition| partition.partition).collect()
     }
 
+    /// The sum of the leader epochs of the partitions under load: how often leaders were elected so far.
+    ///
+    /// # Panics
+    /// When no broker tells.
+    pub fn leader_epochs(&self) -> i32 {
+        let partitions = self.cluster.partitions_of(&self.topic).expect("a broker is awake");
+        partitions.iter().map(|partition| partition.leader_epoch).sum()
+    }
+
     /// Waits until every partition has acknowledged records that were sent from now on.
     ///
     /// # Panics

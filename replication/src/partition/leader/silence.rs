@@ -51,8 +51,7 @@ impl LeaderState {
         self.advance_high_watermark(now_ms);
         let removed: BTreeSet<BrokerId> = self.isr.isr().intersection(&silent).copied().collect();
         let kept: BTreeSet<BrokerId> = self.isr.isr().difference(&silent).copied().collect();
-        let may_shrink = self.isr.pending().is_none()
-            && kept.len() >= sufficient_isr(self.effective_min_isr(), self.followers.len() + 1);
+        let may_shrink = self.isr.pending().is_none() && kept.len() >= sufficient_isr(self);
         if removed.is_empty() || !may_shrink {
             return None;
         }
@@ -74,15 +73,13 @@ impl LeaderState {
     /// Whether the follower may join the ISR: the controller would accept it, and it is not on probation for its
     /// silence, unless the ISR needs every member.
     pub(super) fn may_join(&self, follower: &RemoteReplica, now_ms: i64) -> bool {
-        let is_needed = || {
-            self.isr.isr().len()
-                < sufficient_isr(self.effective_min_isr(), self.followers.len() + 1)
-        };
+        let is_needed = || self.isr.isr().len() < sufficient_isr(self);
         follower.is_isr_eligible() && (!follower.is_on_probation(now_ms) || is_needed())
     }
 }
 
 /// The size of the ISR that silence alone leaves in place: min.insync.replicas, and a majority of the replicas.
-fn sufficient_isr(min_isr: usize, replicas: usize) -> usize {
-    min_isr.max(replicas / 2 + 1)
+fn sufficient_isr(leader: &LeaderState) -> usize {
+    let replicas = leader.followers.len() + 1;
+    leader.effective_min_isr().max(replicas / 2 + 1)
 }
