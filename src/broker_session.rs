@@ -27,8 +27,10 @@ pub(crate) struct BrokerSession {
     has_lease: bool,
     /// [`UNREGISTERED`] before the registration.
     broker_epoch: AtomicI64,
-    /// `failover.follower.silence.ms`
-    silence_ms: i64,
+    /// How long after a heartbeat without a later answer a controller has this broker's leaderships moved:
+    /// `failover.broker.silence.ms` after it has received the next one. Clients that are sent away sooner find no other
+    /// leader, and pause.
+    confirmation_ms: i64,
     /// When the last heartbeat was sent that the controller has answered, by the steady clock; [`NEVER_MS`] before the
     /// first.
     confirmed_ms: AtomicI64,
@@ -41,12 +43,15 @@ pub(crate) struct BrokerSession {
 impl BrokerSession {
     /// The session of a process that is not registered yet. `failed` is cancelled when the node must stop.
     pub(crate) fn new(config: &BrokerConfig, failed: CancellationToken) -> Self {
+        let lifecycle = &config.lifecycle;
+        let interval_ms = i64::try_from(lifecycle.heartbeat_interval.as_millis());
+        let interval_ms = interval_ms.expect("an interval is an i32 of milliseconds");
         Self {
             incarnation_id: random::uuid(),
-            session_timeout_ms: config.lifecycle.session_timeout_ms,
-            has_lease: config.lifecycle.leader_lease_enable && !config.is_alone(),
+            session_timeout_ms: lifecycle.session_timeout_ms,
+            has_lease: lifecycle.leader_lease_enable && !config.is_alone(),
             broker_epoch: AtomicI64::new(UNREGISTERED),
-            silence_ms: config.replication.follower_silence_ms,
+            confirmation_ms: lifecycle.silence_ms.saturating_add(interval_ms),
             confirmed_ms: AtomicI64::new(NEVER_MS),
             heartbeat_due: Notify::new(),
             failed,
@@ -82,10 +87,10 @@ impl BrokerSession {
         self.is_confirmed_within(self.session_timeout_ms)
     }
 
-    /// Whether the controller has answered a heartbeat within `failover.follower.silence.ms`. If not, what cannot be
-    /// committed here may be accepted by another broker.
+    /// Whether the controller has answered a heartbeat so lately that it has not moved this broker's leaderships. If not,
+    /// what cannot be committed here may be accepted by another broker.
     pub(crate) fn is_confirmed(&self) -> bool {
-        self.is_confirmed_within(self.silence_ms)
+        self.is_confirmed_within(self.confirmation_ms)
     }
 
     fn is_confirmed_within(&self, limit_ms: i64) -> bool {

@@ -235,6 +235,8 @@ pub struct LifecycleConfig {
     /// The lesser of `broker.heartbeat.interval.ms` and `failover.heartbeat.interval.ms`.
     pub heartbeat_interval: Duration,
     pub session_timeout_ms: i64,
+    /// `failover.broker.silence.ms`
+    pub silence_ms: i64,
     /// `controller.socket.timeout.ms`: the timeout of requests to the controller.
     pub controller_socket_timeout: Duration,
     /// `request.timeout.ms`: the timeout of requests to other nodes.
@@ -255,6 +257,7 @@ impl LifecycleConfig {
                 .min(millis(configs.int("failover.heartbeat.interval.ms")))
                 .max(Duration::from_millis(1)),
             session_timeout_ms: i64::from(configs.int("broker.session.timeout.ms")),
+            silence_ms: i64::from(configs.int("failover.broker.silence.ms")),
             controller_socket_timeout: millis(configs.int("controller.socket.timeout.ms")),
             request_timeout: millis(configs.int("request.timeout.ms")),
             leader_lease_enable: configs.boolean("failover.leader.lease.enable"),

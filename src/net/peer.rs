@@ -13,6 +13,7 @@ use klamm_protocol::messages::api_versions_request::ApiVersionsRequest;
 use klamm_protocol::messages::api_versions_response::ApiVersionsResponse;
 use klamm_protocol::messages::{self, Api};
 use klamm_protocol::{ApiMessage, DecodeError, Decoder, EncodeError, ErrorCode, Message};
+use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +22,10 @@ use tokio::time::timeout;
 const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 /// The step by which the buffer grows while an answer arrives: it never grows to the length that a peer announces.
 const READ_BYTES: usize = 256 * 1024;
+/// How long bytes that were sent may stay unacknowledged by the peer's kernel (TCP_USER_TIMEOUT). Without the limit a
+/// request that was lost on a cut link is repeated ever more rarely, and holds up the ones behind it for seconds after the
+/// link has healed; a new connection is used at once. A peer that is slow acknowledges all the same.
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_millis(1500);
 /// The first version of ApiVersions to try.
 const FIRST_API_VERSIONS: i16 = 4;
 
@@ -86,6 +91,8 @@ impl Peer {
         let connecting = async {
             let stream = TcpStream::connect((&*address.host, address.port)).await?;
             stream.set_nodelay(true)?;
+            let limit_ms = UNACKNOWLEDGED_LIMIT.as_millis().try_into().expect("a short time");
+            sockopt::set_tcp_user_timeout(&stream, limit_ms).map_err(std::io::Error::from)?;
             let versions = HashMap::new();
             let mut peer =
                 Self { stream, client_id, versions, next_correlation_id: 0, silence_limit: None };

@@ -33,7 +33,7 @@ pub(crate) const FOLLOWER_SILENCE_MS: i64 = 100;
 /// `broker.session.timeout.ms`
 pub(crate) const SESSION_MS: i64 = 450;
 /// `failover.broker.silence.ms`, of brokers with quick heartbeats.
-const SILENCE_MS: i64 = 300;
+pub(crate) const SILENCE_MS: i64 = 300;
 /// `failover.broker.grace.ms`
 const GRACE_MS: i64 = 30;
 /// `broker.heartbeat.interval.ms`

@@ -187,8 +187,8 @@ impl Produce {
     /// If the controller has not answered for a session timeout, another broker may lead by now. With acks=all the
     /// followers' fetches at this epoch confirm the leader: as long as they come, no record is acknowledged that the
     /// next leader lacks.
-    /// If neither the controller has answered for `failover.follower.silence.ms` nor a follower got further that is
-    /// needed for acks=all, the client may have more luck with another broker: it looks for one after this error.
+    /// If neither the controller has answered lately nor a follower got further that is needed for acks=all, the client
+    /// may have more luck with another broker: it looks for one after this error.
     fn may_lead(&self, partition: &Partition) -> bool {
         let services = &self.services;
         if self.acks == -1 && !services.session.is_confirmed() && partition.is_stalled() {

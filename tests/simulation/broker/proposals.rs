@@ -8,7 +8,7 @@ use crate::metadata_driver::{MetadataDriver, NodeStep};
 use crate::node::NodeTimer;
 use crate::observation::Observation;
 use crate::plant::Plant;
-use crate::scenario::{CALL_TIMEOUT_MS, FOLLOWER_SILENCE_MS, LAG_MS};
+use crate::scenario::{CALL_TIMEOUT_MS, FOLLOWER_SILENCE_MS, HEARTBEAT_MS, LAG_MS, SILENCE_MS};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::ids::{BrokerId, Offset, or_minus_one};
 use klamm_protocol::messages::alter_partition_request::{
@@ -54,7 +54,8 @@ impl Broker {
             self.observe_waiting(id, step);
             return self.watch_followers(id, step);
         }
-        let is_confirmed = step.now_ms.saturating_sub(self.confirmed_ms) <= FOLLOWER_SILENCE_MS;
+        let unconfirmed_ms = step.now_ms.saturating_sub(self.confirmed_ms);
+        let is_confirmed = unconfirmed_ms < SILENCE_MS + HEARTBEAT_MS;
         if let Some(proposal) = replica.core.on_silence_check(is_confirmed, step.now_ms) {
             self.propose(id, proposal, disk, step);
         }
