@@ -97,9 +97,10 @@ impl KnownReplica {
 
     /// Whether a copy (KIP-113), or an empty log, may take the place of its log, which is in no directory in use. The copy
     /// may lack what was appended last, and the metadata may have the directory of a copy that was given up. So not
-    /// while the log may be in a directory that is not in use, unless the records can be fetched.
-    pub fn may_replace_log(&self, are_all_in_use: bool) -> bool {
-        are_all_in_use || self.can_be_fetched()
+    /// while the log may be in a directory that is not in use, or whose logs have not been listed, unless the records
+    /// can be fetched.
+    pub fn may_replace_log(&self, are_all_found: bool) -> bool {
+        are_all_found || self.can_be_fetched()
     }
 
     /// Which of two logs, 0 or 1, is the replica; `directories` are their directories.

@@ -95,6 +95,8 @@ struct LogDirectory {
     id: Uuid,
     availability: Availability,
     is_full: bool,
+    /// The running node has seen which logs are in it. They may have become unreadable since.
+    is_listed: bool,
     logs: BTreeMap<PartitionId, PartitionDisk>,
     copies: BTreeMap<PartitionId, PartitionDisk>,
     /// The broker epoch that an orderly stop has left.
@@ -107,6 +109,7 @@ impl LogDirectory {
             id,
             availability: Availability::Online,
             is_full: false,
+            is_listed: true,
             logs: BTreeMap::new(),
             copies: BTreeMap::new(),
             clean_broker_epoch: None,
@@ -162,8 +165,25 @@ impl LogDirectories {
         self.with(Availability::Online).count() == self.directories.len()
     }
 
-    pub(crate) fn is_any_away(&self) -> bool {
-        self.with(Availability::Away).next().is_some()
+    /// The node looks which logs are in its directories.
+    pub(crate) fn list(&mut self) {
+        let online = |directory: &&mut LogDirectory| directory.availability == Availability::Online;
+        self.directories.iter_mut().filter(online).for_each(|directory| directory.is_listed = true);
+    }
+
+    /// Whether the node knows of every log that it has.
+    pub(crate) fn are_all_listed(&self) -> bool {
+        self.directories.iter().all(|directory| directory.is_listed)
+    }
+
+    /// The directory in which the node has seen a log of the partition, and which has failed since.
+    pub(crate) fn failed_with(&self, partition: PartitionId) -> Option<Uuid> {
+        let failed = self.directories.iter().find(|directory| {
+            directory.availability == Availability::Failed
+                && directory.is_listed
+                && directory.logs.contains_key(&partition)
+        });
+        failed.map(|directory| directory.id)
     }
 
     /// Whether the node has the directory, be it of use now or not.
@@ -294,6 +314,7 @@ impl LogDirectories {
         self.in_use.clear();
         let mut stops = Vec::new();
         for directory in &mut self.directories {
+            directory.is_listed = directory.availability != Availability::Away;
             match directory.availability {
                 Availability::Away => continue,
                 Availability::Failed => directory.availability = Availability::Online,
@@ -333,6 +354,7 @@ impl LogDirectories {
             return None;
         }
         directory.availability = to;
+        directory.is_listed = false;
         Some(directory.id)
     }
 

@@ -207,6 +207,13 @@ impl<P, F: FetchWaiter> Replica<P, F> {
         proposal
     }
 
+    /// Instead of [`Self::on_silence_check`], while the leader cannot serve its followers.
+    pub fn forgive_silence(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.forgive_silence();
+        }
+    }
+
     /// Whether nothing can be committed before a silent follower is heard from again, or has left the ISR.
     pub fn is_stalled(&self, now_ms: i64) -> bool {
         self.leader().is_some_and(|leader| leader.is_stalled(now_ms))

@@ -116,7 +116,7 @@ impl LogManager {
     ) {
         let current = self.place_of(&key.topic, key.partition);
         let has_vanished = || self.vanished_from(&key, replica).is_some();
-        let may_be_used = || replica.may_replace_log(!self.has_idle());
+        let may_be_used = || replica.may_replace_log(self.are_all_found());
         if current.is_none() && (!may_be_used() || self.is_missed(replica) || has_vanished()) {
             // The log may come back, and an incomplete future log must not replace it.
             lock(&self.futures).insert(key, copies);
@@ -309,7 +309,7 @@ pub(crate) fn may_be_elsewhere(
         lock(&log_manager.futures).contains_key(key)
             || lock(&log_manager.topics).knew_at_start(replica.topic_id)
     };
-    !replica.may_replace_log(!log_manager.has_idle())
+    !replica.may_replace_log(log_manager.are_all_found())
         && log_manager.has(replica.directory)
         && log_manager.place_of(&key.topic, key.partition).is_none()
         && was_there()
@@ -534,6 +534,7 @@ mod tests {
 
         disk.rename(Path::new("/away"), Path::new("/two")).unwrap();
         store.look_again();
+        assert!(may_be_elsewhere(&store, &key, &counted_on), "its logs have not been listed");
         store.find_returned(&store.unsettled_ids());
         store.settle(&|_, _| Some(counted_on), &|_| None);
         assert_eq!(store.place_of(&"t".into(), 0), Some(TWO));

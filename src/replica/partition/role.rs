@@ -62,6 +62,7 @@ impl Partition {
         self.held_back.on_checked();
         let mut state = self.lock();
         if !self.can_serve_followers() {
+            state.replica.forgive_silence();
             return None;
         }
         state.replica.on_silence_check(is_confirmed, now_ms)

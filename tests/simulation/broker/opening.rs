@@ -7,6 +7,7 @@ use crate::disk::Disk;
 use crate::metadata_driver::NodeStep;
 use crate::node::NodeTimer;
 use crate::observation::Observation;
+use crate::plant::Plant;
 use crate::replica::Replica;
 use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
@@ -23,8 +24,12 @@ impl Broker {
     ) -> bool {
         if !self.replicas.contains_key(&id) {
             let opened_in = self.opened_in.get(&id).copied();
+            let forgets_failed = step.plant == Plant::BeginsEligibleReplicaAnew;
+            let seen_in = disk.logs.failed_with(id).filter(|_| !forgets_failed);
+            let opened_in = opened_in.or(seen_in);
             let is_old = self.old.as_ref().is_some_and(|old| old.contains(&id));
             let before = Before { opened_in, is_old };
+            disk.logs.list();
             match place(self.life.0, id, partition, before, &disk.logs, step) {
                 Placement::Open(directory) => disk.logs.open(id, directory),
                 Placement::Record(directory) => {

@@ -76,7 +76,7 @@ fn wanted(
         // The recorded one wins. One elsewhere, without it, was opened before its place could be recorded.
         let ignores_record = step.plant == Plant::OtherLogWins;
         let was_there = replica.is_old || logs.copy_in(id).is_some();
-        if found.is_empty() && was_there && !known.may_replace_log(!logs.is_any_away()) {
+        if found.is_empty() && was_there && !known.may_replace_log(logs.are_all_listed()) {
             return Placement::Elsewhere;
         }
         let other = found.iter().copied().find(|directory| *directory != recorded);

@@ -49,8 +49,11 @@ impl Broker {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.is_watched = false;
         // A leader that cannot serve its followers does not judge them.
-        if self.dead.contains(&id) || replica.is_offline || step.plant == Plant::SilentFollowersStay
-        {
+        let serves = !self.dead.contains(&id) && !replica.is_offline;
+        if !serves {
+            replica.core.forgive_silence();
+        }
+        if !serves || step.plant == Plant::SilentFollowersStay {
             self.observe_waiting(id, step);
             return self.watch_followers(id, step);
         }

@@ -4,9 +4,13 @@
 use super::{Cluster, Committed, Invariant};
 use crate::batch::PartitionId;
 use crate::observation::{Life, Observation};
-use crate::scenario::LAG_MS;
+use crate::scenario::FOLLOWER_SILENCE_MS;
 use klamm_protocol::ids::BrokerId;
+use klamm_replication::partition::SILENCE_CHECKS;
 use std::collections::BTreeMap;
+
+/// A follower that was refused may leave the ISR only when it has been silent for long enough since, but for one look.
+const LIMIT_MS: i64 = FOLLOWER_SILENCE_MS - FOLLOWER_SILENCE_MS / SILENCE_CHECKS as i64;
 
 #[derive(Debug, Default)]
 pub(super) struct DeadLeader {
@@ -31,7 +35,8 @@ impl Invariant for DeadLeader {
             }
             Observation::ShrinkProposed { life, partition, follower, at_ms } => {
                 let refused = self.refused.get(&(*life, *partition, *follower));
-                if let Some(refused_ms) = refused.filter(|refused_ms| at_ms - **refused_ms < LAG_MS)
+                if let Some(refused_ms) =
+                    refused.filter(|refused_ms| at_ms - **refused_ms < LIMIT_MS)
                 {
                     let since_ms = at_ms - refused_ms;
                     return Err(format!(

@@ -61,6 +61,11 @@ impl LeaderState {
         Some(self.propose(kept, IsrChange::Shrink(removed)))
     }
 
+    /// This leader cannot serve its followers: none of them is to blame for its silence until now.
+    pub(in crate::partition) fn forgive_silence(&mut self) {
+        self.followers.values_mut().for_each(|follower| follower.on_silence_check(false));
+    }
+
     /// Whether a follower that the high watermark waits for is silent: nothing can be committed before it is heard from
     /// again, or has left the ISR.
     pub(in crate::partition) fn is_stalled(&self, now_ms: i64) -> bool {
