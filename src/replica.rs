@@ -12,6 +12,7 @@ pub(crate) mod log_manager;
 pub(crate) mod partition;
 pub(crate) mod repair;
 pub(crate) mod replica_manager;
+pub(crate) mod room;
 pub(crate) mod settings;
 pub(crate) mod table;
 pub(crate) mod throttle;

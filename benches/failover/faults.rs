@@ -43,7 +43,7 @@ pub(crate) fn measure(flavour: Flavour, repetitions: usize, column: &mut Column)
     drop(cluster);
 }
 
-fn victim(scene: &Scene, of_controller: bool) -> i32 {
+pub(crate) fn victim(scene: &Scene, of_controller: bool) -> i32 {
     let active = scene.cluster().controller();
     let mut nodes = NODES.into_iter();
     nodes.find(|id| (*id == active) == of_controller).expect("one of three is not the controller")
@@ -72,7 +72,7 @@ fn terminate(scene: &mut Scene) -> Stalls {
 }
 
 /// Every fault begins in the same state: all replicas in sync, each node leading its share.
-fn settle(scene: &Scene) {
+pub(crate) fn settle(scene: &Scene) {
     scene.cluster().until_whole();
     let elect = "kafka-leader-election --election-type preferred --all-topic-partitions";
     scene.cluster().tool(elect).limit(Duration::from_secs(120)).ok();

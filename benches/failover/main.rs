@@ -8,6 +8,7 @@
 
 mod chaos;
 mod faults;
+mod full;
 mod links;
 mod options;
 mod power;
@@ -51,6 +52,9 @@ fn measure(flavour: Flavour, options: &Options) -> Column {
     let mut column = Column::of(flavour);
     if options.includes("faults") {
         faults::measure(flavour, options.repetitions, &mut column);
+    }
+    if options.includes("full") {
+        full::measure(flavour, options.repetitions, &mut column);
     }
     if options.includes("links") {
         links::measure(flavour, &mut column);

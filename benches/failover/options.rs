@@ -15,9 +15,9 @@ cargo bench --bench failover -- [--reps N] [--minutes N] [--seed N] [--only kafk
   --minutes N   how long random nodes are killed and restarted, one every ten seconds (10)
   --seed N      which nodes these are (1)
   --only B      measures one broker alone
-  PART          faults, links, chaos, power or throughput; all of them without it
+  PART          faults, full, links, chaos, power or throughput; all of them without it
 
-Needs Java and Maven, root for the links (network namespaces) and the power cut (loop devices). Takes about 40 minutes for both brokers.";
+Needs Java and Maven, root for the links (network namespaces), full disks and the power cut (loop devices). Takes about 40 minutes for both brokers.";
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +81,9 @@ pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Wan
             "--minutes" => options.chaos = Duration::from_secs(number() * 60),
             "--seed" => options.seed = number(),
             "--only" => options.only = Some(flavour(&value())),
-            "faults" | "links" | "chaos" | "power" | "throughput" => options.part = Some(argument),
+            "faults" | "full" | "links" | "chaos" | "power" | "throughput" => {
+                options.part = Some(argument)
+            }
             _ => panic!("there is no {argument}\n{HELP}"),
         }
     }

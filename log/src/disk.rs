@@ -53,6 +53,7 @@ pub enum Operation {
     List,
     Lock,
     Space,
+    Allocate,
 }
 
 impl fmt::Display for Operation {
@@ -72,6 +73,7 @@ impl fmt::Display for Operation {
             Self::List => "list",
             Self::Lock => "lock",
             Self::Space => "statvfs",
+            Self::Allocate => "fallocate",
         })
     }
 }
@@ -124,6 +126,12 @@ impl DiskError {
             self.source.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
         )
+    }
+
+    /// The volume or the quota is full, so that whatever frees space there helps. Not so if a file has reached the
+    /// greatest size that its process may write (EFBIG).
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
     /// The process (EMFILE) or the machine (ENFILE) has no file descriptor left. This is no failure of the disk, and
@@ -238,6 +246,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     fn space(&self, path: &Path) -> Result<DiskSpace, DiskError>;
 
+    /// Creates or extends a file so that its first `size` bytes have space on the disk. After an error they may have it
+    /// in part.
+    fn allocate(&self, path: &Path, size: u64) -> Result<(), DiskError>;
+
     /// The whole contents of a file.
     fn read(&self, path: &Path) -> Result<Vec<u8>, DiskError> {
         let file = self.open(path, OpenMode::Read)?;
@@ -285,6 +297,20 @@ pub trait Disk: Send + Sync + fmt::Debug {
             Err(error) => Err(error),
         }
     }
+}
+
+/// [`Disk::allocate`] where the file system cannot do it without writing.
+fn fill_with_zeros(disk: &dyn Disk, path: &Path, size: u64) -> Result<(), DiskError> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let file = disk.open(path, OpenMode::Create)?;
+    let mut position = file.size()?;
+    while position < size {
+        let missing = usize::try_from(size - position).unwrap_or(usize::MAX);
+        let piece = &ZEROS[..missing.min(ZEROS.len())];
+        file.write_all_at(&mut [IoSlice::new(piece)], position)?;
+        position += piece.len() as u64;
+    }
+    Ok(())
 }
 
 /// The path without `.` and `..`, without access to the disk.

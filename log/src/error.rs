@@ -78,6 +78,11 @@ impl LogError {
         self.severity() == Severity::Passes
     }
 
+    /// The disk or the quota is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_full())
+    }
+
     /// The log directory is offline, because of this failure or of an earlier one.
     pub fn is_offline(&self) -> bool {
         self.severity() == Severity::Directory

@@ -19,6 +19,7 @@ pub mod partition_metadata;
 pub mod producer_snapshot;
 pub mod producer_state;
 mod recovery;
+pub mod reserve;
 mod segment;
 pub mod time_index;
 pub mod txn_index;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use klamm_protocol::Uuid;
-use klamm_protocol::ids::{BrokerId, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, PartitionIndex, TopicIdPartition};
 
 use crate::image::ClusterImage;
 use crate::image::configs::ConfigResource;
@@ -52,6 +52,18 @@ pub struct PartitionDelta {
 }
 
 impl PartitionDelta {
+    /// A partition of an image, as if it were new there; none if the image does not have it.
+    pub fn as_new(image: &ClusterImage, key: TopicIdPartition) -> Option<Self> {
+        let topic = image.topics.shared_by_id(key.topic_id)?;
+        let after = topic.partition(key.partition)?.clone();
+        Some(Self { topic, index: key.partition, before: None, after })
+    }
+
+    /// The partition's topic id and index.
+    pub fn key(&self) -> TopicIdPartition {
+        TopicIdPartition::new(self.topic.id, self.index)
+    }
+
     /// Whether this broker has a replica of it now.
     pub fn is_replica(&self, broker: BrokerId) -> bool {
         self.after.replicas.contains(&broker)

@@ -62,6 +62,11 @@ fn count(value: i32) -> u32 {
     u32::try_from(value).unwrap_or_default()
 }
 
+/// A number of bytes. Negative values become 0.
+fn size(configs: &BrokerConfigs, name: &str) -> u64 {
+    u64::try_from(configs.long(name)).unwrap_or_default()
+}
+
 /// A size, if it is set and not negative; defaults do not count.
 fn if_set(configs: &BrokerConfigs, name: &str) -> Option<u32> {
     configs.originals().get(name).and_then(|_| u32::try_from(configs.int(name)).ok())
@@ -75,6 +80,10 @@ pub struct StorageConfig {
     /// The directory of `__cluster_metadata-0`; one of `log_dirs` unless it is set.
     pub metadata_log_dir: PathBuf,
     pub num_recovery_threads_per_data_dir: i32,
+    /// `failover.metadata.reserve.bytes`: what the metadata log can use when its disk is full.
+    pub metadata_reserve_bytes: u64,
+    /// `failover.directory.room.bytes`: what must be free in a log directory that was full before it is written to again.
+    pub room_bytes: u64,
     pub retention_check_interval: Duration,
     pub flush_scheduler_interval: Duration,
     pub scrub_interval: Duration,
@@ -101,10 +110,11 @@ impl StorageConfig {
             metadata_log_dir: configs.string("metadata.log.dir").map_or(first, PathBuf::from),
             log_dirs,
             num_recovery_threads_per_data_dir: configs.int("num.recovery.threads.per.data.dir"),
+            metadata_reserve_bytes: size(configs, "failover.metadata.reserve.bytes"),
+            room_bytes: size(configs, "failover.directory.room.bytes"),
             retention_check_interval: millis(configs.long("log.retention.check.interval.ms")),
             scrub_interval: millis(configs.long("log.scrub.interval.ms")),
-            scrub_rate: u64::try_from(configs.long("log.scrub.io.max.bytes.per.second"))
-                .unwrap_or_default(),
+            scrub_rate: size(configs, "log.scrub.io.max.bytes.per.second"),
             flush_scheduler_interval: millis(configs.long("log.flush.scheduler.interval.ms")),
             flush_offset_checkpoint_interval: millis(
                 configs.int("log.flush.offset.checkpoint.interval.ms"),

@@ -233,7 +233,9 @@ impl Driver {
 
     fn on_high_watermark(&mut self, high_watermark: Offset) -> Result<(), MetadataLogError> {
         self.controller.on_high_watermark(high_watermark, &mut self.io)?;
-        self.io.log.checkpoint_committed(high_watermark, clock::now_ms())?;
+        let now_ms = clock::now_ms();
+        self.io.log.checkpoint_committed(high_watermark, now_ms)?;
+        self.io.log.hold_reserve(now_ms);
         self.maybe_snapshot()
     }
 }

@@ -15,6 +15,7 @@ use klamm_log::error::{AppendError, LogError, ReadError, Severity};
 use klamm_log::log::{LeaderAppend, Log, LogOptions, LogStorage};
 use klamm_log::log_reader::FetchSpec;
 use klamm_log::producer_state::AppendOrigin;
+use klamm_log::reserve::Reserve;
 use klamm_metadata::image::replay_error::ReplayError;
 use klamm_metadata::loader::MetadataLoader;
 use klamm_protocol::batch::{BatchError, BatchHeader, Batches, RecordBatch};
@@ -31,7 +32,7 @@ use klamm_replication::quorum::{
     VoterSet,
 };
 use klamm_replication::{EpochHistory, EpochStart, OffsetAndEpoch};
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use super::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 
@@ -42,6 +43,10 @@ pub(crate) const QUORUM_STATE: &str = "quorum-state";
 pub(crate) const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 /// The first snapshot, with end offset 0 and epoch 0. Formatting writes the first voters to it.
 pub(crate) const VOTERS_CHECKPOINT: &str = "00000000000000000000-0000000000.checkpoint";
+/// The file whose space the log uses when the disk is full. Apache Kafka ignores it.
+const RESERVE: &str = "reserve";
+/// How often an attempt is made to take it. A directory that was full is in use again half a second after there is room.
+const RESERVE_INTERVAL_MS: i64 = 250;
 const SNAPSHOT_SUFFIX: &str = ".checkpoint";
 /// No batch of the metadata log decompresses to more (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -108,6 +113,15 @@ pub(crate) enum MetadataLogError {
 }
 
 impl MetadataLogError {
+    /// Whether the disk or the quota is full.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Log(error) | Self::Append(AppendError::Storage(error)) => error.is_full(),
+            Self::Disk(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
     /// Whether only a resource is lacking, so that a retry may succeed. No wildcard arm: a new failure must choose.
     pub(super) fn passes(&self) -> bool {
         match self {
@@ -145,6 +159,10 @@ pub(crate) struct MetadataLog {
     checkpointed: Offset,
     /// When to write that file next, in ms of the steady clock.
     next_checkpoint_ms: i64,
+    /// Space for the log when the disk is full.
+    reserve: Reserve,
+    /// When to try next to take it, in ms of the steady clock.
+    next_reserve_ms: i64,
 }
 
 /// What the node finds on disk when it starts.
@@ -156,11 +174,13 @@ pub(crate) struct Opened {
 }
 
 impl MetadataLog {
-    /// Opens the metadata log below `metadata.log.dir`. `configured` are the voters of `controller.quorum.voters`.
+    /// Opens the metadata log below `metadata.log.dir`. `configured` are the voters of `controller.quorum.voters`;
+    /// `reserve_bytes` is `failover.metadata.reserve.bytes`.
     pub(crate) fn open(
         storage: &LogStorage,
         metadata_dir: &Path,
         configured: VoterSet,
+        reserve_bytes: u64,
         clean_shutdown: bool,
         now_ms: i64,
     ) -> Result<Opened, MetadataLogError> {
@@ -197,6 +217,7 @@ impl MetadataLog {
         }
         let snapshots = snapshots.into_iter().filter(|id| id.offset > 0).collect();
         let checkpointed = descent::read_checkpoint(disk.as_ref(), &dir)?;
+        let reserve = Reserve::open(Arc::clone(&disk), dir.join(RESERVE), reserve_bytes)?;
         let this = Self {
             disk,
             dir,
@@ -205,6 +226,8 @@ impl MetadataLog {
             configured,
             checkpointed,
             next_checkpoint_ms: i64::MIN,
+            reserve,
+            next_reserve_ms: i64::MIN,
         };
         this.for_each_batch(this.log.log_start(), this.log.log_end(), |batch| {
             Ok(membership.apply_batch(batch)?)
@@ -292,6 +315,38 @@ impl MetadataLog {
 
     pub(super) fn flush(&mut self) -> Result<(), MetadataLogError> {
         Ok(self.log.flush()?)
+    }
+
+    /// Gives up the reserve if that helps against the failure. Returns whether the caller can try again at once.
+    pub(super) fn makes_room(&mut self, lacking: &MetadataLogError) -> bool {
+        if !lacking.is_full() {
+            return false;
+        }
+        match self.reserve.give_up() {
+            Ok(false) => false,
+            Ok(true) => {
+                warn!(
+                    "the disk of {} is full, the metadata log uses its reserve",
+                    self.dir.display()
+                );
+                true
+            }
+            Err(failure) => {
+                warn!("the reserve of the metadata log cannot be used: {failure}");
+                false
+            }
+        }
+    }
+
+    /// Takes the reserve if there is room and the last attempt was long enough ago.
+    pub(super) fn hold_reserve(&mut self, now_ms: i64) {
+        if now_ms < self.next_reserve_ms {
+            return;
+        }
+        self.next_reserve_ms = now_ms.saturating_add(RESERVE_INTERVAL_MS);
+        if let Err(failure) = self.reserve.hold() {
+            debug!("the metadata log has no reserve for now: {failure}");
+        }
     }
 
     /// Closes the log and writes the committed offset, so that the next start has nothing to recover.

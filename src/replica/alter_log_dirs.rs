@@ -102,13 +102,13 @@ impl ReplicaAlterLogDirs {
         // Checkpoint entries of an earlier log of this partition in that directory do not apply to the copy.
         replicas.log_manager.write_checkpoints(&replicas.partitions.all());
         info!(%topic, partition = index, "{topic}-{index} moves to {}", directory.display());
-        self.add(TopicIdPartition::new(partition.topic_id(), index));
+        self.add(partition.key());
         Ok(())
     }
 
     fn cancel(&self, replicas: &ReplicaManager, partition: &Partition) {
         let (topic, index) = (partition.topic(), partition.index());
-        let key = TopicIdPartition::new(partition.topic_id(), index);
+        let key = partition.key();
         let Some(future) = partition.take_future() else { return };
         info!(
             %topic, partition = index, "the move of {topic}-{index} to {} is cancelled",
@@ -191,7 +191,7 @@ impl ReplicaAlterLogDirs {
 
     /// Copies once, on a blocking thread, and does what follows from it. Returns how many bytes were copied.
     fn copy(&self, replicas: &ReplicaManager, partition: &Partition) -> Result<u64, MoveError> {
-        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+        let key = partition.key();
         let Some(copied) = partition.copy_to_future()? else {
             self.forget(replicas, key);
             return Ok(0);
@@ -230,6 +230,8 @@ impl ReplicaAlterLogDirs {
             info!(%topic, partition = index, "{topic}-{index} has moved to {}", path.display());
         }
         self.forget(replicas, key);
+        // It may have left a full directory, into which nothing was fetched.
+        replicas.wake_fetcher(key);
         Ok(())
     }
 
@@ -258,7 +260,7 @@ fn report_present(replicas: &ReplicaManager, partition: &Partition) {
     if let Some(present) =
         replicas.log_manager.directory_id_for(partition.topic(), partition.index())
     {
-        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+        let key = partition.key();
         replicas.assign_directory(key, present);
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct AlterPartitions {
 impl AlterPartitions {
     /// Queues a proposal for the next AlterPartition request.
     pub(crate) fn propose(&self, partition: Arc<Partition>, proposal: IsrProposal) {
-        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+        let key = partition.key();
         self.lock().insert(key, (partition, proposal));
         self.news.notify_one();
     }

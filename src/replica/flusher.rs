@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::partition::Partition;
+use super::room::DirectoryRoom;
 use crate::owner::OwnerGuard;
 
 /// The pause before waiting partitions are flushed again.
@@ -45,6 +46,8 @@ enum Work {
 #[derive(Debug)]
 pub(crate) struct Flusher {
     dir: PathBuf,
+    /// Whether the directory has room.
+    pub(crate) room: DirectoryRoom,
     node_failed: CancellationToken,
     queue: Mutex<Queue>,
     news: Condvar,
@@ -54,10 +57,11 @@ impl Flusher {
     /// Starts the thread of the log directory `dir`. A panic in it stops the node: acknowledgements would wait for ever.
     pub(crate) fn start(
         dir: PathBuf,
+        room: DirectoryRoom,
         node_failed: CancellationToken,
     ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
         let queue = Mutex::default();
-        let flusher = Arc::new(Self { dir, node_failed, queue, news: Condvar::new() });
+        let flusher = Arc::new(Self { dir, room, node_failed, queue, news: Condvar::new() });
         let running = Arc::clone(&flusher);
         let thread = std::thread::Builder::new()
             .name("log-flusher".to_owned())
@@ -200,6 +204,7 @@ mod tests {
         // Without its thread.
         let flusher = Flusher {
             dir: PathBuf::new(),
+            room: DirectoryRoom::new(Arc::default()),
             node_failed: CancellationToken::new(),
             queue: Mutex::default(),
             news: Condvar::new(),

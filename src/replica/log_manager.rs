@@ -16,6 +16,7 @@ mod lacking;
 mod logs;
 mod opening;
 mod returns;
+mod room;
 #[cfg(test)]
 pub(super) mod slow_disk;
 mod start;
@@ -37,6 +38,7 @@ use klamm_log::open_files::OpenFiles;
 use klamm_log::partition_dir::PartitionDirName;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::{BrokerId, Offset, PartitionIndex};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -47,6 +49,7 @@ pub(crate) use self::futures::may_be_elsewhere;
 use self::known::Topics;
 pub(crate) use self::known::TopicsSeen;
 pub(crate) use self::logs::OpenError;
+pub(crate) use self::room::{full_places, has_room_again, is_full};
 pub use self::start::LayoutError;
 use self::start::Start;
 use super::flusher::Flusher;
@@ -141,6 +144,8 @@ pub(crate) struct LogManager {
     undeleted: Mutex<Vec<Undeleted>>,
     /// The partitions that it opens report here when a follower holds back their high watermark.
     pub(crate) held_back: Arc<HeldBack>,
+    /// A directory has become full.
+    pub(crate) room_news: Arc<Notify>,
     /// Held while checkpoints are collected and written: an older state must not replace a newer one.
     checkpoints: Mutex<()>,
     recovery_threads: usize,

@@ -35,7 +35,7 @@ use klamm_log::error::LogError;
 use klamm_log::log::{Derived, Log};
 use klamm_log::log_reader::LogView;
 use klamm_protocol::compression::Codec;
-use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicIdPartition};
 use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::{LeaderConfig, LeaderState, LogEnds, Replica};
 use tokio::sync::watch;
@@ -173,12 +173,12 @@ impl Partition {
         &self.topic
     }
 
-    pub(crate) fn topic_id(&self) -> Uuid {
-        self.topic_id
-    }
-
     pub(crate) fn index(&self) -> PartitionIndex {
         self.index
+    }
+
+    pub(crate) fn key(&self) -> TopicIdPartition {
+        TopicIdPartition::new(self.topic_id, self.index)
     }
 
     pub(crate) fn is_leader(&self) -> bool {

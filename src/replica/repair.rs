@@ -37,7 +37,7 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
             if damaged.is_none() && !partition.damage().is_refetching() {
                 continue;
             }
-            let key = key_of(&partition);
+            let key = partition.key();
             let repair =
                 repairs.entry(key).or_insert(before.get(&key).copied().unwrap_or_default());
             if has_failed_directory(&replicas, &partition) {
@@ -48,7 +48,7 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
                 continue;
             };
             let image = replicas.metadata_cache.image();
-            let topic = image.topics.by_id(partition.topic_id());
+            let topic = image.topics.by_id(partition.key().topic_id);
             let known = topic.and_then(|topic| topic.partition(partition.index()));
             let Some(known) = known else { continue };
             match repair.next_step(&damaged_replica(&replicas, &partition, &image, known)) {
@@ -69,10 +69,6 @@ pub(super) async fn run(replicas: Arc<ReplicaManager>) {
             }
         }
     }
-}
-
-fn key_of(partition: &Partition) -> TopicIdPartition {
-    TopicIdPartition::new(partition.topic_id(), partition.index())
 }
 
 fn has_failed_directory(replicas: &ReplicaManager, partition: &Partition) -> bool {
@@ -121,7 +117,7 @@ fn serve(replicas: &ReplicaManager, partition: &Partition, known: &Registered) {
 fn report_directory(replicas: &ReplicaManager, partition: &Partition) {
     let (topic, index) = (partition.topic(), partition.index());
     if let Some(directory) = replicas.log_manager.directory_id_for(topic, index) {
-        replicas.assign_directory(key_of(partition), directory);
+        replicas.assign_directory(partition.key(), directory);
     }
 }
 
@@ -131,7 +127,7 @@ fn leave(replicas: &ReplicaManager, partition: &Partition) {
         warn!(%topic, partition = index, "{topic}-{index} is damaged: this replica leaves the ISR and is fetched again from the leader");
         partition.fail();
     }
-    replicas.assign_directory(key_of(partition), directory_id::LOST);
+    replicas.assign_directory(partition.key(), directory_id::LOST);
 }
 
 /// The log was truncated before the damage: reports its directory when it has what it had.
@@ -164,7 +160,7 @@ async fn cut(
         }
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    replicas.wake_fetcher(key_of(&partition));
+    replicas.wake_fetcher(partition.key());
 }
 
 /// Keeps a copy of the damaged segment and truncates the log before it. Returns where the log ended, if this broker still

@@ -31,9 +31,10 @@ use super::alter_partition::AlterPartitions;
 use super::directories::{self, DirectoryAssignments};
 use super::fetcher::{Assignment, Fetcher, FetcherOptions};
 use super::held_back;
-use super::log_manager::{DirectoryStatus, LogManager, end_of};
+use super::log_manager::{DirectoryStatus, LogManager, end_of, is_full};
 use super::partition::{BrokerStatuses, Partition};
 use super::repair;
+use super::room;
 use super::table::{LookupError, PartitionTable};
 use super::throttle::ReplicationQuota;
 use crate::broker_session::BrokerSession;
@@ -147,6 +148,7 @@ impl ReplicaManager {
         self.own("looking for silent followers", held_back::run(Arc::clone(self)));
         let failures = directories::watch_failures(Arc::clone(self));
         self.own("watching for log directories that fail", failures);
+        self.own("watching for log directories that are full", room::watch(Arc::clone(self)));
         self.own("repairing damaged segments", repair::run(Arc::clone(self)));
         self.own("scrubbing segments", repair::scrub(Arc::clone(self)));
     }
@@ -260,17 +262,17 @@ impl ReplicaManager {
         self.log_manager.note_topics(delta.created_topics.iter().map(|topic| topic.id));
         self.remove(delta);
         let changed: BTreeSet<TopicIdPartition> =
-            delta.changed_partitions.iter().map(key_of).collect();
+            delta.changed_partitions.iter().map(PartitionDelta::key).collect();
         let returned = self.settle_returned(image);
         let returned = returned.iter().flat_map(|all| &all.changed_partitions);
-        let returned = returned.filter(|change| !changed.contains(&key_of(change)));
+        let returned = returned.filter(|change| !changed.contains(&change.key()));
         let here = |change: &&PartitionDelta| change.is_replica(id);
         let here = delta.changed_partitions.iter().chain(returned).filter(here);
         self.take_roles(here.collect(), delta, image);
         apply_broker_statuses(self, delta, &statuses(image));
     }
 
-    fn lock_applied(&self) -> MutexGuard<'_, ClusterImage> {
+    pub(super) fn lock_applied(&self) -> MutexGuard<'_, ClusterImage> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -302,12 +304,13 @@ impl ReplicaManager {
         let id = self.config.node_id;
         self.open(&here, image);
         self.report_directories(&here, image);
+        here.iter().for_each(|change| self.leave_full(change, image));
         let (led, followed): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|change| change.after.leader == Some(id));
         let fetchers = fetcher_count(self);
         let fetched = followed.into_iter().filter_map(|change| follow(self, change, fetchers));
         let fetched: Vec<FetcherChange> = fetched.collect();
-        let ended = led.iter().map(|change| FetcherChange { key: key_of(change), to: None });
+        let ended = led.iter().map(|change| FetcherChange { key: change.key(), to: None });
         self.assign(ended.chain(fetched).collect(), delta, image);
         let statuses = statuses(image);
         for change in led {
@@ -318,7 +321,7 @@ impl ReplicaManager {
     }
 
     /// Reports the directory of each replica where the metadata has none or another.
-    fn report_directories(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
+    pub(super) fn report_directories(&self, changes: &[&PartitionDelta], image: &ClusterImage) {
         if !image.metadata_version().is_directory_assignment_supported() {
             return;
         }
@@ -331,10 +334,13 @@ impl ReplicaManager {
                 let place = self.log_manager.place_of(&change.topic.name, change.index);
                 place.is_some_and(|place| !self.log_manager.is_online(place))
             };
-            let is_usable = partition.is_some_and(|partition| {
-                has_failed() || !(partition.is_offline() || partition.damage().is_refetching())
-            });
-            if !is_usable || self.alter_log_dirs.is_announced(key_of(change)) {
+            let is_usable = has_failed()
+                || partition.is_some_and(|partition| {
+                    !(partition.is_offline() || partition.damage().is_refetching())
+                });
+            // What was given up for want of room stays so until there is some.
+            let lies_in_full = is_full(&self.log_manager, &change.topic.name, change.index);
+            if !is_usable || lies_in_full || self.alter_log_dirs.is_announced(change.key()) {
                 continue;
             }
             let actual = self.log_manager.directory_id_for(&change.topic.name, change.index);
@@ -343,7 +349,7 @@ impl ReplicaManager {
                     || directories::waits_for_election(&change.after, self.config.node_id)
             };
             if let Some(actual) = actual.filter(is_news) {
-                self.assign_directory(key_of(change), actual);
+                self.assign_directory(change.key(), actual);
             }
         }
     }
@@ -357,7 +363,7 @@ impl ReplicaManager {
         });
         let moved = delta.changed_partitions.iter().filter(|change| change.is_removed_from(id));
         let mut any = false;
-        for key in deleted.chain(moved.map(key_of)) {
+        for key in deleted.chain(moved.map(PartitionDelta::key)) {
             if let Some(unopened) = self.partitions.remove_unopened(key) {
                 self.log_manager.delete_unopened(&unopened.topic, key.partition);
                 any = true;
@@ -490,10 +496,6 @@ fn fetcher_count(replicas: &ReplicaManager) -> u32 {
     replicas.config.current().replication.num_fetchers
 }
 
-fn key_of(change: &PartitionDelta) -> TopicIdPartition {
-    TopicIdPartition::new(change.topic.id, change.index)
-}
-
 fn registration(change: &PartitionDelta) -> Registration {
     Registration {
         leader_epoch: change.after.leader_epoch,
@@ -508,8 +510,7 @@ fn resume_move(replicas: &ReplicaManager, partition: &Partition) {
     let Some(future) = replicas.log_manager.found_future(partition) else { return };
     match partition.begin_move(future) {
         Ok(()) => {
-            let key = TopicIdPartition::new(partition.topic_id(), partition.index());
-            replicas.alter_log_dirs.add(key);
+            replicas.alter_log_dirs.add(partition.key());
         }
         // The replica moves to another directory meanwhile.
         Err(future) => replicas.log_manager.discard_future(partition, *future),
@@ -522,7 +523,7 @@ fn follow(
     change: &PartitionDelta,
     fetchers: u32,
 ) -> Option<FetcherChange> {
-    let key = key_of(change);
+    let key = change.key();
     let partition = replicas.partitions.get(change.topic.id, change.index)?;
     let leader = change.after.leader;
     if !partition.follow(leader, &registration(change)) {

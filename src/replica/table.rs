@@ -90,7 +90,7 @@ impl PartitionTable {
     }
 
     pub(crate) fn insert(&self, partition: Arc<Partition>) {
-        let key = TopicIdPartition::new(partition.topic_id(), partition.index());
+        let key = partition.key();
         self.write().insert(key, partition);
         self.unopened().remove(&key);
     }

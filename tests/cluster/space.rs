@@ -2,7 +2,6 @@
 //! without a restart, and meanwhile other replicas do what this one cannot.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use klamm_protocol::batch::Batches;
@@ -23,45 +22,25 @@ use klamm_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use klamm_protocol::messages::produce_response::ProduceResponse;
-use klamm_testbed::{Cluster, ClusterSetup, Disk, Flavour, Roles, ask, until_true};
+use klamm_testbed::{Cluster, ClusterSetup, Disk, Flavour, Roles, ask, until_true, within};
 
-use crate::stage::alone;
+use crate::stage::{alone, scene, victim};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long others may take to lead what one node cannot open.
 const TAKE_OVER: Duration = Duration::from_secs(10);
 const TIMEOUT_MS: i32 = 1500;
+/// How long a disk stays full under load.
+const FULL: Duration = Duration::from_secs(10);
+/// The longest stall then: a second and a half is aimed at, and the machine is busy.
+const FULL_STALL: Duration = Duration::from_secs(4);
+/// How soon after there is room every ISR is full: five seconds, and a busy machine's time.
+const RESUMED: Duration = Duration::from_secs(15);
+/// The leaders of one node move away.
+const MAX_LEADER_CHANGES: i32 = 6;
+const NOT_LEADER: i16 = 6;
+const RESERVE: &str = "the metadata log uses its reserve";
 const WAITS: &str = "the metadata log waits for room";
-
-/// What is free of a file system is taken, down to less than a block.
-fn fill(disk: &Path) {
-    let mut number = 0;
-    for shift in (12..31).rev() {
-        loop {
-            number += 1;
-            let ballast = disk.join(format!("ballast-{number}"));
-            let size = (1_u64 << shift).to_string();
-            let taken = std::process::Command::new("fallocate")
-                .args(["-l", &size])
-                .arg(&ballast)
-                .output()
-                .unwrap();
-            if !taken.status.success() {
-                drop(std::fs::remove_file(&ballast));
-                break;
-            }
-        }
-    }
-}
-
-fn give_room(disk: &Path) {
-    for entry in std::fs::read_dir(disk).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with("ballast-") {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
-}
 
 /// Has a topic created with these replicas of each partition, and waits for nothing but the answer.
 fn create(address: &str, topic: &str, assignment: &[Vec<i32>]) -> io::Result<i16> {
@@ -170,6 +149,7 @@ fn one_node() -> ClusterSetup {
         .set("transaction.state.log.replication.factor", "1")
         .set("transaction.state.log.min.isr", "1")
         .set("log.segment.bytes", "1048576")
+        .set("failover.metadata.reserve.bytes", "16384")
 }
 
 fn client(cluster: &Cluster, id: i32) -> String {
@@ -188,14 +168,14 @@ fn a_full_disk_that_gets_space_again_leaves_nothing_dead() {
     assert_eq!(create(&address, "rolls", &[vec![1]]).unwrap(), 0);
     let large = vec![7; 200_000];
     until_true("the first record", LIMIT, || produce(&address, "rolls", 0, &large).unwrap() == 0);
-    fill(disk.path());
+    disk.fill();
     // Whatever is asked for while the disk is full may be refused, and must not be dead afterwards.
     for _ in 0..8 {
         drop(produce(&address, "rolls", 0, &large));
     }
     drop(create(&address, "born", &[vec![1], vec![1]]));
     drop(find_coordinator(&address, "group"));
-    give_room(disk.path());
+    disk.give_room();
     let well = |what: &str, probe: &dyn Fn() -> io::Result<i16>| {
         until_true(what, LIMIT, || probe().is_ok_and(|code| code == 0));
     };
@@ -208,7 +188,7 @@ fn a_full_disk_that_gets_space_again_leaves_nothing_dead() {
     // The metadata log waits for room when the node is stopped.
     let said = || cluster.node(1).broker().log();
     let waited = said().matches(WAITS).count();
-    fill(disk.path());
+    disk.fill();
     let mut number = 0;
     let waits = || {
         number += 1;
@@ -246,7 +226,7 @@ fn others_lead_what_cannot_be_opened(setup: ClusterSetup) {
     let disk = Disk::new();
     let cluster = setup.with_second_on_disk(2, disk.directory()).start();
     let address = client(&cluster, 1);
-    fill(disk.path());
+    disk.fill();
     let assignment = vec![vec![2, 1, 3]; 6];
     assert_eq!(create(&address, "born", &assignment).unwrap(), 0);
     let state = || cluster.partitions_of("born").unwrap_or_default();
@@ -270,12 +250,69 @@ fn others_lead_what_cannot_be_opened(setup: ClusterSetup) {
     }
     let without: Vec<_> = state().into_iter().filter(|one| !one.isr.contains(&2)).collect();
     assert!(!without.is_empty(), "the disk is still full");
-    give_room(disk.path());
+    disk.give_room();
     cluster.until_whole();
     for partition in state() {
         let leader = client(&cluster, partition.leader);
         assert_eq!(batches(&leader, "born", partition.partition).unwrap(), Ok(1));
     }
+}
+
+/// One of three nodes on a disk that fills, with its metadata log on it.
+#[track_caller]
+fn others_take_over_from_a_full_node(of_controller: bool) {
+    if Flavour::under_test() != Flavour::Klamm {
+        return;
+    }
+    let _machine = alone();
+    let disks = [1, 2, 3].map(|id| (id, Disk::new()));
+    let on_disks = disks
+        .iter()
+        .fold(ClusterSetup::under_test(), |setup, (id, disk)| setup.on_disk(*id, disk.directory()));
+    let mut scene = scene(on_disks.start());
+    let full = victim(&scene, of_controller);
+    let (_, disk) = disks.iter().find(|(id, _)| *id == full).expect("each node has one");
+    let changes = scene.leader_epochs();
+    let stalls = scene.measure(full, |_, _| {
+        disk.fill();
+        within(FULL, || false);
+    });
+    println!("node {full} is full: {stalls:?}");
+    assert!(stalls.led.max(stalls.others) < FULL_STALL, "{stalls:?}");
+    let led = scene.cluster().partitions_of(scene.topic()).unwrap();
+    assert!(led.iter().all(|one| one.leader != full && !one.isr.contains(&full)), "{led:?}");
+    assert!(scene.leader_epochs() - changes <= MAX_LEADER_CHANGES);
+    // It answers, learns of what the others decide, and serves what it has.
+    let cluster = scene.cluster();
+    let other = cluster.ids().into_iter().find(|id| *id != full).expect("there are three");
+    assert_eq!(create(&client(cluster, other), "meanwhile", &[vec![other]]).unwrap(), 0);
+    until_true("the full node to know the topic", LIMIT, || {
+        batches(&client(cluster, full), "meanwhile", 0).is_ok_and(|known| known == Err(NOT_LEADER))
+    });
+    let said = || cluster.node(full).broker().log();
+    let mut number = 0;
+    until_true("the metadata log to need its reserve", LIMIT, || {
+        number += 1;
+        let created = create(&client(cluster, other), &format!("more-{number}"), &[vec![other]]);
+        assert_eq!(created.unwrap(), 0);
+        said().contains(RESERVE)
+    });
+    assert!(!said().contains(WAITS), "{}", said());
+    disk.give_room();
+    let took = cluster.until_whole();
+    println!("every ISR is full {took:?} after there is room");
+    assert!(took < RESUMED, "{took:?}");
+    scene.finish_without_anomaly();
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_gives_up_its_leaderships_and_comes_back_when_there_is_room() {
+    others_take_over_from_a_full_node(false);
+}
+
+#[test]
+fn an_active_controller_whose_disk_is_full_goes_on_with_its_reserve() {
+    others_take_over_from_a_full_node(true);
 }
 
 #[test]

@@ -162,6 +162,11 @@ impl Broker {
         });
         // What a broker gives up it asks for until the controller has heard it, whoever is in sync by then; and what a
         // move says.
+        let (is_any_full, have_room) = disk.logs.look_for_room();
+        if is_any_full && !self.waits_for_room {
+            self.waits_for_room = true;
+            step.after(ROOM_MS, NodeTimer::TryAgain);
+        }
         let moves = &self.moves;
         self.misplaced.retain(|id, directory| {
             directory_id::is_given_up(*directory) || moves.contains_key(id)
@@ -196,6 +201,9 @@ impl Broker {
                 isr: found.isr.clone(),
             };
             self.on_registration(id, found.leader, &registration, image, disk, step);
+            if have_room.contains(&id) {
+                self.fetch(id, disk, step);
+            }
         }
     }
 

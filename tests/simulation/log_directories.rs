@@ -22,6 +22,8 @@ pub(crate) struct PartitionDisk {
     pub(crate) checkpoint: Offset,
     /// Nothing can be written where it lies.
     pub(crate) is_full: bool,
+    /// The broker has found that, and appends nothing before there is room.
+    pub(crate) is_found_full: bool,
     /// The base offset of a batch that cannot be read any more.
     pub(crate) damaged: Option<Offset>,
 }
@@ -230,6 +232,25 @@ impl LogDirectories {
         holders.map(|directory| directory.id).collect()
     }
 
+    /// The broker looks at the directories that it has found full. Returns whether any still is, and the partitions that
+    /// have room again.
+    pub(crate) fn look_for_room(&mut self) -> (bool, Vec<PartitionId>) {
+        let (mut is_any_full, mut have_room) = (false, Vec::new());
+        for directory in &mut self.directories {
+            if !directory.logs.values().any(|log| log.is_found_full) {
+                continue;
+            }
+            is_any_full |= directory.is_full;
+            for (id, log) in &mut directory.logs {
+                log.is_found_full = directory.is_full;
+                if !directory.is_full {
+                    have_room.push(*id);
+                }
+            }
+        }
+        (is_any_full, have_room)
+    }
+
     // Copies.
 
     /// The directory in which a broker finds a copy of the partition's log now.
@@ -315,6 +336,7 @@ impl LogDirectories {
         let mut stops = Vec::new();
         for directory in &mut self.directories {
             directory.is_listed = directory.availability != Availability::Away;
+            directory.logs.values_mut().for_each(|log| log.is_found_full = false);
             match directory.availability {
                 Availability::Away => continue,
                 Availability::Failed => directory.availability = Availability::Online,

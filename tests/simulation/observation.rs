@@ -62,6 +62,8 @@ pub(crate) enum Observation {
     MoveWithdrawn,
     /// A batch is not written because there is no room.
     BatchWithoutRoom,
+    /// A replica in a full directory leaves its partition to others.
+    GivenUpForRoom,
     /// A node does not serve a fetch of a follower, because it has no open log of the partition.
     FetchRefused { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A leader has counted a follower's fetch, of this life of its broker.
@@ -142,6 +144,7 @@ impl Observation {
             Self::MoveCancelled => "moves cancelled",
             Self::MoveWithdrawn => "moves withdrawn",
             Self::BatchWithoutRoom => "batches without room",
+            Self::GivenUpForRoom => "replicas given up for room",
             Self::FetchRefused { .. } => "fetches refused",
             Self::FetchCounted { .. } => "fetches counted",
             Self::Waiting { .. } => "looks at a high watermark that waits",

@@ -9,6 +9,7 @@ use crate::log::Extent;
 use crate::log_directories::PartitionDisk;
 use crate::message::{CallId, Message, ProducedBatch, Sender};
 use crate::metadata_driver::NodeStep;
+use crate::node::NodeTimer;
 use crate::observation::{Life, Observation};
 use crate::plant::Plant;
 use klamm_log::producer_state::{AppendOrigin, ProducerState};
@@ -269,8 +270,7 @@ impl Replica {
         if self.is_offline {
             return Err(ErrorCode::KafkaStorageError);
         }
-        if disk.is_full {
-            step.observe(Observation::BatchWithoutRoom);
+        if has_no_room(disk, step) {
             return Err(ErrorCode::KafkaStorageError);
         }
         header.base_offset = disk.log.end();
@@ -325,6 +325,17 @@ impl Replica {
             }
         }
     }
+}
+
+/// Whether nothing can be appended. The broker looks soon what follows from that.
+fn has_no_room(disk: &mut PartitionDisk, step: &mut NodeStep<'_>) -> bool {
+    if disk.is_full && !std::mem::replace(&mut disk.is_found_full, true) {
+        step.after(0, NodeTimer::TryAgain);
+    }
+    if disk.is_found_full {
+        step.observe(Observation::BatchWithoutRoom);
+    }
+    disk.is_found_full
 }
 
 fn ends(disk: &PartitionDisk) -> LogEnds {

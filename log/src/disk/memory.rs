@@ -13,7 +13,8 @@ mod inode;
 pub use faults::Fault;
 
 use super::{
-    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation, plain,
+    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation,
+    fill_with_zeros, plain,
 };
 use faults::Faults;
 use gate::SyncGate;
@@ -415,6 +416,10 @@ impl Disk for MemoryDisk {
     fn space(&self, path: &Path) -> Result<DiskSpace, DiskError> {
         self.state().check(Operation::Space, path)?;
         Ok(DiskSpace { total_bytes: 1 << 40, usable_bytes: 1 << 39 })
+    }
+
+    fn allocate(&self, path: &Path, size: u64) -> Result<(), DiskError> {
+        fill_with_zeros(self, path, size)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The operating system's disk: translates [`Disk`] to system calls.
 
 use super::{
-    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation, plain,
+    DirEntry, Disk, DiskDir, DiskError, DiskFile, DiskLock, DiskSpace, OpenMode, Operation,
+    fill_with_zeros, plain,
 };
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -82,7 +84,7 @@ fn write_all(file: &File, mut slices: &mut [IoSlice<'_>], position: u64) -> io::
                 position += as_u64(written);
                 IoSlice::advance_slices(&mut slices, written);
             }
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -177,7 +179,7 @@ impl Disk for RealDisk {
         let locked = match file.try_lock() {
             Ok(()) => rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
                 .map_err(|error| match error {
-                    rustix::io::Errno::ACCESS => io::ErrorKind::WouldBlock.into(),
+                    Errno::ACCESS => io::ErrorKind::WouldBlock.into(),
                     error => error.into(),
                 }),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -185,6 +187,18 @@ impl Disk for RealDisk {
         };
         locked.map_err(DiskError::during(Operation::Lock, path))?;
         Ok(Box::new(RealLock { file }))
+    }
+
+    fn allocate(&self, path: &Path, size: u64) -> Result<(), DiskError> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(DiskError::during(Operation::Open, path))?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
+            // NFS, ZFS
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill_with_zeros(self, path, size),
+            allocated => {
+                allocated.map_err(|e| DiskError::during(Operation::Allocate, path)(e.into()))
+            }
+        }
     }
 
     fn space(&self, path: &Path) -> Result<DiskSpace, DiskError> {

@@ -58,6 +58,10 @@ impl Disk for RoomyDisk {
         self.with_room(|disk| disk.remove_dir_all(path))
     }
 
+    fn allocate(&self, path: &Path, size: u64) -> Result<(), DiskError> {
+        self.with_room(|disk| disk.allocate(path, size))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
         self.below.rename(from, to)
     }

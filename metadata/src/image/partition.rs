@@ -95,6 +95,13 @@ impl Partition {
         })
     }
 
+    /// Whether a member of the ISR may leave it for a while without stopping writes with acks=all, or taking away the only
+    /// replica in sync. `min_isr` is `min.insync.replicas`.
+    pub fn can_spare(&self, broker: BrokerId, min_isr: usize) -> bool {
+        let required = min_isr.min(self.replicas.len()).max(1);
+        self.isr.contains(&broker) && self.isr.len() > required
+    }
+
     /// The partition after a change; `topic` is for errors only.
     pub fn merge(
         &self,
@@ -216,5 +223,25 @@ impl Named<'_> {
                 state,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_the_isr_is_spared_where_enough_others_are_in_sync() {
+        let known = |isr: &[BrokerId]| Partition {
+            replicas: vec![1, 2, 3],
+            isr: isr.to_vec(),
+            ..Partition::default()
+        };
+        assert!(known(&[1, 2, 3]).can_spare(2, 2));
+        assert!(!known(&[1, 2]).can_spare(2, 2), "acks=all would find too few");
+        assert!(known(&[1, 2]).can_spare(2, 1));
+        assert!(!known(&[2]).can_spare(2, 1), "nobody else is in sync");
+        assert!(!known(&[1, 3]).can_spare(2, 1), "nobody counts on it");
+        assert!(!known(&[1, 2, 3]).can_spare(2, 5), "acks=all needs every one");
     }
 }

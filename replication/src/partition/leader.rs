@@ -4,7 +4,7 @@
 //! the maximal ISR, its flushed end if the topic has flush.before.ack. It does not move while the ISR is smaller than
 //! min.insync.replicas (KIP-966).
 
-mod silence;
+pub(super) mod silence;
 
 pub use silence::SILENCE_CHECKS;
 

@@ -24,7 +24,7 @@ use super::event::{LeaderConfig, LogEnds, Registration};
 use super::fetch_check::check_leader_epoch;
 use super::follower::FollowerState;
 use super::isr::{CommittedIsr, IsrProposal, ProposalOutcome};
-use super::leader::LeaderState;
+use super::leader::{LeaderState, silence};
 use super::remote_replica::BrokerStatus;
 use super::role::Role;
 use klamm_protocol::ErrorCode;
@@ -210,7 +210,7 @@ impl<P, F: FetchWaiter> Replica<P, F> {
     /// Instead of [`Self::on_silence_check`], while the leader cannot serve its followers.
     pub fn forgive_silence(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.forgive_silence();
+            silence::forgive(leader);
         }
     }
 

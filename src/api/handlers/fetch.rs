@@ -392,7 +392,7 @@ impl Fetch {
                 if self.wants_less_than_nothing(target)
                     && read.high_watermark > target.fetch_offset =>
             {
-                self.failure(round, partition.topic_id(), index, ErrorCode::UnknownServerError)
+                self.failure(round, partition.key().topic_id, index, ErrorCode::UnknownServerError)
             }
             Ok(read) => {
                 round.bytes += read.len();
@@ -412,7 +412,7 @@ impl Fetch {
                 }
                 (data, read.parts)
             }
-            Err(code) => self.failure(round, partition.topic_id(), index, code),
+            Err(code) => self.failure(round, partition.key().topic_id, index, code),
         }
     }
 

@@ -22,6 +22,8 @@ use crate::api::reply::message_replies;
 use crate::api::services::Services;
 use crate::cluster::internal_topics::is_internal;
 use crate::metadata_cache::PublishedImage;
+use crate::replica::log_manager::full_places;
+use crate::replica::room::is_left_to_others;
 
 /// The first version in which an empty list means no topics; before, it means all.
 const FIRST_WITH_NONE: i16 = 1;
@@ -58,9 +60,7 @@ pub(crate) async fn handle(context: RequestContext, body: MetadataRequest) -> Me
         let named = answer.topics.iter_mut().filter(|topic| topic.name.is_some());
         named.for_each(|topic| topic.topic_authorized_operations = ALL_OF_TOPIC);
     }
-    if !context.services.session.is_confirmed() {
-        hide_stalled(&mut answer, &context.services);
-    }
+    hide_stalled(&mut answer, &image, &context.services);
     lower(&mut answer, context.version(), &image, context.listener());
     answer
 }
@@ -186,20 +186,28 @@ fn partition(view: PartitionView<'_>) -> MetadataResponsePartition {
     }
 }
 
-/// The controller does not answer this broker, which may have led some partitions until a moment ago. It names no leader
-/// of those that it cannot commit anything to, and not itself among the brokers: clients prefer the broker with the
-/// fewest requests under way, and would ask this one again and again.
-fn hide_stalled(answer: &mut MetadataResponse, services: &Services) {
-    let own_id = services.config.node_id;
+/// The controller does not answer this broker, or its disk is full, and it may have led some partitions until a moment
+/// ago: its metadata may be as old as that. It names no leader of those that it cannot commit anything to, and not
+/// itself among the brokers: clients prefer the broker with the fewest requests under way, and would ask this one again
+/// and again.
+fn hide_stalled(answer: &mut MetadataResponse, image: &PublishedImage, services: &Services) {
+    let (own_id, replicas) = (services.config.node_id, &services.replicas);
+    let is_confirmed = services.session.is_confirmed();
+    if is_confirmed && full_places(&replicas.log_manager).is_empty() {
+        return;
+    }
     let mut is_stalled_here = false;
     for topic in &mut answer.topics {
+        let known = image.topics.by_id(topic.topic_id);
         for partition in &mut topic.partitions {
+            let index = partition.partition_index;
             let is_stalled = || {
-                let here =
-                    services.replicas.partitions.get(topic.topic_id, partition.partition_index);
-                here.is_some_and(|here| here.is_stalled())
+                let here = replicas.partitions.get(topic.topic_id, index)?;
+                let known = known?.partition(index)?;
+                let waits = !is_confirmed && here.is_stalled();
+                Some(waits || is_left_to_others(replicas, &here, known))
             };
-            if partition.leader_id == own_id && is_stalled() {
+            if partition.leader_id == own_id && is_stalled() == Some(true) {
                 partition.leader_id = -1;
                 partition.error_code = ErrorCode::LeaderNotAvailable.code();
                 is_stalled_here = true;

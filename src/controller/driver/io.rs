@@ -129,7 +129,10 @@ impl Io {
         mut attempt: impl FnMut(&mut MetadataLog) -> Result<T, MetadataLogError>,
     ) -> Result<T, MetadataLogError> {
         let (room, log) = (&self.room, &mut self.log);
-        room.wait_for(|| attempt(log))
+        room.wait_for(|| match attempt(log) {
+            Err(lacking) if log.makes_room(&lacking) => attempt(log),
+            outcome => outcome,
+        })
     }
 
     /// The offset and the time of a decision that is made now.

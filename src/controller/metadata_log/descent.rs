@@ -119,7 +119,7 @@ mod tests {
     fn open(disk: &MemoryDisk) -> MetadataLog {
         let health = Arc::new(LogDirHealth::new(Path::new(HOME)));
         let storage = LogStorage::new(Arc::new(disk.clone()), OpenFiles::new(10), health);
-        MetadataLog::open(&storage, Path::new(HOME), VoterSet::default(), true, 0).unwrap().log
+        MetadataLog::open(&storage, Path::new(HOME), VoterSet::default(), 0, true, 0).unwrap().log
     }
 
     /// Sends a log a snapshot with these topics.

@@ -21,7 +21,7 @@ use super::*;
 use crate::cluster::internal_topics::CONSUMER_OFFSETS;
 use crate::config::BrokerConfig;
 use crate::coordinator::PendingAnswer;
-use crate::replica::log_manager::LogManager;
+use crate::replica::log_manager::{LogManager, has_room_again};
 use crate::replica::partition::BrokerStatuses;
 use crate::replica::settings::partition_config;
 
@@ -36,6 +36,10 @@ fn partition() -> Arc<Partition> {
 }
 
 fn partition_on(disk: &MemoryDisk) -> Arc<Partition> {
+    opened_on(disk).1
+}
+
+fn opened_on(disk: &MemoryDisk) -> (LogManager, Arc<Partition>) {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let config = BrokerConfig::from_pairs([("log.dirs", "/data")]).unwrap();
     let store = LogManager::open(&disk, &config).unwrap();
@@ -45,7 +49,7 @@ fn partition_on(disk: &MemoryDisk) -> Arc<Partition> {
     let opened = store.open_all(vec![(CONSUMER_OFFSETS.into(), id, 0, config)]);
     let partition = opened.into_iter().next().unwrap().unwrap();
     partition.lead(&registration(), &BrokerStatuses::new());
-    partition
+    (store, partition)
 }
 
 fn settings() -> Settings<GroupConfig> {
@@ -276,12 +280,14 @@ async fn a_partition_that_cannot_be_read_for_now_is_loaded_when_it_can() {
 #[tokio::test]
 async fn a_commit_that_finds_no_space_is_refused_and_the_next_one_is_not() {
     let disk = MemoryDisk::default();
-    let coordinator = loaded(&partition_on(&disk)).await;
+    let (store, partition) = opened_on(&disk);
+    let coordinator = loaded(&partition).await;
     assert_eq!(commit_error(commit(&coordinator, 5)).await, 0);
     disk.lack_from(disk.mutations(), Fault::NoSpace);
     let refused = commit_error(commit(&coordinator, 6)).await;
     assert!(ErrorCode::from_code(refused).is_some_and(|code| code != ErrorCode::None));
     disk.give_room();
+    assert!(has_room_again(&store, 0, 1));
     assert_eq!(commit_error(commit(&coordinator, 7)).await, 0);
     assert_eq!(fetched(&coordinator).await, 7);
 }

@@ -6,16 +6,23 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use klamm_log::disk::Disk;
+use klamm_log::error::LogError;
 use klamm_log::log_dir::{LastShutdown, LogDir};
 use klamm_log::open_files::OpenFiles;
 use klamm_protocol::Uuid;
 use klamm_protocol::ids::BrokerId;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::checkpoints::Checkpoints;
 use super::identity::{check_owner, format, id_of};
 use super::start::LayoutError;
 use super::{Flusher, StoreError, lock};
+use crate::replica::room::DirectoryRoom;
+
+/// The file that is allocated for a moment to see whether there is room.
+const PROBE: &str = "room-probe.tmp";
 
 /// A path of `log.dirs`. Once its directory is in use, it stays so until the process ends, even if it fails.
 #[derive(Debug)]
@@ -99,12 +106,18 @@ impl Directory {
     pub(super) fn open(
         (dir, id): (LogDir, Uuid),
         is_new: bool,
+        room_news: Arc<Notify>,
         node_failed: CancellationToken,
     ) -> Result<Self, StoreError> {
         let thread = |source| StoreError::Thread { dir: dir.path().to_path_buf(), source };
         let checkpoints = Mutex::new(Checkpoints::read(&dir)?);
         let last_shutdown = dir.take_last_shutdown()?;
-        let started = Flusher::start(dir.path().to_path_buf(), node_failed);
+        dir.storage()
+            .disk
+            .remove_file_if_exists(&dir.path().join(PROBE))
+            .map_err(LogError::from)?;
+        let room = DirectoryRoom::new(room_news);
+        let started = Flusher::start(dir.path().to_path_buf(), room, node_failed);
         let (flusher, flusher_thread) = started.map_err(thread)?;
         Ok(Self {
             id,
@@ -132,6 +145,21 @@ impl Directory {
 
     pub(super) fn set_settled(&self) {
         self.is_settled.store(true, Ordering::Release);
+    }
+
+    /// Looks whether `bytes` can be allocated in the directory, which was full. Returns whether there is room.
+    pub(super) fn has_room_again(&self, bytes: u64) -> bool {
+        let (disk, probe) = (&self.dir.storage().disk, self.dir.path().join(PROBE));
+        let allocated = disk.allocate(&probe, bytes);
+        let removed = disk.remove_file_if_exists(&probe);
+        for failure in [allocated.as_ref().err(), removed.as_ref().err()].into_iter().flatten() {
+            debug!("{}: no room yet: {failure}", self.dir.path().display());
+        }
+        let has_room = allocated.is_ok() && removed.is_ok();
+        if has_room {
+            self.flusher.room.on_room();
+        }
+        has_room
     }
 
     pub(super) fn is_online(&self) -> bool {

@@ -20,6 +20,7 @@ use klamm_protocol::ids::PartitionIndex;
 use tracing::{error, info, warn};
 
 use super::found::Known;
+use super::known::are_all_found;
 use super::{LogManager, lock};
 use crate::clock;
 use crate::replica::partition::{FutureReplica, MoveError, Partition};
@@ -116,7 +117,7 @@ impl LogManager {
     ) {
         let current = self.place_of(&key.topic, key.partition);
         let has_vanished = || self.vanished_from(&key, replica).is_some();
-        let may_be_used = || replica.may_replace_log(self.are_all_found());
+        let may_be_used = || replica.may_replace_log(are_all_found(self));
         if current.is_none() && (!may_be_used() || self.is_missed(replica) || has_vanished()) {
             // The log may come back, and an incomplete future log must not replace it.
             lock(&self.futures).insert(key, copies);
@@ -219,7 +220,7 @@ impl LogManager {
             recovery_point: 0,
             log_start: checkpointed.log_start,
             clean_shutdown: directory.was_left_in_order(),
-            topic_id: Some(partition.topic_id()),
+            topic_id: Some(partition.key().topic_id),
             now_ms: clock::now_ms(),
         };
         let path = directory.dir.path().join(name);
@@ -309,7 +310,7 @@ pub(crate) fn may_be_elsewhere(
         lock(&log_manager.futures).contains_key(key)
             || lock(&log_manager.topics).knew_at_start(replica.topic_id)
     };
-    !replica.may_replace_log(log_manager.are_all_found())
+    !replica.may_replace_log(are_all_found(log_manager))
         && log_manager.has(replica.directory)
         && log_manager.place_of(&key.topic, key.partition).is_none()
         && was_there()

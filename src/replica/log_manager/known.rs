@@ -84,12 +84,6 @@ impl LogManager {
         self.in_use().filter(|(_, one)| one.is_found()).map(|(_, one)| one.id)
     }
 
-    /// Whether every path of `log.dirs` is in use and its partitions have been listed. A directory that has just come
-    /// back may hold logs that nobody knows of yet.
-    pub(super) fn are_all_found(&self) -> bool {
-        self.found().count() == self.slots.len()
-    }
-
     /// Whether the log of a replica that is in no directory must be in one that is not mounted.
     pub(super) fn is_missed(&self, replica: &KnownReplica) -> bool {
         // If all directories are in use, a replica whose directory was never reported was never opened. A path of
@@ -97,7 +91,7 @@ impl LogManager {
         let may_be_elsewhere = || {
             let topics = lock(&self.topics);
             let lacks = topics.registered.iter().any(|id| self.found().all(|found| found != *id));
-            (lacks || !self.are_all_found()) && topics.at_start.contains(&replica.topic_id)
+            (lacks || !are_all_found(self)) && topics.at_start.contains(&replica.topic_id)
         };
         replica.is_missed(|id| self.found().any(|found| found == id), may_be_elsewhere)
     }
@@ -108,6 +102,12 @@ impl LogManager {
     /// A replica outside ISR and ELR is fetched from the leader instead, unless a path of `log.dirs` is not in use:
     /// then its disk may be back soon.
     pub(crate) fn is_out_of_reach(&self, replica: &KnownReplica) -> bool {
-        self.is_missed(replica) && !(replica.can_be_fetched() && self.are_all_found())
+        self.is_missed(replica) && !(replica.can_be_fetched() && are_all_found(self))
     }
+}
+
+/// Whether every path of `log.dirs` is in use and its partitions have been listed. A directory that has just come back
+/// may hold logs that nobody knows of yet.
+pub(super) fn are_all_found(log_manager: &LogManager) -> bool {
+    log_manager.found().count() == log_manager.slots.len()
 }

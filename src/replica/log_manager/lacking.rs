@@ -13,7 +13,7 @@ use klamm_protocol::{ErrorCode, Uuid};
 use klamm_replication::partition::Registration;
 
 use super::logs::WantedPartition;
-use super::{LogManager, OpenError};
+use super::{LogManager, OpenError, full_places, has_room_again};
 use crate::config::BrokerConfig;
 use crate::controller::metadata_log::{METADATA_LOG_DIR, QUORUM_STATE};
 use crate::replica::partition::{
@@ -73,6 +73,13 @@ pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// What the task does that watches for room.
+fn look_for_room(store: &LogManager) {
+    for place in full_places(store) {
+        assert!(has_room_again(store, place, 1), "there is room");
+    }
+}
+
 pub(super) fn offsets(partition: &Arc<Partition>) -> (i64, i64, i64) {
     let all = |log: &mut Log| (log.recovery_point(), log.high_watermark(), log.log_end());
     partition.with_log(all).unwrap()
@@ -98,6 +105,8 @@ fn what_is_appended_while_there_is_little_room_is_committed_and_what_is_derived_
     until("the high watermark", || offsets(&partition).1 == end);
     assert!(!partition.is_offline() && store.failed_directories().is_empty());
     disk.give_room();
+    append(&partition).expect_err("the directory is full until that is looked at");
+    look_for_room(&store);
     append(&partition).unwrap();
     until("everything to be flushed", || offsets(&partition) == (end + 1, end + 1, end + 1));
     store.end_flushers();
@@ -122,6 +131,7 @@ fn a_leadership_that_begins_without_room_is_written_down_when_there_is_some() {
     append(&partition).unwrap_err();
     assert!(!partition.is_offline());
     disk.give_room();
+    look_for_room(&store);
     append(&partition).unwrap();
     until("the flush", || offsets(&partition) == (2, 2, 2));
     store.end_flushers();

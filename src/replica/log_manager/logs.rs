@@ -168,8 +168,8 @@ impl LogManager {
     }
 
     /// The place of the partition: where it is, else its preferred directory, else the online directory with the fewest
-    /// partitions, a cordoned one only if there is no other. `None` if every directory has an unknown directory of that
-    /// name.
+    /// partitions, a cordoned or full one only if there is no other. `None` if every directory has an unknown directory
+    /// of that name.
     fn place_for(&self, topic: &ByteString, index: PartitionIndex) -> Option<usize> {
         let key = TopicPartition::new(topic.clone(), index);
         let mut places = lock(&self.places);
@@ -186,7 +186,10 @@ impl LogManager {
                 counts[*place] += 1;
             }
             let cordoned = lock(&self.cordoned);
-            let rank = |place: &usize| (cordoned.get(*place) == Some(&true), counts[*place]);
+            let rank = |place: &usize| {
+                let is_full = self.at(*place).flusher.room.is_full();
+                (is_full, cordoned.get(*place) == Some(&true), counts[*place])
+            };
             let usable = |online: bool| {
                 let fits = self.settled().filter(move |(_, one)| !online || one.is_online());
                 fits.map(|(place, _)| place).filter(|place| is_free(*place))

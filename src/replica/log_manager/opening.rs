@@ -81,6 +81,7 @@ impl LogManager {
             deleted: Mutex::default(),
             undeleted: Mutex::default(),
             held_back: Arc::default(),
+            room_news: Arc::default(),
             checkpoints: Mutex::default(),
             recovery_threads: threads.unwrap_or(1).max(1),
             node_failed: CancellationToken::new(),
@@ -132,7 +133,8 @@ impl LogManager {
             true => self.owner.found(&self.disk, &self.files, &slot.path)?,
             false => self.owner.enter(&self.disk, &self.files, &slot.path)?,
         };
-        let directory = Directory::open(entered, is_new, self.node_failed.clone())?;
+        let (news, failed) = (Arc::clone(&self.room_news), self.node_failed.clone());
+        let directory = Directory::open(entered, is_new, news, failed)?;
         let taken = slot.directory.set(directory);
         assert!(taken.is_ok(), "a path is taken into use once");
         Ok(())

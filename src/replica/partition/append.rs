@@ -202,6 +202,9 @@ impl Partition {
         let leader_epoch = replica
             .check_append(options.acks_all)
             .map_err(|refused| AppendFailure::not_allowed(&refused, Some(log.log_start())))?;
+        if self.flushing.is_full() {
+            return Err(AppendFailure::new(ErrorCode::KafkaStorageError, None));
+        }
         let segments = log.segment_count();
         let how = LeaderAppend {
             leader_epoch,

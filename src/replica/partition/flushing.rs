@@ -45,6 +45,16 @@ impl Flushing {
         Arc::clone(&self.flusher.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether the log's directory is full: nothing is appended until there is room.
+    pub(super) fn is_full(&self) -> bool {
+        self.flusher.read().unwrap_or_else(PoisonError::into_inner).room.is_full()
+    }
+
+    /// An append to the log found no space.
+    pub(super) fn on_full(&self) {
+        self.flusher().room.on_full();
+    }
+
     /// The log lies in another directory now.
     pub(super) fn set_flusher(&self, flusher: Arc<Flusher>) {
         *self.flusher.write().unwrap_or_else(PoisonError::into_inner) = flusher;

@@ -62,7 +62,7 @@ impl Partition {
         let mut state = self.lock();
         let State { log: Some(log), replica } = &mut *state else { return None };
         // The log is the first to notice that its directory has failed; `offline` is set later.
-        if log.is_offline() {
+        if log.is_offline() || self.flushing.is_full() {
             return None;
         }
         let latest = log.leader_epochs().latest();
@@ -132,6 +132,9 @@ impl Partition {
         records: Bytes,
     ) -> Progress {
         let State { log: Some(log), replica } = &mut *state else { return Progress::Stuck };
+        if self.flushing.is_full() {
+            return Progress::BackOff;
+        }
         let segments = log.segment_count();
         if !records.is_empty()
             && let Err(failure) =

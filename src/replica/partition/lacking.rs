@@ -48,6 +48,9 @@ impl Partition {
     pub(super) fn on_storage_error(&self, attempt: Attempt, failure: &LogError) -> Severity {
         let (topic, index, done) = (&self.topic, self.index, attempt.name());
         let severity = failure.severity();
+        if attempt == Attempt::Write && failure.is_full() {
+            self.flushing.on_full();
+        }
         match severity {
             Severity::Passes => {
                 if !self.lacking.of(attempt).swap(true, Ordering::AcqRel) {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use klamm_log::log::Log;
-use klamm_protocol::ids::{Offset, TopicIdPartition};
+use klamm_protocol::ids::Offset;
 use klamm_replication::partition::Effect;
 
 use super::{FutureReplica, Partition, State};
@@ -51,8 +51,7 @@ impl Guarded for State {
             }
         }
         if replica.is_held_back() {
-            let key = TopicIdPartition::new(partition.topic_id, partition.index);
-            partition.held_back.report(key);
+            partition.held_back.report(partition.key());
         }
         let leads = replica.is_leader();
         if partition.leads.load(Ordering::Relaxed) != leads {

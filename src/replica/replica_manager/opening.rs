@@ -88,7 +88,7 @@ impl ReplicaManager {
             None if may_be_elsewhere(&self.log_manager, &place, &replica) => ELSEWHERE.to_owned(),
             None => return false,
         };
-        let key = TopicIdPartition::new(change.topic.id, change.index);
+        let key = change.key();
         let (topic, is_worth_a_try) = (place.topic, false);
         let is_news =
             self.partitions.insert_unopened(key, Unopened { topic, reason, is_worth_a_try });
@@ -186,7 +186,7 @@ impl ReplicaManager {
             if still_lacking.contains(&place) {
                 continue;
             }
-            let Some(change) = as_change(key, &image) else {
+            let Some(change) = PartitionDelta::as_new(&image, key) else {
                 self.partitions.remove_unopened(key);
                 continue;
             };
@@ -276,11 +276,4 @@ fn report_missed(replicas: &ReplicaManager, missed: &[&PartitionDelta]) {
         directories.into_iter().collect::<Vec<_>>().join(", "),
         named.collect::<Vec<_>>().join(", ")
     );
-}
-
-/// The delta of a replica as if it were new in the image.
-fn as_change(key: TopicIdPartition, image: &ClusterImage) -> Option<PartitionDelta> {
-    let topic = image.topics.shared_by_id(key.topic_id)?;
-    let after = topic.partition(key.partition)?.clone();
-    Some(PartitionDelta { topic, index: key.partition, before: None, after })
 }

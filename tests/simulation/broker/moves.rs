@@ -177,6 +177,8 @@ impl Broker {
         let broker = self.life.0;
         step.observe(Observation::ReplicaMoved { broker, partition: id, directory: target });
         self.after_progress(id, disk, step);
+        // It may have left a full directory, into which nothing was fetched.
+        self.fetch(id, disk, step);
     }
 }
 

@@ -64,6 +64,14 @@ impl Broker {
         if is_under_repair || self.moves.get(&id).is_some_and(Move::is_announced) {
             return true;
         }
+        // What is given up for want of room stays so until there is some.
+        if disk.logs.get(id).is_some_and(|log| log.is_found_full) {
+            if partition.can_spare(self.life.0, self.leader_config.min_insync_replicas) {
+                step.observe(Observation::GivenUpForRoom);
+                self.report(id, directory_id::LOST);
+            }
+            return true;
+        }
         self.misplaced.remove(&id);
         let is_recorded = partition.directory(self.life.0) == Some(directory);
         if is_recorded {

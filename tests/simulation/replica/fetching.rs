@@ -1,6 +1,6 @@
 //! Both ends of a replica's fetch: a leader serves and counts it, a follower takes the answer in.
 
-use super::{Replica, ends};
+use super::{Replica, ends, has_no_room};
 use crate::batch::PartitionBatch;
 use crate::log_directories::PartitionDisk;
 use crate::message::ReplicaFetch;
@@ -94,7 +94,7 @@ impl Replica {
         disk: &PartitionDisk,
         plant: Plant,
     ) -> Option<(BrokerId, ReplicaFetch)> {
-        if self.is_offline {
+        if self.is_offline || disk.is_found_full {
             return None;
         }
         let flushes = plant != Plant::FollowerAcknowledgesUnsynced;
@@ -124,8 +124,7 @@ impl Replica {
         let follow = self.core.on_fetched(fetched, &disk.epochs, disk.log.end());
         let Some(follow) = follow else { return Follow::Ignore };
         match follow {
-            Follow::Append { .. } if disk.is_full && !batches.is_empty() => {
-                step.observe(Observation::BatchWithoutRoom);
+            Follow::Append { .. } if !batches.is_empty() && has_no_room(disk, step) => {
                 return Follow::BackOff;
             }
             Follow::Append { .. } => {

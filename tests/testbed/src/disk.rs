@@ -13,6 +13,8 @@ use crate::program::require;
 
 /// Sparse: only what is written takes space.
 const SIZE_MIB: u64 = 512;
+/// How the names of the files begin that fill it.
+const BALLAST: &str = "ballast-";
 
 /// A mounted ext4 file system.
 #[derive(Debug)]
@@ -62,6 +64,40 @@ impl Disk {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// Takes all the space that is free, down to less than a block.
+    ///
+    /// # Panics
+    /// When `fallocate` does not run.
+    pub fn fill(&self) {
+        let mut number = 0;
+        for shift in (12..31).rev() {
+            loop {
+                number += 1;
+                let ballast = self.mount.join(format!("{BALLAST}{number}"));
+                let size = (1_u64 << shift).to_string();
+                let mut fallocate = Command::new("fallocate");
+                let taken = fallocate.args(["-l", &size]).arg(&ballast).output();
+                if !taken.expect("fallocate is installed").status.success() {
+                    drop(std::fs::remove_file(&ballast));
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives the space back that [`fill`](Self::fill) has taken.
+    ///
+    /// # Panics
+    /// When a file cannot be removed.
+    pub fn give_room(&self) {
+        for entry in std::fs::read_dir(&self.mount).expect("it is mounted") {
+            let entry = entry.expect("it can be read");
+            if entry.file_name().to_string_lossy().starts_with(BALLAST) {
+                std::fs::remove_file(entry.path()).expect("it is ours");
+            }
+        }
     }
 
     /// Writes everything out.

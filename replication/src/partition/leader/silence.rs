@@ -61,11 +61,6 @@ impl LeaderState {
         Some(self.propose(kept, IsrChange::Shrink(removed)))
     }
 
-    /// This leader cannot serve its followers: none of them is to blame for its silence until now.
-    pub(in crate::partition) fn forgive_silence(&mut self) {
-        self.followers.values_mut().for_each(|follower| follower.on_silence_check(false));
-    }
-
     /// Whether a follower that the high watermark waits for is silent: nothing can be committed before it is heard from
     /// again, or has left the ISR.
     pub(in crate::partition) fn is_stalled(&self, now_ms: i64) -> bool {
@@ -81,6 +76,11 @@ impl LeaderState {
         let is_needed = || self.isr.isr().len() < sufficient_isr(self);
         follower.is_isr_eligible() && (!follower.is_on_probation(now_ms) || is_needed())
     }
+}
+
+/// The leader cannot serve its followers: none of them is to blame for its silence until now.
+pub(in crate::partition) fn forgive(leader: &mut LeaderState) {
+    leader.followers.values_mut().for_each(|follower| follower.on_silence_check(false));
 }
 
 /// The size of the ISR that silence alone leaves in place: min.insync.replicas, and a majority of the replicas.
