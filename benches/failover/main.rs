@@ -9,6 +9,7 @@
 mod chaos;
 mod faults;
 mod full;
+mod grey;
 mod links;
 mod options;
 mod power;
@@ -61,6 +62,9 @@ fn measure(flavour: Flavour, options: &Options) -> Column {
     }
     if options.includes("chaos") {
         chaos::measure(flavour, options.chaos, options.seed, &mut column);
+    }
+    if options.includes("grey") {
+        grey::measure(flavour, options.chaos, options.seed, &mut column);
     }
     if options.includes("power") {
         power::measure(flavour, &mut column);

@@ -12,12 +12,12 @@ const HELP: &str = "\
 cargo bench --bench failover -- [--reps N] [--minutes N] [--seed N] [--only kafka|klamm] [PART]
 
   --reps N      how often each fault is measured (3)
-  --minutes N   how long random nodes are killed and restarted, one every ten seconds (10)
+  --minutes N   how long chaos kills random nodes, and grey does what else can happen to them (10 each)
   --seed N      which nodes these are (1)
   --only B      measures one broker alone
-  PART          faults, full, links, chaos, power or throughput; all of them without it
+  PART          faults, full, links, chaos, grey, power or throughput; all of them without it
 
-Needs Java and Maven, root for the links (network namespaces), full disks and the power cut (loop devices). Takes about 40 minutes for both brokers.";
+Needs Java and Maven, root for links and grey faults (network namespaces), full disks and the power cut (loop devices). Takes about 70 minutes for both brokers.";
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +81,7 @@ pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Wan
             "--minutes" => options.chaos = Duration::from_secs(number() * 60),
             "--seed" => options.seed = number(),
             "--only" => options.only = Some(flavour(&value())),
-            "faults" | "full" | "links" | "chaos" | "power" | "throughput" => {
+            "faults" | "full" | "links" | "chaos" | "grey" | "power" | "throughput" => {
                 options.part = Some(argument)
             }
             _ => panic!("there is no {argument}\n{HELP}"),

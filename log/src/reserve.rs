@@ -14,9 +14,13 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// A reserve of `size` bytes in the file `path`. It is held if an earlier process has left it there.
+    /// A reserve of `size` bytes in the file `path`. It is held if an earlier process has left it there. One of another
+    /// size is given up.
     pub fn open(disk: Arc<dyn Disk>, path: PathBuf, size: u64) -> Result<Self, DiskError> {
         let is_held = disk.exists(&path)? && disk.open(&path, OpenMode::Read)?.size()? == size;
+        if !is_held {
+            disk.remove_file_if_exists(&path)?;
+        }
         Ok(Self { disk, path, size, is_held })
     }
 
@@ -48,7 +52,7 @@ impl Reserve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Fault, MemoryDisk, RealDisk};
+    use crate::disk::{MemoryDisk, RealDisk};
     use std::path::Path;
 
     const SIZE: u64 = 100_000;
@@ -76,11 +80,11 @@ mod tests {
         let disk = MemoryDisk::default();
         disk.create_dir_all(Path::new("/d")).unwrap();
         let mut reserve = reserve(&disk);
-        disk.lack_from(disk.mutations() + 1, Fault::NoSpace);
+        disk.set_capacity(SIZE + SIZE / 2);
         assert!(reserve.hold().unwrap_err().is_full());
         assert!(!reserve.give_up().unwrap());
         assert!(!disk.exists(Path::new("/d/reserve")).unwrap());
-        disk.give_room();
+        disk.set_capacity(3 * SIZE);
         reserve.hold().unwrap();
         assert!(reserve.give_up().unwrap());
     }

@@ -150,7 +150,7 @@ impl Directory {
     /// Looks whether `bytes` can be allocated in the directory, which was full. Returns whether there is room.
     pub(super) fn has_room_again(&self, bytes: u64) -> bool {
         let (disk, probe) = (&self.dir.storage().disk, self.dir.path().join(PROBE));
-        let allocated = disk.allocate(&probe, bytes);
+        let allocated = disk.allocate(&probe, bytes.max(1));
         let removed = disk.remove_file_if_exists(&probe);
         for failure in [allocated.as_ref().err(), removed.as_ref().err()].into_iter().flatten() {
             debug!("{}: no room yet: {failure}", self.dir.path().display());
