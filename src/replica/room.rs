@@ -117,21 +117,21 @@ impl ReplicaManager {
     /// Gives up the replica, if its directory is full and others are in sync.
     pub(super) fn leave_full(&self, change: &PartitionDelta, image: &ClusterImage) {
         let Some(partition) = self.partitions.get(change.topic.id, change.index) else { return };
-        let is_supported = image.metadata_version().is_directory_assignment_supported();
-        if is_supported && is_left_to_others(self, &partition, &change.after) {
+        if is_left_to_others(self, &partition, &change.after, image) {
             self.assign_directory(change.key(), directory_id::LOST);
         }
     }
 }
 
-/// Whether this broker leaves a partition to others, because its directory is full. `known` is the partition in the
-/// metadata.
+/// Whether this broker leaves a partition to others, because its directory is full. `known` is the partition in `image`.
 pub(crate) fn is_left_to_others(
     replicas: &ReplicaManager,
     partition: &Partition,
     known: &Registered,
+    image: &ClusterImage,
 ) -> bool {
     let min_isr = partition.config().min_insync_replicas;
-    is_full(&replicas.log_manager, partition.topic(), partition.index())
+    image.metadata_version().is_directory_assignment_supported()
+        && is_full(&replicas.log_manager, partition.topic(), partition.index())
         && known.can_spare(replicas.config.node_id, min_isr)
 }

@@ -205,7 +205,7 @@ fn hide_stalled(answer: &mut MetadataResponse, image: &PublishedImage, services:
                 let here = replicas.partitions.get(topic.topic_id, index)?;
                 let known = known?.partition(index)?;
                 let waits = !is_confirmed && here.is_stalled();
-                Some(waits || is_left_to_others(replicas, &here, known))
+                Some(waits || is_left_to_others(replicas, &here, known, image))
             };
             if partition.leader_id == own_id && is_stalled() == Some(true) {
                 partition.leader_id = -1;
