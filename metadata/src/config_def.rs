@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(count(ConfigScope::Topic, false), 34);
         assert_eq!(count(ConfigScope::Group, false), 17);
         assert_eq!(count(ConfigScope::ClientMetrics, false), 3);
-        assert_eq!(count(ConfigScope::Broker, true), 10);
+        assert_eq!(count(ConfigScope::Broker, true), 12);
         assert_eq!(count(ConfigScope::Topic, true), 2);
     }
 

@@ -6,6 +6,7 @@ mod committed_offsets;
 mod consumed_records;
 mod dead_leader;
 mod equal_state;
+mod full_leaders;
 mod group_generations;
 mod high_watermark;
 mod isr_members;
@@ -149,6 +150,7 @@ pub(crate) struct Invariants {
     group_generations: group_generations::GroupGenerations,
     committed_offsets: committed_offsets::CommittedOffsets,
     dead_leader: dead_leader::DeadLeader,
+    full_leaders: full_leaders::FullLeaders,
     stalls: stalls::Stalls,
     log_directories: log_directories::LogDirectories,
 }
@@ -191,8 +193,8 @@ impl Invariants {
         rules.into_iter().try_for_each(|rule| rule.finish(committed, cluster))
     }
 
-    fn rules(&mut self) -> ([&mut dyn Invariant; 15], &Committed) {
-        let rules: [&mut dyn Invariant; 15] = [
+    fn rules(&mut self) -> ([&mut dyn Invariant; 16], &Committed) {
+        let rules: [&mut dyn Invariant; 16] = [
             &mut self.one_leader,
             &mut self.equal_state,
             &mut self.leader_contact,
@@ -206,6 +208,7 @@ impl Invariants {
             &mut self.group_generations,
             &mut self.committed_offsets,
             &mut self.dead_leader,
+            &mut self.full_leaders,
             &mut self.stalls,
             &mut self.log_directories,
         ];

@@ -80,6 +80,15 @@ pub(crate) enum Observation {
         unconfirmed_ms: i64,
         at_ms: i64,
     },
+    /// A leader's directory is full. The controller has last answered this broker so long ago.
+    LeadsWithoutRoom {
+        life: Life,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
+        partition_epoch: i32,
+        unconfirmed_ms: i64,
+        at_ms: i64,
+    },
     /// A leader wants this follower out of the ISR.
     ShrinkProposed { life: Life, partition: PartitionId, follower: BrokerId, at_ms: i64 },
     /// A follower has cut its log.
@@ -148,6 +157,7 @@ impl Observation {
             Self::FetchRefused { .. } => "fetches refused",
             Self::FetchCounted { .. } => "fetches counted",
             Self::Waiting { .. } => "looks at a high watermark that waits",
+            Self::LeadsWithoutRoom { .. } => "looks at a leader without room",
             Self::ShrinkProposed { .. } => "shrinks proposed",
             Self::PartitionCut => "partition logs cut",
             Self::BatchRepeated => "repeated batches recognised",

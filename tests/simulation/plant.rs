@@ -29,6 +29,8 @@ pub(crate) enum Plant {
     DeadLeaderShrinksIsr,
     /// A leader waits for silent followers until `replica.lag.time.max.ms` is over.
     SilentFollowersStay,
+    /// A leader whose directory is full stays, and waits for room.
+    FullLeaderStays,
     /// A broker whose directory fails does not tell the controller.
     FailedDirectoryNotReported,
     /// A copy replaces the log before the metadata have its directory.

@@ -162,6 +162,7 @@ fn everything_that_can_go_wrong_does() {
         "moves withdrawn",
         "batches without room",
         "replicas given up for room",
+        "looks at a leader without room",
         "looks at a high watermark that waits",
         "replicas without room",
         "metadata without room",
@@ -244,6 +245,11 @@ fn a_log_that_is_opened_in_the_place_of_the_recorded_one_is_caught() {
 #[test]
 fn an_eligible_replica_that_is_begun_anew_is_caught() {
     assert_caught(Plant::BeginsEligibleReplicaAnew);
+}
+
+#[test]
+fn a_leader_that_stays_although_its_directory_is_full_is_caught() {
+    assert_caught(Plant::FullLeaderStays);
 }
 
 #[test]
