@@ -22,14 +22,17 @@ mod voters;
 use crate::batch::{MetadataBatch, PARTITIONS, PartitionBatch, PartitionId};
 use crate::log::Extent;
 use crate::node::Node;
-use crate::observation::Observation;
-use crate::scenario::Scenario;
+use crate::observation::{Life, Observation};
+use crate::scenario::{CALL_TIMEOUT_MS, HEARTBEAT_MS, Scenario};
 use klamm_metadata::directory_id;
 use klamm_metadata::image::partition::Partition;
 use klamm_metadata::loader::MetadataLoader;
-use klamm_protocol::ids::{BrokerId, Offset};
+use klamm_protocol::ids::{BrokerId, LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// A controller that answers has done so within this.
+const CONFIRMED_MS: i64 = HEARTBEAT_MS + CALL_TIMEOUT_MS;
 
 /// The nodes as they are, for rules that look at disks.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +103,20 @@ impl Committed {
     pub(crate) fn partition(&self, partition: PartitionId) -> Option<&Partition> {
         let (topic, index) = PARTITIONS[partition];
         self.loader.stable().topics.by_name(topic)?.partition(index)
+    }
+
+    /// The partition, if the node leads it in this epoch and its metadata have the newest change of it. The answer to
+    /// its own proposal may be lost, and then it waits for the metadata.
+    fn led_knowingly(
+        &self,
+        (life, partition): (Life, PartitionId),
+        epoch: LeaderEpoch,
+        partition_epoch: i32,
+    ) -> Option<&Partition> {
+        self.partition(partition).filter(|found| {
+            (found.leader, found.leader_epoch) == (Some(life.0), epoch)
+                && found.partition_epoch <= partition_epoch
+        })
     }
 
     fn push(&mut self, batch: &Rc<MetadataBatch>) {

@@ -47,8 +47,6 @@ const FIXED_SEEDS: u64 = 2_000;
 const FRESH_SEEDS: u64 = 200;
 /// Seeds of which is counted what happens.
 const CENSUS_SEEDS: u64 = 200;
-/// How often each kind of event has to happen in them.
-const CENSUS_COUNT: u64 = 5;
 /// A planted bug has to show within so many seeds.
 const PLANT_SEEDS: u64 = 2_000;
 /// Beyond the fixed seeds, those under which something was wrong once, and what.
@@ -184,7 +182,7 @@ fn everything_that_can_go_wrong_does() {
         "offsets shown",
     ] {
         let count = census.get(kind).copied().unwrap_or(0);
-        assert!(count >= CENSUS_COUNT, "{count} {kind} in {CENSUS_SEEDS} runs");
+        assert!(count >= CENSUS_SEEDS / 20, "{count} {kind} in {CENSUS_SEEDS} runs");
     }
 }
 

@@ -66,21 +66,7 @@ impl Broker {
         }
         // What is given up for want of room stays so until there is some.
         if disk.logs.get(id).is_some_and(|log| log.is_found_full) {
-            if partition.leader == Some(self.life.0) {
-                step.observe(Observation::LeadsWithoutRoom {
-                    life: self.life,
-                    partition: id,
-                    epoch: partition.leader_epoch,
-                    partition_epoch: partition.partition_epoch,
-                    unconfirmed_ms: step.now_ms.saturating_sub(self.confirmed_ms),
-                    at_ms: step.now_ms,
-                });
-            }
-            let stays = step.plant == Plant::FullLeaderStays;
-            if !stays && partition.can_spare(self.life.0, self.leader_config.min_insync_replicas) {
-                step.observe(Observation::GivenUpForRoom);
-                self.report(id, directory_id::LOST);
-            }
+            self.leave_full(id, partition, step);
             return true;
         }
         self.misplaced.remove(&id);
@@ -92,6 +78,25 @@ impl Broker {
             self.misplaced.insert(id, directory);
         }
         true
+    }
+
+    /// Leaves a partition in a full directory to others, if they can do without this replica.
+    fn leave_full(&mut self, id: PartitionId, partition: &Partition, step: &mut NodeStep<'_>) {
+        if partition.leader == Some(self.life.0) {
+            step.observe(Observation::LeadsWithoutRoom {
+                life: self.life,
+                partition: id,
+                epoch: partition.leader_epoch,
+                partition_epoch: partition.partition_epoch,
+                unconfirmed_ms: step.now_ms.saturating_sub(self.confirmed_ms),
+                at_ms: step.now_ms,
+            });
+        }
+        let stays = step.plant == Plant::FullLeaderStays;
+        if !stays && partition.can_spare(self.life.0, self.leader_config.min_insync_replicas) {
+            step.observe(Observation::GivenUpForRoom);
+            self.report(id, directory_id::LOST);
+        }
     }
 
     /// A new leader writes its epoch down before anything else.

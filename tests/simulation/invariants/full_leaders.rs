@@ -1,17 +1,15 @@
 //! A leader whose disk is full does not stay one for long where enough others are in sync, as long as the controller
 //! answers it: nobody can write meanwhile.
 
-use super::{Cluster, Committed, Invariant};
+use super::{CONFIRMED_MS, Cluster, Committed, Invariant};
 use crate::batch::PartitionId;
 use crate::observation::{Life, Observation};
-use crate::scenario::{CALL_TIMEOUT_MS, HEARTBEAT_MS};
+use crate::scenario::CALL_TIMEOUT_MS;
 use klamm_protocol::ids::LeaderEpoch;
 use std::collections::BTreeMap;
 
 /// Several attempts to reach the controller on a network that loses messages.
 const LIMIT_MS: i64 = 5 * CALL_TIMEOUT_MS;
-/// A controller that answers has done so within this.
-const CONFIRMED_MS: i64 = HEARTBEAT_MS + CALL_TIMEOUT_MS;
 /// Between two looks at a leader that stays full.
 const LOOK_MS: i64 = 2 * CALL_TIMEOUT_MS;
 
@@ -46,13 +44,10 @@ impl Invariant for FullLeaders {
         else {
             return Ok(());
         };
-        let found = known.partition(partition);
         // A node whose metadata log waits for room as well does not know who is in sync by now.
-        let is_spared = found.is_some_and(|found| {
-            (found.leader, found.leader_epoch) == (Some(life.0), epoch)
-                && found.partition_epoch <= partition_epoch
-                && found.can_spare(life.0, cluster.scenario.min_insync_replicas)
-        });
+        let found = known.led_knowingly((life, partition), epoch, partition_epoch);
+        let min_isr = cluster.scenario.min_insync_replicas;
+        let is_spared = found.is_some_and(|found| found.can_spare(life.0, min_isr));
         if !is_spared || unconfirmed_ms > CONFIRMED_MS {
             self.full.remove(&(life, partition));
             return Ok(());

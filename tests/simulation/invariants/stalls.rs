@@ -1,17 +1,15 @@
 //! No partition stands still for a silent follower: what a sufficient part of the ISR has, is committed soon, as long as
 //! the controller answers the leader, and its last word on the partition has reached it.
 
-use super::{Cluster, Committed, Invariant};
+use super::{CONFIRMED_MS, Cluster, Committed, Invariant};
 use crate::batch::PartitionId;
 use crate::observation::{Life, Observation};
-use crate::scenario::{CALL_TIMEOUT_MS, FOLLOWER_SILENCE_MS, HEARTBEAT_MS};
+use crate::scenario::{CALL_TIMEOUT_MS, FOLLOWER_SILENCE_MS};
 use klamm_protocol::ids::{LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 
 /// The silence itself, and attempts to reach the controller on a network that loses messages.
 const LIMIT_MS: i64 = FOLLOWER_SILENCE_MS + 8 * CALL_TIMEOUT_MS;
-/// A controller that answers has done so within this.
-const CONFIRMED_MS: i64 = HEARTBEAT_MS + CALL_TIMEOUT_MS;
 /// Between two looks at a high watermark that waits all the time.
 const LOOK_MS: i64 = 2 * FOLLOWER_SILENCE_MS;
 
@@ -50,12 +48,8 @@ impl Invariant for Stalls {
         else {
             return Ok(());
         };
-        let found = known.partition(partition);
-        let leads =
-            found.is_some_and(|found| (found.leader, found.leader_epoch) == (Some(life.0), epoch));
-        // The answer to a proposal may be lost, and then the leader waits for the metadata.
-        let is_told = found.is_some_and(|found| found.partition_epoch <= partition_epoch);
-        if reached <= committed || unconfirmed_ms > CONFIRMED_MS || !leads || !is_told {
+        let found = known.led_knowingly((life, partition), epoch, partition_epoch);
+        if reached <= committed || unconfirmed_ms > CONFIRMED_MS || found.is_none() {
             self.waiting.remove(&(life, partition));
             return Ok(());
         }
