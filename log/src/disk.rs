@@ -122,10 +122,7 @@ impl DiskError {
 
     /// The volume or the quota is full; stored data is intact.
     pub fn is_no_space(&self) -> bool {
-        matches!(
-            self.source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        )
+        self.is_full() || self.source.kind() == io::ErrorKind::FileTooLarge
     }
 
     /// The volume or the quota is full, so that whatever frees space there helps. Not so if a file has reached the

@@ -3,6 +3,7 @@
 //! The log is an ordinary log. If a record cannot be decoded or applied, the node stops.
 
 mod descent;
+mod reserve;
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use klamm_replication::quorum::{
     VoterSet,
 };
 use klamm_replication::{EpochHistory, EpochStart, OffsetAndEpoch};
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::snapshot_file::{SnapshotError, bootstrap_checkpoint};
 
@@ -45,8 +46,6 @@ pub(crate) const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 pub(crate) const VOTERS_CHECKPOINT: &str = "00000000000000000000-0000000000.checkpoint";
 /// The file whose space the log uses when the disk is full. Apache Kafka ignores it.
 const RESERVE: &str = "reserve";
-/// How often an attempt is made to take it. A directory that was full is in use again half a second after there is room.
-const RESERVE_INTERVAL_MS: i64 = 250;
 const SNAPSHOT_SUFFIX: &str = ".checkpoint";
 /// No batch of the metadata log decompresses to more (`KafkaRaftClient.MAX_BATCH_SIZE_BYTES`).
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -315,38 +314,6 @@ impl MetadataLog {
 
     pub(super) fn flush(&mut self) -> Result<(), MetadataLogError> {
         Ok(self.log.flush()?)
-    }
-
-    /// Gives up the reserve if that helps against the failure. Returns whether the caller can try again at once.
-    pub(super) fn makes_room(&mut self, lacking: &MetadataLogError) -> bool {
-        if !lacking.is_full() {
-            return false;
-        }
-        match self.reserve.give_up() {
-            Ok(false) => false,
-            Ok(true) => {
-                warn!(
-                    "the disk of {} is full, the metadata log uses its reserve",
-                    self.dir.display()
-                );
-                true
-            }
-            Err(failure) => {
-                warn!("the reserve of the metadata log cannot be used: {failure}");
-                false
-            }
-        }
-    }
-
-    /// Takes the reserve if there is room and the last attempt was long enough ago.
-    pub(super) fn hold_reserve(&mut self, now_ms: i64) {
-        if now_ms < self.next_reserve_ms {
-            return;
-        }
-        self.next_reserve_ms = now_ms.saturating_add(RESERVE_INTERVAL_MS);
-        if let Err(failure) = self.reserve.hold() {
-            debug!("the metadata log has no reserve for now: {failure}");
-        }
     }
 
     /// Closes the log and writes the committed offset, so that the next start has nothing to recover.

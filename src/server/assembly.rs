@@ -72,14 +72,8 @@ pub(crate) fn open(
     let clean = log_manager.last_shutdown() != LastShutdown::Unclean;
     let storage = log_manager.metadata_storage();
     let voters = identity.configured_voters(&config);
-    let opened = MetadataLog::open(
-        storage,
-        &metadata_dir,
-        voters,
-        config.storage.metadata_reserve_bytes,
-        clean,
-        clock::now_ms(),
-    )?;
+    let (reserve, now_ms) = (config.storage.metadata_reserve_bytes, clock::now_ms());
+    let opened = MetadataLog::open(storage, &metadata_dir, voters, reserve, clean, now_ms)?;
     let mut log = opened.log;
     let mut newest = opened.loader.clone();
     let mut seen = TopicsSeen::default();
